@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+STAMP := .venv/.perdure-setup
+NEEDED := import sys, sqlite3, ssl; sys.exit(sys.version_info < (3, 11))
+
+.PHONY: help setup demo test check sim bench clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
+
+setup: $(STAMP)  ## Create .venv and install Perdure with its development tools
+
+# An environment that works is kept, whatever made it.
+$(STAMP): pyproject.toml Makefile
+	@if $(BIN)/python -c '$(NEEDED)' 2>/dev/null; then :; \
+	elif command -v uv >/dev/null 2>&1; then uv venv --clear --python '>=3.11' .venv; \
+	else \
+	  for python in python3.13 python3.12 python3.11 python3 ''; do \
+	    "$$python" -c 'import ensurepip, venv; $(NEEDED)' 2>/dev/null && break; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo 'Perdure needs Python 3.11 or newer with venv, ssl and sqlite3, and found none.'; \
+	    echo 'Install one (Debian, Ubuntu: apt install python3 python3-venv), or uv, and try again.'; \
+	    exit 1; \
+	  fi; \
+	  echo "creating .venv with $$python"; "$$python" -m venv --clear .venv; \
+	fi
+	@if [ -x $(BIN)/pip ]; then $(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'; \
+	else uv pip install -q --python $(BIN)/python -e '.[dev]'; fi
+	@touch $@
+
+demo: setup  ## Run an order workflow, kill its worker half way, and watch it finish
+	@$(BIN)/perdure demo
+
+test: check  ## Run every check and every test (the ones that kill processes last, alone)
+	$(BIN)/pytest -q -n auto --ignore=tests/crash
+	$(if $(wildcard tests/crash),$(BIN)/pytest -q tests/crash)
+
+check: setup  ## Check format, style, types and floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+sim: setup  ## Run the simulator: SEED=7 repeats one run, SEEDS=500 tries that many
+	$(if $(SEED),PERDURE_SIM_SEED=$(SEED)) $(if $(SEEDS),PERDURE_SIM_SEEDS=$(SEEDS)) $(BIN)/pytest -q tests/simulation
+
+bench: setup  ## Measure, beside DBOS: ARGS='--only one_step --no-peers'
+	$(BIN)/python bench/run.py $(ARGS)
+
+clean:  ## Remove what make made
+	rm -rf .venv build dist bench/.data bench/.peers .*_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,161 @@
+"""The same scenarios on DBOS with SQLite, as one JSON object of figures.
+
+Runs in an environment of its own (setup.sh) and imports nothing of Perdure:
+
+    bench/.peers/dbos/bin/python bench/peers/dbos_bench.py --scale 0.2 --only thousand_by_ten
+
+DBOS is used as its documentation shows: async workflows and steps, started in the process that
+serves them, with its defaults (it sets no journal mode; SQLite's own, DELETE, holds). The one knob
+turned is the interval at which it looks for messages, which its default of a second would dominate.
+`--scale` makes the scenarios whose figure is a rate smaller; the scale is part of the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from dbos import DBOS, DBOSConfig
+
+DATA = Path(__file__).parents[1] / ".data"
+Scenario = Callable[[float], Awaitable[float]]
+
+
+@DBOS.step()
+async def step(number: int) -> int:
+    """Do nothing, durably."""
+    return number
+
+
+@DBOS.workflow()
+async def steps(count: int) -> int:
+    """Run ``count`` steps one after the other."""
+    for number in range(count):
+        await step(number)
+    return count
+
+
+@DBOS.workflow()
+async def nap(seconds: float) -> float:
+    """Sleep durably."""
+    await DBOS.sleep_async(seconds)
+    return seconds
+
+
+@DBOS.workflow()
+async def receiver(count: int) -> int:
+    """Receive ``count`` messages."""
+    total = 0
+    for _ in range(count):
+        total += await DBOS.recv_async("number", timeout_seconds=60)
+    return total
+
+
+async def thousand_by_ten(scale: float) -> float:
+    """1,000 workflows of 10 steps at once; steps/s."""
+    count = round(1_000 * scale)
+    begin = time.perf_counter()
+    handles = await asyncio.gather(*(DBOS.start_workflow_async(steps, 10) for _ in range(count)))
+    await asyncio.gather(*(handle.get_result() for handle in handles))
+    return count * 10 / (time.perf_counter() - begin)
+
+
+async def sequential_hundred(_scale: float) -> float:
+    """One workflow of 100 steps; steps/s, the median of three."""
+    rates: list[float] = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        handle = await DBOS.start_workflow_async(steps, 100)
+        await handle.get_result()
+        rates.append(100 / (time.perf_counter() - begin))
+    return statistics.median(rates)
+
+
+async def one_step_p50_ms(_scale: float) -> float:
+    """Start to result of a workflow of one step; milliseconds, the median of 50."""
+    times: list[float] = []
+    for _ in range(50):
+        begin = time.perf_counter()
+        handle = await DBOS.start_workflow_async(steps, 1)
+        await handle.get_result()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times) * 1_000
+
+
+async def messages_per_s(scale: float) -> float:
+    """1,000 messages sent at once to one workflow that receives them all; messages/s."""
+    count = round(1_000 * scale)
+    begin = time.perf_counter()
+    handle = await DBOS.start_workflow_async(receiver, count)
+    target = handle.get_workflow_id()
+    await asyncio.gather(*(DBOS.send_async(target, n, "number") for n in range(count)))
+    total = await handle.get_result()
+    assert total == count * (count - 1) // 2
+    return count / (time.perf_counter() - begin)
+
+
+async def sleep_1s_1000(_scale: float) -> float:
+    """1,000 workflows that sleep one second, at once; seconds from first start to last result."""
+    count = 1_000
+    begin = time.perf_counter()
+    handles = await asyncio.gather(*(DBOS.start_workflow_async(nap, 1.0) for _ in range(count)))
+    await asyncio.gather(*(handle.get_result() for handle in handles))
+    return time.perf_counter() - begin
+
+
+SCENARIOS: dict[str, Scenario] = {
+    function.__name__: function
+    for function in (
+        one_step_p50_ms,
+        sequential_hundred,
+        thousand_by_ten,
+        messages_per_s,
+        sleep_1s_1000,
+    )
+}
+
+
+def measure(name: str, scale: float) -> float:
+    """Run one scenario on a database of its own."""
+    with tempfile.TemporaryDirectory(prefix="dbos-", dir=DATA) as folder:
+        config: DBOSConfig = {
+            "name": "bench",
+            "system_database_url": f"sqlite:///{folder}/dbos.db",
+            "notification_listener_polling_interval_sec": 0.01,
+            "log_level": "ERROR",
+        }
+        DBOS(config=config)
+        DBOS.launch()
+
+        async def run() -> float:
+            await (await DBOS.start_workflow_async(steps, 3)).get_result()  # warm
+            return await SCENARIOS[name](scale)
+
+        try:
+            return asyncio.run(run())
+        finally:
+            DBOS.destroy()
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", action="append", choices=SCENARIOS)
+    parser.add_argument("--scale", type=float, default=1.0)
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    DATA.mkdir(exist_ok=True)
+    figures = {name: measure(name, arguments.scale) for name in arguments.only or SCENARIOS}
+    print(json.dumps({"peer": f"dbos {version('dbos')}", "scale": arguments.scale, "figures": figures}))
+
+
+if __name__ == "__main__":
+    main()

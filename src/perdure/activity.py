@@ -1,0 +1,319 @@
+"""Activities: the functions that touch the world.
+
+An activity runs at least once and its outcome is recorded exactly once. Inside a workflow a call is
+durable; anywhere else it is a plain call of the function. Every attempt of one call carries the same
+``activity.info().idempotency_key``: pass it on, and a careful callee sees the call once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+import msgspec
+
+from perdure import errors
+from perdure.kernel import traps
+from perdure.values import events as ev
+from perdure.values import payload
+from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.retry import ACTIVITY_DEFAULT, Retry, RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ISOLATIONS = ("inline", "thread", "process")
+
+
+class Info(msgspec.Struct, frozen=True):
+    """What an attempt knows about itself. ``heartbeat_details``: what the attempt before it left."""
+
+    workflow_id: str
+    run_id: str
+    workflow: str
+    activity_id: int
+    activity: str
+    attempt: int
+    idempotency_key: str
+    queue: str = "default"
+    heartbeat_details: Any = None
+
+
+class Attempt:
+    """One running attempt, as the engine sees it; user code reaches it through this module."""
+
+    __slots__ = ("beat", "connection", "context", "info", "services")
+
+    def __init__(
+        self,
+        info: Info,
+        *,
+        beat: Callable[[Any], None],
+        context: Mapping[str, Any],
+        connection: Any = None,
+    ) -> None:
+        self.info = info
+        self.beat = beat
+        self.context = context
+        self.connection = connection
+
+
+running: contextvars.ContextVar[Attempt] = contextvars.ContextVar("perdure_attempt")
+"""Set by the engine around each attempt."""
+
+
+class Activity(Generic[P, R]):
+    """A defined activity. ``fn`` is the bare function."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: int | None = None,
+        queue_timeout: int | None = None,
+        schedule_timeout: int | None = None,
+        heartbeat_timeout: int | None = None,
+        task_queue: str = "",
+        transactional: bool = False,
+        isolation: str = "",
+    ) -> None:
+        self.fn = fn
+        self.name = name or fn.__name__
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.isolation = isolation or ("inline" if self.is_async else "thread")
+        self.retry = retry
+        self.timeout = timeout
+        self.queue_timeout = queue_timeout
+        self.schedule_timeout = schedule_timeout
+        self.heartbeat_timeout = heartbeat_timeout
+        self.task_queue = task_queue
+        self.transactional = transactional
+        self.arguments = payload.Arguments(fn, self.name)
+        hint = payload.annotations(fn).get("return", Any)
+        self.read_result = payload.decoder(hint, what=f"{self.name} -> result")
+        self.__doc__ = fn.__doc__
+        self.__name__ = self.name
+        self.__module__ = fn.__module__
+        self.__wrapped__ = fn
+        self._check()
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run durably inside a workflow; call the function anywhere else."""
+        instance = traps.current()
+        if instance is None:
+            return await self._call_directly(args, kwargs)
+        data = payload.limit(
+            self.arguments.encode(args, kwargs),
+            instance.max_payload,
+            what=f"arguments of {self.name}",
+        )
+        return cast("R", await traps.activity(instance, self._event(data), self.read_result, self))
+
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
+        schedule_timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
+        task_queue: str | None = None,
+    ) -> Activity[P, R]:
+        """Return the activity with these options for the calls made through the returned object."""
+        return Activity(
+            self.fn,
+            name=self.name,
+            retry=self.retry if retry is None else retry.resolve(self.retry or ACTIVITY_DEFAULT),
+            timeout=_or(timeout, self.timeout, "timeout"),
+            queue_timeout=_or(queue_timeout, self.queue_timeout, "queue_timeout"),
+            schedule_timeout=_or(schedule_timeout, self.schedule_timeout, "schedule_timeout"),
+            heartbeat_timeout=_or(heartbeat_timeout, self.heartbeat_timeout, "heartbeat_timeout"),
+            task_queue=self.task_queue if task_queue is None else task_queue,
+            transactional=self.transactional,
+            isolation=self.isolation,
+        )
+
+    def __repr__(self) -> str:
+        return f"<activity {self.name!r}>"
+
+    def _event(self, args: bytes) -> ev.ActivityScheduled:
+        return ev.ActivityScheduled(
+            name=self.name,
+            args=args,
+            retry=self.retry,
+            timeout=self.timeout,
+            queue_timeout=self.queue_timeout,
+            schedule_timeout=self.schedule_timeout,
+            heartbeat_timeout=self.heartbeat_timeout,
+            queue=self.task_queue,
+            transactional=self.transactional,
+        )
+
+    async def _call_directly(self, args: Any, kwargs: Any) -> R:
+        if self.is_async:
+            return await self.fn(*args, **kwargs)
+        return await asyncio.to_thread(self.fn, *args, **kwargs)
+
+    def _check(self) -> None:
+        if self.isolation not in _ISOLATIONS:
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: isolation {self.isolation!r}; use one of {_ISOLATIONS}"
+            )
+        if self.isolation == "process":
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: isolation='process' is not available in this version"
+            )
+        if self.transactional and self.is_async:
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: a transactional activity is a plain function, because it "
+                "holds the database's write lock while it runs"
+            )
+        if not self.is_async and self.isolation == "inline":
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: a plain function cannot run inline; it would block the loop"
+            )
+
+
+@overload
+def define(fn: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...
+@overload
+def define(fn: Callable[P, R], /) -> Activity[P, R]: ...
+@overload
+def define(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    queue_timeout: Duration | None = None,
+    schedule_timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
+    task_queue: str = "",
+    transactional: bool = False,
+    isolation: str = "",
+) -> _Decorator: ...
+def define(fn: Any = None, /, **options: Any) -> Any:
+    """Define an activity; use as ``@activity.define`` or with options.
+
+    Args:
+        fn: an ``async`` function, or a plain one, which runs in a thread.
+        **options: ``name`` (default: the function's), ``retry``, ``timeout`` (one attempt),
+            ``queue_timeout`` (scheduled to started), ``schedule_timeout`` (scheduled to closed, all
+            attempts), ``heartbeat_timeout`` (between heartbeats), ``task_queue``,
+            ``transactional`` (the function writes to the same database through
+            ``activity.connection()`` and commits together with its outcome: exactly once),
+            ``isolation``.
+
+    Raises:
+        DefinitionError: options that cannot work together.
+        Invalid: a bad duration or retry policy.
+    """
+    decorator = _Decorator(**options)
+    return decorator if fn is None else decorator(fn)
+
+
+class _Decorator:
+    def __init__(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
+        schedule_timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
+        **rest: Any,
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "retry": None if retry is None else retry.resolve(),
+            "timeout": optional_microseconds(timeout, what="timeout"),
+            "queue_timeout": optional_microseconds(queue_timeout, what="queue_timeout"),
+            "schedule_timeout": optional_microseconds(schedule_timeout, what="schedule_timeout"),
+            "heartbeat_timeout": optional_microseconds(heartbeat_timeout, what="heartbeat_timeout"),
+            **rest,
+        }
+
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]]) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R]) -> Activity[P, R]: ...
+    def __call__(self, fn: Callable[..., Any]) -> Any:
+        return Activity(fn, **self._options)
+
+
+def info() -> Info:
+    """Return what this attempt knows about itself.
+
+    Raises:
+        UsageError: called outside an activity.
+    """
+    return _attempt().info
+
+
+def heartbeat(details: Any = None) -> None:
+    """Say that the attempt is alive; ``details`` (any payload) reach the next attempt if it dies.
+
+    Safe from threads. Details are kept by the worker and recorded when the attempt ends or is lost.
+
+    Raises:
+        UsageError: called outside an activity.
+    """
+    _attempt().beat(details)
+
+
+def connection() -> Any:
+    """Return the transaction's database connection inside a transactional activity.
+
+    Raises:
+        UsageError: the activity is not transactional.
+    """
+    found = _attempt().connection
+    if found is None:
+        raise errors.UsageError(
+            "activity.connection() works in activities defined with transactional=True"
+        )
+    return found
+
+
+class _Context(Mapping[str, Any]):
+    """The propagated context, read-only: ``activity.context["tenant"]``."""
+
+    def __getitem__(self, key: str) -> Any:
+        return _attempt().context[key]
+
+    def __iter__(self) -> Any:
+        return iter(_attempt().context)
+
+    def __len__(self) -> int:
+        return len(_attempt().context)
+
+    def __repr__(self) -> str:
+        return repr(dict(_attempt().context))
+
+
+context = _Context()
+
+
+def by_name(name: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+    """Call an activity by its registered name; see ``workflow.call``."""
+    instance = traps.here()
+    data = payload.limit(
+        payload.encode(list(args), what=f"arguments of {name}"),
+        instance.max_payload,
+        what=f"arguments of {name}",
+    )
+    return traps.activity(instance, ev.ActivityScheduled(name=name, args=data), payload.decode)
+
+
+def _attempt() -> Attempt:
+    attempt = running.get(None)
+    if attempt is None:
+        raise errors.UsageError("this can only be called inside a running activity")
+    return attempt
+
+
+def _or(given: Duration | None, otherwise: int | None, what: str) -> int | None:
+    return otherwise if given is None else optional_microseconds(given, what=what)

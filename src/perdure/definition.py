@@ -1,0 +1,181 @@
+"""Workflow definitions: what ``workflow.define`` makes of a function."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar, overload
+
+from perdure import errors
+from perdure.values import payload
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+_NAME = re.compile(r"[^\x00-\x20\x7f]{1,200}")
+_VERSION = re.compile(r"\d+(\.\d+){0,2}([-+][0-9A-Za-z.-]+)?")
+
+
+class Workflow(Generic[In, Out]):
+    """A defined workflow; start it with a client, or from another workflow.
+
+    ``fn`` is the bare coroutine function; ``code`` a fingerprint of its source that comments,
+    docstrings and layout do not change.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, Out]],
+        *,
+        name: str | None = None,
+        version: str = "1.0.0",
+        task_queue: str = "default",
+        triggers: tuple[str, ...] = (),
+        description: str = "",
+    ) -> None:
+        self.fn = fn
+        self.name = name or fn.__name__
+        self.version = version
+        self.task_queue = task_queue
+        self.triggers = tuple(triggers)
+        self.description = description or inspect.getdoc(fn) or ""
+        self.source = _source(fn)
+        self.code = fingerprint(self.source, fn)
+        self.max_payload: int | None = None
+        self.__doc__ = fn.__doc__
+        self.__name__ = self.name
+        self.__module__ = fn.__module__
+        self.__wrapped__ = fn
+        self._check()
+        hints = payload.annotations(fn)
+        parameters = list(inspect.signature(fn).parameters.values())
+        self._takes_input = bool(parameters)
+        self._default = parameters[0].default if parameters else inspect.Parameter.empty
+        hint = hints.get(parameters[0].name, Any) if parameters else Any
+        name_ = parameters[0].name if parameters else "input"
+        self._read_input = payload.decoder(hint, what=f"{self.name}({name_})")
+        self.read_result = payload.decoder(
+            hints.get("return", Any), what=f"{self.name} -> result"
+        )
+
+    def check_input(self, data: bytes) -> None:
+        """Check encoded input against the annotation.
+
+        Raises:
+            Invalid: it does not fit; the message has the path of the field.
+        """
+        if not self._takes_input:
+            if data != payload.NULL:
+                raise errors.Invalid(f"{self.name}: takes no input")
+        elif data != payload.NULL or self._default is inspect.Parameter.empty:
+            self._read_input(data)
+
+    def begin(self, input_: bytes) -> Coroutine[Any, Any, Out]:
+        """Decode the input and make the coroutine (the kernel's ``Program``)."""
+        if not self._takes_input:
+            return self.fn()
+        if input_ == payload.NULL and self._default is not inspect.Parameter.empty:
+            return self.fn()
+        return self.fn(self._read_input(input_))
+
+    def finish(self, result: Any) -> bytes:
+        """Encode the result."""
+        return payload.encode(result, what=f"result of {self.name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Out]:
+        """Call the function itself (in tests, or as a part of another workflow)."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name!r} {self.version}>"
+
+    def _check(self) -> None:
+        where = f"workflow {self.name!r} ({self.fn.__module__}.{self.fn.__qualname__})"
+        if not inspect.iscoroutinefunction(self.fn):
+            raise errors.DefinitionError(f"{where}: a workflow is an async function")
+        if not _NAME.fullmatch(self.name):
+            raise errors.DefinitionError(f"{where}: the name must be 1 to 200 visible characters")
+        if not _VERSION.fullmatch(self.version):
+            raise errors.DefinitionError(
+                f"{where}: version {self.version!r} is not like '1.2.0'"
+            )
+        parameters = list(inspect.signature(self.fn).parameters.values())
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if len(parameters) > 1 or any(p.kind not in plain for p in parameters):
+            raise errors.DefinitionError(
+                f"{where}: a workflow takes one input or none; put several values in a dataclass"
+            )
+
+
+def version_key(version: str) -> tuple[int, int, int, bool, str]:
+    """Return a key that sorts versions semantically; a pre-release comes before its release."""
+    core, _, rest = version.partition("-")
+    numbers = [int(part) for part in core.partition("+")[0].split(".")]
+    major, minor, patch = (numbers + [0, 0])[:3]
+    return major, minor, patch, not rest, rest
+
+
+@overload
+def define(fn: Callable[[], Coroutine[Any, Any, Out]], /) -> Workflow[None, Out]: ...
+@overload
+def define(fn: Callable[[In], Coroutine[Any, Any, Out]], /) -> Workflow[In, Out]: ...
+@overload
+def define(
+    *,
+    name: str | None = None,
+    version: str = "1.0.0",
+    task_queue: str = "default",
+    triggers: tuple[str, ...] = (),
+    description: str = "",
+) -> _Decorator: ...
+def define(fn: Any = None, /, **options: Any) -> Any:
+    """Define a workflow; use as ``@workflow.define`` or with options.
+
+    Args:
+        fn: an ``async`` function of one input or none.
+        **options: ``name`` (default: the function's), ``version`` (semantic), ``task_queue``,
+            ``triggers``, ``description``.
+
+    Raises:
+        DefinitionError: not an async function, too many parameters, a bad name or version.
+    """
+    decorator = _Decorator(**options)
+    return decorator if fn is None else decorator(fn)
+
+
+class _Decorator:
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, fn: Callable[[], Coroutine[Any, Any, Out]]) -> Workflow[None, Out]: ...
+    @overload
+    def __call__(self, fn: Callable[[In], Coroutine[Any, Any, Out]]) -> Workflow[In, Out]: ...
+    def __call__(self, fn: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+        return Workflow(fn, **self._options)
+
+
+def fingerprint(source: str, fn: Callable[..., Any]) -> str:
+    """Return a short hash of what the function does: comments, layout and docstrings left out."""
+    try:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                first = node.body[0]
+                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                    node.body = node.body[1:] or [ast.Pass()]
+                node.decorator_list = []
+        text = ast.unparse(tree).encode()
+    except (SyntaxError, ValueError, IndexError):
+        text = fn.__code__.co_code
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def _source(fn: Callable[..., Any]) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(fn))
+    except (OSError, TypeError):
+        return ""

@@ -1,0 +1,560 @@
+"""A live instance of a workflow: facts in, commands out.
+
+Theory of operation
+-------------------
+``apply(facts, time)`` runs one *turn*: it settles the futures the facts are about, runs the
+deterministic loop until nothing is ready, and returns the commands the code made. Facts and then
+commands are the events of the turn, and an event's id is its position in the history, so a
+command's id is known when it is made. Given ``script``, the recorded commands of the turn, the same
+call is a replay: commands are held against the script and take their ids from it.
+
+A live instance stays in memory between turns; a replay is a fresh one to which the stored turns are
+applied. Both must be in the same state (I11), which is why everything that crosses this edge is
+bytes, why the instance owns one empty ``contextvars.Context`` and runs only inside it, and why
+user code never runs outside an activation (I10): tasks and async generators are held strongly, and
+``evict`` closes what is left.
+
+What must not be put here: the clock, I/O, the store, retries, knowledge of what an activity does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import enum
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from types import AsyncGeneratorType
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from perdure import errors
+from perdure.kernel import compat, match
+from perdure.kernel.apply import APPLY
+from perdure.kernel.channels import Mail, Queue
+from perdure.kernel.entropy import Entropy, idempotency_key
+from perdure.kernel.pending import Child, PendingActivity
+from perdure.kernel.loop import DeterministicLoop, OrderedTask
+from perdure.values import events as ev
+from perdure.values import failures, ids
+from perdure.values.payload import Decode
+
+compat.install()
+
+_set_running_loop = asyncio._set_running_loop  # pyright: ignore[reportPrivateUsage]
+_get_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
+_EVICTION_THROWS = 100
+_SECOND = 1_000_000
+
+graveyard: list[Any] = []
+"""Coroutines that refused to end at eviction: kept referenced so that they never run again (R6)."""
+
+
+class Program(Protocol):
+    """What the kernel needs of a workflow definition."""
+
+    @property
+    def name(self) -> str:
+        """The workflow's type name."""
+        ...
+
+    def begin(self, input_: bytes) -> Coroutine[Any, Any, Any]:
+        """Decode the input and return the coroutine to run.
+
+        Raises:
+            Invalid: the input does not fit the annotations.
+        """
+        ...
+
+    def finish(self, result: Any) -> bytes:
+        """Encode the result.
+
+        Raises:
+            Invalid: it has no JSON form, or is over the limit.
+        """
+        ...
+
+
+class ContinueAsNew(errors.ControlFlow):
+    """Ends the run; its execution goes on in a new one."""
+
+    def __init__(self, event: ev.RunContinued) -> None:
+        super().__init__()
+        self.event = event
+
+
+class Mode(enum.Enum):
+    """What a command means now; see ``traps.py``."""
+
+    IDLE = "idle"
+    LIVE = "live"
+    READ_ONLY = "read-only"
+    EVICTING = "evicting"
+
+
+class StoredTurn(NamedTuple):
+    """A history row, decoded. ``size`` is its payload's length in bytes."""
+
+    events: Sequence[ev.Event]
+    time: int
+    applied: bool
+    size: int = 0
+
+
+class Turn(msgspec.Struct, gc=False):
+    """What one application gave. ``unexpected``: the exception behind a ``RunFailed`` that no
+    workflow raises on purpose; the caller decides whether it fails the run or parks it."""
+
+    commands: list[ev.Event]
+    closed: ev.Event | None = None
+    unexpected: BaseException | None = None
+
+
+class Waits(msgspec.Struct, omit_defaults=True):
+    """What an instance waits for; stored as JSON for ``why``."""
+
+    topics: list[str] = []
+    activities: list[str] = []
+    children: list[str] = []
+    timers: int = 0
+    next_due: int | None = None
+    conditions: int = 0
+    updates: int = 0
+    where: str = ""
+
+
+class Instance:
+    """See the module's text. Not thread-safe: one activation at a time."""
+
+    def __init__(self, program: Program, *, max_payload: int = 2 * 1024 * 1024) -> None:
+        self.program = program
+        self.max_payload = max_payload
+        self.length = 0
+        self.size = 0
+        self.time = 0
+        self.origin = 0
+        self.mode = Mode.IDLE
+        self.is_replaying = False
+        self.closed: ev.Event | None = None
+        self.started: ev.RunStarted | None = None
+        self.entropy = Entropy(b"")
+        self.loop = DeterministicLoop(self)
+        self.mail = Mail()
+        self.notices = Queue(None, "events")
+        self.activities: dict[int, PendingActivity] = {}
+        self.timers: dict[int, tuple[int, Callable[[], None]]] = {}
+        self.sends: dict[int, asyncio.Future[None]] = {}
+        self.children: dict[int, Child] = {}
+        self.conditions: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
+        self.queries: dict[str, Any] = {}
+        self.update_handlers: dict[str, Any] = {}
+        self.updates: dict[str, asyncio.Task[Any] | None] = {}
+        self.spawned: list[OrderedTask] = []
+        self.cancel: ev.CancelRequested | None = None
+        self.effects: list[tuple[str, Any]] = []
+        self._versions: dict[str, int] = {}
+        self._context = contextvars.Context()
+        self._commands: list[ev.Event] = []
+        self._base = 0
+        self._script: match.Script | None = None
+        self._divergence: errors.NondeterminismError | None = None
+        self._root: OrderedTask | None = None
+        self._failure: BaseException | None = None
+        self._invalid: errors.Invalid | None = None
+        self._agens: list[AsyncGeneratorType[Any, Any]] = []
+
+    # -- turns -------------------------------------------------------------------------------
+
+    def apply(
+        self, facts: Sequence[ev.Event], time: int, script: Sequence[ev.Event] | None = None
+    ) -> Turn:
+        """Run one turn at recorded time ``time`` (microseconds); with ``script``, replay it.
+
+        Raises:
+            NondeterminismError: the code does not follow the script. The instance is spoilt.
+            BaseException: what user code may not be stopped from raising (KeyboardInterrupt,
+                SystemExit, MemoryError, TurnTimeout). The instance is spoilt.
+        """
+        assert self.closed is None, "a closed instance takes no turns"
+        assert time >= self.time, "a turn's time never goes back"
+        self.time = time
+        self.loop.now_seconds = (time - self.origin) / _SECOND if self.origin else 0.0
+        self._base = self.length + len(facts) + 1
+        commands = self._commands = []
+        self.is_replaying = script is not None
+        self._script = None if script is None else match.Script(script, self._base)
+        closed, unexpected = self._activate(Mode.LIVE, self._turn, facts)
+        if self._divergence is not None:
+            raise self._divergence
+        if self._script is not None:
+            self._script.finish(self.where())
+            self.length = self._base - 1 + len(script or ())
+            self._script = None
+        else:
+            self.length = self._base - 1 + len(commands)
+        self.is_replaying = False
+        self.closed = closed
+        return Turn(commands, closed, unexpected)
+
+    def replay(self, turns: Iterable[StoredTurn]) -> list[ev.Event]:
+        """Apply stored turns; return the facts of trailing blind ones: they belong to the next.
+
+        Raises:
+            NondeterminismError: the code does not do what the history recorded.
+        """
+        facts: list[ev.Event] = []
+        for turn in turns:
+            if turn.applied:
+                count = ev.split(turn.events)
+                facts.extend(turn.events[:count])
+                self.apply(facts, turn.time, turn.events[count:])
+                facts = []
+            else:
+                facts.extend(turn.events)
+            self.size += turn.size
+        return facts
+
+    def query(self, name: str, call: Callable[[Any], Any]) -> Any:
+        """Answer a query: ``call`` gets the handler and runs read-only.
+
+        Raises:
+            NotFound: the run has no such query.
+        """
+        handler = self.queries.get(name)
+        if handler is None:
+            known = ", ".join(sorted(self.queries)) or "none"
+            raise errors.NotFound(f"query {name!r} is not defined by this run (it has: {known})")
+        return self._activate(Mode.READ_ONLY, call, handler)
+
+    def validate_update(self, name: str, call: Callable[[Any], None]) -> None:
+        """Run an update's validator read-only.
+
+        Raises:
+            NotFound: the run has no such update.
+        """
+        handler = self.update_handlers.get(name)
+        if handler is None:
+            known = ", ".join(sorted(self.update_handlers)) or "none"
+            raise errors.NotFound(f"update {name!r} is not defined by this run (it has: {known})")
+        self._activate(Mode.READ_ONLY, call, handler)
+
+    def evict(self) -> None:
+        """Close every coroutine of the run without recording anything."""
+        self._activate(Mode.EVICTING, self._close_coroutines)
+        self.mode = Mode.EVICTING
+
+    def waits(self) -> Waits:
+        """Return what the run waits for."""
+        return Waits(
+            topics=self.mail.awaited(),
+            activities=[pending.event.name for pending in self.activities.values()],
+            children=[child.event.workflow_id for child in self.children.values()],
+            timers=len(self.timers),
+            next_due=self.next_due(),
+            conditions=len(self.conditions),
+            updates=len(self.updates),
+            where=self.where(),
+        )
+
+    def next_due(self) -> int | None:
+        """Return when the earliest timer (or the cancel's deadline) is due."""
+        due = min((timer[0] for timer in self.timers.values()), default=None)
+        deadline = self.cancel.deadline if self.cancel is not None else 0
+        if deadline and (due is None or deadline < due):
+            return deadline
+        return due
+
+    def due_timers(self, now: int) -> list[ev.TimerFired]:
+        """Return firings of the timers due at ``now``, in order of due time, then of creation."""
+        due = [(entry[0], number) for number, entry in self.timers.items() if entry[0] <= now]
+        return [ev.TimerFired(timer=number) for _, number in sorted(due)]
+
+    def where(self) -> str:
+        """Return file, line and function where the workflow's main coroutine waits."""
+        return "" if self._root is None else match.waiting_place(self._root.get_coro())
+
+    def idempotency_key(self, activity: int) -> str:
+        """Return the key that all attempts of an activity share."""
+        return idempotency_key(self.started.seed if self.started else b"", activity)
+
+    # -- what traps and facts call -----------------------------------------------------------
+
+    def command(self, event: ev.Event) -> int:
+        """Record a command (or follow the script) and return its event id."""
+        if self.mode is not Mode.LIVE:
+            return self._refuse(event)
+        self._commands.append(event)
+        script = self._script
+        if script is None:
+            return self._base + len(self._commands) - 1
+        try:
+            return script.follow(event)
+        except errors.NondeterminismError as exc:
+            self._divergence = self._divergence or exc
+            self.loop.stop()
+            raise
+
+    def draw(self, size: int) -> bytes:
+        """Return the next ``size`` bytes of recorded chance."""
+        self._writing("draw random numbers")
+        return self.entropy.draw(size)
+
+    def draw_fraction(self) -> float:
+        """Return the next number in [0, 1)."""
+        self._writing("draw random numbers")
+        return self.entropy.fraction()
+
+    def new_run_id(self) -> str:
+        """Return a fresh UUIDv7 for a child or a continuation."""
+        return ids.uuid7(self.time // 1000, self.draw(10))
+
+    def version(self, change: str, low: int, high: int) -> int:
+        """Return the version of ``change`` this run goes by; see ``workflow.version``."""
+        answer = self._versions.get(change)
+        if answer is None:
+            self._writing("decide a version")
+            script = self._script
+            if script is None:
+                answer = high
+                self.command(ev.VersionMarked(change=change, version=high))
+            else:
+                marked = script.mark(change)
+                answer = 1 if marked is None else marked
+            self._versions[change] = answer
+        if not low <= answer <= high:
+            error = errors.NondeterminismError(
+                f"change {change!r}: this run goes by version {answer}, the code at "
+                f"{match.place()} supports {low} to {high}. Keep the old branch until such runs "
+                "have ended."
+            )
+            self._divergence = self._divergence or error
+            self.loop.stop()
+            raise error
+        return answer
+
+    def start_timer(self, seconds: float, fire: Callable[[], None]) -> int:
+        """Start a timer for the loop (``asyncio.sleep``, ``timeout``, ``call_later``)."""
+        due = max(self.origin + round(seconds * _SECOND), self.time)
+        number = self.command(ev.TimerStarted(due=due))
+        self.timers[number] = (due, fire)
+        return number
+
+    def cancel_timer(self, timer: int) -> None:
+        """Cancel a timer unless it has fired."""
+        if self.timers.pop(timer, None) is not None:
+            self.command(ev.TimerCancelled(timer=timer))
+
+    def loop_failed(self, context: dict[str, Any]) -> None:
+        """Take an exception that a callback let out as the workflow's failure."""
+        exc = context.get("exception")
+        # "exception was never retrieved" reports come from garbage collection, at no fixed time.
+        if isinstance(exc, BaseException) and "handle" in context:
+            self.fail(exc)
+
+    def fail(self, exc: BaseException) -> None:
+        """End the workflow with ``exc``: a spawned task has let it out."""
+        if self._failure is None:
+            self._failure = exc
+            self.loop.stop()
+
+    def begin(self) -> None:
+        """Start the main coroutine."""
+        assert self.started is not None
+        try:
+            coro = self.program.begin(self.started.input)
+        except errors.Invalid as exc:
+            self._invalid = exc
+            return
+        self._root = self.loop.create_task(coro, name="main")
+        self._root.add_done_callback(lambda _: self.loop.stop())
+
+    def spawn(self, coro: Coroutine[Any, Any, Any]) -> OrderedTask:
+        """Run a task that ends with the workflow and fails it when it raises."""
+        self._writing("spawn tasks")
+        task = self.loop.create_task(coro)
+        self.spawned = [t for t in self.spawned if not t.done()] + [task]
+        task.add_done_callback(self._spawned_done)
+        return task
+
+    def request_cancel(self, event: ev.CancelRequested) -> None:
+        """Cancel the main coroutine and every task that nobody awaits."""
+        if self.cancel is not None:
+            return
+        self.cancel = event
+        for task in self.loop.live_tasks():
+            # A task with a done callback is awaited (or in a group, a gather): its parent's
+            # cancellation reaches it, and cancelling it too would do so twice.
+            if task is self._root or task in self.spawned or not _callbacks(task):
+                task.cancel(event.reason or "the workflow was cancelled")
+
+    def run_update(self, event: ev.UpdateAccepted) -> None:
+        """Start the handler of an accepted update."""
+        handler = self.update_handlers.get(event.name)
+        self.updates[event.update] = self.loop.create_task(self._update(event, handler))
+
+    def effect(self, name: str, value: Any) -> None:
+        """Keep something to release after the commit; dropped in a replay."""
+        self._writing(f"use {name}")
+        if self._script is None:
+            self.effects.append((name, value))
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _activate(self, mode: Mode, call: Callable[..., Any], *args: Any) -> Any:
+        """Run ``call`` with this instance's loop, context, hooks and mode in force."""
+        outer_loop = _get_running_loop()
+        outer_hooks = sys.get_asyncgen_hooks()
+        outer_mode = self.mode
+        self.mode = mode
+        _set_running_loop(self.loop)
+        sys.set_asyncgen_hooks(firstiter=self._hold_generator, finalizer=_leave_alone)
+        try:
+            return self._context.run(call, *args)
+        finally:
+            sys.set_asyncgen_hooks(*outer_hooks)
+            _set_running_loop(outer_loop)
+            self.mode = outer_mode
+
+    def _turn(self, facts: Sequence[ev.Event]) -> tuple[ev.Event | None, BaseException | None]:
+        for fact in facts:
+            APPLY[type(fact)](self, fact)
+        loop = self.loop
+        loop.run_ready()
+        while self.conditions and not loop.is_stopping and self._wake_conditions():
+            loop.run_ready()
+        if self._divergence is not None:
+            return None, None
+        return self._conclude()
+
+    def _wake_conditions(self) -> bool:
+        """Wake waiters whose predicate holds; tell whether there was one."""
+        woken = False
+        for predicate, future in list(self.conditions):
+            if future.done():
+                continue
+            try:
+                holds = bool(predicate())
+            except Exception as exc:
+                future.set_exception(exc)
+                woken = True
+                continue
+            if holds:
+                future.set_result(None)
+                woken = True
+        return woken
+
+    def _conclude(self) -> tuple[ev.Event | None, BaseException | None]:
+        """Add the closing command if the workflow has ended."""
+        closing, unexpected = self._closing()
+        if closing is None:
+            return None, None
+        for update in self.updates:
+            info = failures.from_exception(errors.Closed("the workflow ended first"))
+            self.command(ev.UpdateCompleted(update=update, failure=info))
+        try:
+            self.command(closing)
+        except errors.NondeterminismError:
+            return None, None
+        return closing, unexpected
+
+    def _closing(self) -> tuple[ev.Event | None, BaseException | None]:
+        if self._invalid is not None:
+            return ev.RunFailed(failure=failures.from_exception(self._invalid)), None
+        exc = self._failure
+        if exc is None:
+            if self._root is None or not self._root.done():
+                return None, None
+            if self._root.cancelled():
+                return self._cancelled(), None
+            exc = self._root.exception()
+        if exc is None:
+            return self._completed(), None
+        if isinstance(exc, ContinueAsNew):
+            event = msgspec.structs.replace(exc.event, messages=tuple(self.mail.unread()))
+            return event, None
+        if isinstance(exc, errors.ControlFlow):
+            raise exc
+        failed = ev.RunFailed(failure=failures.from_exception(exc))
+        is_bug = isinstance(exc, (errors.UsageError, errors.DefinitionError))
+        return failed, None if isinstance(exc, errors.PerdureError) and not is_bug else exc
+
+    def _completed(self) -> ev.Event:
+        assert self._root is not None
+        try:
+            return ev.RunCompleted(result=self.program.finish(self._root.result()))
+        except errors.Invalid as invalid:
+            return ev.RunFailed(failure=failures.from_exception(invalid))
+
+    def _cancelled(self) -> ev.Event:
+        if self.cancel is not None:
+            return ev.RunCancelled(reason=self.cancel.reason)
+        info = failures.FailureInfo(
+            "the workflow cancelled itself", kind="Canceled", type="CancelledError"
+        )
+        return ev.RunFailed(failure=info)
+
+    async def _update(self, event: ev.UpdateAccepted, handler: Any) -> None:
+        try:
+            if handler is None:
+                raise errors.NotFound(f"update {event.name!r} is not defined by this run")
+            result, failure = await handler.run(event.args), None
+        except asyncio.CancelledError as exc:
+            result, failure = None, failures.FailureInfo(str(exc) or "cancelled", kind="Canceled")
+        except Exception as exc:
+            result, failure = None, failures.from_exception(exc)
+        self.updates.pop(event.update, None)
+        self.command(ev.UpdateCompleted(update=event.update, result=result, failure=failure))
+
+    def _spawned_done(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self.fail(exc)
+
+    def _refuse(self, event: ev.Event) -> int:
+        if self.mode is Mode.EVICTING:
+            return 0
+        if self.mode is Mode.READ_ONLY:
+            raise errors.UsageError(
+                f"a query handler or validator asked for {event.brief()} at {match.place()}; "
+                "it may only read"
+            )
+        raise errors.UsageError(f"{event.brief()} was asked for outside a turn")
+
+    def _writing(self, what: str) -> None:
+        if self.mode is Mode.READ_ONLY:
+            raise errors.UsageError(f"a query handler or validator may not {what}")
+
+    def _hold_generator(self, agen: AsyncGeneratorType[Any, Any]) -> None:
+        if len(self._agens) > 32:
+            self._agens = [held for held in self._agens if held.ag_frame is not None]
+        self._agens.append(agen)
+
+    def _close_coroutines(self) -> None:
+        for task in self.loop.live_tasks():
+            coro: Any = task.get_coro()
+            if coro is not None and not _close(coro.throw):
+                graveyard.append(coro)
+        for agen in self._agens:
+            if agen.ag_frame is not None and not agen.ag_running:
+                closing = agen.athrow(errors.Evicted())
+                if not _close(lambda _exc, step=closing: step.send(None)):
+                    graveyard.append((agen, closing))
+        self.loop.ready.clear()
+
+
+def _close(throw: Callable[[BaseException], Any]) -> bool:
+    """Throw ``Evicted`` until the coroutine ends; False if it will not."""
+    for _ in range(_EVICTION_THROWS):
+        try:
+            throw(errors.Evicted())
+        except BaseException:  # noqa: BLE001 - whatever cleanup raises, the run is leaving memory
+            return True
+    return False
+
+
+def _callbacks(task: asyncio.Task[Any]) -> object:
+    return getattr(task, "_callbacks", None)
+
+
+def _leave_alone(_agen: object) -> None:
+    """Let eviction close the generator: never a task of the real loop."""

@@ -1,0 +1,139 @@
+"""Holding what code asks for against what history recorded.
+
+A replayed turn has a *script*: the commands recorded for it. Each command of the code must be the
+next of the script, by kind and by what identifies it (an activity's name, a child's id; not
+arguments, not durations: a harmless edit must not strand a run). Version marks may be anywhere in
+their turn, and one that the code no longer asks for is passed over.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import CodeType, CoroutineType, FrameType
+from typing import Any
+
+from perdure.errors import NondeterminismError
+from perdure.values.events import Event, VersionMarked
+
+_PACKAGE = "perdure."
+_SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
+
+
+class Script:
+    """The recorded commands of one turn and how far code has followed them."""
+
+    __slots__ = ("_commands", "_cursor", "_first_id", "_marks")
+
+    def __init__(self, commands: Sequence[Event], first_id: int) -> None:
+        self._commands = commands
+        self._first_id = first_id
+        self._cursor = 0
+        self._marks: dict[str, int] | None = None
+
+    def follow(self, event: Event) -> int:
+        """Return the id of the recorded command that ``event`` is.
+
+        Raises:
+            NondeterminismError: it is not the next one of the script.
+        """
+        commands, cursor = self._commands, self._cursor
+        while cursor < len(commands) and type(commands[cursor]) is VersionMarked:
+            cursor += 1
+        if cursor < len(commands):
+            recorded = commands[cursor]
+            if type(recorded) is type(event) and event.same_as(recorded):
+                self._cursor = cursor + 1
+                return self._first_id + cursor
+        self._cursor = cursor
+        raise self._divergence(event, place())
+
+    def mark(self, change: str) -> int | None:
+        """Return the version recorded for ``change`` in this turn, if it is."""
+        if self._marks is None:
+            self._marks = {c.change: c.version for c in self._commands if isinstance(c, VersionMarked)}
+        return self._marks.get(change)
+
+    def recorded(self) -> Event | None:
+        """Return the next recorded command (what a side effect reads its value from)."""
+        rest = self._rest()
+        return rest[0] if rest else None
+
+    def finish(self, where: str) -> None:
+        """Check that nothing of the script is left.
+
+        Raises:
+            NondeterminismError: history has a command here that the code did not ask for.
+        """
+        if self._cursor < len(self._commands) and self._rest():
+            raise self._divergence(None, where)
+
+    def _rest(self) -> list[Event]:
+        return [c for c in self._commands[self._cursor :] if not isinstance(c, VersionMarked)]
+
+    def _divergence(self, event: Event | None, where: str) -> NondeterminismError:
+        rest = self._rest()
+        expected = rest[0].brief() if rest else "nothing more in this turn"
+        actual = event.brief() if event is not None else "nothing"
+        number = self._first_id + self._cursor
+        return NondeterminismError(
+            f"event {number}: history has {expected}, the code asked for {actual} at {where}. "
+            f"{_usual_cause(rest[0] if rest else None, event)}",
+            details={"event": number, "expected": expected, "actual": actual, "where": where},
+        )
+
+
+def place(frame: FrameType | None = None) -> str:
+    """Return ``file:line in function`` of the innermost user code on the stack."""
+    frame = frame or sys._getframe(1)
+    while frame is not None:
+        if is_user_code(frame.f_globals.get("__name__", "")):
+            return describe(frame.f_code, frame.f_lineno)
+        frame = frame.f_back
+    return "an unknown place"
+
+
+def waiting_place(coro: Any) -> str:
+    """Return where a suspended coroutine's innermost user code waits."""
+    found = "an unknown place"
+    for frame in waiting_frames(coro):
+        found = describe(frame.f_code, frame.f_lineno)
+    return found
+
+
+def waiting_frames(coro: Any) -> list[FrameType]:
+    """Return the user frames of a suspended coroutine, outermost first."""
+    frames: list[FrameType] = []
+    while isinstance(coro, CoroutineType):
+        frame = coro.cr_frame
+        if frame is not None and is_user_code(frame.f_globals.get("__name__", "")):
+            frames.append(frame)
+        coro = coro.cr_await
+    return frames
+
+
+def is_user_code(module: str) -> bool:
+    """Tell user modules from Perdure's own and the machinery around them."""
+    return not module.startswith((_PACKAGE, *_SKIPPED)) and module not in ("perdure", "asyncio")
+
+
+def describe(code: CodeType, line: int) -> str:
+    """Write a place the way editors open it."""
+    return f"{code.co_filename}:{line} in {code.co_qualname}"
+
+
+def _usual_cause(recorded: Event | None, asked: Event | None) -> str:
+    if recorded is None:
+        return (
+            "Usually a step was added while this run was under way: guard it with "
+            "workflow.patched(), or let old runs finish on the old code."
+        )
+    if asked is None:
+        return (
+            "Usually a step was removed, or a branch depends on something that is not recorded "
+            "(the clock, the environment, a global)."
+        )
+    return (
+        "Usually steps were reordered, renamed or replaced while this run was under way: guard "
+        "the change with workflow.patched() or workflow.version()."
+    )

@@ -1,0 +1,122 @@
+"""The only awaitables that can suspend a workflow, and how code finds the run it belongs to.
+
+Each trap makes a command and waits on a future that a recorded fact settles. The instance decides
+by its mode what a command means: *live* (recorded, or held against the script in a replay),
+*read-only* (queries and validators: refused), *evicting* (dropped; the trap suspends again, so that
+cleanup code neither acts nor sees an error it could handle).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from perdure import errors
+from perdure.kernel.loop import DeterministicLoop
+from perdure.kernel.pending import Child, PendingActivity
+from perdure.values import events as ev
+from perdure.values.payload import Decode
+
+if TYPE_CHECKING:
+    from perdure.kernel.instance import Instance
+
+_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
+
+
+def current() -> Instance | None:
+    """Return the instance whose activation is running, or ``None`` outside workflow code."""
+    loop = _running_loop()
+    return loop.host if type(loop) is DeterministicLoop else None  # type: ignore[return-value]
+
+
+def here() -> Instance:
+    """Return the instance whose activation is running.
+
+    Raises:
+        UsageError: called outside workflow code.
+    """
+    loop = _running_loop()
+    if type(loop) is not DeterministicLoop:
+        raise errors.UsageError("this can only be called in workflow code")
+    return loop.host  # type: ignore[return-value]
+
+
+async def activity(
+    instance: Instance, event: ev.ActivityScheduled, read: Decode, definition: Any = None
+) -> Any:
+    """Schedule an activity and wait for its outcome."""
+    number = instance.command(event)
+    future: asyncio.Future[Any] = asyncio.Future(loop=instance.loop)
+    instance.activities[number] = PendingActivity(future, read, event, definition)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if instance.activities.pop(number, None) is not None:
+            instance.command(ev.ActivityCancelled(activity=number))
+        raise
+
+
+async def sleep(instance: Instance, microseconds: int) -> None:
+    """Wait until the turn's time plus ``microseconds``; at once if that is not positive."""
+    if microseconds <= 0:
+        await asyncio.sleep(0)
+        return
+    future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
+    number = instance.command(ev.TimerStarted(due=instance.time + microseconds))
+    instance.timers[number] = (instance.time + microseconds, lambda: _settle(future))
+    try:
+        await future
+    except asyncio.CancelledError:
+        instance.cancel_timer(number)
+        raise
+
+
+async def condition(instance: Instance, predicate: Callable[[], object]) -> None:
+    """Wait until ``predicate()`` is true; it is asked again after every step of the run."""
+    if predicate():
+        return
+    future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
+    entry = (predicate, future)
+    instance.conditions.append(entry)
+    try:
+        await future
+    finally:
+        if entry in instance.conditions:
+            instance.conditions.remove(entry)
+
+
+async def send(instance: Instance, target: str, topic: str, payload: bytes) -> None:
+    """Send a message and wait until it is committed.
+
+    Raises:
+        NotFound: the target is unknown or has ended.
+    """
+    number = instance.command(ev.MessageSent(target=target, topic=topic, payload=payload))
+    future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
+    instance.sends[number] = future
+    await future
+
+
+async def cancel_other(
+    instance: Instance, target: str, reason: str, deadline: int, *, terminate: bool
+) -> None:
+    """Ask another execution to end and wait until the request is committed."""
+    event = ev.CancelSent(target=target, reason=reason, deadline=deadline, terminate=terminate)
+    number = instance.command(event)
+    future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
+    instance.sends[number] = future
+    await future
+
+
+def start_child(instance: Instance, event: ev.ChildScheduled, read: Decode) -> Child:
+    """Schedule a child; it starts in the commit of this turn."""
+    number = instance.command(event)
+    child = Child(instance.loop, instance.notices, number, event, read)
+    instance.children[number] = child
+    return child
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

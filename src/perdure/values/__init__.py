@@ -1,0 +1,1 @@
+"""Floor 0: plain values that every floor may use. No clock, no I/O, no asyncio."""

@@ -1,0 +1,38 @@
+"""Ids: UUIDv7 text for runs, checked text for executions."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from perdure.errors import Invalid
+
+_MAX_ID = 255
+_BAD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+MAILBOX = "@"
+"""First character of a mailbox's address; no execution's id may begin with it."""
+
+
+def uuid7(milliseconds: int, chance: bytes) -> str:
+    """Return a UUIDv7 made of a Unix time in milliseconds and 10 bytes of chance (RFC 9562)."""
+    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(chance[:10], "big")
+    value = value & ~(0xF << 76) | 7 << 76
+    value = value & ~(0x3 << 62) | 2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def check_workflow_id(text: object) -> str:
+    """Return ``text`` if it can be an execution's id.
+
+    Raises:
+        Invalid: not text, empty, over 255 characters, control characters, or a leading ``@``.
+    """
+    if not isinstance(text, str):
+        raise Invalid(f"id: {text!r} is not text")
+    if not text or len(text) > _MAX_ID:
+        raise Invalid(f"id: {len(text)} characters; it must have 1 to {_MAX_ID}")
+    if _BAD.search(text):
+        raise Invalid(f"id: {text!r} holds control characters")
+    if text[0] == MAILBOX:
+        raise Invalid(f"id: {text!r} begins with '@', which is kept for mailboxes")
+    return text

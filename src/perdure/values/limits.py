@@ -1,0 +1,15 @@
+"""Limits on everything, in one place. Bytes, counts and microseconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_PAYLOAD: Final = 2 * 1024 * 1024
+BATCH_TURNS: Final = 2_000
+BATCH_BYTES: Final = 8 * 1024 * 1024
+INBOX_PER_EXECUTION: Final = 10_000
+LOST_IN_A_ROW: Final = 3
+CLOSE_RETRIES: Final = 3
+LIST_DEFAULT: Final = 100
+LIST_MAX: Final = 1_000
+COUNT_MAX: Final = 10_000

@@ -1,0 +1,203 @@
+"""Payloads: Python values to JSON bytes and back by annotation.
+
+Everything that crosses the kernel's edge is bytes, encoded once; the live instance decodes the very
+bytes a replay will decode. JSON, because people and other tools read histories; msgspec, because it
+decodes straight into dataclasses, Structs, attrs classes, enums, datetimes, UUIDs and Decimals.
+Pydantic models are served by duck typing, so that pydantic is never imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from perdure.errors import Invalid
+
+NULL = b"null"
+
+
+def _encode_hook(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return dump(mode="json")
+    raise NotImplementedError(f"objects of type {type(value).__qualname__} cannot be encoded")
+
+
+def _decode_hook(kind: type, value: Any) -> Any:
+    validate = getattr(kind, "model_validate", None)
+    if validate is not None:
+        return validate(value)
+    if isinstance(value, kind):
+        return value
+    raise NotImplementedError(f"values of type {kind.__qualname__} cannot be decoded")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_encode_hook).encode
+_decode_any = msgspec.json.Decoder().decode
+
+Decode = Callable[[bytes], Any]
+
+
+def encode(value: Any, *, what: str = "value") -> bytes:
+    """Encode ``value`` as JSON bytes.
+
+    Raises:
+        Invalid: the value, or something inside it, has no JSON form.
+    """
+    if value is None:
+        return NULL
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as exc:
+        raise Invalid(f"{what}: cannot be encoded as JSON: {exc}") from exc
+
+
+def decode(data: bytes) -> Any:
+    """Decode to plain JSON types."""
+    return _decode_any(data)
+
+
+def limit(data: bytes, maximum: int, *, what: str) -> bytes:
+    """Return ``data`` if it has at most ``maximum`` bytes.
+
+    Raises:
+        Invalid: larger; the message names the sizes and the setting.
+    """
+    if len(data) > maximum:
+        raise Invalid(
+            f"{what}: {len(data):,} bytes are over the limit of {maximum:,}; "
+            "store large data elsewhere and pass a reference, or raise max_payload"
+        )
+    return data
+
+
+@functools.lru_cache(maxsize=4096)
+def _decoder_for(kind: Any) -> Decode:
+    try:
+        return msgspec.json.Decoder(kind, dec_hook=_decode_hook).decode
+    except TypeError:
+        # A union msgspec cannot tell apart, or a class it cannot build: plain types are honest.
+        return _decode_any
+
+
+def decoder(kind: Any, *, what: str = "value") -> Decode:
+    """Return a function from JSON bytes to ``kind``.
+
+    The returned function raises:
+        Invalid: the data does not fit; the message has the path of the field.
+    """
+    if kind in (Any, object, inspect.Parameter.empty):
+        return _decode_any
+    if kind is None or kind is type(None):
+        return _decode_any
+    try:
+        raw = _decoder_for(kind)
+    except TypeError:  # unhashable annotation
+        return _decode_any
+
+    def read(data: bytes) -> Any:
+        try:
+            return raw(data)
+        except msgspec.DecodeError as exc:
+            raise Invalid(f"{what}: {_with_path(str(exc), what)}") from exc
+        except (ValueError, NotImplementedError) as exc:
+            raise Invalid(f"{what}: {exc}") from exc
+
+    return read
+
+
+def annotations(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Return the resolved annotations of ``fn``; unresolvable ones count as missing."""
+    try:
+        return typing.get_type_hints(fn)
+    except (NameError, TypeError, AttributeError):
+        # Annotations under TYPE_CHECKING or local classes: resolve one by one what can be.
+        return {k: v for k, v in getattr(fn, "__annotations__", {}).items() if not isinstance(v, str)}
+
+
+class Arguments:
+    """Encodes a call's arguments as a JSON array and decodes them by the parameters' annotations."""
+
+    __slots__ = ("_decoders", "_names", "_required", "_rest", "_signature", "name")
+
+    def __init__(self, fn: Callable[..., Any], name: str) -> None:
+        self.name = name
+        self._signature = inspect.signature(fn)
+        hints = annotations(fn)
+        self._names: list[str] = []
+        self._decoders: list[Decode] = []
+        self._required = 0
+        self._rest: Decode | None = None
+        for parameter in self._signature.parameters.values():
+            read = decoder(hints.get(parameter.name, Any), what=f"{name}({parameter.name})")
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                self._rest = read
+            elif parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+                if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                    raise Invalid(f"{name}: keyword-only parameter {parameter.name!r} needs a default")
+            else:
+                self._names.append(parameter.name)
+                self._decoders.append(read)
+                if parameter.default is parameter.empty:
+                    self._required += 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the positional parameters."""
+        return tuple(self._names)
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """Encode a call. Keyword arguments are bound to their positions first.
+
+        Raises:
+            Invalid: the call does not fit the signature, or a value has no JSON form.
+        """
+        if kwargs or not self._required <= len(args) <= len(self._names):
+            args = self._bind(args, kwargs)
+        try:
+            return _encode(args)
+        except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as exc:
+            raise Invalid(f"{self.name}: arguments cannot be encoded as JSON: {exc}") from exc
+
+    def decode(self, data: bytes) -> list[Any]:
+        """Decode a recorded call into positional arguments.
+
+        Raises:
+            Invalid: too few or too many arguments, or one does not fit its annotation.
+        """
+        raws: list[msgspec.Raw] = _decode_raws(data)
+        if not self._required <= len(raws):
+            missing = ", ".join(self._names[len(raws) : self._required])
+            raise Invalid(f"{self.name}: missing argument {missing}")
+        if len(raws) > len(self._decoders) and self._rest is None:
+            raise Invalid(
+                f"{self.name}: takes {len(self._decoders)} arguments, {len(raws)} were given"
+            )
+        values = [read(bytes(raw)) for read, raw in zip(self._decoders, raws, strict=False)]
+        if self._rest is not None:
+            values += [self._rest(bytes(raw)) for raw in raws[len(self._decoders) :]]
+        return values
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise Invalid(f"{self.name}: {exc}") from exc
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise Invalid(f"{self.name}: keyword-only arguments cannot be recorded")
+        return bound.args
+
+
+_decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _with_path(message: str, what: str) -> str:
+    """Turn msgspec's ``at `$.a[0]` `` into the path a reader of the call expects."""
+    inner = what[what.find("(") + 1 : -1] if what.endswith(")") else "value"
+    return message.replace("`$", f"`{inner}")

@@ -1,0 +1,82 @@
+"""The life of an execution, as a table.
+
+Everything that asks "may this happen now?" reads this file: the engine's guards, the API's answers
+and the drawn diagrams. (The form is h11's ``_state.py``.)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Status of an execution, the same everywhere."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+    TIMED_OUT = "timed_out"
+    CONTINUED_AS_NEW = "continued_as_new"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status | None:
+        return cls.CANCELLED if value == "canceled" else None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a run with this status has ended for good."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset(
+    {
+        Status.COMPLETED,
+        Status.FAILED,
+        Status.CANCELLED,
+        Status.TERMINATED,
+        Status.TIMED_OUT,
+        Status.CONTINUED_AS_NEW,
+    }
+)
+OPEN = frozenset(Status) - TERMINAL
+
+_ENDS_WITHOUT_CODE = {Status.TERMINATED, Status.TIMED_OUT}
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.RUNNING, Status.WAITING, Status.PARKED} | TERMINAL),
+    Status.RUNNING: frozenset({Status.WAITING, Status.PAUSED, Status.PARKED} | TERMINAL),
+    Status.WAITING: frozenset({Status.RUNNING, Status.PAUSED, Status.PARKED} | TERMINAL),
+    Status.PAUSED: frozenset({Status.RUNNING, Status.PARKED} | _ENDS_WITHOUT_CODE),
+    Status.PARKED: frozenset({Status.RUNNING, Status.WAITING} | TERMINAL),
+    **dict.fromkeys(TERMINAL, frozenset[Status]()),
+}
+"""What may follow what. A parked run whose code fits again goes straight to what its turn gives."""
+
+CODES: dict[Status, int] = {status: number for number, status in enumerate(Status)}
+"""Small integers for the store. Append only: stored rows hold them."""
+
+BY_CODE: tuple[Status, ...] = tuple(Status)
+
+
+def may(before: Status, after: Status) -> bool:
+    """Tell whether an execution may go from ``before`` to ``after`` (staying is always allowed)."""
+    return before is after or after in TRANSITIONS[before]
+
+
+class ParkReason(StrEnum):
+    """Why a run cannot go on; stands in its row and in ``why``."""
+
+    NONDETERMINISM = "nondeterminism"
+    UNKNOWN_WORKFLOW = "unknown_workflow"
+    TURN_TIMEOUT = "turn_timeout"
+    UNEXPECTED = "unexpected_error"
+    CORRUPT_HISTORY = "corrupt_history"
+    WORKER_LOST = "worker_lost"
+    STORE_REFUSED = "store_refused"
+    SUSPECT = "suspect"
