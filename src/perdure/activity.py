@@ -45,20 +45,28 @@ class Info(msgspec.Struct, frozen=True):
 class Attempt:
     """One running attempt, as the engine sees it; user code reaches it through this module."""
 
-    __slots__ = ("beat", "connection", "context", "info", "services")
+    __slots__ = ("_info", "_make_info", "beat", "connection", "context")
 
     def __init__(
         self,
-        info: Info,
+        make_info: Callable[[], Info],
         *,
         beat: Callable[[Any], None],
         context: Mapping[str, Any],
         connection: Any = None,
     ) -> None:
-        self.info = info
+        self._make_info = make_info
+        self._info: Info | None = None
         self.beat = beat
         self.context = context
         self.connection = connection
+
+    @property
+    def info(self) -> Info:
+        """Made when first asked for: most attempts never look."""
+        if self._info is None:
+            self._info = self._make_info()
+        return self._info
 
 
 running: contextvars.ContextVar[Attempt] = contextvars.ContextVar("perdure_attempt")

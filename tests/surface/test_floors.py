@@ -19,7 +19,7 @@ FAULTS = {
         "def f():\n    import perdure.cli\n",
         {"floors"},
     ),
-    "an import along the floor": ("activity.py", "import perdure.workflow\n", {"floors"}),
+    "an import along the floor": ("saga.py", "import perdure.handlers\n", {"floors"}),
     "a package without a floor": ("stray.py", "", {"floors"}),
     "the clock in the kernel": ("kernel/planted.py", "import time\n", {"pure"}),
     "chance in the values": ("values/planted.py", "from random import Random\n", {"pure"}),

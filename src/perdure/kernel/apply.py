@@ -103,6 +103,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.ChildClosed: _child_closed,
     ev.UpdateAccepted: _update_accepted,
     ev.CancelRequested: _cancel_requested,
+    ev.RunTaken: _nothing,
     ev.RunParked: _nothing,
     ev.RunUnparked: _nothing,
     ev.RunPaused: _nothing,

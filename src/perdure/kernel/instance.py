@@ -103,10 +103,11 @@ class StoredTurn(NamedTuple):
 
 
 class Turn(msgspec.Struct, gc=False):
-    """What one application gave. ``unexpected``: the exception behind a ``RunFailed`` that no
+    """What one application gave. ``first_id`` is the first command's event id; ``unexpected``: the exception behind a ``RunFailed`` that no
     workflow raises on purpose; the caller decides whether it fails the run or parks it."""
 
     commands: list[ev.Event]
+    first_id: int
     closed: ev.Event | None = None
     unexpected: BaseException | None = None
 
@@ -153,6 +154,7 @@ class Instance:
         self.spawned: list[OrderedTask] = []
         self.cancel: ev.CancelRequested | None = None
         self.effects: list[tuple[str, Any]] = []
+        self.answered: dict[str, ev.UpdateCompleted] = {}
         self._versions: dict[str, int] = {}
         self._context = contextvars.Context()
         self._commands: list[ev.Event] = []
@@ -195,7 +197,7 @@ class Instance:
             self.length = self._base - 1 + len(commands)
         self.is_replaying = False
         self.closed = closed
-        return Turn(commands, closed, unexpected)
+        return Turn(commands, self._base, closed, unexpected)
 
     def replay(self, turns: Iterable[StoredTurn]) -> list[ev.Event]:
         """Apply stored turns; return the facts of trailing blind ones: they belong to the next.
@@ -504,7 +506,9 @@ class Instance:
         except Exception as exc:
             result, failure = None, failures.from_exception(exc)
         self.updates.pop(event.update, None)
-        self.command(ev.UpdateCompleted(update=event.update, result=result, failure=failure))
+        completed = ev.UpdateCompleted(update=event.update, result=result, failure=failure)
+        self.command(completed)
+        self.answered[event.update] = completed
 
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (exc := task.exception()) is not None:

@@ -88,7 +88,8 @@ class StartRequest(msgspec.Struct, gc=False):
     ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
     retry) and skip both checks. ``parent``: (execution, event id there). ``refusal``: an encoded
     event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
-    engine of the same process, committed with the start and dropped if the start is refused.
+    engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
+    its ``state`` is the run's first. Dropped if the start is refused.
     """
 
     workflow: str
@@ -147,6 +148,14 @@ class TurnWrite(msgspec.Struct, gc=False):
     memo: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
     progress: str | None = None
+
+
+class Beat(msgspec.Struct, gc=False):
+    """The last heartbeat details of an attempt under way, kept for the attempt after a crash."""
+
+    run: int
+    activity: int
+    details: bytes
 
 
 class Batch(msgspec.Struct):
@@ -239,7 +248,11 @@ class Definition(msgspec.Struct):
 
 
 class RunRow(msgspec.Struct, gc=False):
-    """A run as lists and details show it: facts of its start and its state row."""
+    """A run as lists and details show it: facts of its start and its state row.
+
+    ``lost_by``: the worker that owned the run when its lease was taken over; ``None`` again with
+    the next state that is written (and after a graceful ``leave``, which loses nothing).
+    """
 
     run: int
     execution: int
@@ -265,6 +278,7 @@ class RunRow(msgspec.Struct, gc=False):
     parent_execution: int | None = None
     parent_event: int | None = None
     parent_close: str = ""
+    lost_by: int | None = None
     created_by: str | None = None
     correlation_id: str | None = None
     tenant: str | None = None
@@ -303,6 +317,7 @@ class Loaded(msgspec.Struct):
     row: RunRow
     turns: list[TurnRow]
     inbox: list[InboxRow]
+    beats: list[Beat] = []
     broken: str = ""
 
 
@@ -473,8 +488,10 @@ class Store(Reader, Protocol):
         """Register a worker with a new id and register its definitions."""
         ...
 
-    def extend(self, worker: int, epoch: int, *, now: int, lease_until: int) -> None:
-        """Extend a lease.
+    def extend(
+        self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
+    ) -> None:
+        """Extend a lease and keep heartbeat details.
 
         Raises:
             LeaseLost: it was taken over.

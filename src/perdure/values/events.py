@@ -123,6 +123,7 @@ class AttemptFailed(Event, tag="attempt_failed"):
     failure: FailureInfo
     retry_at: int
     worker: str = ""
+    heartbeat: bytes | None = None
 
     def brief(self) -> str:
         return f"attempt_failed #{self.activity} attempt {self.attempt}: {self.failure.message}"
@@ -134,7 +135,7 @@ class AttemptLost(Event, tag="attempt_lost"):
     activity: int
     attempt: int
     worker: str = ""
-    retry_at: int = 0
+    heartbeat: bytes | None = None
 
     def brief(self) -> str:
         return f"attempt_lost #{self.activity} attempt {self.attempt} with {self.worker}"
@@ -203,6 +204,14 @@ class CancelRequested(Event, tag="cancel_requested"):
     reason: str = ""
     deadline: int = 0
     by: str = ""
+
+
+class RunTaken(Event, tag="run_taken"):
+    """A worker took the run up: for its first turn, or after another worker's end. Changes nothing
+    for the code, and gives a first turn without commands an event that pins its time."""
+
+    worker: str = ""
+    code: str = ""
 
 
 class RunParked(Event, tag="run_parked"):
@@ -461,6 +470,7 @@ FACTS: Final[tuple[type[Event], ...]] = (
     ChildClosed,
     UpdateAccepted,
     CancelRequested,
+    RunTaken,
     RunParked,
     RunUnparked,
     RunPaused,

@@ -1,0 +1,65 @@
+"""The workflows that scenarios run, and an engine for them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from perdure import Engine, activity, workflow
+
+marks: list[float] = []
+"""When ``mark`` ran, in this process."""
+
+
+@activity.define
+async def step(number: int) -> int:
+    """Do nothing, durably."""
+    return number
+
+
+@activity.define
+async def mark(number: int) -> int:
+    """Note the time."""
+    marks.append(time.perf_counter())
+    return number
+
+
+@workflow.define
+async def steps(count: int) -> int:
+    """Run ``count`` steps one after the other."""
+    for number in range(count):
+        await step(number)
+    return count
+
+
+@workflow.define
+async def marked_steps(count: int) -> int:
+    """Run ``count`` steps that note their time."""
+    for number in range(count):
+        await mark(number)
+    return count
+
+
+@workflow.define
+async def nap(seconds: float) -> float:
+    """Sleep durably."""
+    await workflow.sleep(seconds)
+    return seconds
+
+
+@workflow.define
+async def receiver(count: int) -> int:
+    """Receive ``count`` numbers and add them up."""
+    numbers = workflow.listen("number", int)
+    total = 0
+    for _ in range(count):
+        total += await numbers.receive()
+    return total
+
+
+def engine_on(database: Path, **options: Any) -> Engine:
+    """Return an engine for these workflows on a SQLite file."""
+    return Engine(
+        f"sqlite:///{database}", definitions=[steps, marked_steps, nap, receiver], **options
+    )

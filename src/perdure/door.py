@@ -1,0 +1,229 @@
+"""The doors a client goes through: what it asks of whatever runs its workflows.
+
+:class:`StoreDoor` talks to the database alone: no worker in this process. The engine has a door of
+its own (``engine/door.py``) that takes the same calls without a detour through the inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from perdure import errors
+from perdure.definition import Workflow
+from perdure.store.desk import Desk
+from perdure.store.port import Post, Posted, Question, Reader, RunRow, Started, StartRequest
+from perdure.values import events as ev
+from perdure.values import failures, payload
+
+T = TypeVar("T")
+_CHANGE_POLL = 0.02
+
+
+class Door(Protocol):
+    """See the module's text. Every call may raise ``Unavailable``."""
+
+    async def start(
+        self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
+    ) -> Started:
+        """Start a run; it is durable when this returns."""
+        ...
+
+    async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
+        """Give a fact to an execution; it is durable when this returns."""
+        ...
+
+    async def ask(self, row: RunRow, question: Question) -> bytes:
+        """Put a query or an update to live code; return the encoded answer (see ``Answer``)."""
+        ...
+
+    async def ended(self, run: int) -> ev.Event:
+        """Wait until run number ``run`` has ended; return its closing event."""
+        ...
+
+    async def read(self, verb: Callable[[Reader], T]) -> T:
+        """Read from the store."""
+        ...
+
+    def now(self) -> int:
+        """Return microseconds since 1970."""
+        ...
+
+    def chance(self, size: int) -> bytes:
+        """Return random bytes for ids and seeds."""
+        ...
+
+    def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
+        """Return a registered definition, if this door knows any."""
+        ...
+
+    async def close(self) -> None:
+        """Close what this door opened."""
+        ...
+
+
+class StoreDoor:
+    """Goes to the database; workers of other processes do the rest."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        now: Callable[[], int],
+        chance: Callable[[int], bytes],
+        *,
+        watch: Watch | None = None,
+    ) -> None:
+        self._desk = desk
+        self._now = now
+        self._chance = chance
+        self._watch = watch or Watch(desk)
+
+    async def start(
+        self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
+    ) -> Started:
+        now = self._now()
+        request.event = ev.encode_turn([started])
+        return (await self._desk.write(lambda store: store.start([request], now)))[0]
+
+    async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
+        now = self._now()
+        post = Post(
+            event=ev.encode_turn([fact]), execution=row.execution, sender=sender, seq=seq
+        )
+        return (await self._desk.write(lambda store: store.post([post], now)))[0]
+
+    async def ask(self, row: RunRow, question: Question) -> bytes:
+        now = self._now()
+        await self._desk.write(lambda store: store.ask(question, now))
+        while True:
+            change = self._watch.next_change()
+            answer = await self._desk.read(lambda store: store.reply(question.id))
+            if answer is not None:
+                return answer
+            left = question.deadline - self._now()
+            if left <= 0:
+                raise errors.Unavailable(
+                    f"no worker answered {question.name!r} in time; see `perdure why`"
+                )
+            await asyncio.wait([change], timeout=min(1.0, left / 1_000_000))
+
+    async def ended(self, run: int) -> ev.Event:
+        return await self._watch.ended(run)
+
+    async def read(self, verb: Callable[[Reader], T]) -> T:
+        return await self._desk.read(verb)
+
+    def now(self) -> int:
+        return self._now()
+
+    def chance(self, size: int) -> bytes:
+        return self._chance(size)
+
+    def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
+        return None
+
+    async def close(self) -> None:
+        self._watch.close()
+        await self._desk.close()
+
+
+class Watch:
+    """One watcher for all waits of a client: it looks when another process has committed."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._waiting: dict[int, list[asyncio.Future[ev.Event]]] = {}
+        self._changes: list[asyncio.Future[None]] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._again = False
+        desk.on_change = self.look
+
+    def next_change(self) -> asyncio.Future[None]:
+        """Return a future that is done at the next foreign commit."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes.append(future)
+        return future
+
+    async def ended(self, run: int, *, is_at_hand: bool = False) -> ev.Event:
+        """Wait for a run's end; ``is_at_hand``: somebody here will call :meth:`resolve`."""
+        future: asyncio.Future[ev.Event] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run, []).append(future)
+        if not is_at_hand:
+            self.look()
+        try:
+            return await future
+        finally:
+            waiting = self._waiting.get(run, [])
+            if future in waiting:
+                waiting.remove(future)
+
+    def resolve(self, run: int, closing: ev.Event) -> None:
+        """A run of this process has ended."""
+        for future in self._waiting.pop(run, ()):
+            if not future.done():
+                future.set_result(closing)
+
+    def look(self) -> None:
+        """Look which of the awaited runs have ended."""
+        changes, self._changes = self._changes, []
+        for change in changes:
+            if not change.done():
+                change.set_result(None)
+        self._waiting = {run: waiting for run, waiting in self._waiting.items() if waiting}
+        if self._looking is not None and not self._looking.done():
+            self._again = True
+        elif self._waiting:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            self._again = False
+            keys = list(self._waiting)
+            rows = await self._desk.read(lambda store: store.rows(keys))
+            for row in rows:
+                if row.status.is_terminal:
+                    closing = await closing_event(self._desk.read, row.run)
+                    for future in self._waiting.pop(row.run, ()):
+                        if not future.done():
+                            future.set_result(closing)
+            if not self._again:
+                return
+
+
+async def closing_event(
+    read: Callable[[Callable[[Reader], Any]], Any], run: int
+) -> ev.Event:
+    """Return the last event of an ended run."""
+    turn = await read(lambda store: store.last_turn(run))
+    if turn is None:
+        raise errors.Corrupt(f"run {run} has ended and has no history")
+    return ev.decode_turn(turn.payload)[-1]
+
+
+def encode_answer(result: bytes | None, failure: failures.FailureInfo | None) -> bytes:
+    """Encode the answer to a question."""
+    if failure is not None:
+        return payload.encode({"failure": failure})
+    return b'{"result":' + (result or payload.NULL) + b"}"
+
+
+def decode_answer(data: bytes) -> bytes:
+    """Return the encoded result of an answer, or raise its failure."""
+    answer = _read_answer(data)
+    if answer.failure is not None:
+        raise failures.to_exception(answer.failure)
+    return bytes(answer.result)
+
+
+class _Answer(payload.msgspec.Struct):
+    result: payload.msgspec.Raw = payload.msgspec.Raw(payload.NULL)
+    failure: failures.FailureInfo | None = None
+
+
+_read_answer = payload.msgspec.json.Decoder(_Answer).decode

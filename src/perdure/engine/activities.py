@@ -1,0 +1,469 @@
+"""Runs attempts of activities: retries, timeouts, heartbeats, cancellation.
+
+An attempt begins only after the commit that scheduled it (I3). Its outcome is an input of the run;
+a failure that will be retried is an input too, so that attempts are counted in the history and
+survive restarts, and the pause before the next begins when the failure is committed. Whatever
+comes for an attempt that is no longer the run's (cancelled, timed out, lost) is dropped: the first
+committed outcome has won (I4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from perdure import activity, errors
+from perdure.engine.clock import monotonic
+from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.threads import ThreadPool
+from perdure.kernel.entropy import idempotency_key
+from perdure.kernel.pending import PendingActivity
+from perdure.store.port import Beat
+from perdure.values import events as ev
+from perdure.values import failures, payload
+from perdure.values.limits import LOST_IN_A_ROW
+from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
+from perdure.values.states import ParkReason
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+_log = logging.getLogger("perdure.engine")
+_SECOND = 1_000_000
+
+
+class Work:
+    """One activity that this worker carries to its outcome, attempt by attempt."""
+
+    __slots__ = (
+        "attempt",
+        "beaten_at",
+        "definition",
+        "details",
+        "event",
+        "left_details",
+        "number",
+        "retry_call",
+        "run",
+        "scheduled_at",
+        "started_at",
+        "task",
+        "waits_for_slot",
+    )
+
+    def __init__(
+        self, run: Run, number: int, event: ev.ActivityScheduled, definition: Any, now: int
+    ) -> None:
+        self.run = run
+        self.number = number
+        self.event = event
+        self.definition: activity.Activity[Any, Any] | None = definition
+        self.attempt = 1
+        self.scheduled_at = now
+        self.started_at = 0
+        self.beaten_at = 0.0
+        self.details: bytes | None = None
+        self.left_details: bytes | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.retry_call: asyncio.TimerHandle | None = None
+        self.waits_for_slot = False
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The policy recorded with the call, or the definition's."""
+        if self.event.retry is not None:
+            return self.event.retry
+        return (self.definition.retry if self.definition else None) or ACTIVITY_DEFAULT
+
+    def beat(self, details: Any) -> None:
+        """Take a heartbeat; called from any thread."""
+        if details is not None:
+            self.details = payload.encode(details, what="heartbeat details")
+        self.beaten_at = monotonic()
+
+
+class Runner:
+    """See the module's text."""
+
+    def __init__(self, core: Core, *, slots: int, thread_slots: int) -> None:
+        self._core = core
+        self._slots = slots
+        self._running = 0
+        self._waiting: deque[Work] = deque()
+        self.threads = ThreadPool(thread_slots)
+        self.is_stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def dispatch(self, run: Run, number: int, pending: PendingActivity, attempt: int = 1) -> None:
+        """Begin an attempt of a scheduled activity."""
+        definition = pending.definition or self._core.activity(pending.event.name)
+        work = Work(run, number, pending.event, definition, run.time)
+        work.attempt = attempt
+        run.work[number] = work
+        self._begin(work)
+
+    def recover(
+        self, run: Run, number: int, pending: PendingActivity, past: Past, *, was_lost: bool
+    ) -> ev.Event | None:
+        """Take up an activity from before this worker had the run; return what must be recorded
+        first, or ``None`` if the next attempt may begin once the run is owned."""
+        definition = pending.definition or self._core.activity(pending.event.name)
+        work = Work(run, number, pending.event, definition, past.scheduled_at)
+        work.attempt = past.attempts + 1
+        work.left_details = past.details
+        run.work[number] = work
+        in_backoff = past.retry_at > self._core.clock.now()
+        if not was_lost or in_backoff:
+            return None
+        return ev.AttemptLost(
+            activity=number, attempt=work.attempt, worker=str(past.worker), heartbeat=past.details
+        )
+
+    def recorded(self, run: Run, fact: ev.Event) -> None:
+        """Go on after a fact about attempts was committed."""
+        if isinstance(fact, ev.RunTaken):
+            for work in list(run.work.values()):
+                if work.task is None and work.retry_call is None and not work.waits_for_slot:
+                    self._begin_at(work, 0)
+            return
+        assert isinstance(fact, (ev.AttemptFailed, ev.AttemptLost))
+        work = run.work.get(fact.activity)
+        if work is not None:
+            work.attempt = fact.attempt + 1
+            self._begin_at(work, fact.retry_at if isinstance(fact, ev.AttemptFailed) else 0)
+
+    def lost_outcome(self, work: Work, attempt: int, in_a_row: int) -> ev.Event | None:
+        """Return the outcome if a lost attempt was the last one the policy allows."""
+        policy = work.policy
+        if policy.max_attempts and attempt >= policy.max_attempts:
+            info = failures.FailureInfo(
+                f"attempt {attempt} of {policy.max_attempts} was lost with its worker",
+                kind=errors.Kind.WORKER_LOST,
+                type="WorkerLost",
+                retryable=False,
+            )
+            return ev.ActivityFailed(activity=work.number, failure=info, attempt=attempt)
+        if in_a_row >= LOST_IN_A_ROW:
+            return ev.RunParked(
+                reason=ParkReason.WORKER_LOST,
+                detail=f"activity {work.event.name!r} lost its worker {in_a_row} times in a row",
+            )
+        return None
+
+    def cancel(self, run: Run, number: int) -> None:
+        """Stop an activity whose outcome no longer matters."""
+        work = run.work.pop(number, None)
+        if work is not None:
+            self._stop(work)
+
+    def cancel_all(self, run: Run) -> None:
+        """Stop everything of a run."""
+        works, run.work = run.work, {}
+        for work in works.values():
+            self._stop(work)
+
+    def beats(self) -> list[Beat]:
+        """Return heartbeat details of attempts under way (written with the lease)."""
+        found: list[Beat] = []
+        for task_owner in list(self._core.runs.values()):
+            for work in task_owner.work.values():
+                if work.details is not None:
+                    found.append(Beat(task_owner.key, work.number, work.details))
+        return found
+
+    async def stop(self, grace: float) -> None:
+        """Begin nothing new; give what runs ``grace`` seconds, then cancel it."""
+        self.is_stopping = True
+        if self._tasks and grace > 0:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+        self.threads.close()
+
+    # -- attempts ----------------------------------------------------------------------------
+
+    def _begin_at(self, work: Work, due: int) -> None:
+        delay = due - self._core.clock.now()
+        if delay <= 0:
+            self._begin(work)
+        else:
+            loop = asyncio.get_running_loop()
+            work.retry_call = loop.call_later(delay / _SECOND, self._begin, work)
+
+    def _begin(self, work: Work) -> None:
+        work.retry_call = None
+        if self.is_stopping or work.run.work.get(work.number) is not work:
+            return
+        if self._running >= self._slots or (
+            self.threads.is_exhausted and work.definition and not work.definition.is_async
+        ):
+            work.waits_for_slot = True
+            self._waiting.append(work)
+            self._limit_queueing(work)
+            return
+        work.waits_for_slot = False
+        self._running += 1
+        work.started_at = self._core.clock.now()
+        task = asyncio.get_running_loop().create_task(self._attempt(work))
+        work.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._running -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("an attempt ended outside its own handling", exc_info=error)
+        while self._waiting and self._running < self._slots:
+            self._begin(self._waiting.popleft())
+
+    def _limit_queueing(self, work: Work) -> None:
+        limit = work.event.queue_timeout
+        if limit is not None:
+            left = work.scheduled_at + limit - self._core.clock.now()
+            loop = asyncio.get_running_loop()
+            loop.call_later(max(0, left) / _SECOND, self._queue_timed_out, work, work.attempt)
+
+    def _queue_timed_out(self, work: Work, attempt: int) -> None:
+        if work.waits_for_slot and work.attempt == attempt and self._is_current(work):
+            self._waiting.remove(work)
+            self._fail(work, _timed_out("queue", work.event.queue_timeout or 0), final=True)
+
+    async def _attempt(self, work: Work) -> None:
+        definition = work.definition
+        if definition is None:
+            self._fail(work, _missing(work.event.name), final=True)
+            return
+        try:
+            if work.event.transactional:
+                await self._run_transaction(work, definition)
+                return
+            result = await self._run(work, definition)
+            what = f"result of {work.event.name}"
+            data = payload.limit(
+                payload.encode(result, what=what), self._core.max_payload, what=what
+            )
+        except asyncio.CancelledError:
+            if not self._is_current(work) or self.is_stopping:
+                raise
+            info = failures.FailureInfo("the activity cancelled itself", "Canceled", "CancelledError")
+            self._fail(work, info)
+        except _TimedOut as timed_out:
+            self._fail(work, timed_out.info, final=timed_out.is_final)
+        except Exception as exc:  # noqa: BLE001 - user code may raise anything
+            self._fail(work, failures.from_exception(exc))
+        else:
+            self._complete(work, data)
+
+    async def _run(self, work: Work, definition: activity.Activity[Any, Any]) -> Any:
+        event = work.event
+        args = definition.arguments.decode(event.args)
+        activity.running.set(self._attempt_context(work))
+        if definition.is_async:
+            if event.timeout is None and event.schedule_timeout is None and (
+                event.heartbeat_timeout is None
+            ):
+                return await definition.fn(*args)
+            return await self._timed(work, asyncio.ensure_future(definition.fn(*args)))
+        future = self.threads.submit(definition.fn, *args)
+        try:
+            return await self._timed(work, future)
+        finally:
+            if not future.done() or future.cancelled():
+                self.threads.abandon(future)
+
+    async def _timed(self, work: Work, future: asyncio.Future[Any]) -> Any:
+        """Wait for an attempt under its timeouts and its heartbeat."""
+        event = work.event
+        limits: list[tuple[int, str]] = []
+        if event.timeout is not None:
+            limits.append((work.started_at + event.timeout, "attempt"))
+        if event.schedule_timeout is not None:
+            limits.append((work.scheduled_at + event.schedule_timeout, "schedule"))
+        work.beaten_at = monotonic()
+        try:
+            while not future.done():
+                now = self._core.clock.now()
+                left = min(((due - now) / _SECOND for due, _ in limits), default=None)
+                if event.heartbeat_timeout is not None:
+                    quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - monotonic()
+                    if quiet <= 0:
+                        raise _TimedOut("heartbeat", event.heartbeat_timeout)
+                    left = quiet if left is None else min(left, quiet)
+                if left is not None and left <= 0:
+                    which = min(limits)[1]
+                    limit = event.timeout if which == "attempt" else event.schedule_timeout
+                    raise _TimedOut(which, limit or 0)
+                await asyncio.wait([future], timeout=left)
+        except BaseException:
+            future.cancel()
+            raise
+        return future.result()
+
+    async def _run_transaction(
+        self, work: Work, definition: activity.Activity[Any, Any]
+    ) -> None:
+        """Run a transactional activity: its outcome comes through the inbox, with its writes."""
+        event = work.event
+        args = definition.arguments.decode(event.args)
+        context = self._attempt_context(work)
+        worker = self._core.worker_name
+
+        def call(connection: Any) -> Any:
+            context.connection = connection
+            token = activity.running.set(context)
+            try:
+                return definition.fn(*args)
+            finally:
+                activity.running.reset(token)
+
+        def outcome(result: Any) -> bytes:
+            data = payload.encode(result, what=f"result of {event.name}")
+            fact = ev.ActivityCompleted(
+                activity=work.number, result=data, attempt=work.attempt, worker=worker
+            )
+            return ev.encode_turn([fact])
+
+        run = work.run
+        limit = (event.timeout or self._core.transaction_limit) / _SECOND
+        try:
+            await self._core.desk.transact(
+                run.key,
+                run.execution,
+                work.number,
+                work.attempt,
+                call,
+                outcome=outcome,
+                time_limit=limit,
+                now=self._core.clock.now(),
+                submit=self.threads.submit,
+            )
+        except errors.Superseded:
+            _log.info("a transaction of %s was decided elsewhere", event.name)
+            return
+        run.work.pop(work.number, None)
+        self._core.intake.look()
+
+    def _attempt_context(self, work: Work) -> activity.Attempt:
+        run = work.run
+        started = run.started
+        seed = started.seed if started is not None else b""
+        raw = started.context if started is not None else None
+        values: Mapping[str, Any] = payload.decode(raw) if raw else {}
+
+        def info() -> activity.Info:
+            left = work.left_details
+            return activity.Info(
+                workflow_id=run.workflow_id,
+                run_id=run.run_id,
+                workflow=run.workflow,
+                activity_id=work.number,
+                activity=work.event.name,
+                attempt=work.attempt,
+                idempotency_key=idempotency_key(seed, work.number),
+                queue=work.event.queue or run.queue,
+                heartbeat_details=payload.decode(left) if left else None,
+            )
+
+        return activity.Attempt(info, beat=work.beat, context=values)
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def _is_current(self, work: Work) -> bool:
+        return work.run.work.get(work.number) is work and work.run.phase is not Phase.GONE
+
+    def _complete(self, work: Work, data: bytes) -> None:
+        if not self._is_current(work):
+            return
+        run = work.run
+        del run.work[work.number]
+        fact = ev.ActivityCompleted(
+            activity=work.number,
+            result=data,
+            attempt=work.attempt,
+            worker=self._core.worker_name,
+        )
+        self._core.turns.put(run, Input(fact))
+
+    def _fail(self, work: Work, info: failures.FailureInfo, *, final: bool = False) -> None:
+        if not self._is_current(work):
+            return
+        run, event, policy = work.run, work.event, work.policy
+        retry_at = self._core.clock.now() + policy.delay_after(work.attempt)
+        runs_out = (
+            event.schedule_timeout is not None
+            and retry_at >= work.scheduled_at + event.schedule_timeout
+        )
+        work.task = None
+        work.left_details, work.details = work.details or work.left_details, None
+        fact: ev.Event
+        if final or runs_out or not policy.allows(info, work.attempt):
+            del run.work[work.number]
+            fact = ev.ActivityFailed(
+                activity=work.number,
+                failure=info,
+                attempt=work.attempt,
+                worker=self._core.worker_name,
+            )
+        else:
+            fact = ev.AttemptFailed(
+                activity=work.number,
+                attempt=work.attempt,
+                failure=info,
+                retry_at=retry_at,
+                worker=self._core.worker_name,
+                heartbeat=work.left_details,
+            )
+        self._core.turns.put(run, Input(fact))
+
+    def _stop(self, work: Work) -> None:
+        if work.retry_call is not None:
+            work.retry_call.cancel()
+        if work.task is not None:
+            work.task.cancel()
+        if work.waits_for_slot:
+            self._waiting.remove(work)
+
+
+class Past:
+    """What a history says of an activity without an outcome."""
+
+    __slots__ = ("attempts", "details", "lost_in_a_row", "retry_at", "scheduled_at", "worker")
+
+    def __init__(self, scheduled_at: int, worker: int) -> None:
+        self.scheduled_at = scheduled_at
+        self.worker = worker
+        self.attempts = 0
+        self.retry_at = 0
+        self.lost_in_a_row = 0
+        self.details: bytes | None = None
+
+
+class _TimedOut(Exception):
+    def __init__(self, which: str, limit: int) -> None:
+        super().__init__(which)
+        self.is_final = which == "schedule"
+        self.info = _timed_out(which, limit)
+
+
+def _timed_out(which: str, limit: int) -> failures.FailureInfo:
+    return failures.FailureInfo(
+        f"the {which} timeout of {limit / _SECOND:g} s passed",
+        kind=errors.Kind.TIMEOUT,
+        type="TimeoutError",
+        details=payload.encode({"timeout_type": which}),
+    )
+
+
+def _missing(name: str) -> failures.FailureInfo:
+    return failures.FailureInfo(
+        f"activity {name!r} is not registered with this worker; name its module in definitions=",
+        kind=errors.Kind.NOT_FOUND,
+        type="NotFound",
+        retryable=False,
+    )

@@ -1,0 +1,150 @@
+"""Answers queries and runs updates: questions from outside to live code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from perdure import errors
+from perdure.door import encode_answer
+from perdure.engine.runs import Input, Phase, Run
+from perdure.kernel.instance import Instance, StoredTurn
+from perdure.store.port import Loaded, Question
+from perdure.values import events as ev
+from perdure.values import failures
+from perdure.values.states import Status
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+
+class Answers:
+    """Each question gets an encoded answer, or ``Unavailable`` if this worker cannot give one."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def ask(self, question: Question) -> bytes:
+        """Answer a question put to the latest run of an execution."""
+        core = self._core
+        rows = await core.desk.read(lambda store: store.rows([question.run]))
+        if not rows:
+            raise errors.NotFound("there is no such run")
+        row = rows[0]
+        if core.definition(row.workflow, row.version) is None:
+            raise errors.Unavailable(f"this worker does not know workflow {row.workflow!r}")
+        kind, _, name = question.name.partition(":")
+        if row.status.is_terminal:
+            return await self._of_ended(question, kind, name)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        run = core.take_up(question.run)
+        self._when_idle(run, lambda: self._put(run, question, kind, name, future))
+        left = (question.deadline - core.clock.now()) / 1_000_000
+        try:
+            async with asyncio.timeout(max(0.001, left)):
+                return await future
+        except TimeoutError:
+            raise errors.Unavailable(f"{kind} {name!r} was not answered in time") from None
+
+    def _when_idle(self, run: Run, call: Callable[[], None]) -> None:
+        """Call back as a plain callback when the run is at rest (or gone)."""
+        run.on_idle.append(call)
+        if run.phase is Phase.IDLE and not run.is_queued:
+            if run.instance is None:
+                self._core.loader.request(run)
+            else:
+                asyncio.get_running_loop().call_soon(self._core.settle, run)
+
+    def _put(
+        self, run: Run, question: Question, kind: str, name: str, future: asyncio.Future[bytes]
+    ) -> None:
+        if future.done():
+            return
+        instance = run.instance
+        try:
+            if run.status.is_terminal:
+                raise errors.Closed(f"workflow {run.workflow_id!r} has ended")
+            if run.status in (Status.PARKED, Status.PAUSED):
+                raise errors.Unavailable(f"workflow {run.workflow_id!r} is {run.status}")
+            if run.phase is Phase.GONE or instance is None or instance.started is None:
+                raise errors.Unavailable("the run is with another worker")
+            if kind == "query":
+                answer = instance.query(name, lambda handler: handler.answer(question.args))
+                future.set_result(encode_answer(answer, None))
+            else:
+                self._update(run, instance, question, name, future)
+        except Exception as exc:  # noqa: BLE001 - user code of a handler may raise anything
+            future.set_exception(exc)
+            future.exception()
+
+    def _update(
+        self,
+        run: Run,
+        instance: Instance,
+        question: Question,
+        name: str,
+        future: asyncio.Future[bytes],
+    ) -> None:
+        def answered(event: ev.UpdateCompleted | None) -> None:
+            if future.done():
+                return
+            if event is None:
+                future.set_exception(errors.Closed(f"workflow {run.workflow_id!r} ended first"))
+                future.exception()
+            else:
+                future.set_result(encode_answer(event.result, event.failure))
+
+        done = instance.answered.get(question.id)
+        if done is not None:
+            answered(done)
+            return
+        if question.id not in instance.updates and question.id not in run.updates:
+            instance.validate_update(name, lambda handler: handler.validate(question.args))
+            fact = ev.UpdateAccepted(update=question.id, name=name, args=question.args)
+            self._core.turns.put(run, Input(fact))
+        run.updates.setdefault(question.id, []).append(answered)
+
+    async def _of_ended(self, question: Question, kind: str, name: str) -> bytes:
+        """Answer from a scratch replay of an ended run."""
+        core = self._core
+        loaded = (await core.desk.read(lambda store: store.load([question.run])))[0]
+        if kind == "update":
+            for turn in loaded.turns:
+                for event in ev.decode_turn(turn.payload):
+                    if isinstance(event, ev.UpdateCompleted) and event.update == question.id:
+                        return encode_answer(event.result, event.failure)
+            raise errors.Closed(f"workflow {loaded.row.workflow_id!r} has ended")
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(self._replay, loaded, question, name, future)
+        return await future
+
+    def _replay(
+        self, loaded: Loaded, question: Question, name: str, future: asyncio.Future[bytes]
+    ) -> None:
+        core = self._core
+        definition = core.definition(loaded.row.workflow, loaded.row.version)
+        assert definition is not None
+        instance = Instance(definition, max_payload=core.max_payload)
+        core.guard.enter(f"a query of {loaded.row.workflow_id!r}")
+        answer: Any = None
+        error: Exception | None = None
+        try:
+            instance.replay(
+                StoredTurn(ev.decode_turn(t.payload), t.time, t.applied, len(t.payload))
+                for t in loaded.turns
+            )
+            answer = instance.query(name, lambda handler: handler.answer(question.args))
+        except errors.TurnTimeout:
+            core.guard.arrived()
+        except Exception as exc:  # noqa: BLE001 - it goes back to whoever asked
+            error = exc
+        if core.guard.leave():
+            error = errors.Unavailable("the replay for the query ran longer than the turn limit")
+        instance.evict()
+        if future.done():
+            return
+        if error is not None:
+            future.set_result(encode_answer(None, failures.from_exception(error)))
+        else:
+            future.set_result(encode_answer(answer, None))

@@ -1,0 +1,51 @@
+"""The one place that asks what time it is, and the one that makes chance.
+
+Everything else is handed a clock. ``now`` is microseconds since 1970; between two looks at the
+wall clock it follows the monotonic clock, so that a jump of the wall clock (an operator, NTP) can
+move timers by the jump once, at a lease extension, and never make time run backwards (R12).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the engine needs of time."""
+
+    def now(self) -> int:
+        """Return microseconds since 1970; never less than before."""
+        ...
+
+    def resync(self) -> None:
+        """Look at the wall clock again (called at each lease extension)."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self.resync()
+
+    def resync(self) -> None:
+        self._wall = time.time_ns() // 1000
+        self._monotonic = time.monotonic_ns()
+
+    def now(self) -> int:
+        now = self._wall + (time.monotonic_ns() - self._monotonic) // 1000
+        if now > self._last:
+            self._last = now
+        return self._last
+
+
+monotonic = time.monotonic
+"""Seconds of the machine's monotonic clock, for how long something took."""
+
+
+def chance(size: int) -> bytes:
+    """Return ``size`` bytes from the operating system: seeds and ids of new runs."""
+    return os.urandom(size)

@@ -1,0 +1,433 @@
+"""The worker's parts and what they share: which runs are at hand, who waits for what.
+
+``Core`` wires the parts together and keeps three books: runs in memory (with a bounded cache of
+waiting ones), starts whose commit is awaited, and waits for the end of runs. The parts do the work:
+turns, loader, committer, runner, timers, intake, leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from perdure import errors
+from perdure.activity import Activity
+from perdure.definition import Workflow, version_key
+from perdure.door import Watch
+from perdure.engine.activities import Runner
+from perdure.engine.answers import Answers
+from perdure.engine.clock import Clock
+from perdure.engine.committer import Committer
+from perdure.engine.guard import NoGuard, TurnGuard
+from perdure.engine.intake import Intake
+from perdure.engine.listeners import Listeners
+from perdure.engine.loader import Loader, identify
+from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.timers import Timers
+from perdure.engine.turns import Turns
+from perdure.kernel.compat import FLAVOUR
+from perdure.kernel.instance import Instance, Turn
+from perdure.store.desk import Desk
+from perdure.store.port import Post, Posted, RunRow, Started, StartRequest, TurnWrite
+from perdure.values import events as ev
+from perdure.values import limits
+from perdure.values.states import ParkReason, Status
+
+_log = logging.getLogger("perdure.engine")
+_FAR = 30_000_000
+ALWAYS_REPLAY = "PERDURE_ALWAYS_REPLAY"
+
+
+class Settings:
+    """Numbers of an engine; times in microseconds unless they say seconds."""
+
+    def __init__(
+        self,
+        *,
+        lease: int = 10_000_000,
+        max_payload: int = limits.MAX_PAYLOAD,
+        turn_limit_seconds: float = 10.0,
+        cache: int = 4_000,
+        activity_slots: int = 10_000,
+        thread_slots: int = 32,
+        transaction_limit: int = 10_000_000,
+    ) -> None:
+        self.lease = lease
+        self.max_payload = max_payload
+        self.turn_limit_seconds = turn_limit_seconds
+        self.cache = cache
+        self.activity_slots = activity_slots
+        self.thread_slots = thread_slots
+        self.transaction_limit = transaction_limit
+
+
+class Core:
+    """See the module's text."""
+
+    flavour = FLAVOUR
+
+    def __init__(
+        self,
+        desk: Desk,
+        clock: Clock,
+        chance: Callable[[int], bytes],
+        settings: Settings,
+        *,
+        guard: TurnGuard | NoGuard,
+        queues: Sequence[str],
+    ) -> None:
+        self.desk = desk
+        self.clock = clock
+        self.chance = chance
+        self.settings = settings
+        self.max_payload = settings.max_payload
+        self.turn_limit = settings.turn_limit_seconds
+        self.transaction_limit = settings.transaction_limit
+        self.queues = tuple(queues)
+        self.worker_name = ""
+        self.runs: dict[int, Run] = {}
+        self.start_waiters: dict[str, asyncio.Future[Started]] = {}
+        self.left_in_inbox: set[int] = set()
+        """Inbox rows of stopped runs, seen and left where they are."""
+        self.on_fenced: Callable[[], None] = lambda: None
+        self.always_replay = os.environ.get(ALWAYS_REPLAY, "") not in ("", "0")
+        self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
+        self._activities: dict[str, Activity[Any, Any]] = {}
+        self._cache: OrderedDict[int, Run] = OrderedDict()
+        self._refused: set[tuple[int, int]] = set()
+        self.guard = guard
+        self.listeners = Listeners()
+        self.watch = Watch(desk)
+        self.turns = Turns(self)
+        self.loader = Loader(self)
+        self.committer = Committer(desk, clock, self.turns)
+        self.runner = Runner(
+            self, slots=settings.activity_slots, thread_slots=settings.thread_slots
+        )
+        self.timers = Timers(clock, self.timer_due)
+        self.intake = Intake(self)
+        self.answers = Answers(self)
+
+    # -- definitions -------------------------------------------------------------------------
+
+    def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
+        """Add a definition.
+
+        Raises:
+            DefinitionError: another one has its name and version.
+        """
+        if isinstance(definition, Activity):
+            known = self._activities.setdefault(definition.name, definition)
+            if known is not definition and known.fn is not definition.fn:
+                raise errors.DefinitionError(
+                    f"two activities are named {definition.name!r}: "
+                    f"{known.fn.__module__}.{known.fn.__qualname__} and "
+                    f"{definition.fn.__module__}.{definition.fn.__qualname__}"
+                )
+            return
+        versions = self._workflows.setdefault(definition.name, {})
+        known_ = versions.setdefault(definition.version, definition)
+        if known_ is not definition and known_.fn is not definition.fn:
+            raise errors.DefinitionError(
+                f"two workflows are named {definition.name!r} with version {definition.version}: "
+                f"{known_.fn.__module__}.{known_.fn.__qualname__} and "
+                f"{definition.fn.__module__}.{definition.fn.__qualname__}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the workflows this worker runs."""
+        return tuple(self._workflows)
+
+    def workflows(self) -> list[Workflow[Any, Any]]:
+        """Return all registered definitions."""
+        return [w for versions in self._workflows.values() for w in versions.values()]
+
+    def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
+        """Return a definition: exactly ``version``, or the highest if that is ``""`` or gone."""
+        versions = self._workflows.get(name)
+        if not versions:
+            return None
+        exact = versions.get(version)
+        if exact is not None:
+            return exact
+        return versions[max(versions, key=version_key)] if len(versions) == 1 or not version else None
+
+    def activity(self, name: str) -> Activity[Any, Any] | None:
+        """Return an activity registered by name."""
+        return self._activities.get(name)
+
+    # -- runs at hand ------------------------------------------------------------------------
+
+    def start(
+        self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any]
+    ) -> asyncio.Future[Started]:
+        """Start a run and take its first turn; both are committed together."""
+        self.register(definition)
+        started.code = definition.code
+        started.version = request.version = definition.version
+        started.flavour = self.flavour
+        run = Run(0)
+        run.workflow, run.workflow_id = request.workflow, request.workflow_id
+        run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue
+        run.definition = definition
+        run.started = started
+        run.instance = Instance(definition, max_payload=self.max_payload)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Started] = loop.create_future()
+        self.start_waiters[request.run_id] = future
+        # As a plain callback: an activation never runs inside a task (CPython 3.14 forbids it).
+        loop.call_soon(self.turns.take_first, run, request, started)
+        return future
+
+    def take_up(self, key: int) -> Run:
+        """Return the run, loading it if it is not at hand."""
+        run = self.runs.get(key)
+        if run is None:
+            run = self.runs[key] = Run(key)
+            self.loader.request(run)
+        return run
+
+    def reload(self, run: Run) -> None:
+        """Rebuild a run from the store."""
+        run.drop_instance()
+        run.seen.update(item.inbox for item in run.inputs if item.inbox)
+        self.loader.request(run)
+
+    def feed(self, posted: Posted, fact: ev.Event) -> None:
+        """Give a run an inbox row; one that is not at hand is loaded, with the row."""
+        if posted.id in self.left_in_inbox or not posted.run:
+            return
+        run = self.runs.get(posted.run)
+        if run is None:
+            self.take_up(posted.run)
+        else:
+            self.turns.put(run, Input(fact, posted.id))
+
+    def settle(self, run: Run) -> None:
+        """A run has nothing to do now: keep it, cache it or let it go."""
+        if run.phase is not Phase.IDLE or not run.key:
+            return
+        if run.inputs or run.timer_due:
+            self.turns.wake(run)
+            return
+        instance = run.instance
+        if run.on_idle and (instance is not None or run.status in (Status.PARKED, Status.PAUSED)):
+            self._call_idle(run)
+            if run.inputs:
+                return
+        if run.is_owned and instance is not None:
+            due = instance.next_due() if instance.timers or instance.cancel else None
+            if due is not None:
+                self.timers.add(run.key, due, even_if_far=True)
+        if self.always_replay:
+            run.drop_instance()
+        if run.is_owned or run.work or run.updates:
+            return
+        if run.status is Status.WAITING and run.wake_at is not None:
+            self.timers.add(run.key, run.wake_at)
+        far = run.wake_at is not None and run.wake_at - self.clock.now() > _FAR
+        if far or run.instance is None or run.status is not Status.WAITING:
+            self.forget(run)
+            return
+        self._cache[run.key] = run
+        self._cache.move_to_end(run.key)
+        if len(self._cache) > self.settings.cache:
+            self._trim()
+
+    def forget(self, run: Run) -> None:
+        """Let a run go from memory; what is due or posted brings it back."""
+        self.runs.pop(run.key, None)
+        self._cache.pop(run.key, None)
+        run.drop_instance()
+        run.phase = Phase.GONE
+        self._call_idle(run)
+
+    def give_back(self, run: Run) -> None:
+        """A run is not this worker's: forget it, and post what came in by hand to its inbox."""
+        self.runner.cancel_all(run)
+        items, run.inputs = run.inputs, []
+        self.timers.remove(run.key)
+        self.forget(run)
+        if run.status.is_terminal:
+            for item in items:
+                if item.done is not None:
+                    item.done(errors.Closed(f"workflow {run.workflow_id!r} has ended"))
+        else:
+            self.post_back(run, items)
+
+    def post_back(self, run: Run, items: Sequence[Input]) -> None:
+        """Put facts that cannot be taken now where the next owner will find them."""
+        for item in items:
+            if item.inbox:
+                run.seen.discard(item.inbox)
+                self.left_in_inbox.add(item.inbox)
+            elif item.done is not None:
+                post = Post(event=ev.encode_turn([item.fact]), execution=run.execution)
+                self.committer.add_post(post, _tell(item))
+
+    def timer_due(self, key: int) -> None:
+        """A run's time has come."""
+        run = self.runs.get(key)
+        if run is None:
+            self.take_up(key)
+            return
+        run.timer_due = True
+        self.turns.wake(run)
+
+    def ended(self, run: Run, write: TurnWrite, turn: Turn | None) -> None:
+        """A run has ended: answer whoever waits, and let it go."""
+        closing = turn.closed if turn is not None else ev.decode_turn(write.payload)[-1]
+        assert closing is not None
+        self.runner.cancel_all(run)
+        self.timers.remove(run.key)
+        for waiting in run.updates.values():
+            for answer in waiting:
+                answer(None)
+        run.updates = {}
+        self.give_back(run)
+        self.watch.resolve(run.key, closing)
+
+    def closed_elsewhere(self, run: Run) -> None:
+        """A loaded run turns out to have ended."""
+        self.watch.look()
+        self.give_back(run)
+
+    # -- what stops a run --------------------------------------------------------------------
+
+    def wants_unparked(self, run: Run, row: RunRow, parked: ev.RunParked | None) -> bool:
+        """Tell whether a stopped run should be tried: somebody asked, or the code is another."""
+        if any(isinstance(item.fact, (ev.RunUnparked, ev.RunResumed)) for item in run.inputs):
+            return True
+        if run.status is not Status.PARKED or run.definition is None:
+            return False
+        if row.reason == ParkReason.UNKNOWN_WORKFLOW:
+            return True
+        by_code = (ParkReason.NONDETERMINISM, ParkReason.UNEXPECTED, ParkReason.TURN_TIMEOUT)
+        return row.reason in by_code and parked is not None and parked.code != run.definition.code
+
+    def no_definition(self, run: Run) -> None:
+        """Leave the run to a worker that knows it; the leases' sweep parks it if there is none."""
+        self.give_back(run)
+
+    def cannot_replay(self, run: Run, reason: ParkReason, detail: str) -> None:
+        """Park a run whose history the code does not fit."""
+        asked = [i for i in run.inputs if isinstance(i.fact, (ev.RunUnparked, ev.RunResumed))]
+        run.inputs = [item for item in run.inputs if item not in asked]
+        if run.status is Status.PARKED and not asked:
+            self.post_back(run, run.inputs)
+            run.inputs = []
+            self.forget(run)
+            return
+        run.status = Status.RUNNING
+        self.turns.park(run, [], reason, detail, first=asked)
+
+    def park_unserved(self, row: RunRow) -> None:
+        """Park a run no live worker knows."""
+        if row.run in self.runs:
+            return
+        run = self.runs[row.run] = Run(row.run)
+        identify(run, row)
+        run.length = row.length
+        detail = f"no running worker defines workflow {row.workflow!r} (version {row.version})"
+        self.turns.park(run, [], ParkReason.UNKNOWN_WORKFLOW, detail)
+
+    # -- sends -------------------------------------------------------------------------------
+
+    def note_refusals(self, fed: Sequence[tuple[Posted, ev.Event]]) -> None:
+        """Remember which sends of this batch were refused: their answer is in the inbox."""
+        self._refused = {
+            (posted.run, fact.send) for posted, fact in fed if isinstance(fact, ev.SendResolved)
+        }
+
+    def resolve_send(self, run: Run, number: int) -> None:
+        """A message (or cancel) is committed: tell the code, unless it was refused."""
+        if (run.key, number) not in self._refused and run.instance is not None:
+            if number in run.instance.sends:
+                self.turns.put(run, Input(ev.SendResolved(send=number)))
+
+    # -- failures of the store ---------------------------------------------------------------
+
+    def resolve_start(self, request: StartRequest, answer: asyncio.Future[Started]) -> None:
+        """Find out whether a start whose acknowledgement was lost is in the store."""
+
+        async def look() -> None:
+            row = await self.desk.read(
+                lambda store: store.find(
+                    request.workflow_id, namespace=request.namespace, run_id=request.run_id
+                )
+            )
+            if answer.done():
+                return
+            if row is None:
+                answer.set_exception(errors.Unavailable("the start was not written; try again"))
+                return
+            answer.set_result(
+                Started(
+                    row.run, row.execution, row.run_id, row.workflow_id, created=True,
+                    status=row.status,
+                )
+            )
+            self.take_up(row.run)
+
+        asyncio.get_running_loop().create_task(look()).add_done_callback(_note)
+
+    def fenced(self) -> None:
+        """Drop everything this worker held; :attr:`on_fenced` rejoins."""
+        _log.warning("the lease of %s was taken over; dropping all its runs", self.worker_name)
+        error = errors.Unavailable("this worker lost its lease; nothing was written, try again")
+        for item in self.turns.forget():
+            if item.done is not None:
+                item.done(error)
+        for run in list(self.runs.values()):
+            for item in run.inputs:
+                if item.done is not None:
+                    item.done(error)
+            run.inputs = []
+            self.runner.cancel_all(run)
+            self.forget(run)
+        for answer in self.start_waiters.values():
+            if not answer.done():
+                answer.set_exception(error)
+        self.start_waiters.clear()
+        self.loader.forget()
+        self.timers.clear()
+        self.on_fenced()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _trim(self) -> None:
+        for key, run in list(self._cache.items()):
+            if len(self._cache) <= self.settings.cache:
+                return
+            del self._cache[key]
+            is_idle = run.phase is Phase.IDLE and not run.is_queued and not run.inputs
+            if is_idle and not run.is_owned and not run.updates and not run.work:
+                self.forget(run)
+
+    def _call_idle(self, run: Run) -> None:
+        waiting, run.on_idle = run.on_idle, []
+        for call in waiting:
+            call()
+
+
+def _tell(item: Input) -> Callable[[Posted], None]:
+    def done(posted: Posted) -> None:
+        assert item.done is not None
+        if posted.outcome in ("delivered", "duplicate"):
+            item.done(None)
+        elif posted.outcome in ("closed", "not_found"):
+            item.done(errors.Closed("the workflow has ended"))
+        else:
+            item.done(errors.Unavailable(f"the inbox did not take it: {posted.outcome}"))
+
+    return done
+
+
+def _note(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("could not find out about a start", exc_info=error)

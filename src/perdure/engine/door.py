@@ -1,0 +1,92 @@
+"""The engine's own door: clients in the worker's process skip the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from perdure import errors
+from perdure.definition import Workflow
+from perdure.door import StoreDoor
+from perdure.engine.core import Core
+from perdure.engine.runs import Input
+from perdure.store.port import Posted, Question, Reader, RunRow, Started, StartRequest
+from perdure.values import events as ev
+from perdure.values import limits
+
+T = TypeVar("T")
+
+
+class EngineDoor:
+    """See ``perdure.door.Door``. Facts enter runs as inputs, in the order they were handed in."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._store_door = StoreDoor(core.desk, core.clock.now, core.chance, watch=core.watch)
+
+    async def start(
+        self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
+    ) -> Started:
+        core = self._core
+        known = definition or core.definition(request.workflow, request.version)
+        if known is None or request.queue not in core.queues:
+            answer = await self._store_door.start(request, started, definition)
+            core.intake.look()
+            return answer
+        return await core.start(request, started, known)
+
+    async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
+        core = self._core
+        if row.status.is_terminal:
+            return Posted("closed")
+        if core.definition(row.workflow, row.version) is None:
+            return await self._store_door.post(row, fact, sender, seq)
+        run = core.take_up(row.run)
+        if len(run.inputs) >= limits.INBOX_PER_EXECUTION:
+            return Posted("full")
+        future: asyncio.Future[Posted] = asyncio.get_running_loop().create_future()
+
+        def done(error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(Posted("delivered", execution=row.execution, run=row.run))
+            elif isinstance(error, errors.Closed):
+                future.set_result(Posted("closed"))
+            else:
+                future.set_exception(error)
+
+        core.turns.put(run, Input(fact, done=done))
+        return await future
+
+    async def ask(self, row: RunRow, question: Question) -> bytes:
+        try:
+            return await self._core.answers.ask(question)
+        except errors.Unavailable:
+            if self._core.definition(row.workflow, row.version) is not None and (
+                row.owner in (None, self._core.committer.worker)
+            ):
+                raise
+            return await self._store_door.ask(row, question)
+
+    async def ended(self, run: int) -> ev.Event:
+        core = self._core
+        return await core.watch.ended(run, is_at_hand=run in core.runs)
+
+    async def read(self, verb: Callable[[Reader], T]) -> T:
+        return await self._core.desk.read(verb)
+
+    def now(self) -> int:
+        return self._core.clock.now()
+
+    def chance(self, size: int) -> bytes:
+        return self._core.chance(size)
+
+    def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
+        return self._core.definition(name, version)
+
+    async def close(self) -> None:
+        """The engine closes what it opened."""
+
+

@@ -1,0 +1,288 @@
+"""The engine: a worker in this process.
+
+``async with Engine("sqlite:///orders.db", definitions=[orders]) as engine`` joins the database's
+workers, takes up what is due, and runs workflows and activities until the block ends; then it
+takes no new turns, lets activities finish for a moment, and hands its runs back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from perdure import errors
+from perdure.activity import Activity
+from perdure.client import Client
+from perdure.definition import Workflow
+from perdure.engine import clock as _clock
+from perdure.engine.clock import Clock, SystemClock
+from perdure.engine.core import Core, Settings
+from perdure.engine.door import EngineDoor
+from perdure.engine.guard import NoGuard, TurnGuard
+from perdure.engine.leases import Leases
+from perdure.engine.listeners import Listeners
+from perdure.store.desk import Desk, open_desk
+from perdure.values import limits
+from perdure.values.duration import SECOND, Duration, microseconds
+
+_log = logging.getLogger("perdure.engine")
+_STOP_GRACE = 5.0
+
+
+class Engine:
+    """Runs workflows and activities in this process; see the module's text.
+
+    Args:
+        url: ``"sqlite:///file.db"``, ``"sqlite:////absolute.db"`` or ``"memory://"``.
+        definitions: modules, workflows and activities this worker knows.
+        task_queues: queues this worker serves.
+        lease: how long an unreachable worker keeps its runs (a killed one loses them at once).
+        max_payload: limit of each payload: bytes, or text like ``"2MiB"``.
+        turn_limit: how long one turn of workflow code may hold the loop.
+        cache: how many waiting runs are kept live in memory.
+        activity_slots: attempts at the same time; ``thread_slots`` of them in threads.
+        sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
+            ``allow_data_loss=True``.
+
+    Raises:
+        DefinitionError: two definitions of one name and version.
+        UsageError: settings that would lose data.
+    """
+
+    def __init__(
+        self,
+        url: str = "sqlite:///perdure.db",
+        definitions: Sequence[Any] = (),
+        *,
+        task_queues: Sequence[str] = ("default",),
+        lease: Duration = "10s",
+        max_payload: int | str = limits.MAX_PAYLOAD,
+        turn_limit: Duration = "10s",
+        cache: int = 4_000,
+        activity_slots: int = 10_000,
+        thread_slots: int = 32,
+        services: Mapping[str, Any] | None = None,
+        sqlite: Mapping[str, Any] | None = None,
+        allow_data_loss: bool = False,
+        name: str = "",
+        desk: Desk | None = None,
+        clock: Clock | None = None,
+        chance: Callable[[int], bytes] | None = None,
+    ) -> None:
+        self.url = url
+        self.services = dict(services or {})
+        self._definitions = list(_collect(definitions))
+        self._options = dict(sqlite or {})
+        self._allow_data_loss = allow_data_loss
+        self._queues = tuple(task_queues)
+        self._settings = Settings(
+            lease=microseconds(lease, what="lease"),
+            max_payload=parse_size(max_payload),
+            turn_limit_seconds=microseconds(turn_limit, what="turn_limit") / SECOND,
+            cache=cache,
+            activity_slots=activity_slots,
+            thread_slots=thread_slots,
+        )
+        self._name = name
+        self._desk = desk
+        self._clock = clock or SystemClock()
+        self._chance = chance or _clock.chance
+        self._is_simulated = desk is not None
+        self._core: Core | None = None
+        self._leases: Leases | None = None
+        self._client: Client | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._rejoining: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def client(self) -> Client:
+        """A client that shares this engine's process.
+
+        Raises:
+            UsageError: the engine is not running.
+        """
+        if self._client is None:
+            raise errors.UsageError("the engine is not running; use `async with Engine(…)`")
+        return self._client
+
+    @property
+    def events(self) -> Listeners:
+        """Listeners of this process: ``engine.events.on(pattern, handler)``."""
+        return self._running.listeners
+
+    def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
+        """Add a definition."""
+        self._definitions.append(definition)
+        if self._core is not None:
+            self._core.register(definition)
+
+    async def start(self) -> None:
+        """Open the database, join its workers and begin."""
+        if self._core is not None:
+            raise errors.UsageError("the engine is running already")
+        desk = self._desk or await open_desk(
+            self.url, options=self._options, allow_data_loss=self._allow_data_loss
+        )
+        guard = NoGuard() if self._is_simulated else self._guard()
+        core = Core(
+            desk, self._clock, self._chance, self._settings, guard=guard, queues=self._queues
+        )
+        try:
+            for definition in self._definitions:
+                core.register(definition)
+            self._leases = Leases(core, self._name)
+            await self._leases.join()
+        except BaseException:
+            await desk.close()
+            raise
+        self._core = core
+        core.on_fenced = self._rejoin
+        desk.on_change = self._changed
+        self._client = Client(door=EngineDoor(core), max_payload=self._settings.max_payload)
+        guard.start()
+        self._begin(core)
+        await self._leases.unpark()
+
+    async def stop(self, grace: Duration = _STOP_GRACE) -> None:
+        """Stop gracefully: no new turns, activities get ``grace``, runs are handed back."""
+        core, leases = self._core, self._leases
+        if core is None or leases is None:
+            return
+        core.intake.is_stopping = leases.is_stopping = True
+        core.intake.look()
+        await core.runner.stop(microseconds(grace, what="grace") / SECOND)
+        await core.committer.drained()
+        core.turns.is_stopping = True
+        await core.committer.drained()
+        core.committer.stop()
+        for task in self._tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for run in list(core.runs.values()):
+            core.forget(run)
+        core.timers.clear()
+        await leases.leave()
+        core.watch.close()
+        core.guard.stop()
+        self._core = self._client = None
+        await core.desk.close()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop gracefully."""
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended.set)
+        started_here = self._core is None
+        try:
+            if started_here:
+                await self.start()
+            await ended.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            if started_here:
+                await self.stop()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> Core:
+        if self._core is None:
+            raise errors.UsageError("the engine is not running; use `async with Engine(…)`")
+        return self._core
+
+    def _begin(self, core: Core) -> None:
+        assert self._leases is not None
+        loop = asyncio.get_running_loop()
+        # The committer first: stop() ends the others and lets it finish.
+        parts = (core.committer.run(), core.intake.run(), self._leases.run())
+        self._tasks = [loop.create_task(part) for part in parts]
+        for task in self._tasks:
+            task.add_done_callback(_report)
+
+    def _changed(self) -> None:
+        core = self._core
+        if core is not None:
+            core.intake.look()
+            core.watch.look()
+
+    def _rejoin(self) -> None:
+        """The lease is gone: come back as a new worker."""
+        if self._rejoining is None or self._rejoining.done():
+            self._rejoining = asyncio.get_running_loop().create_task(self._join_again())
+            self._rejoining.add_done_callback(_report)
+
+    async def _join_again(self) -> None:
+        core, leases = self._core, self._leases
+        if core is None or leases is None or leases.is_stopping:
+            return
+        await leases.join()
+        if self._tasks[2].done():
+            self._tasks[2] = asyncio.get_running_loop().create_task(leases.run())
+            self._tasks[2].add_done_callback(_report)
+        core.intake.look()
+
+    def _guard(self) -> TurnGuard:
+        return TurnGuard(limit=self._settings.turn_limit_seconds)
+
+
+def parse_size(value: int | str) -> int:
+    """Read a size in bytes: a number, or text like ``"2MiB"``, ``"1MB"``.
+
+    Raises:
+        Invalid: it is not one.
+    """
+    if isinstance(value, int):
+        return value
+    units = {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+    text = value.strip().lower()
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            text, scale = text.removesuffix(unit), factor
+            break
+    else:
+        text, scale = text.removesuffix("b"), 1
+    try:
+        return round(float(text) * scale)
+    except ValueError:
+        raise errors.Invalid(f"size: {value!r} is not like 1048576 or '2MiB'") from None
+
+
+def _collect(definitions: Sequence[Any]) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:
+    """Find definitions in what was given: objects, or modules that hold them."""
+    found: list[Workflow[Any, Any] | Activity[Any, Any]] = []
+    for item in definitions:
+        if isinstance(item, (Workflow, Activity)):
+            found.append(item)
+        elif inspect.ismodule(item):
+            found += _in_module(item)
+        else:
+            raise errors.DefinitionError(
+                f"definitions: {item!r} is neither a workflow, an activity nor a module"
+            )
+    return found
+
+
+def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, Any]]:
+    found = [v for v in vars(module).values() if isinstance(v, (Workflow, Activity))]
+    if not found:
+        raise errors.DefinitionError(f"module {module.__name__!r} defines no workflow or activity")
+    return found
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("a part of the engine ended unexpectedly", exc_info=error)

@@ -1,0 +1,160 @@
+"""Watches over turns: user code that never returns must not take the worker with it (R8).
+
+A thread looks every so often at the turn that is under way. After ``warn_after`` it logs the frame
+that holds the loop; at the limit it raises ``TurnTimeout`` in the loop's thread
+(``PyThreadState_SetAsyncExc``), and the run is parked. While the loop is held the thread also
+extends the lease in its place, up to the limit: a turn of nine seconds must not cost the lease.
+Where C code holds on past the limit, the run is recorded as a suspect and the process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from perdure import errors
+
+_log = logging.getLogger("perdure.engine")
+_LOOK_EVERY = 0.05
+
+
+class TurnGuard:
+    """Times activations. ``enter`` and ``leave`` are called by the loop's thread only."""
+
+    def __init__(
+        self,
+        *,
+        limit: float = 10.0,
+        warn_after: float = 1.0,
+        on_held: Callable[[], None] | None = None,
+        on_stuck: Callable[[str], None] | None = None,
+    ) -> None:
+        self.limit = limit
+        self._warn_after = warn_after
+        self._on_held = on_held
+        self._on_stuck = on_stuck
+        self._lock = threading.Lock()
+        self._what = ""
+        self._since = 0.0
+        self._warned = False
+        self._raised_at = 0.0
+        self._thread_id = 0
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Start the watching thread."""
+        self._thread = threading.Thread(target=self._watch, name="perdure-guard", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watching thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
+    def enter(self, what: str) -> None:
+        """A turn of ``what`` begins in this thread."""
+        self._thread_id = threading.get_ident()
+        self._what = what
+        self._warned = False
+        self._since = time.monotonic()
+
+    def leave(self) -> bool:
+        """The turn is over. True if it was interrupted: its outcome must not be used."""
+        with self._lock:
+            self._since = 0.0
+            interrupted = self._raised_at > 0
+        if not interrupted:
+            return False
+        # The exception is on its way to this thread: take it here, not in the middle of the engine.
+        deadline = time.monotonic() + 1
+        try:
+            while time.monotonic() < deadline and self._raised_at:
+                pass
+        except errors.TurnTimeout:
+            pass
+        self._raised_at = 0.0
+        return True
+
+    def arrived(self) -> None:
+        """The exception came out of the turn: ``leave`` need not wait for it."""
+        with self._lock:
+            if self._raised_at:
+                self._raised_at = 1e-9
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK_EVERY):
+            since = self._since
+            if not since:
+                continue
+            held = time.monotonic() - since
+            if held >= self._warn_after and not self._warned:
+                self._warned = True
+                _log.warning(
+                    "a turn of %s has held the loop for %.1f s:\n%s",
+                    self._what,
+                    held,
+                    self.held_stack(),
+                )
+            if held < self._warn_after:
+                continue
+            if held < self.limit:
+                if self._on_held is not None:
+                    self._on_held()
+            elif not self._raised_at:
+                self._interrupt(since)
+            elif held > 2 * self.limit:
+                self._give_up()
+
+    def held_stack(self) -> str:
+        """Return the stack of the thread that holds the loop."""
+        frame = sys._current_frames().get(self._thread_id)
+        return "".join(traceback.format_stack(frame)[-6:]) if frame else "(no frame)"
+
+    def _interrupt(self, since: float) -> None:
+        with self._lock:
+            if self._since != since:
+                return
+            self._raised_at = time.monotonic()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread_id), ctypes.py_object(errors.TurnTimeout)
+            )
+        _log.error("interrupted a turn of %s after %.1f s", self._what, self.limit)
+
+    def _give_up(self) -> None:
+        _log.critical(
+            "a turn of %s cannot be interrupted (C code holds the loop); this worker ends so that "
+            "others can take over. The run is a suspect:\n%s",
+            self._what,
+            self.held_stack(),
+        )
+        if self._on_stuck is not None:
+            self._on_stuck(self._what)
+        os._exit(70)
+
+
+class NoGuard:
+    """Watches nothing: simulations run turns without threads."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def enter(self, what: str) -> None:
+        """Nothing to time."""
+
+    def leave(self) -> bool:
+        """Never interrupted."""
+        return False
+
+    def arrived(self) -> None:
+        """Never interrupted."""

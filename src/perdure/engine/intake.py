@@ -1,0 +1,113 @@
+"""Finds work that others put into the database: new runs, inbox rows, questions, due timers.
+
+Looks when another process has committed, when a worker was taken over, and once a second in any
+case. What it finds goes to the loader or straight to a live run; nothing here writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from perdure import errors
+from perdure.door import encode_answer
+from perdure.engine.timers import HORIZON
+from perdure.store.port import Posted, Question
+from perdure.values import events as ev
+from perdure.values import failures
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+_log = logging.getLogger("perdure.engine")
+_PAGE = 1_000
+SAFETY_SECONDS = 1.0
+
+
+class Intake:
+    """See the module's text."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._wake = asyncio.Event()
+        self._questions: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_stopping = False
+
+    def look(self) -> None:
+        """Look soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look until stopped."""
+        while not self.is_stopping:
+            try:
+                await self.look_once()
+            except errors.StoreError as error:
+                _log.warning("could not look for work, will try again: %s", error)
+            if not self._wake.is_set():
+                try:
+                    async with asyncio.timeout(SAFETY_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            self._wake.clear()
+
+    async def look_once(self) -> None:
+        """Take up everything that waits for a worker like this one."""
+        core = self._core
+        names, queues, worker = core.names, core.queues, core.committer.worker
+        now = core.clock.now()
+        claimable, inbox, questions = await core.desk.read(
+            lambda store: (
+                store.claimable(names, queues, limit=_PAGE),
+                store.inbox(names, queues, worker, limit=_PAGE),
+                store.questions(now, names, limit=100),
+            )
+        )
+        for key in claimable:
+            core.take_up(key)
+        for row in inbox:
+            fact = ev.decode_turn(row.event)[0]
+            core.feed(Posted("delivered", row.id, row.execution, row.run, row.event), fact)
+        for question in questions:
+            if question.id not in self._questions:
+                self._answer_soon(question)
+        if core.timers.known_until - now < HORIZON // 2:
+            await self._read_timers(now)
+        if len(claimable) == _PAGE:
+            self._wake.set()
+
+    async def _read_timers(self, now: int) -> None:
+        core = self._core
+        names, queues, until = core.names, core.queues, now + HORIZON
+        core.timers.known_until = until
+        due = await core.desk.read(
+            lambda store: store.due(until, names, queues, limit=10 * _PAGE)
+        )
+        for key, wake_at in due:
+            core.timers.add(key, wake_at)
+        if len(due) == 10 * _PAGE:
+            # More than a page: go on from the last time read, soon enough to miss nothing.
+            core.timers.known_until = due[-1][1]
+            self._wake.set()
+
+    def _answer_soon(self, question: Question) -> None:
+        self._questions.add(question.id)
+        task = asyncio.get_running_loop().create_task(self._answer(question))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, question: Question) -> None:
+        core = self._core
+        try:
+            answer = await core.ask(question)
+        except errors.Unavailable:
+            self._questions.discard(question.id)
+            return
+        except Exception as exc:  # noqa: BLE001 - it goes back to whoever asked
+            answer = encode_answer(None, failures.from_exception(exc))
+        now = core.clock.now()
+        await core.desk.write(lambda store: store.answer(question.id, answer, now))
+        self._questions.discard(question.id)

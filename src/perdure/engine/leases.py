@@ -1,0 +1,156 @@
+"""This worker's lease, and the leases of those that died.
+
+On SQLite a worker also holds a lock on a file of its own: a free lock means dead, and its runs are
+taken over at once (a look every 0.2 s while there are other workers). Where the store cannot tell,
+the lease's time decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from perdure import errors
+from perdure.store.port import Definition, Worker
+from perdure.values.states import ParkReason
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+_log = logging.getLogger("perdure.engine")
+_LOOK_SECONDS = 0.2
+_UNSERVED_AFTER = 2_000_000
+_UNPARK = (
+    ParkReason.UNKNOWN_WORKFLOW,
+    ParkReason.NONDETERMINISM,
+    ParkReason.UNEXPECTED,
+    ParkReason.TURN_TIMEOUT,
+)
+
+
+class Leases:
+    """Joins, extends, leaves, takes over."""
+
+    def __init__(self, core: Core, name: str = "") -> None:
+        self._core = core
+        self._name = name
+        self._extended_at = 0
+        self.worker: Worker | None = None
+        self.is_stopping = False
+        self.taken_over = 0
+
+    async def join(self) -> None:
+        """Become a worker, with a new id and a lease."""
+        core = self._core
+        now = core.clock.now()
+        name = self._name or f"{socket.gethostname()}-{os.getpid()}"
+        definitions = [
+            Definition(w.name, w.version, w.code, w.source, w.task_queue, registered_at=now)
+            for w in core.workflows()
+        ]
+        self.worker = await core.desk.write(
+            lambda store: store.join(
+                name,
+                os.getpid(),
+                socket.gethostname(),
+                now=now,
+                lease_until=now + core.settings.lease,
+                queues=core.queues,
+                definitions=definitions,
+            )
+        )
+        self._extended_at = now
+        core.worker_name = f"{name}#{self.worker.id}"
+        core.committer.bind(
+            self.worker.id, self.worker.epoch, self.worker.last_batch, core.settings.lease
+        )
+
+    async def leave(self) -> None:
+        """Hand all runs back."""
+        worker = self.worker
+        if worker is None:
+            return
+        self.worker = None
+        now = self._core.clock.now()
+        try:
+            await self._core.desk.write(lambda store: store.leave(worker.id, worker.epoch, now))
+        except errors.LeaseLost:
+            _log.info("the lease was taken over before this worker left")
+
+    async def run(self) -> None:
+        """Extend the lease, take over dead workers' runs, park what nobody serves."""
+        while not self.is_stopping:
+            try:
+                await self._extend()
+                await self.look_once()
+            except errors.LeaseLost:
+                self._core.committer.discard()
+                self._core.fenced()
+                return
+            except errors.StoreError as error:
+                _log.warning("could not look after leases, will try again: %s", error)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _extend(self) -> None:
+        core, worker = self._core, self.worker
+        now = core.clock.now()
+        if worker is None or now - self._extended_at < core.settings.lease // 3:
+            return
+        beats = core.runner.beats()
+        await core.desk.write(
+            lambda store: store.extend(
+                worker.id,
+                worker.epoch,
+                now=now,
+                lease_until=now + core.settings.lease,
+                beats=beats,
+            )
+        )
+        self._extended_at = now
+        core.clock.resync()
+
+    async def look_once(self) -> None:
+        """Look at the other workers once."""
+        core = self._core
+        now = core.clock.now()
+        workers = await core.desk.read(lambda store: store.workers())
+        for other in workers:
+            if self.worker is None or other.id == self.worker.id or other.state != "live":
+                continue
+            is_dead = other.alive_for_sure is False or other.lease_until < now
+            if is_dead:
+                await self._take_over(other, now)
+        known = {name for other in workers for name in other.workflows} | set(core.names)
+        names = tuple(sorted(known))
+        unserved = await core.desk.read(lambda store: store.unserved(names, limit=100))
+        for row in unserved:
+            if now - max(row.since, row.created_at) > _UNSERVED_AFTER:
+                core.park_unserved(row)
+
+    async def unpark(self) -> None:
+        """Try the parked runs that this worker's code may let go on."""
+        core, after = self._core, 0
+        reasons = [str(reason) for reason in _UNPARK]
+        while True:
+            start = after
+            rows = await core.desk.read(
+                lambda store: store.parked(reasons, limit=500, after=start)
+            )
+            for row in rows:
+                if row.workflow in core.names:
+                    core.take_up(row.run)
+            if len(rows) < 500:
+                return
+            after = rows[-1].run
+
+    async def _take_over(self, other: Worker, now: int) -> None:
+        took = await self._core.desk.write(
+            lambda store: store.take_over(other.id, other.epoch, now)
+        )
+        if took:
+            self.taken_over += 1
+            _log.warning("worker %s (pid %d) is gone; took its runs over", other.name, other.pid)
+            self._core.intake.look()

@@ -1,0 +1,271 @@
+"""Brings runs into memory: reads their history, replays it, finds out what is open.
+
+Requests gather while a read is under way, so that many runs that wake together cost one query. A
+loaded run is where the crash left it: its doubts are settled (was the last turn written?), its
+inbox is on its inputs, activities that died with a worker are counted as lost, and what is due is
+due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from perdure import errors
+from perdure.engine.activities import Past
+from perdure.engine.runs import Input, Phase, Run
+from perdure.kernel.instance import Instance, StoredTurn
+from perdure.store.port import InboxRow, Loaded, RunRow
+from perdure.values import events as ev
+from perdure.values.states import ParkReason, Status
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+_log = logging.getLogger("perdure.engine")
+_CHUNK = 200
+_SLICE_SECONDS = 0.01
+
+
+class Loader:
+    """See the module's text."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._wanted: dict[int, Run] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.loaded = 0
+
+    def request(self, run: Run) -> None:
+        """Load ``run``; it takes its turn afterwards."""
+        run.phase = Phase.LOADING
+        self._wanted[run.key] = run
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def forget(self) -> None:
+        """Drop all requests."""
+        self._wanted.clear()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being loaded."""
+        return self._task is None or self._task.done()
+
+    async def _work(self) -> None:
+        while self._wanted:
+            runs = dict(list(self._wanted.items())[:_CHUNK])
+            for key in runs:
+                del self._wanted[key]
+            keys = list(runs)
+            try:
+                found = await self._core.desk.read(lambda store: store.load(keys))
+            except errors.StoreError as error:
+                await self._retry(runs, error)
+                continue
+            began = asyncio.get_running_loop().time()
+            for loaded in found:
+                run = runs.pop(loaded.row.run, None)
+                if run is not None and run.phase is Phase.LOADING:
+                    self._build(run, loaded)
+                if asyncio.get_running_loop().time() - began > _SLICE_SECONDS:
+                    await asyncio.sleep(0)
+                    began = asyncio.get_running_loop().time()
+            for run in runs.values():
+                _log.error("run %s is not in the store", run.key)
+                self._core.give_back(run)
+
+    async def _retry(self, runs: dict[int, Run], error: errors.StoreError) -> None:
+        _log.warning("could not load %d runs, will try again: %s", len(runs), error)
+        await asyncio.sleep(0.1)
+        for key, run in runs.items():
+            if run.phase is Phase.LOADING:
+                self._wanted[key] = run
+
+    def _build(self, run: Run, loaded: Loaded) -> None:
+        self.loaded += 1
+        core, row = self._core, loaded.row
+        identify(run, row)
+        run.is_owned = row.owner == core.committer.worker
+        run.phase = Phase.IDLE
+        self._settle_doubt(run, loaded)
+        if row.status.is_terminal:
+            core.closed_elsewhere(run)
+            return
+        if row.owner is not None and not run.is_owned:
+            core.give_back(run)
+            return
+        run.definition = core.definition(row.workflow, row.version)
+        last = loaded.turns[-1] if loaded.turns else None
+        run.length = last.first + last.count - 1 if last is not None else row.length
+        run.time = last.time if last is not None else 0
+        self._take_inbox(run, loaded.inbox)
+        if run.status in (Status.PARKED, Status.PAUSED):
+            run.stop = row.reason or "", row.detail or "", row.unblock or ""
+            if not core.wants_unparked(run, row, _last_parked(loaded)):
+                core.turns.wake(run)
+                return
+        if loaded.broken:
+            core.turns.park(run, [], ParkReason.CORRUPT_HISTORY, loaded.broken)
+        elif run.definition is None:
+            core.no_definition(run)
+        else:
+            self._replay(run, loaded)
+
+    def _settle_doubt(self, run: Run, loaded: Loaded) -> None:
+        """Find the turn whose acknowledgement was lost in the history, or give its inputs back."""
+        if run.doubt is None:
+            return
+        (write, taken), run.doubt = run.doubt, None
+        was_written = any(
+            turn.first == write.first and turn.payload == write.payload for turn in loaded.turns
+        )
+        for item in taken:
+            run.seen.discard(item.inbox)
+            if was_written and item.done is not None:
+                item.done(None)
+        if not was_written:
+            run.inputs = [item for item in taken if not item.inbox] + run.inputs
+
+    def _take_inbox(self, run: Run, rows: list[InboxRow]) -> None:
+        for row in rows:
+            if row.id not in run.seen:
+                run.seen.add(row.id)
+                run.inputs.append(Input(ev.decode_turn(row.event)[0], row.id))
+
+    def _replay(self, run: Run, loaded: Loaded) -> None:
+        core = self._core
+        assert run.definition is not None
+        instance = Instance(run.definition, max_payload=core.max_payload)
+        core.guard.enter(f"{run.workflow} {run.workflow_id!r} (replay)")
+        problem: tuple[ParkReason, str] | None = None
+        turns: list[StoredTurn] = []
+        blind: list[ev.Event] = []
+        try:
+            turns = [
+                StoredTurn(ev.decode_turn(t.payload), t.time, t.applied, len(t.payload))
+                for t in loaded.turns
+            ]
+            blind = instance.replay(turns)
+        except errors.NondeterminismError as exc:
+            problem = ParkReason.NONDETERMINISM, exc.message
+        except (errors.Corrupt, errors.SchemaMismatch) as exc:
+            problem = ParkReason.CORRUPT_HISTORY, exc.message
+        except errors.TurnTimeout:
+            core.guard.arrived()
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            core.guard.leave()
+            raise
+        except BaseException as exc:  # noqa: BLE001 - whatever code does in a replay, it is parked
+            problem = ParkReason.UNEXPECTED, f"in a replay: {type(exc).__name__}: {exc}"
+        if core.guard.leave():
+            problem = ParkReason.TURN_TIMEOUT, "the replay ran longer than the turn limit"
+        if problem is not None:
+            instance.evict()
+            core.cannot_replay(run, *problem)
+            return
+        run.instance = instance
+        run.blind = blind
+        run.started = instance.started or next(
+            (fact for fact in blind if isinstance(fact, ev.RunStarted)), None
+        )
+        self._find_open(run, instance, loaded, turns)
+        if run.status in (Status.PARKED, Status.PAUSED):
+            run.status = Status.RUNNING
+            if not any(isinstance(i.fact, (ev.RunUnparked, ev.RunResumed)) for i in run.inputs):
+                run.inputs.insert(0, Input(ev.RunUnparked(by=core.worker_name)))
+        due = instance.next_due()
+        run.timer_due = due is not None and due <= core.clock.now()
+        core.turns.wake(run)
+
+    def _find_open(
+        self, run: Run, instance: Instance, loaded: Loaded, turns: list[StoredTurn]
+    ) -> None:
+        core = self._core
+        taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code if run.definition else "")
+        if instance.started is None:
+            run.inputs.insert(0, Input(taken))
+            return
+        refused = {i.fact.send for i in run.inputs if isinstance(i.fact, ev.SendResolved)}
+        for number in instance.sends:
+            if number not in refused:
+                run.inputs.append(Input(ev.SendResolved(send=number)))
+        decided = {
+            item.fact.activity
+            for item in run.inputs
+            if isinstance(item.fact, (ev.ActivityCompleted, ev.ActivityFailed))
+        }
+        missing = {
+            number: pending
+            for number, pending in instance.activities.items()
+            if number not in run.work and number not in decided
+        }
+        if not missing:
+            return
+        pasts = _pasts(loaded, turns, set(missing))
+        was_lost = loaded.row.lost_by is not None and not run.is_owned
+        facts: list[ev.Event] = []
+        for number, pending in missing.items():
+            past = pasts[number]
+            lost = core.runner.recover(run, number, pending, past, was_lost=was_lost)
+            if lost is None:
+                continue
+            facts.append(lost)
+            work = run.work[number]
+            outcome = core.runner.lost_outcome(work, work.attempt, past.lost_in_a_row + 1)
+            if isinstance(outcome, ev.RunParked):
+                core.turns.park(run, [Input(fact) for fact in facts], ParkReason.WORKER_LOST, outcome.detail)
+                return
+            if outcome is not None:
+                del run.work[number]
+                facts.append(outcome)
+        run.inputs[:0] = [Input(fact) for fact in [taken, *facts]]
+
+
+def identify(run: Run, row: RunRow) -> None:
+    """Take over what the store knows of a run."""
+    run.execution = row.execution
+    run.workflow = row.workflow
+    run.workflow_id = row.workflow_id
+    run.run_id = row.run_id
+    run.namespace = row.namespace
+    run.queue = row.queue
+    run.status = row.status
+    run.wake_at = row.wake_at
+    run.waits = row.waits
+    if row.parent_execution is not None and row.parent_event is not None:
+        run.parent = (row.parent_execution, row.parent_event)
+
+
+def _last_parked(loaded: Loaded) -> ev.RunParked | None:
+    for turn in reversed(loaded.turns):
+        try:
+            event = ev.decode_turn(turn.payload)[-1]
+        except errors.StoreError:
+            return None
+        if isinstance(event, ev.RunParked):
+            return event
+    return None
+
+
+def _pasts(loaded: Loaded, turns: list[StoredTurn], wanted: set[int]) -> dict[int, Past]:
+    """Read from the history what happened to activities that are still open."""
+    beats = {beat.activity: beat.details for beat in loaded.beats}
+    pasts: dict[int, Past] = {}
+    for stored, turn in zip(loaded.turns, turns, strict=True):
+        for number, event in enumerate(turn.events, stored.first):
+            if isinstance(event, ev.ActivityScheduled):
+                if number in wanted:
+                    pasts[number] = Past(turn.time, stored.worker)
+                    pasts[number].details = beats.get(number)
+            elif isinstance(event, (ev.AttemptFailed, ev.AttemptLost)) and event.activity in pasts:
+                past = pasts[event.activity]
+                past.attempts = event.attempt
+                past.worker = stored.worker
+                past.details = beats.get(event.activity) or event.heartbeat
+                if isinstance(event, ev.AttemptFailed):
+                    past.retry_at, past.lost_in_a_row = event.retry_at, 0
+                else:
+                    past.retry_at, past.lost_in_a_row = 0, past.lost_in_a_row + 1
+    return pasts

@@ -1,0 +1,125 @@
+"""What a worker knows of a run it has at hand.
+
+A :class:`Run` is the engine's side of one run: its identity, how much of its history is stored, the
+live instance if one is in memory, and the *inputs* that wait for its next turn. The history is the
+truth; a Run can be dropped at any time and rebuilt by loading.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from perdure.kernel.instance import Instance
+from perdure.values import events as ev
+from perdure.values.states import Status
+
+if TYPE_CHECKING:
+    from perdure.definition import Workflow
+    from perdure.engine.activities import Work
+    from perdure.store.port import TurnWrite
+
+Done = Callable[[BaseException | None], None]
+
+
+class Phase(enum.Enum):
+    """What happens to a run right now. Inputs wait except in IDLE (R15: one turn at a time)."""
+
+    IDLE = "idle"
+    LOADING = "loading"
+    COMMITTING = "committing"
+    GONE = "gone"
+
+
+class Input:
+    """One fact for the next turn. ``inbox`` is the row it came from; ``done`` is told its fate."""
+
+    __slots__ = ("done", "fact", "inbox")
+
+    def __init__(self, fact: ev.Event, inbox: int = 0, done: Done | None = None) -> None:
+        self.fact = fact
+        self.inbox = inbox
+        self.done = done
+
+
+class Run:
+    """See the module's text. ``key`` is 0 until the start is committed."""
+
+    __slots__ = (
+        "blind",
+        "closing_tries",
+        "definition",
+        "doubt",
+        "execution",
+        "inputs",
+        "instance",
+        "is_owned",
+        "is_queued",
+        "key",
+        "length",
+        "namespace",
+        "on_idle",
+        "parent",
+        "phase",
+        "queue",
+        "run_id",
+        "seen",
+        "started",
+        "status",
+        "stop",
+        "time",
+        "timer_due",
+        "updates",
+        "wake_at",
+        "waits",
+        "work",
+        "workflow",
+        "workflow_id",
+    )
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.execution = 0
+        self.workflow = ""
+        self.workflow_id = ""
+        self.run_id = ""
+        self.namespace = "default"
+        self.queue = "default"
+        self.parent: tuple[int, int] | None = None
+        self.definition: Workflow[Any, Any] | None = None
+        self.instance: Instance | None = None
+        self.started: ev.RunStarted | None = None
+        self.length = 0
+        self.time = 0
+        self.blind: list[ev.Event] = []
+        """Facts that are stored and not yet applied: they join the next applied turn (R3)."""
+        self.inputs: list[Input] = []
+        self.seen: set[int] = set()
+        """Inbox rows that are in ``inputs`` or in the turn under way."""
+        self.phase = Phase.IDLE
+        self.is_queued = False
+        self.is_owned = False
+        self.status = Status.RUNNING
+        self.wake_at: int | None = None
+        self.waits: str | None = None
+        self.stop = ("", "", "")
+        """Of a parked or paused run: reason, detail, what unblocks."""
+        self.timer_due = False
+        self.closing_tries = 0
+        self.work: dict[int, Work] = {}
+        """Attempts this worker has under way or in backoff, by activity."""
+        self.updates: dict[str, list[Callable[[ev.UpdateCompleted | None], None]]] = {}
+        self.doubt: tuple[TurnWrite, list[Input]] | None = None
+        """A turn whose commit is not known to have happened; settled when the run is loaded."""
+        self.on_idle: list[Callable[[], None]] = []
+
+    def drop_instance(self) -> None:
+        """Close the live instance; the next turn will load the run."""
+        instance, self.instance = self.instance, None
+        if instance is not None:
+            instance.evict()
+        self.blind = []
+
+    def __repr__(self) -> str:
+        return f"<Run {self.key} {self.workflow_id!r} {self.phase.value}>"

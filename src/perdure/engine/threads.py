@@ -1,0 +1,119 @@
+"""Threads for plain activity functions: as many as there are slots, and a spare for each lost one.
+
+A thread cannot be stopped. When an attempt times out its thread is *abandoned*: it is replaced at
+once, and its late outcome falls on nobody. Past a quarter of the slots the worker says so and
+takes no more work of that kind, since every abandoned thread still costs memory and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_log = logging.getLogger("perdure.engine")
+_SWITCH_INTERVAL = 0.0005
+
+Job = tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context, "asyncio.Future[Any]"]
+
+
+class ThreadPool:
+    """Runs functions in threads; made for activities, bound to the running loop."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads = 0
+        self._busy: dict[asyncio.Future[Any], threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._open = 0
+        self._interval = sys.getswitchinterval()
+        self.abandoned = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether too many threads were abandoned to take on more."""
+        return self.abandoned * 4 > self.slots
+
+    def submit(self, fn: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Run ``fn(*args)`` in a thread, in a copy of the current context."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._open += 1
+        if self._open == 1:
+            # CPU-bound functions must not keep the loop and the writer from the GIL for 5 ms (R1).
+            sys.setswitchinterval(min(self._interval, _SWITCH_INTERVAL))
+        future.add_done_callback(self._done)
+        if self._threads < self.slots and self._threads < self._open:
+            self._add_thread()
+        self._jobs.put((fn, args, contextvars.copy_context(), future))
+        return future
+
+    def abandon(self, future: asyncio.Future[Any]) -> None:
+        """Give up on a function that still runs; its thread is replaced."""
+        with self._lock:
+            running = self._busy.pop(future, None)
+        future.cancel()
+        if running is not None:
+            self.abandoned += 1
+            self._add_thread()
+            if self.is_exhausted:
+                _log.error(
+                    "%d of %d activity threads hang in functions that timed out; "
+                    "this worker starts no more activities in threads",
+                    self.abandoned,
+                    self.slots,
+                )
+
+    def close(self) -> None:
+        """Let the threads end after what they do now."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+        if self._open:
+            sys.setswitchinterval(self._interval)
+
+    def _done(self, _future: asyncio.Future[Any]) -> None:
+        self._open -= 1
+        if self._open == 0:
+            sys.setswitchinterval(self._interval)
+
+    def _add_thread(self) -> None:
+        self._threads += 1
+        loop = asyncio.get_running_loop()
+        name = f"perdure-activity-{self._threads}"
+        threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (job := self._jobs.get()) is not None:
+            fn, args, context, future = job
+            with self._lock:
+                if future.cancelled():
+                    continue
+                self._busy[future] = threading.current_thread()
+            try:
+                result, error = context.run(fn, *args), None
+            except BaseException as exc:  # noqa: BLE001 - it is the function's outcome
+                result, error = None, exc
+            with self._lock:
+                kept = self._busy.pop(future, None) is not None
+            if kept:
+                loop.call_soon_threadsafe(_settle, future, result, error)
+            else:
+                self.abandoned -= 1  # it came back after all; the spare stays
+                return
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):
+        future.set_exception(RuntimeError("the activity raised StopIteration"))
+    else:
+        future.set_exception(error)

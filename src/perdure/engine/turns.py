@@ -1,0 +1,583 @@
+"""The life of a turn.
+
+1. Something puts an :class:`Input` on a run: a start, a message, an outcome, a child's end, a cancel,
+   or its timer comes due (``wake``).
+2. ``_drain`` takes the runs that are ready. One without a live instance is loaded first. The
+   instance applies the inputs; its commands come back.
+3. The turn goes to the committer as one history row, with everything that follows from it: status
+   and wake time, children, messages, a parent's notice, unless the code may not go on: then the run
+   is parked, with the reason.
+4. After the commit, and only then (I3), ``committed`` releases the effects: activities start,
+   senders and waiters are answered, log lines appear, runs that got something are woken.
+
+A run has at most one uncommitted turn; what comes meanwhile waits (R15).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure import errors
+from perdure.engine import writes
+from perdure.engine.runs import Input, Phase, Run
+from perdure.kernel.instance import Instance, Turn
+from perdure.store.port import Batch, Committed, Started, StartRequest, TurnWrite
+from perdure.values import events as ev
+from perdure.values import failures, limits
+from perdure.values.states import ParkReason, Status
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+_log = logging.getLogger("perdure.engine")
+_user_log = logging.getLogger("perdure.workflow")
+_SLICE = 200
+_INERT = (ev.AttemptFailed, ev.AttemptLost)
+_WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
+_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, *_INERT)
+_RUNNERS = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.RunTaken})
+_ALWAYS_PARK = (MemoryError, RecursionError)
+_encode_waits = msgspec.json.Encoder().encode
+
+
+class Turns:
+    """Takes turns and follows them to their commit. See the module's text."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._ready: list[Run] = []
+        self._scheduled = False
+        self._under_way: dict[int, tuple[Run, list[Input], Turn | None]] = {}
+        """By identity of the TurnWrite: whose turn it is, what it took, what the code answered."""
+        self.taken = 0
+
+    # -- 1: inputs ---------------------------------------------------------------------------
+
+    def put(self, run: Run, item: Input) -> None:
+        """Give a run one input."""
+        if item.inbox:
+            if item.inbox in run.seen:
+                return
+            run.seen.add(item.inbox)
+        run.inputs.append(item)
+        self.wake(run)
+
+    def wake(self, run: Run) -> None:
+        """Let the run take a turn soon."""
+        if run.is_queued or run.phase is not Phase.IDLE:
+            return
+        run.is_queued = True
+        self._ready.append(run)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def forget(self) -> list[Input]:
+        """Drop everything under way: the lease is gone. Return the inputs that were in it."""
+        self._ready.clear()
+        entries = list(self._under_way.values())
+        self._under_way.clear()
+        for run, _, _ in entries:
+            run.phase = Phase.GONE
+            run.drop_instance()
+        return [item for _, taken, _ in entries for item in taken]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no turn is ready or uncommitted."""
+        return not self._ready and not self._under_way
+
+    # -- 2: the turn -------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        ready = self._ready
+        self._ready = ready[_SLICE:]
+        for run in ready[:_SLICE]:
+            run.is_queued = False
+            if run.phase is Phase.IDLE:
+                self._take(run)
+        if self._ready and not self._scheduled:
+            # In slices, so that the committer gets its first batch before the last turn is taken.
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def _take(self, run: Run) -> None:
+        if not run.inputs and not run.timer_due:
+            self._core.settle(run)
+            return
+        if run.status.is_terminal:
+            self._core.give_back(run)
+            return
+        if self._take_without_code(run):
+            return
+        if run.instance is None:
+            self._core.loader.request(run)
+            return
+        if run.inputs and all(isinstance(item.fact, _INERT) for item in run.inputs):
+            self._take_blind(run)
+            return
+        self._take_applied(run, run.instance)
+
+    def _take_without_code(self, run: Run) -> bool:
+        """End the run if an input says so, whatever its code would do."""
+        for index, item in enumerate(run.inputs):
+            if isinstance(item.fact, _WITHOUT_CODE):
+                taken = [run.inputs.pop(index)]
+                self._commit_blind(run, taken, closing=item.fact)
+                return True
+        if run.status in (Status.PARKED, Status.PAUSED):
+            self._take_while_stopped(run)
+            return True
+        return False
+
+    def _take_while_stopped(self, run: Run) -> None:
+        """Record outcomes of a parked run; let everything else wait in its inbox."""
+        outcomes = [item for item in run.inputs if isinstance(item.fact, _OUTCOMES)]
+        others = [item for item in run.inputs if not isinstance(item.fact, _OUTCOMES)]
+        resumed = [i for i in others if isinstance(i.fact, (ev.RunUnparked, ev.RunResumed))]
+        if resumed:
+            run.inputs = [item for item in run.inputs if item is not resumed[0]]
+            run.status = Status.RUNNING
+            run.inputs.insert(0, resumed[0])
+            self.wake(run)
+            return
+        run.inputs = outcomes
+        run.timer_due = False
+        self._core.post_back(run, others)
+        if outcomes:
+            self._take_blind(run)
+        else:
+            self._core.settle(run)
+
+    def _take_blind(self, run: Run) -> None:
+        taken, run.inputs = run.inputs, []
+        self._commit_blind(run, taken)
+
+    def _take_applied(self, run: Run, instance: Instance) -> None:
+        now = max(self._core.clock.now(), instance.time)
+        taken, run.inputs = run.inputs, []
+        if len(taken) > 1:
+            taken.sort(key=_rank)
+        facts: list[ev.Event] = [item.fact for item in taken]
+        if run.timer_due:
+            run.timer_due = False
+            facts[:0] = instance.due_timers(now)
+            cancel = instance.cancel
+            if cancel is not None and cancel.deadline and cancel.deadline <= now:
+                end = ev.RunTerminated(reason="the deadline of the cancel request passed")
+                run.inputs = [*taken, Input(end)]
+                self._take_without_code(run)
+                return
+            if not facts:
+                self._core.settle(run)
+                return
+        turn = self._apply(run, instance, facts, now, taken)
+        if turn is None:
+            return
+        if turn.unexpected is not None and not self._may_fail(run, instance, turn.unexpected):
+            self._park_unexpected(run, taken, turn.unexpected)
+            return
+        self._commit_applied(run, instance, taken, facts, turn, now)
+
+    def _apply(
+        self, run: Run, instance: Instance, facts: list[ev.Event], now: int, taken: list[Input]
+    ) -> Turn | None:
+        """Apply; park the run and return None if the code may not go on."""
+        guard = self._core.guard
+        guard.enter(f"{run.workflow} {run.workflow_id!r}")
+        error: BaseException | None = None
+        turn: Turn | None = None
+        try:
+            turn = instance.apply(run.blind + facts if run.blind else facts, now)
+        except errors.TurnTimeout:
+            guard.arrived()
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            guard.leave()
+            run.inputs = taken + run.inputs
+            run.drop_instance()
+            raise
+        except BaseException as exc:  # noqa: BLE001 - SystemExit of user code must not end us
+            error = exc
+        if guard.leave():
+            detail = f"a turn ran longer than {self._core.turn_limit:g} s and was interrupted"
+            self.park(run, taken, ParkReason.TURN_TIMEOUT, detail)
+            return None
+        if error is not None:
+            reason = ParkReason.UNEXPECTED
+            if isinstance(error, errors.NondeterminismError):
+                reason = ParkReason.NONDETERMINISM
+            self.park(run, taken, reason, _describe(error))
+            return None
+        return turn
+
+    def _may_fail(self, run: Run, instance: Instance, exc: BaseException) -> bool:
+        """An unexpected exception fails the run only under the code that started it."""
+        if isinstance(exc, _ALWAYS_PARK):
+            return False
+        assert instance.started is not None and run.definition is not None
+        return instance.started.code == run.definition.code
+
+    def _park_unexpected(self, run: Run, taken: list[Input], exc: BaseException) -> None:
+        self.park(run, taken, ParkReason.UNEXPECTED, _describe(exc))
+
+    # -- 3: what is written ------------------------------------------------------------------
+
+    def _commit_applied(
+        self,
+        run: Run,
+        instance: Instance,
+        taken: list[Input],
+        facts: list[ev.Event],
+        turn: Turn,
+        now: int,
+    ) -> None:
+        commands = turn.commands
+        payload = ev.encode_turn(facts + commands if commands else facts)
+        instance.size += len(payload)
+        run.blind = []
+        write = TurnWrite(
+            run=run.key,
+            execution=run.execution,
+            first=run.length + 1,
+            count=len(facts) + len(commands),
+            time=now,
+            payload=payload,
+            claim=None if run.is_owned else run.length,
+        )
+        if taken and any(item.inbox for item in taken):
+            write.consumed = tuple(item.inbox for item in taken if item.inbox)
+        self._prepare(run, turn, write)
+        if run.status is not Status.RUNNING or not instance.activities or turn.closed or not (
+            run.is_owned
+        ):
+            self._write_state(run, instance, turn.closed, write, now)
+        self._hand_in(run, write, taken, turn)
+
+    def _write_state(
+        self,
+        run: Run,
+        instance: Instance,
+        closed: ev.Event | None,
+        write: TurnWrite,
+        now: int,
+    ) -> None:
+        length = write.first + write.count - 1
+        if closed is not None:
+            write.state = writes.closed_state(closed, length, now)
+            write.closes = True
+            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
+            writes.announce_end(run, closed, write, now)
+        elif instance.activities:
+            write.state = writes.open_state(Status.RUNNING, length, now, owned=True)
+        else:
+            waits = instance.waits()
+            text = _encode_waits(waits).decode()
+            write.state = writes.open_state(
+                Status.WAITING, length, now, owned=False, wake_at=waits.next_due, waits=text
+            )
+
+    def _commit_blind(
+        self, run: Run, taken: list[Input], *, closing: ev.Event | None = None
+    ) -> None:
+        now = max(self._core.clock.now(), run.time)
+        facts = [item.fact for item in taken]
+        write = TurnWrite(
+            run=run.key,
+            execution=run.execution,
+            first=run.length + 1,
+            count=len(facts),
+            time=now,
+            payload=ev.encode_turn(facts),
+            applied=False,
+            claim=None if run.is_owned else run.length,
+            consumed=tuple(item.inbox for item in taken if item.inbox),
+        )
+        length = write.first + write.count - 1
+        if closing is not None:
+            write.state = writes.closed_state(closing, length, now)
+            write.closes = write.force_close = True
+            writes.announce_end(run, closing, write, now)
+            if run.instance is not None:
+                run.drop_instance()
+        elif not run.is_owned or run.status in (Status.PARKED, Status.PAUSED):
+            write.state = writes.open_state(
+                run.status, length, now, owned=bool(run.work), wake_at=run.wake_at, waits=run.waits
+            )
+            self._keep_stop(run, write)
+        if closing is None and run.instance is not None:
+            run.blind.extend(facts)
+        self._hand_in(run, write, taken, None)
+
+    @staticmethod
+    def _keep_stop(run: Run, write: TurnWrite) -> None:
+        assert write.state is not None
+        reason, detail, unblock = run.stop
+        write.state.reason = reason or None
+        write.state.detail = detail or None
+        write.state.unblock = unblock or None
+
+    def park(
+        self,
+        run: Run,
+        taken: list[Input],
+        reason: ParkReason,
+        detail: str,
+        *,
+        first: Sequence[Input] = (),
+    ) -> None:
+        """Record that the run cannot go on, and keep what it had not applied. ``first``: facts to
+        record before (somebody had asked to unpark it)."""
+        run.drop_instance()
+        run.timer_due = False
+        run.inputs = taken + run.inputs
+        code = run.definition.code if run.definition is not None else ""
+        unblock = writes.UNBLOCK[reason]
+        event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
+        _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)
+        run.stop = reason.value, detail, unblock
+        now = max(self._core.clock.now(), run.time)
+        facts = [*(item.fact for item in first), event]
+        write = TurnWrite(
+            run=run.key,
+            execution=run.execution,
+            first=run.length + 1,
+            count=len(facts),
+            time=now,
+            payload=ev.encode_turn(facts),
+            applied=False,
+            claim=None if run.is_owned else run.length,
+            consumed=tuple(item.inbox for item in first if item.inbox),
+        )
+        write.state = writes.open_state(
+            Status.PARKED, run.length + len(facts), now, owned=bool(run.work)
+        )
+        self._keep_stop(run, write)
+        self._hand_in(run, write, list(first), None)
+
+    def _hand_in(
+        self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None
+    ) -> None:
+        run.phase = Phase.COMMITTING
+        self.taken += 1
+        self._under_way[id(write)] = (run, taken, turn)
+        self._core.committer.add_turn(write)
+
+    def take_first(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
+        """Take a new run's first turn: one row holds event 1 and what the code answered."""
+        assert run.instance is not None and not run.key
+        now = self._core.clock.now()
+        turn = self._apply_first(run, run.instance, started, now)
+        if turn is None:
+            run.drop_instance()
+        else:
+            events = [started, *turn.commands]
+            write = TurnWrite(
+                run=0, execution=0, first=1, count=len(events), time=now,
+                payload=ev.encode_turn(events),
+            )
+            run.instance.size += len(write.payload)
+            self._prepare(run, turn, write)
+            self._write_state(run, run.instance, turn.closed, write, now)
+            request.first = write
+        run.phase = Phase.COMMITTING
+        self._under_way[id(request)] = (run, [], turn)
+        self._core.committer.add_start(request)
+
+    def _prepare(self, run: Run, turn: Turn, write: TurnWrite) -> None:
+        for number, command in enumerate(turn.commands, turn.first_id):
+            prepare = writes.PREPARE.get(type(command))
+            if prepare is not None:
+                prepare(self._core, run, number, command, write)
+
+    def _apply_first(
+        self, run: Run, instance: Instance, started: ev.RunStarted, now: int
+    ) -> Turn | None:
+        """Apply event 1; ``None`` leaves the start alone, to be taken up (and parked) by loading."""
+        guard = self._core.guard
+        guard.enter(f"{run.workflow} {run.workflow_id!r}")
+        turn: Turn | None = None
+        try:
+            turn = instance.apply([started], now)
+        except errors.TurnTimeout:
+            guard.arrived()
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            guard.leave()
+            raise
+        except BaseException:  # noqa: BLE001 - loading meets it again and parks the run
+            turn = None
+        if guard.leave():
+            return None
+        if turn is not None and isinstance(turn.unexpected, _ALWAYS_PARK):
+            return None
+        return turn
+
+    # -- 4: after the commit -----------------------------------------------------------------
+
+    def committed(self, batch: Batch, result: Committed) -> None:
+        """Release what the batch made durable."""
+        fed = [(posted, ev.decode_turn(posted.event)[0]) for posted in result.fed]
+        self._core.note_refusals(fed)
+        for request, started in zip(batch.starts, result.started, strict=True):
+            self._start_committed(request, started)
+        for write in batch.turns:
+            entry = self._under_way.pop(id(write), None)
+            if entry is None:
+                continue
+            run, taken, turn = entry
+            if run.key in result.lost:
+                self._lost(run, taken)
+            elif run.key in result.reopened:
+                self._reopened(run, taken)
+            else:
+                self._release(run, write, taken, turn)
+        for started in result.children:
+            if started.created:
+                self._core.take_up(started.run)
+        for posted, fact in fed:
+            self._core.feed(posted, fact)
+
+    def _start_committed(self, request: StartRequest, started: Started) -> None:
+        entry = self._under_way.pop(id(request), None)
+        answer = self._core.start_waiters.pop(request.run_id, None)
+        if entry is not None:
+            run, _, turn = entry
+            if started.created:
+                run.key, run.execution = started.run, started.execution
+                self._core.runs[run.key] = run
+                if request.first is not None:
+                    self._release(run, request.first, [], turn)
+                else:
+                    self._core.reload(run)
+            else:
+                run.phase = Phase.GONE
+                run.drop_instance()
+        if answer is not None and not answer.done():
+            answer.set_result(started)
+
+    def _release(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
+        core = self._core
+        run.length = write.first + write.count - 1
+        run.time = write.time
+        run.phase = Phase.IDLE
+        for item in taken:
+            if item.inbox:
+                run.seen.discard(item.inbox)
+            if item.done is not None:
+                item.done(None)
+        state = write.state
+        if state is not None:
+            run.status = state.status
+            run.is_owned = state.owned
+            run.wake_at = state.wake_at
+            run.waits = state.waits
+        else:
+            run.is_owned = True
+        if turn is not None:
+            instance = run.instance
+            assert instance is not None
+            for number, command in enumerate(turn.commands, turn.first_id):
+                release = writes.RELEASE.get(type(command))
+                if release is not None:
+                    release(core, run, number, command)
+            if instance.effects:
+                self._release_effects(run, instance)
+        for item in taken:
+            if type(item.fact) in _RUNNERS:
+                core.runner.recorded(run, item.fact)
+        if run.status.is_terminal:
+            core.ended(run, write, turn)
+        elif run.inputs or run.timer_due:
+            self.wake(run)
+        else:
+            core.settle(run)
+
+    def _release_effects(self, run: Run, instance: Instance) -> None:
+        effects, instance.effects = instance.effects, []
+        for name, value in effects:
+            if name == "log":
+                level, text = value
+                _user_log.log(level, "[%s] %s", run.workflow_id, text)
+            else:
+                self._core.listeners.emit(run, name, value)
+
+    def _lost(self, run: Run, taken: list[Input]) -> None:
+        """Another worker has the run: forget it, and send on what came in by hand."""
+        _log.info("run %s belongs to another worker", run.workflow_id)
+        run.inputs = taken + run.inputs
+        self._core.give_back(run)
+
+    def _reopened(self, run: Run, taken: list[Input]) -> None:
+        """The inbox was not empty when the run wanted to end: apply that first."""
+        run.closing_tries += 1
+        run.inputs = taken + run.inputs
+        self._core.reload(run)
+
+    def refused(self, batch: Batch, error: errors.StoreError) -> None:
+        """The store refused one turn's data: park that run, keep its inputs."""
+        for request in batch.starts:
+            entry = self._under_way.pop(id(request), None)
+            if entry is not None:
+                entry[0].phase = Phase.GONE
+                entry[0].drop_instance()
+            answer = self._core.start_waiters.pop(request.run_id, None)
+            if answer is not None and not answer.done():
+                answer.set_exception(errors.Invalid(f"the store refused the start: {error}"))
+        for write in batch.turns:
+            entry = self._under_way.pop(id(write), None)
+            if entry is None:
+                continue
+            run, taken, _ = entry
+            run.phase = Phase.IDLE
+            if run.status is Status.PARKED or not write.applied:
+                _log.error("the store refused to record %s: %s", run, error)
+                self._core.give_back(run)
+                continue
+            for item in taken:
+                if item.done is not None:
+                    item.done(errors.Invalid(f"the store refused the turn: {error}"))
+            kept = [item for item in taken if item.done is None]
+            self.park(run, kept, ParkReason.STORE_REFUSED, _describe(error))
+
+    def unresolved(self, batch: Batch, *, was_written: bool) -> None:
+        """Rebuild every run of a batch whose acknowledgement was lost; loading settles the rest."""
+        for request in batch.starts:
+            entry = self._under_way.pop(id(request), None)
+            if entry is not None:
+                entry[0].phase = Phase.GONE
+                entry[0].drop_instance()
+            answer = self._core.start_waiters.pop(request.run_id, None)
+            if answer is not None and not answer.done():
+                self._core.resolve_start(request, answer)
+        for write in batch.turns:
+            entry = self._under_way.pop(id(write), None)
+            if entry is None:
+                continue
+            run, taken, _ = entry
+            run.doubt = (write, taken)
+            self._core.reload(run)
+        if was_written:
+            self._core.intake.look()
+
+    def fenced(self) -> None:
+        """Drop everything: another worker took this one's runs over."""
+        self._core.fenced()
+
+
+def _rank(item: Input) -> int:
+    return item.fact.rank
+
+
+def _describe(exc: BaseException) -> str:
+    if isinstance(exc, errors.PerdureError):
+        return exc.message
+    info = failures.from_exception(exc)
+    last = [line.strip() for line in info.trace.splitlines() if line.strip().startswith("File")]
+    place = f" ({last[-1]})" if last else ""
+    return f"{info.type}: {info.message}{place}"
+

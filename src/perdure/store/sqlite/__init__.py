@@ -1,0 +1,1 @@
+"""The store on SQLite, through the standard library's driver."""

@@ -1,0 +1,278 @@
+"""The commit: a worker's batch, and the starts and posts of those who are no workers.
+
+One transaction: the fence, the questions that decide what is dropped, and the rows. A worker's
+batch is fenced by the first statement, which also holds the write lock to the end, so that no
+takeover can come between (I1, I6). What is dropped leaves no trace: the plan is made again without
+it. Every statement takes the whole batch; the number of calls does not grow with it, except that
+rows with bytes go in by the hundred.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from perdure.errors import LeaseLost, StoreRefused
+from perdure.store.port import Batch, Committed, Posted, Started
+from perdure.store.sqlite import faults
+from perdure.store.sqlite.database import Database, one
+from perdure.store.sqlite.plan import ENDED, Plan, make_plan
+from perdure.store.sqlite.posting import Delivery
+from perdure.store.sqlite.sql import SQL, ManyRows, to_json
+from perdure.store.sqlite.starting import (
+    Decisions,
+    Existing,
+    Judge,
+    Key,
+    needs_look,
+    requests_of,
+)
+from perdure.values.states import BY_CODE, CODES, Status
+
+_HISTORY = ManyRows("insert_history", 8)
+_TERMINATED = CODES[Status.TERMINATED]
+_NOBODY: frozenset[int] = frozenset()
+_decode = msgspec.json.decode
+
+
+class Committer:
+    """Writes batches on one database. ``_next_run`` is a guess that each batch checks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._next_run = 1
+
+    def commit(self, batch: Batch) -> Committed:
+        """Write a worker's batch: see the port."""
+        return self._transact(_Attempt(self._database, batch, is_fenced=True))
+
+    def start(self, batch: Batch) -> list[Started]:
+        """Write the starts of somebody who is no worker; a repeated run id changes nothing."""
+        return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).started)
+
+    def post(self, batch: Batch) -> list[Posted]:
+        """Write posts."""
+        return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).posted)
+
+    def _transact(self, attempt: _Attempt) -> Committed:
+        database = self._database
+        attempt.prepare(self._next_run)
+        database.begin()
+        try:
+            result = attempt.write()
+        except (sqlite3.Error, *faults.BAD_VALUES) as exc:
+            database.undo(exc)
+            raise faults.translate(exc, database.name) from exc
+        except BaseException:
+            database.rollback()
+            raise
+        database.commit()
+        database.written += attempt.plan.bytes
+        self._next_run = attempt.decisions.next_run
+        return result
+
+
+class _Attempt:
+    """One batch on its way: what it asks, what is decided, and the plan that follows."""
+
+    plan: Plan
+    decisions: Decisions
+
+    def __init__(self, database: Database, batch: Batch, *, is_fenced: bool) -> None:
+        self._database = database
+        self._batch = batch
+        self._is_fenced = is_fenced
+        self._lost = _NOBODY
+        self._reopened = _NOBODY
+        self._keys: dict[Key, None] = {}
+        self._has_starts = False
+        self._looks_at: list[str] = []
+
+    def prepare(self, next_run: int) -> None:
+        """Encode the batch on the guess that nothing stands in its way."""
+        for request in requests_of(self._batch):
+            self._has_starts = True
+            if needs_look(request):
+                self._keys[request.namespace, request.workflow_id] = None
+            if not self._is_fenced:
+                self._looks_at.append(request.run_id)
+        self._questions = _questions(self._batch)
+        self._guess = next_run
+        self.decisions = Judge(self._batch, next_run, {}, {}).decide(_NOBODY)
+        self.plan = make_plan(self._batch, self.decisions, _NOBODY)
+
+    def write(self) -> Committed:
+        """Write the batch inside the transaction that was begun."""
+        batch, database = self._batch, self._database
+        if self._is_fenced:
+            marks = (batch.worker, batch.epoch, batch.number, batch.lease_until)
+            if database.execute(SQL["fence"], marks).rowcount != 1:
+                raise LeaseLost(
+                    f"worker {batch.worker} no longer holds its lease (epoch {batch.epoch}); "
+                    "another worker has taken over its runs"
+                )
+        self._ask()
+        _write(database, self.plan, batch.now)
+        plan = self.plan
+        posted: list[Posted] = []
+        fed: list[Posted] = []
+        if plan.outgoing or plan.ended:
+            posted, fed = Delivery(database, batch.now).deliver(plan, len(batch.posts))
+        return Committed(
+            started=[decision.started for decision in self.decisions.own],
+            posted=posted,
+            lost=self._lost.union(self._replaced()) if plan.replaced else self._lost,
+            reopened=self._reopened,
+            fed=fed,
+            children=[decision.started for decision in self.decisions.of_turns],
+        )
+
+    def _ask(self) -> None:
+        """Check the guesses; where one was wrong, decide and plan again."""
+        database = self._database
+        if "claims" in self._questions:
+            text = one(database, SQL["lost_claims"], (self._questions["claims"], self._batch.worker))
+            self._lost = frozenset(_decode(text))
+        self._reopened = self._reopened_runs()
+        dropped = self._lost | self._reopened
+        if not self._has_starts:
+            if dropped:
+                self.plan = make_plan(self._batch, self.decisions, dropped)
+            return
+        next_run = one(database, SQL["next_run"])
+        latest = self._latest()
+        same = self._same()
+        if dropped or latest or same or next_run != self._guess:
+            self.decisions = Judge(self._batch, next_run, latest, same).decide(dropped)
+            self.plan = make_plan(self._batch, self.decisions, dropped)
+
+    def _reopened_runs(self) -> frozenset[int]:
+        database, questions = self._database, self._questions
+        found: set[int] = set()
+        if "closing" in questions:
+            unread = one(database, SQL["unread"], (questions["closing"], questions["consumed"]))
+            executions = set(_decode(unread))
+            found.update(
+                turn.run
+                for turn in self._batch.turns
+                if turn.closes and not turn.force_close and turn.execution in executions
+            )
+        if "settles" in questions:
+            found.update(_decode(one(database, SQL["already_settled"], (questions["settles"],))))
+        return frozenset(found - self._lost)
+
+    def _latest(self) -> dict[Key, Existing]:
+        if not self._keys:
+            return {}
+        found: dict[Key, Existing] = {}
+        rows = _decode(one(self._database, SQL["latest"], (to_json(list(self._keys)),)))
+        for namespace, workflow_id, run, execution, run_id, status, owner, parent, event in rows:
+            above = None if parent is None else (parent, event)
+            found[namespace, workflow_id] = Existing(
+                run, execution, run_id, BY_CODE[status], owner, above
+            )
+        return found
+
+    def _same(self) -> dict[str, Existing]:
+        if not self._looks_at:
+            return {}
+        rows = _decode(one(self._database, SQL["same_run_id"], (to_json(self._looks_at),)))
+        return {
+            run_id: Existing(run, execution, run_id, BY_CODE[status])
+            for run, execution, run_id, status in rows
+        }
+
+    def _replaced(self) -> list[int]:
+        ends = [decision.ends for decision in self.decisions.everything()]
+        return [old.run for old in ends if old is not None and old.owner is not None]
+
+
+def _questions(batch: Batch) -> dict[str, str]:
+    """Encode what must be asked about a batch's turns; what nobody needs is left out."""
+    claims: list[Any] = []
+    closing: list[int] = []
+    consumed: list[int] = []
+    settles: list[Any] = []
+    for turn in batch.turns:
+        if turn.claim is not None or turn.state is not None:
+            claims.append((turn.run, turn.claim))
+        if turn.closes and not turn.force_close:
+            closing.append(turn.execution)
+        if turn.consumed:
+            consumed += turn.consumed
+        if turn.settles:
+            settles += [(turn.run, activity) for activity in turn.settles]
+    found: dict[str, str] = {}
+    if claims:
+        found["claims"] = to_json(claims)
+    if closing:
+        found["closing"] = to_json(closing)
+        found["consumed"] = to_json(consumed)
+    if settles:
+        found["settles"] = to_json(settles)
+    return found
+
+
+def _write(database: Database, plan: Plan, now: int) -> None:
+    execute, json = database.execute, plan.json
+    if plan.replaced:
+        ended = (json["replaced"], now, plan.worker, crc32(ENDED), ENDED)
+        execute(SQL["end_runs"], ended)
+        execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
+    if plan.runs:
+        execute(SQL["insert_runs"], (json["runs"], now))
+        execute(SQL["insert_states"], (json["states"],))
+        if plan.memos:
+            execute(SQL["insert_memos"], (json["memos"],))
+    for text, part in _HISTORY.statements(plan.history):
+        execute(text, part)
+    if plan.updates:
+        execute(SQL["update_states"], (json["updates"],))
+    if plan.touches:
+        execute(SQL["touch_states"], (json["touches"],))
+    if plan.consumed:
+        _consume(database, plan)
+    if plan.emptied:
+        execute(SQL["empty_inboxes"], (json["emptied"],))
+    if plan.settled:
+        execute(SQL["delete_open_tx"], (json["settled"],))
+    if plan.closed:
+        execute(SQL["delete_open_tx_of_runs"], (json["closed"],))
+    if plan.opened:
+        execute(SQL["insert_open_tx"], (json["opened"],))
+    if plan.forgotten_attrs:
+        execute(SQL["delete_attrs"], (json["forgotten_attrs"],))
+    if plan.attrs:
+        execute(SQL["insert_attrs"], (json["attrs"],))
+    if plan.memo_changes:
+        _merge_memos(database, plan.memo_changes)
+
+
+def _consume(database: Database, plan: Plan) -> None:
+    # A row that is gone was read into some history already: recording it again would double it (I7).
+    gone = database.execute(SQL["consume"], (plan.json["consumed"],)).rowcount
+    if gone != len(plan.consumed):
+        raise StoreRefused(
+            f"{len(plan.consumed) - gone} of the inbox rows {plan.consumed[:20]} were read before"
+        )
+
+
+def _merge_memos(database: Database, changes: dict[int, dict[str, Any]]) -> None:
+    # SQLite's json_patch would merge inner objects too, and drop nulls inside them.
+    stored = dict(_decode(one(database, SQL["memos"], (to_json(list(changes)),))))
+    merged: list[Any] = []
+    emptied: list[int] = []
+    for run, change in changes.items():
+        memo: dict[str, Any] = {**_decode(stored.get(run, "{}")), **change}
+        memo = {key: value for key, value in memo.items() if value is not None}
+        if memo:
+            merged.append((run, msgspec.json.encode(memo).decode()))
+        else:
+            emptied.append(run)
+    if merged:
+        database.execute(SQL["insert_memos"], (to_json(merged),))
+    if emptied:
+        database.execute(SQL["delete_memos"], (to_json(emptied),))

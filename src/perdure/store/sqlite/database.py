@@ -1,0 +1,302 @@
+"""One connection and the rules of writing on it.
+
+* A write is BEGIN IMMEDIATE, statements, COMMIT, with the process's write token around it. A
+  deferred BEGIN could fail half-way in a way that no waiting cures.
+* Another process's lock is waited for here: ``timeout=0`` and a jittered retry, since SQLite's own
+  busy handler lets a newcomer starve. Nobody ever sees "locked". A committer that is busy without a
+  pause leaves 1 ms free every 20 ms, so that the others get in.
+* A COMMIT that fails may nevertheless stand on the disk. Then the connection is closed, the caller
+  hears ``Unavailable``, and the next verb begins with a fresh connection and the question what was
+  committed (I12).
+* After a fork the child must not touch the connection: its locks belong to the parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from perdure.errors import StoreError, Unavailable, UsageError
+from perdure.store.sqlite import faults
+from perdure.store.sqlite.connect import Settings, connect
+from perdure.store.sqlite.contention import describe_lock_holder
+from perdure.store.sqlite.token import WriteToken, token_for
+
+log = logging.getLogger("perdure.store")
+
+_GAP = 0.001
+_BUSY_FOR = 0.020
+_PER_COMMIT = 8192
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Database:
+    """A connection, its token, and what is known about its health.
+
+    ``written`` is an estimate, in bytes, of what this process added to the write-ahead log since
+    the last checkpoint; verbs add what they encoded.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.path = settings.path
+        self.name = settings.name
+        self.connection = connect_patiently(settings)
+        self.execute = self.connection.execute
+        self.token = WriteToken() if self.path is None else token_for(self.path)
+        self.written = 0
+        self._pid = os.getpid()
+        self._closed = False
+        self._doubtful = False
+        self._released = 0.0
+        self._busy_since = 0.0
+
+    def check(self) -> None:
+        """Make sure that the connection may be used, opening it again after a failed commit.
+
+        Raises:
+            UsageError: closed, or used in a forked process.
+            Unavailable: it cannot be opened again yet.
+        """
+        if self._pid != os.getpid():
+            raise UsageError(
+                f"{self.name} was opened in process {self._pid} and is used in its fork "
+                f"{os.getpid()}; open it again after the fork"
+            )
+        if self._closed:
+            raise UsageError(f"{self.name} was closed")
+        if self._doubtful:
+            self.connection = connect_patiently(self.settings)
+            self.execute = self.connection.execute
+            self._doubtful = False
+
+    def begin(self) -> None:
+        """Take the token and the write lock.
+
+        Raises:
+            Unavailable: another process kept the lock for too long, or the disk failed.
+        """
+        self.check()
+        if not self.token.acquire(self.settings.give_up_after):
+            raise Unavailable(f"{self.name} is being written by another thread of this process")
+        try:
+            if self.path is not None:
+                self._leave_gap()
+            self._begin_immediate()
+        except sqlite3.Error as exc:
+            self.token.release()
+            raise self.failed(exc) from exc
+        except BaseException:
+            self.token.release()
+            raise
+
+    def commit(self) -> None:
+        """End the transaction durably.
+
+        Raises:
+            Unavailable: it is not known whether it was written.
+        """
+        try:
+            self.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self.abandon()
+            raise Unavailable(
+                f"{self.name} failed to acknowledge a commit ({exc}); it may or may not have been "
+                "written",
+                cause=exc,
+            ) from exc
+        finally:
+            self._release()
+        self.written += _PER_COMMIT
+
+    def rollback(self) -> None:
+        """Undo the transaction, whatever state it is in."""
+        try:
+            if self.connection.in_transaction:
+                self.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.abandon()
+        finally:
+            self._release()
+
+    def undo(self, exc: BaseException) -> None:
+        """Roll back because of ``exc``; after a disk's error the connection is not used again."""
+        self.rollback()
+        if faults.is_io(exc):
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Distrust the connection: the next verb opens a new one. A memory database has only it."""
+        if self.path is None:
+            if self.connection.in_transaction:
+                self.execute("ROLLBACK")
+            return
+        self._doubtful = True
+        try:
+            self.connection.close()
+        except sqlite3.Error:
+            log.exception("closing a connection to %s failed", self.name)
+
+    def failed(self, exc: BaseException) -> StoreError:
+        """Return the store's error for one that came up before COMMIT, and note a failing disk."""
+        if faults.is_io(exc):
+            self.abandon()
+        return faults.translate(exc, self.name)
+
+    @contextmanager
+    def token_held(self) -> Iterator[None]:
+        """Keep this process's other writers out.
+
+        Raises:
+            Unavailable: the token did not come in time.
+        """
+        self.check()
+        if not self.token.acquire(self.settings.give_up_after):
+            raise Unavailable(f"{self.name} is being written by another thread of this process")
+        try:
+            yield
+        finally:
+            self.token.release()
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        if not self._closed and self._pid == os.getpid():
+            self._closed = True
+            self.connection.close()
+
+    def _begin_immediate(self) -> None:
+        patience = Patience(self.settings)
+        while True:
+            try:
+                self.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if not faults.is_busy(exc):
+                    raise
+                patience.wait()
+            else:
+                return
+
+    def _leave_gap(self) -> None:
+        now = time.monotonic()
+        if now - self._released > _GAP:
+            self._busy_since = now
+        elif now - self._busy_since > _BUSY_FOR:
+            time.sleep(_GAP)
+            self._busy_since = time.monotonic()
+
+    def _release(self) -> None:
+        self._released = time.monotonic()
+        self.token.release()
+
+
+class Patience:
+    """Waits for another process's lock: a little at a time, with a warning, and not for ever."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._began = 0.0
+        self._warned = False
+
+    def wait(self) -> None:
+        """Wait 0.5 to 1.5 ms.
+
+        Raises:
+            Unavailable: it has taken too long in all; the message names the holder.
+        """
+        now = time.monotonic()
+        self._began = self._began or now
+        waited = now - self._began
+        path = self._settings.path
+        if waited > self._settings.give_up_after:
+            raise Unavailable(
+                f"{self._settings.name} was locked for {waited:.0f} s, "
+                f"{describe_lock_holder(path or '')}"
+            )
+        if waited > self._settings.warn_after and not self._warned:
+            self._warned = True
+            log.warning(
+                "waiting for the write lock of %s, %s",
+                self._settings.name,
+                describe_lock_holder(path or ""),
+            )
+        # Jitter only keeps two waiters from meeting again and again; it decides nothing.
+        time.sleep(0.0005 + os.urandom(1)[0] / 256_000)
+
+
+def connect_patiently(settings: Settings) -> sqlite3.Connection:
+    """Connect; opening a write-ahead log waits for its turn like any write."""
+    patience = Patience(settings)
+    while True:
+        try:
+            return connect(settings)
+        except Unavailable as exc:
+            if exc.cause is None or not faults.is_busy(exc.cause):
+                raise
+            patience.wait()
+
+
+class _HasDatabase(Protocol):
+    @property
+    def database(self) -> Database: ...
+
+
+S = TypeVar("S", bound=_HasDatabase)
+
+
+def reading(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method a reading verb: translated errors, and patience while a log is recovered."""
+
+    def verb(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        database = self.database
+        database.check()
+        patience: Patience | None = None
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except (sqlite3.Error, *faults.BAD_VALUES) as exc:
+                if database.connection.in_transaction:
+                    database.execute("ROLLBACK")
+                if not faults.is_busy(exc):
+                    raise database.failed(exc) from exc
+                patience = patience or Patience(database.settings)
+                patience.wait()
+
+    verb.__doc__ = method.__doc__
+    verb.__name__ = method.__name__
+    return verb
+
+
+def writing(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method a writing verb of one short transaction."""
+
+    def verb(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        database = self.database
+        database.begin()
+        try:
+            result = method(self, *args, **kwargs)
+        except BaseException as exc:
+            error = exc
+            if isinstance(exc, (sqlite3.Error, *faults.BAD_VALUES)):
+                error = faults.translate(exc, database.name)
+            database.undo(exc)
+            if error is exc:
+                raise
+            raise error from exc
+        database.commit()
+        return result
+
+    verb.__doc__ = method.__doc__
+    verb.__name__ = method.__name__
+    return verb
+
+
+def one(database: Database, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
+    """Return the only value of a query's only row."""
+    return database.execute(sql, parameters).fetchone()[0]

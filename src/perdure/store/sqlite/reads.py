@@ -1,0 +1,232 @@
+"""The reading verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from perdure.store.port import (
+    Definition,
+    Filter,
+    InboxRow,
+    Loaded,
+    Question,
+    RunRow,
+    TurnRow,
+    Worker,
+)
+from perdure.store.sqlite.database import Database, reading
+from perdure.store.sqlite.listing import count_query, list_query
+from perdure.store.sqlite.sql import SQL, to_json
+from perdure.store.sqlite.workers import Workers
+from perdure.values.states import BY_CODE
+
+_decode = msgspec.json.decode
+_LAST = "\U0010ffff"
+
+
+class SqliteReader:
+    """The reading half of the port on one connection."""
+
+    def __init__(self, database: Database, workers: Workers | None = None) -> None:
+        self.database = database
+        self._workers = workers or Workers(database)
+
+    @reading
+    def find(self, key: str, *, namespace: str = "default", run_id: str = "") -> RunRow | None:
+        if run_id:
+            row = self._one(SQL["run_by_run_id"], (run_id,))
+            if row is None or row[2] != namespace:
+                return None
+            if key and key not in (row[3], self._one(SQL["run_id_by_number"], (row[1],))[0]):
+                return None
+            return self._row(row[0])
+        latest = self._one(SQL["latest_of_workflow_id"], (namespace, key))[0]
+        if latest is not None:
+            return self._row(latest)
+        first = self._one(SQL["run_by_run_id"], (key,))
+        if first is None or first[0] != first[1] or first[2] != namespace:
+            return None
+        return self._row(self._one(SQL["current_run"], (first[1],))[0])
+
+    @reading
+    def rows(self, runs: Sequence[int]) -> list[RunRow]:
+        return [_run(row) for row in self._all(SQL["rows"], (to_json(list(runs)),))]
+
+    @reading
+    def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:
+        span = (namespace, key, key + _LAST, limit)
+        runs = [row[0] for row in self._all(SQL["prefix_of_workflow_id"], span)]
+        runs += [row[0] for row in self._all(SQL["prefix_of_run_id"], span)]
+        return [_run(row) for row in self._all(SQL["rows"], (to_json(runs),))]
+
+    @reading
+    def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
+        return [_run(row) for row in self._all(*list_query(self.database, where, limit, before))]
+
+    @reading
+    def count(self, where: Filter, *, limit: int | None = None) -> int:
+        return int(self._one(*count_query(self.database, where, limit))[0])
+
+    @reading
+    def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
+        return [_turn(row) for row in self._all(SQL["history"], (run, after, limit))]
+
+    @reading
+    def last_turn(self, run: int) -> TurnRow | None:
+        row = self._one(SQL["last_turn"], (run,))
+        return None if row is None else _turn(row)
+
+    @reading
+    def load(self, runs: Sequence[int]) -> list[Loaded]:
+        wanted = (to_json(list(runs)),)
+        self.database.execute("BEGIN")
+        rows = self._all(SQL["rows"], wanted)
+        turns = self._all(SQL["histories"], wanted)
+        inbox = self._all(SQL["inboxes"], wanted)
+        self.database.execute("COMMIT")
+        loaded = {row[0]: Loaded(_run(row), [], []) for row in rows}
+        for row in turns:
+            found = loaded[row[0]]
+            found.broken = found.broken or _fault(found, row)
+            if not found.broken:
+                found.turns.append(_turn(row[:-1]))
+        for id, execution, run, event in inbox:
+            loaded[run].inbox.append(InboxRow(id, execution, run, event))
+        for found in loaded.values():
+            found.broken = found.broken or _missing_end(found)
+        return list(loaded.values())
+
+    @reading
+    def claimable(
+        self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
+    ) -> list[int]:
+        served = (to_json(list(workflows)), to_json(list(queues)), limit)
+        return [row[0] for row in self._all(SQL["claimable"], served)]
+
+    @reading
+    def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
+        wanted = (to_json(list(reasons)), after, limit)
+        return [_run(row) for row in self._all(SQL["parked"], wanted)]
+
+    @reading
+    def unserved(self, workflows: Sequence[str], *, limit: int) -> list[RunRow]:
+        wanted = (to_json(list(workflows)), limit)
+        return [_run(row) for row in self._all(SQL["unserved"], wanted)]
+
+    @reading
+    def due(
+        self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
+    ) -> list[tuple[int, int]]:
+        served = (until, to_json(list(workflows)), to_json(list(queues)), limit)
+        return self._all(SQL["due"], served)
+
+    @reading
+    def inbox(
+        self, workflows: Sequence[str], queues: Sequence[str], worker: int, *, limit: int
+    ) -> list[InboxRow]:
+        served = (to_json(list(workflows)), to_json(list(queues)), worker, limit)
+        return [InboxRow(*row) for row in self._all(SQL["inbox"], served)]
+
+    @reading
+    def questions(self, now: int, workflows: Sequence[str], *, limit: int) -> list[Question]:
+        wanted = (now, to_json(list(workflows)), limit)
+        return [Question(*row) for row in self._all(SQL["questions"], wanted)]
+
+    @reading
+    def reply(self, question: str) -> bytes | None:
+        row = self._one(SQL["reply"], (question,))
+        return None if row is None else row[0]
+
+    @reading
+    def workers(self) -> list[Worker]:
+        return [
+            Worker(
+                *row[:9],
+                workflows=tuple(_decode(row[9])),
+                queues=tuple(_decode(row[10])),
+                alive_for_sure=self._workers.is_alive(row[0]),
+            )
+            for row in self._all(SQL["workers"], ())
+        ]
+
+    @reading
+    def definitions(self) -> list[Definition]:
+        return [
+            Definition(*row[:5], is_active=bool(row[5]), registered_at=row[6])
+            for row in self._all(SQL["definitions"], ())
+        ]
+
+    @reading
+    def attributes(self, run: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value, form in self._all(SQL["attributes"], (run,)):
+            if form is None:
+                found[key] = value
+            elif form < 0:
+                found[key] = bool(value)
+            else:
+                found.setdefault(key, []).append(value)
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.database.close()
+
+    def _all(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        return self.database.execute(sql, parameters).fetchall()
+
+    def _one(self, sql: str, parameters: Sequence[Any]) -> Any:
+        return self.database.execute(sql, parameters).fetchone()
+
+    def _row(self, run: int) -> RunRow:
+        return _run(self._one(SQL["run_by_number"], (run,)))
+
+
+def _run(row: tuple[Any, ...]) -> RunRow:
+    tags, memo = row[27], row[28]
+    return RunRow(
+        *row[:10],
+        BY_CODE[row[10]],
+        *row[11:27],
+        () if tags is None else tuple(_decode(tags)),
+        None if memo is None else memo.encode(),
+    )
+
+
+def _turn(row: tuple[Any, ...]) -> TurnRow:
+    run, first, count, time, applied, worker, payload = row
+    return TurnRow(run, first, count, time, bool(applied), worker, payload)
+
+
+def _fault(loaded: Loaded, row: tuple[Any, ...]) -> str:
+    """Say what is wrong with the next history row, or return ``""``."""
+    turns = loaded.turns
+    expected = turns[-1].first + turns[-1].count if turns else 1
+    first, payload, crc = row[1], row[6], row[7]
+    if first != expected:
+        return (
+            f"history of run {loaded.row.run} ({loaded.row.run_id}): events {expected} to "
+            f"{first - 1} are missing"
+        )
+    if crc32(payload) != crc:
+        return (
+            f"history of run {loaded.row.run} ({loaded.row.run_id}): the row of event {first} is "
+            "damaged: its checksum does not fit"
+        )
+    return ""
+
+
+def _missing_end(loaded: Loaded) -> str:
+    end = loaded.turns[-1].first + loaded.turns[-1].count - 1 if loaded.turns else 0
+    if end == loaded.row.length and end:
+        return ""
+    return (
+        f"history of run {loaded.row.run} ({loaded.row.run_id}) ends with event {end}; "
+        f"{loaded.row.length} events were recorded"
+    )
+
+

@@ -1,0 +1,191 @@
+"""Decides which starts of a batch happen, given the latest runs of their workflow ids.
+
+Pure: the same function answers before the transaction (guessing that nothing stands in the way) and
+inside it (with what the database says). Starts of one batch are judged in order, each seeing those
+before it, so two starts with one id behave as if they had come one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from perdure.store.port import Batch, Started, StartRequest, TurnWrite
+from perdure.values.states import Status
+
+Key = tuple[str, str]
+"""Namespace and workflow id."""
+
+
+class Existing(msgspec.Struct, gc=False):
+    """The latest run of a workflow id."""
+
+    run: int
+    execution: int
+    run_id: str
+    status: Status
+    owner: int | None = None
+    parent: tuple[int, int] | None = None
+
+
+class Decision(msgspec.Struct, gc=False):
+    """What becomes of one start. ``parent`` is the request's, with a new execution filled in.
+
+    ``ends``: an open run that the new one takes the place of. ``busy``: an open run that must be
+    asked to end, since another worker has work of it in flight.
+    """
+
+    request: StartRequest
+    started: Started
+    parent: tuple[int, int] | None
+    is_written: bool
+    ends: Existing | None = None
+    busy: Existing | None = None
+
+
+class Decisions(msgspec.Struct):
+    """All decisions: of the batch's own starts, and of those that its turns ask for."""
+
+    own: list[Decision]
+    of_turns: list[Decision]
+    next_run: int
+
+    def everything(self) -> Iterator[Decision]:
+        """Yield the decisions in the order they were made."""
+        yield from self.own
+        yield from self.of_turns
+
+
+def needs_look(request: StartRequest) -> bool:
+    """Tell whether the start depends on runs that exist already."""
+    return request.execution is None and (
+        request.conflict != "none" or request.reuse != "allow_duplicate"
+    )
+
+
+def requests_of(batch: Batch) -> Iterator[StartRequest]:
+    """Yield every start that a batch may contain."""
+    for request in batch.starts:
+        yield request
+        if request.first is not None:
+            yield from _of_turn(request.first)
+    for turn in batch.turns:
+        if turn.children or turn.continued is not None:
+            yield from _of_turn(turn)
+
+
+def _of_turn(turn: TurnWrite) -> Iterator[StartRequest]:
+    yield from turn.children
+    if turn.continued is not None:
+        yield turn.continued
+
+
+class Judge:
+    """Goes through the starts of a batch.
+
+    ``touched``: runs with a turn in this batch. ``same``: runs that exist under a request's run id,
+    so that a start repeated after a lost answer is answered as the first one was.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        next_run: int,
+        latest: Mapping[Key, Existing],
+        same: Mapping[str, Existing],
+    ) -> None:
+        self._batch = batch
+        self._next = next_run
+        self._latest = dict(latest)
+        self._same = same
+        self._first = next_run
+        self._touched = {turn.run for turn in batch.turns}
+        self._of_turns: list[Decision] = []
+
+    def decide(self, dropped: frozenset[int]) -> Decisions:
+        """Judge all starts except those of ``dropped`` turns."""
+        own: list[Decision] = []
+        for request in self._batch.starts:
+            decision = self._judge(request, 0)
+            own.append(decision)
+            if request.first is not None and decision.is_written:
+                self._turn(request.first, decision.started.execution)
+        for turn in self._batch.turns:
+            if (turn.children or turn.continued is not None) and turn.run not in dropped:
+                self._turn(turn, turn.execution)
+        return Decisions(own, self._of_turns, self._next)
+
+    def _turn(self, turn: TurnWrite, execution: int) -> None:
+        for request in _of_turn(turn):
+            self._of_turns.append(self._judge(request, execution))
+
+    def _judge(self, request: StartRequest, execution: int) -> Decision:
+        parent = request.parent
+        if parent is not None and parent[0] == 0:
+            parent = (execution, parent[1])
+        same = self._same.get(request.run_id)
+        if same is not None:
+            return Decision(request, _started(request, same, created=True), parent, False)
+        ends: Existing | None = None
+        if needs_look(request):
+            existing = self._latest.get((request.namespace, request.workflow_id))
+            if existing is not None:
+                decision = self._against(request, existing, parent)
+                if not decision.is_written:
+                    return decision
+                ends = decision.ends
+        return self._create(request, parent, ends)
+
+    def _create(
+        self, request: StartRequest, parent: tuple[int, int] | None, ends: Existing | None
+    ) -> Decision:
+        run = self._next
+        self._next += 1
+        first = request.first
+        status = Status.RUNNING
+        if first is not None and first.state is not None:
+            status = first.state.status
+        new = Existing(run, request.execution or run, request.run_id, status, None, parent)
+        self._latest[request.namespace, request.workflow_id] = new
+        return Decision(request, _started(request, new, created=True), parent, True, ends)
+
+    def _against(
+        self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
+    ) -> Decision:
+        def refuse(code: str, busy: Existing | None = None) -> Decision:
+            answer = _started(request, existing, created=False, refused=code)
+            return Decision(request, answer, parent, False, busy=busy)
+
+        if existing.status.is_terminal:
+            allowed = request.reuse == "allow_duplicate" or (
+                request.reuse == "allow_duplicate_failed_only"
+                and existing.status is not Status.COMPLETED
+            )
+            if not allowed:
+                return refuse("already_exists")
+            return Decision(request, _started(request, existing, created=True), parent, True)
+        if request.conflict == "use_existing":
+            return refuse("")
+        if request.conflict != "terminate_existing":
+            return refuse("already_exists")
+        # A run that this very batch starts or moves on cannot be ended under its feet.
+        is_free = existing.run < self._first and existing.run not in self._touched
+        if is_free and existing.owner in (None, self._batch.worker or None):
+            answer = _started(request, existing, created=True)
+            return Decision(request, answer, parent, True, ends=existing)
+        return refuse("busy", busy=existing)
+
+
+def _started(
+    request: StartRequest, run: Existing, *, created: bool, refused: str = ""
+) -> Started:
+    return Started(
+        run=run.run,
+        execution=run.execution,
+        run_id=run.run_id,
+        workflow_id=request.workflow_id,
+        created=created,
+        status=run.status,
+        refused=refused,
+    )

@@ -1,0 +1,342 @@
+"""What people and programs are shown of a run: pure functions over stored rows.
+
+Lists, details, histories, exports and the ``why`` sentence read the same committed rows, so they
+never disagree.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from perdure import errors
+from perdure.store.port import RunRow, TurnRow, Worker
+from perdure.values import events as ev
+from perdure.values import payload
+from perdure.values.duration import to_text
+from perdure.values.states import Status
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECRET = frozenset({"seed"})
+_PAYLOADS = frozenset({"input", "result", "args", "payload", "details", "context", "search", "memo", "value", "heartbeat"})
+EXPORT_FORMAT = 1
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """An execution as lists and details show it. Lists leave input, output and error out."""
+
+    id: str
+    run_id: str
+    workflow: str
+    version: str
+    status: Status
+    created_at: datetime
+    started_at: datetime
+    completed_at: datetime | None = None
+    current_step: str | None = None
+    input: Any = None
+    output: Any = None
+    error: Any = None
+    reason: str | None = None
+    detail: str | None = None
+    unblock: str | None = None
+    progress: Any = None
+    memo: Any = None
+    search: dict[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    task_queue: str = "default"
+    namespace: str = "default"
+    attempt: int = 1
+    history_length: int = 0
+    correlation_id: str | None = None
+    tenant: str | None = None
+    created_by: str | None = None
+    step_results: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class HistoryEvent(msgspec.Struct, frozen=True):
+    """One event: its id, kind, the turn's time, who recorded it, and its fields as plain data."""
+
+    id: int
+    kind: str
+    time: datetime
+    worker: int
+    data: dict[str, Any]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some executions, and the cursor of the next page (``None``: there is none)."""
+
+    items: list[Execution]
+    cursor: str | None = None
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """A worker as people see it."""
+
+    id: int
+    name: str
+    pid: int
+    host: str
+    state: str
+    started_at: datetime
+    workflows: tuple[str, ...]
+    queues: tuple[str, ...]
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """Return an aware UTC datetime."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def from_datetime(value: datetime) -> int:
+    """Return microseconds since 1970.
+
+    Raises:
+        Invalid: a naive datetime.
+    """
+    if value.tzinfo is None:
+        raise errors.Invalid(f"{value!r} has no time zone")
+    return (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def encode_cursor(run: int) -> str:
+    """Return an opaque keyset cursor."""
+    return base64.urlsafe_b64encode(b"r%d" % run).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> int:
+    """Read a cursor.
+
+    Raises:
+        Invalid: it is not one.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        if raw[:1] != b"r":
+            raise ValueError(cursor)
+        return int(raw[1:])
+    except ValueError as exc:
+        raise errors.Invalid(f"cursor: {cursor!r} is not a cursor of this list") from exc
+
+
+def execution(
+    row: RunRow,
+    *,
+    first: Sequence[TurnRow] = (),
+    last: TurnRow | None = None,
+    search: dict[str, Any] | None = None,
+) -> Execution:
+    """Show a run; with its first and last turns, also input, output and error."""
+    waits = msgspec.json.decode(row.waits) if row.waits else {}
+    shown: dict[str, Any] = {}
+    if first:
+        shown["input"] = plain(ev.decode_plain(first[0].payload)[0]).get("input")
+    if last is not None and row.status.is_terminal:
+        end = plain(ev.decode_plain(last.payload)[-1])
+        shown["output"] = end.get("result")
+        shown["error"] = end.get("failure")
+    return Execution(
+        id=row.workflow_id,
+        run_id=row.run_id,
+        workflow=row.workflow,
+        version=row.version,
+        status=row.status,
+        created_at=to_datetime(row.created_at),
+        started_at=to_datetime(row.created_at),
+        completed_at=to_datetime(row.closed_at) if row.closed_at is not None else None,
+        current_step=_current_step(waits),
+        reason=row.reason,
+        detail=row.detail,
+        unblock=row.unblock,
+        progress=msgspec.json.decode(row.progress) if row.progress else None,
+        memo=payload.decode(row.memo) if row.memo else None,
+        search=search,
+        tags=row.tags,
+        task_queue=row.queue,
+        namespace=row.namespace,
+        attempt=row.attempt,
+        history_length=row.length,
+        correlation_id=row.correlation_id,
+        tenant=row.tenant,
+        created_by=row.created_by,
+        **shown,
+    )
+
+
+def worker(row: Worker, now: int) -> WorkerView:
+    """Show a worker; one whose lock is free, or whose lease is over, is shown as lost."""
+    state = row.state
+    if row.alive_for_sure is False or (row.alive_for_sure is None and row.lease_until < now):
+        state = "lost"
+    return WorkerView(
+        row.id,
+        row.name,
+        row.pid,
+        row.host,
+        state,
+        to_datetime(row.started_at),
+        row.workflows,
+        row.queues,
+    )
+
+
+def history(turns: Sequence[TurnRow], *, with_seed: bool = False) -> list[HistoryEvent]:
+    """Show events as plain data, payloads decoded, seeds left out."""
+    events: list[HistoryEvent] = []
+    for turn in turns:
+        for number, event in enumerate(ev.decode_plain(turn.payload), turn.first):
+            data = plain(event, with_seed=with_seed)
+            kind = data.pop("kind")
+            events.append(HistoryEvent(number, kind, to_datetime(turn.time), turn.worker, data))
+    return events
+
+
+def plain(event: dict[str, Any], *, with_seed: bool = False) -> dict[str, Any]:
+    """Turn a decoded event into JSON data: payload bytes become what they encode."""
+    shown: dict[str, Any] = {}
+    for key, value in event.items():
+        if key in _SECRET:
+            if with_seed:
+                shown[key] = base64.b64encode(value).decode()
+        elif isinstance(value, bytes):
+            shown[key] = payload.decode(value) if key in _PAYLOADS else value.hex()
+        elif isinstance(value, dict):
+            shown[key] = plain(value, with_seed=with_seed)
+        elif isinstance(value, list):
+            shown[key] = [
+                plain(item, with_seed=with_seed) if isinstance(item, dict) else item
+                for item in value
+            ]
+        else:
+            shown[key] = value
+    return shown
+
+
+def export(row: RunRow, turns: Sequence[TurnRow], *, with_seed: bool) -> dict[str, Any]:
+    """Return a run as JSON data. Turn boundaries are kept (R3)."""
+    return {
+        "perdure_export": EXPORT_FORMAT,
+        "workflow_id": row.workflow_id,
+        "run_id": row.run_id,
+        "workflow": row.workflow,
+        "version": row.version,
+        "status": str(row.status),
+        "turns": [
+            {
+                "first": turn.first,
+                "time": turn.time,
+                "applied": turn.applied,
+                "worker": turn.worker,
+                "events": [plain(e, with_seed=with_seed) for e in ev.decode_plain(turn.payload)],
+            }
+            for turn in turns
+        ],
+    }
+
+
+def unknown_workflow(name: str, version: str, known: Sequence[str]) -> errors.NotFound:
+    """Return the error for a name nobody registered, with the nearest one that is."""
+    wanted = f"{name!r} version {version!r}" if version else repr(name)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    registered = ", ".join(sorted(set(known))) or "none yet: start a worker that defines it"
+    return errors.NotFound(f"workflow {wanted} is not registered{hint} (registered: {registered})")
+
+
+# -- why -----------------------------------------------------------------------------------------
+
+
+def why(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: int) -> str:
+    """Return one sentence: what the run waits for, or why it cannot go on."""
+    name = f"{row.workflow} {row.workflow_id!r}"
+    if row.status.is_terminal:
+        when = f" {_ago(row.closed_at, now)}" if row.closed_at else ""
+        because = f": {row.detail}" if row.detail else ""
+        return f"{name} ended{when} as {row.status}{because}."
+    if row.status in (Status.PARKED, Status.PAUSED):
+        text = f"{name} is {row.status} since {_ago(row.since, now)} ({row.reason}): {row.detail}"
+        return f"{text}. To go on: {row.unblock}." if row.unblock else f"{text}."
+    live = [w for w in workers if w.alive_for_sure is not False]
+    if not any(row.workflow in w.workflows for w in live):
+        who = "no worker is running" if not live else f"no worker knows workflow {row.workflow!r}"
+        return f"{name} waits for a worker: {who}. Start one with `perdure dev MODULE`."
+    waiting = _waiting_for(turns, now)
+    if waiting:
+        return f"{name} is {row.status}: it waits for {waiting}."
+    waits = msgspec.json.decode(row.waits) if row.waits else {}
+    parts = [_message(topic) for topic in waits.get("topics", ())]
+    if row.wake_at is not None:
+        parts.append(f"a timer that is due {_in(row.wake_at, now)}")
+    parts += [f"child {child!r}" for child in waits.get("children", ())]
+    if waits.get("conditions"):
+        parts.append("a condition of its own")
+    if parts:
+        since = f" since {_ago(row.since, now)}" if row.since else ""
+        where = f" at {waits['where']}" if waits.get("where") else ""
+        return f"{name} is waiting{since} for {' or '.join(parts)}{where}."
+    return f"{name} is {row.status}: its next turn has not been recorded yet."
+
+
+def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:
+    """Say which activities are open, from the history alone."""
+    scheduled: dict[int, tuple[str, int]] = {}
+    retrying: dict[int, dict[str, Any]] = {}
+    for turn in turns:
+        for number, event in enumerate(ev.decode_plain(turn.payload), turn.first):
+            kind = event["kind"]
+            if kind == "activity_scheduled":
+                scheduled[number] = (event["name"], turn.time)
+            elif kind in ("activity_completed", "activity_failed", "activity_cancelled"):
+                scheduled.pop(event["activity"], None)
+            elif kind == "attempt_failed":
+                retrying[event["activity"]] = event
+    texts: list[str] = []
+    for number, (name, since) in list(scheduled.items())[:3]:
+        failed = retrying.get(number)
+        if failed is not None:
+            attempt = failed["attempt"] + 1
+            when = f"is due {_in(failed['retry_at'], now)}" if failed["retry_at"] > now else "runs"
+            texts.append(
+                f"activity {name!r}, whose attempt {attempt} {when} "
+                f"(attempt {attempt - 1} failed: {failed['failure']['message']})"
+            )
+        else:
+            texts.append(f"activity {name!r}, scheduled {_ago(since, now)}")
+    if len(scheduled) > 3:
+        texts.append(f"{len(scheduled) - 3} more activities")
+    return " and ".join(texts)
+
+
+def _message(topic: str) -> str:
+    return "any message" if topic == "*" else ("a child's end" if topic == "events" else f"message {topic!r}")
+
+
+def _current_step(waits: dict[str, Any]) -> str | None:
+    topics = waits.get("topics")
+    if topics:
+        return f"message {topics[0]}"
+    return "timer" if waits.get("timers") else None
+
+
+def _ago(then: int | None, now: int) -> str:
+    return f"{_rough(now - (then or now))} ago"
+
+
+def _in(then: int, now: int) -> str:
+    return f"in {_rough(then - now)}" if then > now else "now"
+
+
+def _rough(microseconds: int) -> str:
+    seconds = max(0, microseconds) // 1_000_000
+    for unit in (86_400, 3_600, 60):
+        if seconds >= unit:
+            seconds -= seconds % (unit // 60 or 1)
+            break
+    return to_text(seconds * 1_000_000)
