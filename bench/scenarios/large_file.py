@@ -19,6 +19,7 @@ import msgspec
 
 from harness import DATA, HERE, BenchError, Figure, measure, say, scenario, until
 from perdure.kernel.instance import Instance
+from perdure.store.opening import open_store
 from perdure.store.port import Batch, StartRequest, StateWrite, Store, TurnWrite
 from perdure.values import events as ev
 from perdure.values.ids import uuid7
@@ -101,9 +102,7 @@ def _fingerprint() -> str:
 
 def make(path: Path) -> None:
     """Fill a new file with finished and sleeping runs."""
-    from perdure.store.sqlite.store import SqliteStore
-
-    store: Store = SqliteStore(str(path))
+    store: Store = open_store(f"sqlite:///{path}")
     try:
         store.migrate(BEGIN)
         worker = store.join(
@@ -192,18 +191,17 @@ class _Recorded:
             first_started_at=now,
         )
         due = None if self._facts else now + SECOND
-        commands = self._first if due is None else [ev.TimerStarted(due=due)]
-        length = 1 + len(commands)
+        events = [started, *self._first] if due is None else [started, ev.TimerStarted(due=due)]
         status = Status.RUNNING if due is None else Status.WAITING
         first = TurnWrite(
             run=0,
             execution=0,
-            first=2,
-            count=len(commands),
+            first=1,
+            count=len(events),
             time=now,
-            payload=ev.encode_turn(commands),
+            payload=ev.encode_turn(events),
             state=StateWrite(
-                status=status, owned=due is None, length=length, wake_at=due, since=now
+                status=status, owned=due is None, length=len(events), wake_at=due, since=now
             ),
         )
         return StartRequest(

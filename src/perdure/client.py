@@ -89,7 +89,9 @@ class Client:
         """Open the database (``async with`` does)."""
         if self._own is None:
             assert self._url is not None
-            desk = await open_desk(self._url, readonly=self._read_only)
+            desk = open_desk(self._url, readonly=self._read_only)
+            now = time.time_ns() // 1000
+            await desk.write(lambda store: store.migrate(now))
             self._own = StoreDoor(desk, lambda: time.time_ns() // 1000, os.urandom)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ committed outcome has won (I4).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -332,22 +333,22 @@ class Runner:
         run = work.run
         limit = (event.timeout or self._core.transaction_limit) / _SECOND
         try:
-            await self._core.desk.transact(
+            job = functools.partial(
+                self._core.desk.transact,
                 run.key,
-                run.execution,
                 work.number,
                 work.attempt,
                 call,
                 outcome=outcome,
                 time_limit=limit,
                 now=self._core.clock.now(),
-                submit=self.threads.submit,
             )
+            _, posted = await self.threads.submit(job)
         except errors.Superseded:
             _log.info("a transaction of %s was decided elsewhere", event.name)
             return
         run.work.pop(work.number, None)
-        self._core.intake.look()
+        self._core.feed(posted, ev.decode_turn(posted.event)[0])
 
     def _attempt_context(self, work: Work) -> activity.Attempt:
         run = work.run

@@ -167,7 +167,6 @@ class Core:
         self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any]
     ) -> asyncio.Future[Started]:
         """Start a run and take its first turn; both are committed together."""
-        self.register(definition)
         started.code = definition.code
         started.version = request.version = definition.version
         started.flavour = self.flavour

@@ -29,7 +29,12 @@ class EngineDoor:
         self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
     ) -> Started:
         core = self._core
-        known = definition or core.definition(request.workflow, request.version)
+        known = core.definition(request.workflow, request.version)
+        if definition is not None and known is not definition:
+            raise errors.NotFound(
+                f"workflow {definition.name!r} is not among this engine's definitions; "
+                "pass it (or its module) in Engine(definitions=[…])"
+            )
         if known is None or request.queue not in core.queues:
             answer = await self._store_door.start(request, started, definition)
             core.intake.look()

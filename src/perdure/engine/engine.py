@@ -132,7 +132,7 @@ class Engine:
         """Open the database, join its workers and begin."""
         if self._core is not None:
             raise errors.UsageError("the engine is running already")
-        desk = self._desk or await open_desk(
+        desk = self._desk or open_desk(
             self.url, options=self._options, allow_data_loss=self._allow_data_loss
         )
         guard = NoGuard() if self._is_simulated else self._guard()
@@ -142,6 +142,8 @@ class Engine:
         try:
             for definition in self._definitions:
                 core.register(definition)
+            now = self._clock.now()
+            await desk.write(lambda store: store.migrate(now))
             self._leases = Leases(core, self._name)
             await self._leases.join()
         except BaseException:

@@ -55,6 +55,7 @@ class Turns:
         self._under_way: dict[int, tuple[Run, list[Input], Turn | None]] = {}
         """By identity of the TurnWrite: whose turn it is, what it took, what the code answered."""
         self.taken = 0
+        self.is_stopping = False
 
     # -- 1: inputs ---------------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ class Turns:
 
     def wake(self, run: Run) -> None:
         """Let the run take a turn soon."""
-        if run.is_queued or run.phase is not Phase.IDLE:
+        if run.is_queued or run.phase is not Phase.IDLE or self.is_stopping:
             return
         run.is_queued = True
         self._ready.append(run)

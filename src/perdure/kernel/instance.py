@@ -37,7 +37,7 @@ from perdure.kernel.entropy import Entropy, idempotency_key
 from perdure.kernel.pending import Child, PendingActivity
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.values import events as ev
-from perdure.values import failures, ids
+from perdure.values import failures, ids, payload
 from perdure.values.payload import Decode
 
 compat.install()
@@ -484,7 +484,9 @@ class Instance:
     def _completed(self) -> ev.Event:
         assert self._root is not None
         try:
-            return ev.RunCompleted(result=self.program.finish(self._root.result()))
+            result = self.program.finish(self._root.result())
+            payload.limit(result, self.max_payload, what=f"result of {self.program.name}")
+            return ev.RunCompleted(result=result)
         except errors.Invalid as invalid:
             return ev.RunFailed(failure=failures.from_exception(invalid))
 

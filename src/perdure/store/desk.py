@@ -1,17 +1,34 @@
 """A store behind threads: the asyncio side of the store port.
 
 One thread writes and one reads, each with a connection of its own; an in-memory database has one
-connection and therefore one thread for both. Verbs run in the order they were handed in.
+connection and therefore one thread for both. Verbs run in the order they were handed in. While
+nothing is handed in, the writing thread looks every 20 ms whether another process has committed,
+and after a quiet while empties the write-ahead log.
+
+The event loop's thread never waits for the database, and the database's threads never touch the
+loop except through ``call_soon_threadsafe``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
 
-from perdure.store.port import Reader, Store
+from perdure.errors import PerdureError, UsageError
+from perdure.store.opening import open_store
+from perdure.store.port import Posted, Reader, Store
+
+log = logging.getLogger("perdure.store")
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+_POLL_SECONDS = 0.020
+_IDLE_POLLS = 100
 
 
 class Desk(Protocol):
@@ -30,6 +47,254 @@ class Desk(Protocol):
         """Run ``verb`` on the reading connection."""
         ...
 
+    def transact(
+        self,
+        run: int,
+        activity: int,
+        attempt: int,
+        fn: Callable[[Any], R],
+        *,
+        outcome: Callable[[R], bytes],
+        time_limit: float,
+        now: int,
+    ) -> tuple[R, Posted]:
+        """Run a transactional activity: ``Store.transact``, called from an activity's thread.
+
+        It blocks and must never be called in the event loop's thread. ``fn`` runs in the calling
+        thread, or in the store's if the database is in memory. The inbox row that comes back can be
+        fed to the run at once, like ``Committed.fed``.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what was handed in and close the store."""
         ...
+
+
+class _Order(Generic[T]):
+    """A verb that was handed in, and where its answer goes."""
+
+    __slots__ = ("answer", "error", "future", "loop", "verb")
+
+    def __init__(
+        self, verb: Callable[[Any], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]
+    ) -> None:
+        self.verb = verb
+        self.loop = loop
+        self.future = future
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self, target: object) -> None:
+        try:
+            self.answer = self.verb(target)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where it was handed in
+            self.error = exc
+        _call_in(self.loop, self.resolve)
+
+    def resolve(self) -> None:
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.answer)  # pyright: ignore[reportArgumentType]
+        else:
+            self.future.set_exception(self.error)
+
+
+class _Errand(Generic[T]):
+    """A verb of another thread, which waits for it."""
+
+    __slots__ = ("answer", "done", "error", "verb")
+
+    def __init__(self, verb: Callable[[Any], T]) -> None:
+        self.verb = verb
+        self.done = threading.Event()
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self, target: object) -> None:
+        try:
+            self.answer = self.verb(target)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where it was handed in
+            self.error = exc
+        self.done.set()
+
+
+_Queue = SimpleQueue["_Order[Any] | _Errand[Any] | None"]
+
+
+class ThreadDesk:
+    """A desk with one writing and, for files, one reading thread. Bound to the running loop."""
+
+    def __init__(self, store: Any, *, watch: bool) -> None:
+        self.on_change: Callable[[], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._watch = watch and not store.is_private
+        self._is_closed = False
+        self._is_reported = False
+        self._writes: _Queue = SimpleQueue()
+        self._reads = self._writes
+        self._threads = [threading.Thread(target=self._write_loop, name="perdure-write", daemon=True)]
+        if not store.is_private:
+            reader = store.reader()
+            self._reads = SimpleQueue()
+            self._threads.append(
+                threading.Thread(
+                    target=self._read_loop, args=(reader,), name="perdure-read", daemon=True
+                )
+            )
+        for thread in self._threads:
+            thread.start()
+
+    def write(self, verb: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Run ``verb`` on the writing connection.
+
+        Raises:
+            UsageError: the desk was closed.
+        """
+        return self._hand_in(self._writes, verb)
+
+    def read(self, verb: Callable[[Reader], T]) -> asyncio.Future[T]:
+        """Run ``verb`` on the reading connection.
+
+        Raises:
+            UsageError: the desk was closed.
+        """
+        return self._hand_in(self._reads, verb)
+
+    def transact(
+        self,
+        run: int,
+        activity: int,
+        attempt: int,
+        fn: Callable[[Any], R],
+        *,
+        outcome: Callable[[R], bytes],
+        time_limit: float,
+        now: int,
+    ) -> tuple[R, Posted]:
+        """Run a transactional activity: see :class:`Desk`."""
+        self._check_open()
+
+        def verb(store: Store) -> tuple[R, Posted]:
+            return store.transact(
+                run, activity, attempt, fn, outcome=outcome, time_limit=time_limit, now=now
+            )
+
+        if not self._store.is_private:
+            return verb(self._store)
+        if threading.current_thread() in self._threads:
+            raise UsageError("a transactional activity cannot run inside another one")
+        errand = _Errand(verb)
+        self._writes.put(errand)
+        errand.done.wait()
+        if errand.error is not None:
+            raise errand.error
+        assert errand.answer is not None
+        return errand.answer
+
+    async def close(self) -> None:
+        """Finish what was handed in and close the store. A second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._writes.put(None)
+        if self._reads is not self._writes:
+            self._reads.put(None)
+        await self._loop.run_in_executor(None, self._join)
+
+    def _hand_in(self, queue: _Queue, verb: Callable[[Any], T]) -> asyncio.Future[T]:
+        self._check_open()
+        future: asyncio.Future[T] = self._loop.create_future()
+        queue.put(_Order(verb, self._loop, future))
+        return future
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("the store was closed")
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    # -- in the store's threads ------------------------------------------------------------------
+
+    def _write_loop(self) -> None:
+        store, queue = self._store, self._writes
+        quiet = 0
+        while True:
+            try:
+                order = queue.get(timeout=_POLL_SECONDS if self._watch else None)
+            except Empty:
+                quiet = 0 if self._look() else quiet + 1
+                if quiet % _IDLE_POLLS == 0:
+                    self._tidy(idle=quiet > 0)
+                continue
+            if order is None:
+                break
+            order.run(store)
+            quiet = 0
+            if self._watch:
+                self._look()
+            self._tidy(idle=False)
+        store.close()
+
+    def _read_loop(self, reader: Any) -> None:
+        while (order := self._reads.get()) is not None:
+            order.run(reader)
+        reader.close()
+
+    def _look(self) -> bool:
+        """Report a commit of another process; tell whether there was one."""
+        try:
+            if not self._store.changed():
+                return False
+        except PerdureError as exc:
+            # The next verb meets the same trouble and tells its caller.
+            log.warning("looking for changes of other processes failed: %s", exc)
+            return False
+        if not self._is_reported:
+            self._is_reported = True
+            _call_in(self._loop, self._report)
+        return True
+
+    def _report(self) -> None:
+        self._is_reported = False
+        if self.on_change is not None and not self._is_closed:
+            self.on_change()
+
+    def _tidy(self, *, idle: bool) -> None:
+        try:
+            self._store.tidy(idle=idle)
+        except PerdureError as exc:
+            log.warning("housekeeping of the store failed: %s", exc)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        # The loop was closed; nobody is left to hear the answer.
+        pass
+
+
+def open_desk(
+    url: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    allow_data_loss: bool = False,
+    readonly: bool = False,
+    watch: bool = True,
+) -> ThreadDesk:
+    """Open a store behind threads, bound to the running event loop.
+
+    ``watch``: look for commits of other processes while idle, and call ``on_change``. The other
+    arguments and the errors are those of :func:`perdure.store.opening.open_store`.
+    """
+    store = open_store(url, options=options, allow_data_loss=allow_data_loss, readonly=readonly)
+    try:
+        return ThreadDesk(store, watch=watch)
+    except BaseException:
+        store.close()
+        raise

@@ -31,12 +31,14 @@ Errors of every verb: ``Unavailable`` (nothing was changed, or it is not known: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from perdure.values.states import Status
+
+R = TypeVar("R")
 
 # -- what is written -----------------------------------------------------------------------------
 
@@ -517,8 +519,26 @@ class Store(Reader, Protocol):
         """Answer a question; the first answer stays."""
         ...
 
-    def settle(self, run: int, activity: int, attempt: int) -> bool:
-        """Inside a transactional activity's transaction: take its deciding row away (R7)."""
+    def transact(
+        self,
+        run: int,
+        activity: int,
+        attempt: int,
+        fn: Callable[[Any], R],
+        *,
+        outcome: Callable[[R], bytes],
+        time_limit: float,
+        now: int,
+    ) -> tuple[R, Posted]:
+        """Run a transactional activity (R7): ``fn(connection)``, the deletion of the attempt's
+        deciding row and the inbox row ``outcome(result)`` in one transaction.
+
+        Called from an activity's thread; a file's store uses a connection of its own for it.
+
+        Raises:
+            Superseded: the attempt was decided elsewhere; ``fn`` left no trace.
+            TimeoutError: it took longer than ``time_limit`` seconds; it left no trace.
+        """
         ...
 
     def changed(self) -> bool:

@@ -241,6 +241,7 @@ def _write(database: Database, plan: Plan, now: int) -> None:
         execute(SQL["delete_open_tx"], (json["settled"],))
     if plan.closed:
         execute(SQL["delete_open_tx_of_runs"], (json["closed"],))
+        execute(SQL["delete_beats_of_runs"], (json["closed"],))
     if plan.opened:
         execute(SQL["insert_open_tx"], (json["opened"],))
     if plan.forgotten_attrs:

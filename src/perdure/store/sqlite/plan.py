@@ -94,7 +94,7 @@ class Plan:
         self.bytes = 0
 
     def start(self, decision: Decision, now: int) -> None:
-        """Add a start that happens; its first row is blind, since no code has run yet."""
+        """Add a start that happens. Its first row is blind, unless the code ran in the same commit."""
         request, started = decision.request, decision.started
         run, execution = started.run, started.execution
         parent = decision.parent or (None, None)
@@ -118,9 +118,10 @@ class Plan:
                 to_json(request.tags) if request.tags else None,
             )
         )
-        event = request.event
-        self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
-        self.bytes += len(event)
+        if request.first is None:
+            event = request.event
+            self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
+            self.bytes += len(event)
         if request.memo is not None:
             self.memos.append((run, _memo_text(request.memo)))
         if request.search:

@@ -66,7 +66,7 @@ LEFT JOIN run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 INSERT INTO state
 SELECT
     value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12
+    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL
 FROM json_each(?1);
 
 -- name: insert_memos
@@ -86,12 +86,13 @@ INSERT INTO history (run, first, count, time, applied, worker, crc, payload) VAL
 UPDATE state SET
     status = v ->> 1, owner = v ->> 2, wake_at = v ->> 3, length = v ->> 4, closed_at = v ->> 5,
     reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = v ->> 10,
-    progress = coalesce(v ->> 11, progress)
+    progress = coalesce(v ->> 11, progress), lost_by = NULL
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
 -- name: touch_states
-UPDATE state SET owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress)
+UPDATE state SET
+    owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress), lost_by = NULL
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
@@ -221,8 +222,18 @@ WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 -- Whoever had work in flight must be looked at again, so a waiting run becomes a running one.
 -- name: release_runs
 UPDATE state SET
-    owner = NULL, length = {real_length}, status = CASE status WHEN 2 THEN 1 ELSE status END
+    owner = NULL, length = {real_length}, status = CASE status WHEN 2 THEN 1 ELSE status END,
+    lost_by = ?2
 WHERE owner = ?1;
+
+-- name: beats
+SELECT run, activity, details FROM beat WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: insert_beats
+INSERT OR REPLACE INTO beat (run, activity, details) VALUES
+
+-- name: delete_beats_of_runs
+DELETE FROM beat WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: resolve
 SELECT last_batch FROM worker WHERE id = ?1 AND epoch = ?2 AND state = 'live';
@@ -261,7 +272,7 @@ r.run, r.execution, r.run_id, r.namespace, r.workflow_id, r.workflow, r.version,
 r.created_at, state.status,
 CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
 state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
-state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, r.created_by,
+state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by, r.created_by,
 r.correlation_id, r.tenant, r.tags, memo.memo
 
 -- name: row_tables

@@ -9,6 +9,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.store.port import (
+    Beat,
     Definition,
     Filter,
     InboxRow,
@@ -87,6 +88,7 @@ class SqliteReader:
         rows = self._all(SQL["rows"], wanted)
         turns = self._all(SQL["histories"], wanted)
         inbox = self._all(SQL["inboxes"], wanted)
+        beats = self._all(SQL["beats"], wanted)
         self.database.execute("COMMIT")
         loaded = {row[0]: Loaded(_run(row), [], []) for row in rows}
         for row in turns:
@@ -94,6 +96,8 @@ class SqliteReader:
             found.broken = found.broken or _fault(found, row)
             if not found.broken:
                 found.turns.append(_turn(row[:-1]))
+        for beat in beats:
+            loaded[beat[0]].beats.append(Beat(*beat))
         for id, execution, run, event in inbox:
             loaded[run].inbox.append(InboxRow(id, execution, run, event))
         for found in loaded.values():
@@ -187,11 +191,11 @@ class SqliteReader:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    tags, memo = row[27], row[28]
+    tags, memo = row[28], row[29]
     return RunRow(
         *row[:10],
         BY_CODE[row[10]],
-        *row[11:27],
+        *row[11:28],
         () if tags is None else tuple(_decode(tags)),
         None if memo is None else memo.encode(),
     )

@@ -26,7 +26,7 @@ from perdure.store.port import Posted
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.database import Database, one
-from perdure.store.sqlite.sql import SQL
+from perdure.store.sqlite.sql import SQL, ManyRows
 
 R = TypeVar("R")
 
@@ -50,6 +50,8 @@ _READ_PRAGMAS = frozenset(
 )
 _WRITE_PRAGMAS = frozenset({"incremental_vacuum", "optimize", "shrink_memory", "wal_checkpoint"})
 _INTERRUPT_EVERY = 0.01
+_LATE = "the transactional activity ran out of time; nothing of it was written"
+_INBOX = ManyRows("insert_inbox", 5)
 
 
 class GatedCursor(sqlite3.Cursor):
@@ -132,19 +134,23 @@ class GatedConnection(sqlite3.Connection):
 
 
 class Gate:
-    """Lets one call at a time through, and none after the time limit."""
+    """Lets one call at a time through, and none after the time limit.
+
+    ``is_due``: the time limit has passed. ``has_ended``: and the transaction was undone for it.
+    """
 
     def __init__(self, connection: GatedConnection) -> None:
         self._connection = connection
         self._lock = threading.RLock()
         self.is_lent = False
-        self.is_expired = False
+        self.is_due = False
+        self.has_ended = False
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self.is_expired:
+        if self.has_ended:
             self._lock.release()
-            raise TimeoutError("the transactional activity ran out of time")
+            raise TimeoutError(_LATE)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: object
@@ -152,40 +158,38 @@ class Gate:
         self._lock.release()
         if exc is None or not self.is_lent:
             return
-        if self.is_expired:
-            raise TimeoutError("the transactional activity ran out of time") from exc
+        if self.is_due:
+            raise TimeoutError(_LATE) from exc
         if faults.code_of(exc) == sqlite3.SQLITE_AUTH:
             raise UsageError(_NOT_YOURS, cause=exc) from exc
 
     def lend(self) -> None:
         """Begin a user's turn."""
-        self.is_lent, self.is_expired = True, False
         self._connection.set_authorizer(_authorize)
+        self.is_lent = True
 
     def take_back(self) -> bool:
         """End the user's turn; tell whether it ended in time."""
         with self._lock:
             self.is_lent = False
-            if not self.is_expired:
-                self._connection.set_authorizer(None)
-            return not self.is_expired
+            self._connection.set_authorizer(None)
+            return not self.is_due
 
-    def expire(self) -> bool:
-        """End the user's turn from another thread; tell whether it was still going on."""
-        if not self.is_lent:
-            return False
-        self._connection.interrupt()
+    def reset(self) -> None:
+        """Open the gate for the next user of a shared connection."""
+        self.is_due = self.has_ended = False
+
+    def expire(self, database: Database) -> None:
+        """Undo the user's turn from another thread and let others write, if it still goes on."""
+        self.is_due = self.is_lent
+        # A statement that runs holds the lock; it is told to stop until it has.
         while not self._lock.acquire(timeout=_INTERRUPT_EVERY):
             self._connection.interrupt()
         try:
-            if not self.is_lent:
-                return False
-            self.is_expired = True
-            self._connection.set_authorizer(None)
-            if self._connection.in_transaction:
-                # Not through the gate, which is shut from now on.
-                sqlite3.Cursor(self._connection).execute("ROLLBACK")
-            return True
+            if self.is_lent:
+                self._connection.set_authorizer(None)
+                database.rollback()
+                self.has_ended = True
         finally:
             self._lock.release()
 
@@ -201,28 +205,6 @@ def _authorize(
             return sqlite3.SQLITE_OK
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
-
-
-class _Turn:
-    """One transaction. Holds the token until the commit, the rollback or the time limit."""
-
-    def __init__(self, database: Database, connection: GatedConnection) -> None:
-        self._database = database
-        self._connection = connection
-        self._ended = threading.Lock()
-        self._has_token = True
-
-    def expire(self) -> None:
-        """Undo everything because the time is up, and let others write."""
-        if self._connection.gate.expire():
-            self.give_token()
-
-    def give_token(self) -> None:
-        """Pass the token on, once."""
-        with self._ended:
-            if self._has_token:
-                self._has_token = False
-                self._database.release()
 
 
 def run_transaction(
@@ -246,22 +228,69 @@ def run_transaction(
     factories = connection.row_factory, connection.text_factory
     try:
         database.begin()
-        turn = _Turn(database, connection)
-        watch = threading.Timer(time_limit, turn.expire)
-        watch.daemon = True
         try:
-            result, posted = _decide(database, connection, key, fn, outcome, watch, now)
+            execution = _take_row(database, key)
+            result = _call(database, connection, fn, time_limit)
+            connection.row_factory, connection.text_factory = factories
+            posted = _record(database, key[0], execution, outcome(result), now)
         except BaseException as exc:
-            if not connection.gate.is_expired:
-                database.undo_held(exc)
-                turn.give_token()
-            raise _outward(exc, database.name) from None if exc.__cause__ is None else exc.__cause__
+            if not connection.gate.has_ended:
+                database.undo(exc)
+            raise
         finally:
-            watch.cancel()
-            connection.gate.is_expired = False
+            connection.gate.reset()
             connection.row_factory, connection.text_factory = factories
         database.commit()
     finally:
         if shared is None:
             database.close()
     return result, posted
+
+
+def _take_row(database: Database, key: tuple[int, int, int]) -> int:
+    run, activity, attempt = key
+    try:
+        if database.execute(SQL["take_open_tx"], key).rowcount != 1:
+            raise Superseded(
+                f"run {run}: attempt {attempt} of activity #{activity} was decided elsewhere "
+                "(a timeout, a cancel or the end of the run); nothing was done"
+            )
+        return int(one(database, SQL["execution_of"], (run,)))
+    except sqlite3.Error as exc:
+        raise faults.translate(exc, database.name) from exc
+
+
+def _call(
+    database: Database, connection: GatedConnection, fn: Callable[[Any], R], time_limit: float
+) -> R:
+    gate = connection.gate
+    watch = threading.Timer(time_limit, gate.expire, (database,))
+    watch.daemon = True
+    gate.lend()
+    watch.start()
+    try:
+        result = fn(connection)
+    except Exception as exc:
+        if not gate.take_back():
+            raise TimeoutError(_LATE) from exc
+        raise
+    finally:
+        watch.cancel()
+        in_time = gate.take_back()
+    if not in_time:
+        raise TimeoutError(_LATE)
+    if not connection.in_transaction:
+        raise StoreRefused("SQLite undid the activity's transaction; nothing of it was written")
+    return result
+
+
+def _record(database: Database, run: int, execution: int, event: bytes, now: int) -> Posted:
+    try:
+        current = one(database, SQL["current_run"], (execution,))
+        text, row = next(_INBOX.statements([execution, "", 0, event, now]))
+        id = database.execute(text, row).lastrowid
+    except sqlite3.Error as exc:
+        raise faults.translate(exc, database.name) from exc
+    assert id is not None
+    assert current == run, "a run that was continued has no deciding rows"
+    return Posted("delivered", id=id, execution=execution, run=run, event=event)

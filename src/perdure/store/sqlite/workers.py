@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import msgspec
 
 from perdure.errors import LeaseLost, StoreError, Unavailable
-from perdure.store.port import Definition, Worker
+from perdure.store.port import Beat, Definition, Worker
 from perdure.store.sqlite.database import Database
 from perdure.store.sqlite.locks import LockFile, is_locked, remove_file, try_lock
-from perdure.store.sqlite.sql import SQL, to_json
+from perdure.store.sqlite.sql import SQL, ManyRows, to_json
 
+_BEATS = ManyRows("insert_beats", 3)
 _FORGET_AFTER = 7 * 86_400 * 1_000_000
 
 
@@ -53,23 +54,28 @@ class Workers:
         self._hold(id)
         return msgspec.structs.replace(worker, id=id, alive_for_sure=True)
 
-    def extend(self, worker: int, epoch: int, lease_until: int) -> None:
-        """Extend a lease inside a transaction."""
+    def extend(
+        self, worker: int, epoch: int, lease_until: int, beats: Sequence[Beat]
+    ) -> None:
+        """Extend a lease and keep heartbeat details, inside a transaction."""
         marks = (worker, epoch, lease_until)
         if self._database.execute(SQL["extend"], marks).rowcount != 1:
             raise _lost(worker, epoch)
+        values = [value for beat in beats for value in (beat.run, beat.activity, beat.details)]
+        for text, part in _BEATS.statements(values):
+            self._database.execute(text, part)
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
         """Hand all runs back inside a transaction."""
         if self._database.execute(SQL["leave"], (worker, epoch, now)).rowcount != 1:
             raise _lost(worker, epoch)
-        self._database.execute(SQL["release_runs"], (worker,))
+        self._database.execute(SQL["release_runs"], (worker, None))
 
     def take_over(self, worker: int, epoch: int, now: int) -> bool:
         """End a dead worker's lease inside a transaction."""
         if self._database.execute(SQL["take_over"], (worker, epoch, now)).rowcount != 1:
             return False
-        self._database.execute(SQL["release_runs"], (worker,))
+        self._database.execute(SQL["release_runs"], (worker, worker))
         return True
 
     def resolve(self, worker: int, epoch: int) -> int:

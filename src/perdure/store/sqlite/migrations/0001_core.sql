@@ -58,7 +58,8 @@ CREATE TABLE state (
     unblock TEXT,
     waits TEXT,
     since INTEGER NOT NULL,
-    progress TEXT
+    progress TEXT,
+    lost_by INTEGER
 );
 CREATE INDEX state_by_status ON state (status, run);
 CREATE INDEX state_due ON state (wake_at, run)
@@ -134,6 +135,14 @@ CREATE TABLE question (
     answer BLOB
 );
 CREATE INDEX question_by_deadline ON question (deadline);
+
+-- What attempts under way last said of themselves, for the attempt after a crash.
+CREATE TABLE beat (
+    run INTEGER NOT NULL,
+    activity INTEGER NOT NULL,
+    details BLOB NOT NULL,
+    PRIMARY KEY (run, activity)
+) WITHOUT ROWID;
 
 -- The deciding rows of transactional activities: whoever deletes one, decides.
 CREATE TABLE open_tx (

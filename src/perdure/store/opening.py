@@ -1,0 +1,77 @@
+"""From a URL to a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import Invalid, UsageError
+
+if TYPE_CHECKING:
+    from perdure.store.sqlite.store import SqliteStore
+
+_FORMS = "sqlite:///relative.db, sqlite:////absolute/path.db or memory://"
+
+
+def open_store(
+    url: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    allow_data_loss: bool = False,
+    readonly: bool = False,
+) -> SqliteStore:
+    """Open the store that ``url`` names.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``memory://`` (each open gives
+            a new, private database).
+        options: ``synchronous`` and ``journal_mode``, of which only the safe values are accepted.
+        allow_data_loss: accept the others as well.
+        readonly: never create or change the file.
+
+    Raises:
+        Invalid: the URL or the file cannot be a store.
+        UsageError: an option is unknown or would lose data.
+        Unavailable: the database cannot be opened now.
+    """
+    path = parse_url(url)
+    # Imported here, so that naming a store does not load a driver.
+    from perdure.store.sqlite.connect import Settings, check_options
+    from perdure.store.sqlite.store import SqliteStore
+
+    checked = check_options(options, allow_data_loss=allow_data_loss)
+    return SqliteStore(Settings(path, readonly=readonly and path is not None, **checked))
+
+
+def parse_url(url: str) -> str | None:
+    """Return the file's real path, or ``None`` for a database in memory.
+
+    Raises:
+        Invalid: not a URL of a store.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise Invalid(f"store: {url!r} is not a URL; write {_FORMS}")
+    if scheme in ("postgresql", "postgres"):
+        raise UsageError(
+            "store: PostgreSQL needs the extra perdure[postgres], which comes with a later "
+            f"version; until then write {_FORMS}"
+        )
+    if scheme == "memory":
+        if rest:
+            raise Invalid(f"store: {url!r}: a database in memory has no name; write memory://")
+        return None
+    if scheme != "sqlite":
+        raise Invalid(f"store: {url!r}: {scheme}:// is unknown; write {_FORMS}")
+    if not rest.startswith("/"):
+        raise Invalid(f"store: {url!r} names a host; write {_FORMS}")
+    path = rest[1:]
+    if path in ("", ":memory:"):
+        raise Invalid(f"store: {url!r} names no file; for a database in memory write memory://")
+    if "?" in path or "#" in path:
+        raise Invalid(f"store: {url!r}: settings are given as options, not in the URL")
+    if "\0" in path:
+        raise Invalid("store: the path holds a NUL character")
+    # The real path: side files and the write token must be the same whatever link led here.
+    return os.path.realpath(path)

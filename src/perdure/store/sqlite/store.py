@@ -1,0 +1,214 @@
+"""The store port on SQLite.
+
+One connection that writes, used by one thread at a time; readers have connections of their own
+(:class:`perdure.store.sqlite.reads.SqliteReader`), except in memory, where the one connection is
+all there is. Two verbs may be called from any thread of a file database, since they work on
+connections of their own: ``transact`` and ``reader``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from perdure.errors import SchemaMismatch, UsageError
+from perdure.store import migrate
+from perdure.store.port import (
+    Batch,
+    Beat,
+    Committed,
+    Definition,
+    Post,
+    Posted,
+    Question,
+    Started,
+    StartRequest,
+    Worker,
+)
+from perdure.store.sqlite.checkpoint import Checkpointer
+from perdure.store.sqlite.commit import Committer
+from perdure.store.sqlite.connect import Settings
+from perdure.store.sqlite.database import Database, one, reading, writing
+from perdure.store.sqlite.ledger import SqliteLedger
+from perdure.store.sqlite.reads import SqliteReader
+from perdure.store.sqlite.sql import SQL
+from perdure.store.sqlite.transaction import GatedConnection, run_transaction
+from perdure.store.sqlite.workers import Workers
+
+R = TypeVar("R")
+
+MIGRATIONS = migrate.load_migrations(Path(__file__).with_name("migrations"))
+_KEEP_ANSWERS = 60 * 1_000_000
+
+
+class SqliteStore(SqliteReader):
+    """The whole port on one file, or in memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.path is None:
+            settings = msgspec.structs.replace(settings, factory=GatedConnection)
+        self.settings = settings
+        database = Database(settings)
+        super().__init__(database)
+        self._committer = Committer(database)
+        self._checkpointer = Checkpointer(database)
+        self._version = self._data_version()
+        self._looked = time.monotonic()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody else can open this database: then one connection serves everybody."""
+        return self.settings.path is None
+
+    def reader(self) -> SqliteReader:
+        """Open a connection that only reads; in memory, return the store itself."""
+        if self.is_private:
+            return self
+        settings = msgspec.structs.replace(self.settings, readonly=True)
+        return SqliteReader(Database(settings), self._workers)
+
+    def migrate(self, now: int) -> None:
+        ledger = SqliteLedger(self.database)
+        if not self.settings.readonly:
+            migrate.migrate(ledger, MIGRATIONS, self.database.name, now)
+        elif migrate.missing(MIGRATIONS, ledger.applied(), self.database.name):
+            raise SchemaMismatch(
+                f"{self.database.name} has no tables of this version yet: start a worker, or run "
+                "the migration, first"
+            )
+
+    def start(self, requests: Sequence[StartRequest], now: int) -> list[Started]:
+        if any(request.first is not None for request in requests):
+            raise UsageError("start: a first turn needs a worker's commit")
+        return self._committer.start(_batch(now, starts=requests))
+
+    def post(self, posts: Sequence[Post], now: int) -> list[Posted]:
+        return self._committer.post(_batch(now, posts=posts))
+
+    def commit(self, batch: Batch) -> Committed:
+        return self._committer.commit(batch)
+
+    @reading
+    def resolve(self, worker: int, epoch: int) -> int:
+        return self._workers.resolve(worker, epoch)
+
+    def join(
+        self,
+        name: str,
+        pid: int,
+        host: str,
+        *,
+        now: int,
+        lease_until: int,
+        queues: Sequence[str],
+        definitions: Sequence[Definition],
+    ) -> Worker:
+        worker = Worker(
+            id=0,
+            epoch=1,
+            name=name,
+            pid=pid,
+            host=host,
+            state="live",
+            started_at=now,
+            lease_until=lease_until,
+            workflows=tuple(sorted({definition.name for definition in definitions})),
+            queues=tuple(queues),
+        )
+        return self._join(worker, now, definitions)
+
+    @writing
+    def _join(self, worker: Worker, now: int, definitions: Sequence[Definition]) -> Worker:
+        return self._workers.join(worker, now, definitions)
+
+    @writing
+    def extend(
+        self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
+    ) -> None:
+        self._workers.extend(worker, epoch, lease_until, beats)
+
+    def leave(self, worker: int, epoch: int, now: int) -> None:
+        self._leave(worker, epoch, now)
+        self._workers.forget(worker)
+
+    @writing
+    def _leave(self, worker: int, epoch: int, now: int) -> None:
+        self._workers.leave(worker, epoch, now)
+
+    def take_over(self, worker: int, epoch: int, now: int) -> bool:
+        taken = self._take_over(worker, epoch, now)
+        if taken:
+            self._workers.forget(worker)
+        return taken
+
+    @writing
+    def _take_over(self, worker: int, epoch: int, now: int) -> bool:
+        return self._workers.take_over(worker, epoch, now)
+
+    @writing
+    def ask(self, question: Question, now: int) -> None:
+        self.database.execute(SQL["forget_questions"], (now - _KEEP_ANSWERS,))
+        row = (question.id, question.execution, question.name, question.args, question.deadline)
+        self.database.execute(SQL["insert_question"], row)
+
+    @writing
+    def answer(self, question: str, answer: bytes, now: int) -> None:
+        self.database.execute(SQL["answer"], (question, answer))
+
+    def transact(
+        self,
+        run: int,
+        activity: int,
+        attempt: int,
+        fn: Callable[[Any], R],
+        *,
+        outcome: Callable[[R], bytes],
+        time_limit: float,
+        now: int,
+    ) -> tuple[R, Posted]:
+        self.database.check()
+        return run_transaction(
+            self.settings,
+            self.database if self.is_private else None,
+            (run, activity, attempt),
+            fn,
+            outcome=outcome,
+            time_limit=time_limit,
+            now=now,
+        )
+
+    @reading
+    def changed(self) -> bool:
+        version = self._data_version()
+        if version == self._version:
+            return False
+        self._version = version
+        return True
+
+    def tidy(self, *, idle: bool) -> None:
+        self.database.check()
+        if self._checkpointer.tidy(idle=idle) or self.is_private:
+            return
+        now = time.monotonic()
+        if now - self._looked > 1:
+            self._looked = now
+            self._checkpointer.watch_size()
+
+    def close(self) -> None:
+        self._workers.close()
+        super().close()
+
+    def _data_version(self) -> int:
+        return int(one(self.database, "PRAGMA data_version"))
+
+
+def _batch(
+    now: int, *, starts: Sequence[StartRequest] = (), posts: Sequence[Post] = ()
+) -> Batch:
+    return Batch(
+        worker=0, epoch=0, number=0, now=now, lease_until=0, starts=starts, posts=posts
+    )
