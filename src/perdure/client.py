@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 
 from perdure import errors, views
 from perdure.definition import Workflow
-from perdure.door import Door, StoreDoor, decode_answer
+from perdure.door import Door, StoreDoor
+from perdure.handle import Handle
 from perdure.store.desk import open_desk
-from perdure.store.port import Filter, Question, RunRow, StartRequest
+from perdure.store.port import Filter, StartRequest
 from perdure.values import events as ev
-from perdure.values import failures, ids, limits, payload
-from perdure.values.duration import Duration, microseconds, optional_microseconds
+from perdure.values import ids, limits, payload
 from perdure.values.states import Status
-from perdure.views import Execution, HistoryEvent, Page
-from perdure.workflow import check_search, encode_message, recorded_messages
+from perdure.views import Execution, Page
+from perdure.workflow import check_search, recorded_messages
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -73,8 +72,8 @@ class Client:
         self._url = url
         self._own = door
         self._read_only = read_only
-        self._namespace = namespace
-        self._max_payload = max_payload
+        self.namespace = namespace
+        self.max_payload = max_payload
         self._sender = ""
         self._seq = 0
 
@@ -129,7 +128,7 @@ class Client:
             raise errors.Invalid(f"start: unknown option {', '.join(sorted(unknown))}")
         definition = await self._definition(workflow, options)
         request, started = self._request(workflow, definition, input, options)
-        answer = await self._door.start(request, started, definition)
+        answer = await self.door.start(request, started, definition)
         if answer.refused:
             raise errors.AlreadyExists(
                 f"an execution with id {answer.workflow_id!r} exists and is {answer.status}",
@@ -137,7 +136,7 @@ class Client:
             )
         read = definition.read_result if definition is not None else payload.decode
         handle: Handle[Any] = Handle(self, answer.workflow_id, answer.run_id, read)
-        handle._follow_from(answer.run)  # noqa: SLF001 - a handle is the client's own
+        handle.follow_from(answer.run)
         return handle
 
     @overload
@@ -176,7 +175,7 @@ class Client:
             raise errors.Invalid(f"limit: {limit} is not from 1 to {limits.LIST_MAX}")
         where = self._filter(filters)
         before = views.decode_cursor(cursor) if cursor else None
-        rows = await self._door.read(lambda store: store.list(where, limit=limit + 1, before=before))
+        rows = await self.door.read(lambda store: store.list(where, limit=limit + 1, before=before))
         items = [views.execution(row) for row in rows[:limit]]
         more = len(rows) > limit
         return Page(items, views.encode_cursor(rows[limit - 1].run) if more else None)
@@ -185,27 +184,32 @@ class Client:
         """Count executions; stops at 10,000 unless ``exact``."""
         where = self._filter(filters)
         limit = None if exact else limits.COUNT_MAX
-        return await self._door.read(lambda store: store.count(where, limit=limit))
+        return await self.door.read(lambda store: store.count(where, limit=limit))
 
     async def workers(self) -> Sequence[views.WorkerView]:
         """Return the workers that have not left."""
-        now = self._door.now()
-        workers = await self._door.read(lambda store: store.workers())
+        now = self.door.now()
+        workers = await self.door.read(lambda store: store.workers())
         return [views.worker(row, now) for row in workers]
 
     async def find(self, text: str) -> Sequence[Execution]:
         """Return executions by workflow id, run id, or a prefix of either."""
-        namespace = self._namespace
-        row = await self._door.read(lambda store: store.find(text, namespace=namespace))
+        namespace = self.namespace
+        row = await self.door.read(lambda store: store.find(text, namespace=namespace))
         if row is not None:
             return [views.execution(row)]
-        rows = await self._door.read(lambda store: store.prefix(text, namespace=namespace))
+        rows = await self.door.read(lambda store: store.prefix(text, namespace=namespace))
         return [views.execution(row) for row in rows]
 
     # -- inside ------------------------------------------------------------------------------
 
     @property
-    def _door(self) -> Door:
+    def door(self) -> Door:
+        """Where this client's calls go.
+
+        Raises:
+            UsageError: the client is not open.
+        """
         if self._own is None:
             raise errors.UsageError("the client is not open; use `async with Client(…)`")
         return self._own
@@ -216,10 +220,10 @@ class Client:
         if not isinstance(workflow, str):
             raise errors.Invalid(f"start: {workflow!r} is neither a workflow nor a name")
         version = options.get("version") or ""
-        found = self._door.definition(workflow, version)
+        found = self.door.definition(workflow, version)
         if found is not None:
             return found
-        known = await self._door.read(lambda store: store.definitions())
+        known = await self.door.read(lambda store: store.definitions())
         if not any(d.name == workflow and (not version or d.version == version) for d in known):
             raise views.unknown_workflow(workflow, version, [d.name for d in known])
         return None
@@ -233,10 +237,10 @@ class Client:
     ) -> tuple[StartRequest, ev.RunStarted]:
         name = definition.name if definition is not None else workflow
         data = payload.encode(value, what=f"input of {name}")
-        payload.limit(data, self._max_payload, what=f"input of {name}")
+        payload.limit(data, self.max_payload, what=f"input of {name}")
         if definition is not None:
             definition.check_input(data)
-        door = self._door
+        door = self.door
         now = door.now()
         run_id = ids.uuid7(now // 1000, door.chance(10))
         explicit = options.get("id", options.get("name"))
@@ -253,7 +257,7 @@ class Client:
             input=data,
             code=definition.code if definition else "",
             queue=queue,
-            namespace=options.get("namespace") or self._namespace,
+            namespace=options.get("namespace") or self.namespace,
             context=payload.encode(dict(context), what="context") if context else None,
             messages=recorded_messages(options.get("messages") or (), "", now),
             started_at=now,
@@ -298,259 +302,14 @@ class Client:
             if isinstance(values.get(key), datetime):
                 values[key] = views.from_datetime(values[key])
         values["tags"] = tuple(values.get("tags", ()))
-        return Filter(**{"namespace": self._namespace, **values})
+        return Filter(**{"namespace": self.namespace, **values})
 
-    def _next_seq(self) -> tuple[str, int]:
+    def next_seq(self) -> tuple[str, int]:
+        """Return this client's address and a number it has not used (a repeated post is harmless)."""
         if not self._sender:
-            self._sender = f"@client/{self._door.chance(12).hex()}"
+            self._sender = f"@client/{self.door.chance(12).hex()}"
         self._seq += 1
         return self._sender, self._seq
-
-
-class Handle(Generic[T]):
-    """One execution. ``await handle`` is ``await handle.result()``."""
-
-    def __init__(
-        self, client: Client, workflow_id: str, run_id: str, read: Callable[[bytes], Any]
-    ) -> None:
-        self._client = client
-        self.id = workflow_id
-        self.run_id = run_id
-        self._read = read
-        self._pinned = bool(run_id)
-        self._run = 0
-
-    def __await__(self) -> Any:
-        return self.result().__await__()
-
-    def __repr__(self) -> str:
-        return f"<Handle {self.id!r}>"
-
-    async def result(self, timeout: Duration | None = None) -> T:
-        """Wait for the result, following continue-as-new.
-
-        Raises:
-            WorkflowFailed, WorkflowCancelled, WorkflowTerminated, WorkflowTimedOut: it ended so.
-            NotFound: there is no such execution.
-            TimeoutError: it has not ended within ``timeout``.
-        """
-        if timeout is None:
-            return await self._result()
-        async with asyncio.timeout(microseconds(timeout, what="timeout") / 1_000_000):
-            return await self._result()
-
-    async def status(self) -> Status:
-        """Return the status."""
-        return (await self._row()).status
-
-    async def describe(self) -> Execution:
-        """Return everything lists and details show, input and output included."""
-        row = await self._row()
-        first = await self._door.read(lambda store: store.history(row.run, limit=1))
-        last = await self._door.read(lambda store: store.last_turn(row.run))
-        attributes = await self._door.read(lambda store: store.attributes(row.run))
-        return views.execution(row, first=first, last=last, search=attributes)
-
-    async def history(self) -> list[HistoryEvent]:
-        """Return the events of the run, decoded to plain data, seeds left out."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
-        return views.history(turns)
-
-    async def export(self, *, with_seed: bool = False) -> dict[str, Any]:
-        """Return the run as plain JSON data; turn boundaries are kept."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
-        return views.export(row, turns, with_seed=with_seed)
-
-    async def why(self) -> str:
-        """Return one sentence: what the run waits for, or why it cannot go on."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
-        workers = await self._door.read(lambda store: store.workers())
-        return views.why(row, turns, workers, self._door.now())
-
-    async def follow(self, after: int = 0) -> AsyncIterator[HistoryEvent]:
-        """Yield events as they are committed, from the one after id ``after``, until the end."""
-        row = await self._row()
-        while True:
-            turns = await _all_turns(self._door, row.run, after=after)
-            for event in views.history(turns):
-                if event.id > after:
-                    after = event.id
-                    yield event
-            row = await self._row_of(row.run)
-            if row.status.is_terminal and after >= row.length:
-                return
-            await asyncio.sleep(0.05)
-
-    # -- acting ------------------------------------------------------------------------------
-
-    async def send(self, topic: str, payload: Any = None) -> None:
-        """Send a message; it is durable when this returns, and received once.
-
-        Raises:
-            NotFound: there is no such execution.
-            Closed: it has ended.
-            Invalid: a bad topic, a payload that cannot be encoded or is too large.
-        """
-        client = self._client
-        data = encode_message(topic, payload, client._max_payload)  # noqa: SLF001
-        sender, seq = client._next_seq()  # noqa: SLF001
-        message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
-        await self._post(ev.MessageReceived(message=message), sender, seq)
-
-    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
-        """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended."""
-        limit = optional_microseconds(deadline, what="deadline")
-        due = self._door.now() + limit if limit is not None else 0
-        return await self._end(ev.CancelRequested(reason=reason, deadline=due, by="client"))
-
-    async def terminate(self, reason: str = "") -> bool:
-        """End the execution at once, without its code. False if it had ended."""
-        return await self._end(ev.RunTerminated(reason=reason, by="client"))
-
-    async def unpark(self) -> bool:
-        """Let a parked run try again. False if it is not parked."""
-        row = await self._row()
-        if row.status is not Status.PARKED:
-            return False
-        return await self._end(ev.RunUnparked(by="client"))
-
-    async def query(self, name: str, *args: Any, timeout: Duration = "10s") -> Any:
-        """Ask a query handler of the workflow; ended runs answer too.
-
-        Raises:
-            NotFound: no such execution or query.
-            Unavailable: no worker answered in time.
-        """
-        return await self._ask("query:" + name, args, timeout, "")
-
-    async def update(
-        self, name: str, *args: Any, id: str | None = None, timeout: Duration = "10s"
-    ) -> Any:
-        """Run an update handler of the workflow and return its answer.
-
-        ``id`` makes a repeated call return the first outcome.
-
-        Raises:
-            NotFound: no such execution or update.
-            Closed: the execution has ended, or ended first.
-            Unavailable: no answer in time; an accepted update goes on.
-        """
-        update_id = id or self._door.chance(12).hex()
-        return await self._ask("update:" + name, args, timeout, update_id)
-
-    # -- inside ------------------------------------------------------------------------------
-
-    def _follow_from(self, run: int) -> None:
-        """Begin with run number ``run`` and go on with whatever continues it."""
-        self._run = run
-        self._pinned = False
-
-    @property
-    def _door(self) -> Door:
-        return self._client._door  # noqa: SLF001 - a handle is the client's own
-
-    async def _result(self) -> T:
-        run = self._run or (await self._row()).run
-        while True:
-            closing = await self._door.ended(run)
-            if not isinstance(closing, ev.RunContinued):
-                return self._outcome(closing)
-            if self._pinned:
-                raise errors.Closed(
-                    f"this run of {self.id!r} continued as new in run {closing.run_id}; "
-                    "ask without a run_id to follow"
-                )
-            next_run_id = closing.run_id
-            row = await self._find(next_run_id)
-            run = row.run
-
-    def _outcome(self, closing: ev.Event) -> T:
-        name = self.id
-        if isinstance(closing, ev.RunCompleted):
-            return self._read(closing.result)
-        if isinstance(closing, ev.RunFailed):
-            message = f"workflow {name!r} failed: {closing.failure.root.message}"
-            raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
-        if isinstance(closing, ev.RunCancelled):
-            raise errors.WorkflowCancelled(f"workflow {name!r} was cancelled: {closing.reason}")
-        if isinstance(closing, ev.RunTerminated):
-            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated: {closing.reason}")
-        raise errors.WorkflowTimedOut(f"workflow {name!r} timed out")
-
-    async def _post(self, fact: ev.Event, sender: str, seq: int) -> None:
-        row = await self._row()
-        posted = await self._door.post(row, fact, sender, seq)
-        if posted.outcome == "not_found":
-            raise errors.NotFound(f"there is no workflow {self.id!r}")
-        if posted.outcome == "closed":
-            raise errors.Closed(f"workflow {self.id!r} has ended")
-        if posted.outcome == "full":
-            raise errors.Unavailable(
-                f"the inbox of {self.id!r} is full ({limits.INBOX_PER_EXECUTION} messages)"
-            )
-        if posted.outcome not in ("delivered", "duplicate"):
-            raise errors.Unavailable(f"the message to {self.id!r} could not be stored")
-
-    async def _end(self, fact: ev.Event) -> bool:
-        row = await self._row()
-        if row.status.is_terminal:
-            return False
-        sender, seq = self._client._next_seq()  # noqa: SLF001
-        try:
-            await self._post(fact, sender, seq)
-        except errors.Closed:
-            return False
-        return True
-
-    async def _ask(
-        self, name: str, args: tuple[Any, ...], timeout: Duration, question_id: str
-    ) -> Any:
-        row = await self._row()
-        data = payload.encode(list(args), what=f"arguments of {name}")
-        question = Question(
-            id=question_id or self._door.chance(12).hex(),
-            execution=row.execution,
-            name=name,
-            args=data,
-            deadline=self._door.now() + microseconds(timeout, what="timeout"),
-            run=row.run,
-        )
-        return payload.decode(decode_answer(await self._door.ask(row, question)))
-
-    async def _row(self) -> RunRow:
-        if self._run and self._pinned:
-            return await self._row_of(self._run)
-        return await self._find(self.run_id if self._pinned else "")
-
-    async def _row_of(self, run: int) -> RunRow:
-        rows = await self._door.read(lambda store: store.rows([run]))
-        if not rows:
-            raise errors.NotFound(f"there is no workflow {self.id!r}")
-        return rows[0]
-
-    async def _find(self, run_id: str) -> RunRow:
-        name = self.id
-        namespace = self._client._namespace  # noqa: SLF001
-        row = await self._door.read(
-            lambda store: store.find(name, namespace=namespace, run_id=run_id)
-        )
-        if row is None:
-            raise errors.NotFound(f"there is no workflow {self.id!r}")
-        return row
-
-
-async def _all_turns(door: Door, run: int, after: int = 0) -> list[Any]:
-    turns: list[Any] = []
-    while True:
-        # Pages, so that no read holds a snapshot for long.
-        page = await door.read(lambda store: store.history(run, after=after, limit=5_000))
-        turns += page
-        if len(page) < 5_000:
-            return turns
-        after = page[-1].first
 
 
 def _conflict(is_explicit: bool, options: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ _RESOLVE_PAUSE_MAX = 2.0
 
 
 class Outcomes(Protocol):
-    """Who is told what became of a batch (``engine/turns.py``)."""
+    """Who is told what became of a batch (``engine/release.py``)."""
 
     def committed(self, batch: Batch, result: Committed) -> None:
         """The batch is durable."""

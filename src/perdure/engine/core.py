@@ -26,6 +26,7 @@ from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
 from perdure.engine.listeners import Listeners
 from perdure.engine.loader import Loader, identify
+from perdure.engine.release import Release
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.timers import Timers
 from perdure.engine.turns import Turns
@@ -39,6 +40,7 @@ from perdure.values.states import ParkReason, Status
 
 _log = logging.getLogger("perdure.engine")
 _FAR = 30_000_000
+_CONSUMED = 50_000
 ALWAYS_REPLAY = "PERDURE_ALWAYS_REPLAY"
 
 
@@ -99,12 +101,13 @@ class Core:
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._cache: OrderedDict[int, Run] = OrderedDict()
         self._refused: set[tuple[int, int]] = set()
+        self._consumed: OrderedDict[int, None] = OrderedDict()
         self.guard = guard
         self.listeners = Listeners()
         self.watch = Watch(desk)
         self.turns = Turns(self)
         self.loader = Loader(self)
-        self.committer = Committer(desk, clock, self.turns)
+        self.committer = Committer(desk, clock, Release(self))
         self.runner = Runner(
             self, slots=settings.activity_slots, thread_slots=settings.thread_slots
         )
@@ -199,13 +202,20 @@ class Core:
 
     def feed(self, posted: Posted, fact: ev.Event) -> None:
         """Give a run an inbox row; one that is not at hand is loaded, with the row."""
-        if posted.id in self.left_in_inbox or not posted.run:
+        if posted.id in self.left_in_inbox or posted.id in self._consumed or not posted.run:
             return
         run = self.runs.get(posted.run)
         if run is None:
             self.take_up(posted.run)
         else:
             self.turns.put(run, Input(fact, posted.id))
+
+    def note_consumed(self, row: int) -> None:
+        """Remember an inbox row that is in a history now: a look that began before the commit may
+        still bring it."""
+        self._consumed[row] = None
+        if len(self._consumed) > _CONSUMED:
+            self._consumed.popitem(last=False)
 
     def settle(self, run: Run) -> None:
         """A run has nothing to do now: keep it, cache it or let it go."""

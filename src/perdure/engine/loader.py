@@ -130,6 +130,7 @@ class Loader:
 
     def _take_inbox(self, run: Run, rows: list[InboxRow]) -> None:
         for row in rows:
+            self._core.left_in_inbox.discard(row.id)
             if row.id not in run.seen:
                 run.seen.add(row.id)
                 run.inputs.append(Input(ev.decode_turn(row.event)[0], row.id))

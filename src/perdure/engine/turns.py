@@ -7,7 +7,7 @@
 3. The turn goes to the committer as one history row, with everything that follows from it: status
    and wake time, children, messages, a parent's notice, unless the code may not go on: then the run
    is parked, with the reason.
-4. After the commit, and only then (I3), ``committed`` releases the effects: activities start,
+4. After the commit, and only then (I3), ``engine/release.py`` releases the effects: activities start,
    senders and waiters are answered, log lines appear, runs that got something are woken.
 
 A run has at most one uncommitted turn; what comes meanwhile waits (R15).
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,7 @@ from perdure import errors
 from perdure.engine import writes
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.instance import Instance, Turn
-from perdure.store.port import Batch, Committed, Started, StartRequest, TurnWrite
+from perdure.store.port import StartRequest, TurnWrite
 from perdure.values import events as ev
 from perdure.values import failures, limits
 from perdure.values.states import ParkReason, Status
@@ -35,14 +35,20 @@ if TYPE_CHECKING:
     from perdure.engine.core import Core
 
 _log = logging.getLogger("perdure.engine")
-_user_log = logging.getLogger("perdure.workflow")
 _SLICE = 200
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
 _WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, *_INERT)
-_RUNNERS = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.RunTaken})
 _ALWAYS_PARK = (MemoryError, RecursionError)
 _encode_waits = msgspec.json.Encoder().encode
+
+
+class UnderWay(NamedTuple):
+    """A turn that is being committed: whose it is, what it took, what the code answered."""
+
+    run: Run
+    taken: list[Input]
+    turn: Turn | None
 
 
 class Turns:
@@ -52,8 +58,7 @@ class Turns:
         self._core = core
         self._ready: list[Run] = []
         self._scheduled = False
-        self._under_way: dict[int, tuple[Run, list[Input], Turn | None]] = {}
-        """By identity of the TurnWrite: whose turn it is, what it took, what the code answered."""
+        self._under_way: dict[int, UnderWay] = {}
         self.taken = 0
         self.is_stopping = False
 
@@ -83,10 +88,14 @@ class Turns:
         self._ready.clear()
         entries = list(self._under_way.values())
         self._under_way.clear()
-        for run, _, _ in entries:
-            run.phase = Phase.GONE
-            run.drop_instance()
-        return [item for _, taken, _ in entries for item in taken]
+        for entry in entries:
+            entry.run.phase = Phase.GONE
+            entry.run.drop_instance()
+        return [item for entry in entries for item in entry.taken]
+
+    def take_under_way(self, what: TurnWrite | StartRequest) -> UnderWay | None:
+        """Return, once, whose turn (or start) the committer has dealt with."""
+        return self._under_way.pop(id(what), None)
 
     @property
     def is_idle(self) -> bool:
@@ -213,7 +222,7 @@ class Turns:
             reason = ParkReason.UNEXPECTED
             if isinstance(error, errors.NondeterminismError):
                 reason = ParkReason.NONDETERMINISM
-            self.park(run, taken, reason, _describe(error))
+            self.park(run, taken, reason, describe(error))
             return None
         return turn
 
@@ -225,7 +234,7 @@ class Turns:
         return instance.started.code == run.definition.code
 
     def _park_unexpected(self, run: Run, taken: list[Input], exc: BaseException) -> None:
-        self.park(run, taken, ParkReason.UNEXPECTED, _describe(exc))
+        self.park(run, taken, ParkReason.UNEXPECTED, describe(exc))
 
     # -- 3: what is written ------------------------------------------------------------------
 
@@ -366,7 +375,7 @@ class Turns:
     ) -> None:
         run.phase = Phase.COMMITTING
         self.taken += 1
-        self._under_way[id(write)] = (run, taken, turn)
+        self._under_way[id(write)] = UnderWay(run, taken, turn)
         self._core.committer.add_turn(write)
 
     def take_first(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
@@ -387,7 +396,7 @@ class Turns:
             self._write_state(run, run.instance, turn.closed, write, now)
             request.first = write
         run.phase = Phase.COMMITTING
-        self._under_way[id(request)] = (run, [], turn)
+        self._under_way[id(request)] = UnderWay(run, [], turn)
         self._core.committer.add_start(request)
 
     def _prepare(self, run: Run, turn: Turn, write: TurnWrite) -> None:
@@ -418,163 +427,13 @@ class Turns:
             return None
         return turn
 
-    # -- 4: after the commit -----------------------------------------------------------------
-
-    def committed(self, batch: Batch, result: Committed) -> None:
-        """Release what the batch made durable."""
-        fed = [(posted, ev.decode_turn(posted.event)[0]) for posted in result.fed]
-        self._core.note_refusals(fed)
-        for request, started in zip(batch.starts, result.started, strict=True):
-            self._start_committed(request, started)
-        for write in batch.turns:
-            entry = self._under_way.pop(id(write), None)
-            if entry is None:
-                continue
-            run, taken, turn = entry
-            if run.key in result.lost:
-                self._lost(run, taken)
-            elif run.key in result.reopened:
-                self._reopened(run, taken)
-            else:
-                self._release(run, write, taken, turn)
-        for started in result.children:
-            if started.created:
-                self._core.take_up(started.run)
-        for posted, fact in fed:
-            self._core.feed(posted, fact)
-
-    def _start_committed(self, request: StartRequest, started: Started) -> None:
-        entry = self._under_way.pop(id(request), None)
-        answer = self._core.start_waiters.pop(request.run_id, None)
-        if entry is not None:
-            run, _, turn = entry
-            if started.created:
-                run.key, run.execution = started.run, started.execution
-                self._core.runs[run.key] = run
-                if request.first is not None:
-                    self._release(run, request.first, [], turn)
-                else:
-                    self._core.reload(run)
-            else:
-                run.phase = Phase.GONE
-                run.drop_instance()
-        if answer is not None and not answer.done():
-            answer.set_result(started)
-
-    def _release(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
-        core = self._core
-        run.length = write.first + write.count - 1
-        run.time = write.time
-        run.phase = Phase.IDLE
-        for item in taken:
-            if item.inbox:
-                run.seen.discard(item.inbox)
-            if item.done is not None:
-                item.done(None)
-        state = write.state
-        if state is not None:
-            run.status = state.status
-            run.is_owned = state.owned
-            run.wake_at = state.wake_at
-            run.waits = state.waits
-        else:
-            run.is_owned = True
-        if turn is not None:
-            instance = run.instance
-            assert instance is not None
-            for number, command in enumerate(turn.commands, turn.first_id):
-                release = writes.RELEASE.get(type(command))
-                if release is not None:
-                    release(core, run, number, command)
-            if instance.effects:
-                self._release_effects(run, instance)
-        for item in taken:
-            if type(item.fact) in _RUNNERS:
-                core.runner.recorded(run, item.fact)
-        if run.status.is_terminal:
-            core.ended(run, write, turn)
-        elif run.inputs or run.timer_due:
-            self.wake(run)
-        else:
-            core.settle(run)
-
-    def _release_effects(self, run: Run, instance: Instance) -> None:
-        effects, instance.effects = instance.effects, []
-        for name, value in effects:
-            if name == "log":
-                level, text = value
-                _user_log.log(level, "[%s] %s", run.workflow_id, text)
-            else:
-                self._core.listeners.emit(run, name, value)
-
-    def _lost(self, run: Run, taken: list[Input]) -> None:
-        """Another worker has the run: forget it, and send on what came in by hand."""
-        _log.info("run %s belongs to another worker", run.workflow_id)
-        run.inputs = taken + run.inputs
-        self._core.give_back(run)
-
-    def _reopened(self, run: Run, taken: list[Input]) -> None:
-        """The inbox was not empty when the run wanted to end: apply that first."""
-        run.closing_tries += 1
-        run.inputs = taken + run.inputs
-        self._core.reload(run)
-
-    def refused(self, batch: Batch, error: errors.StoreError) -> None:
-        """The store refused one turn's data: park that run, keep its inputs."""
-        for request in batch.starts:
-            entry = self._under_way.pop(id(request), None)
-            if entry is not None:
-                entry[0].phase = Phase.GONE
-                entry[0].drop_instance()
-            answer = self._core.start_waiters.pop(request.run_id, None)
-            if answer is not None and not answer.done():
-                answer.set_exception(errors.Invalid(f"the store refused the start: {error}"))
-        for write in batch.turns:
-            entry = self._under_way.pop(id(write), None)
-            if entry is None:
-                continue
-            run, taken, _ = entry
-            run.phase = Phase.IDLE
-            if run.status is Status.PARKED or not write.applied:
-                _log.error("the store refused to record %s: %s", run, error)
-                self._core.give_back(run)
-                continue
-            for item in taken:
-                if item.done is not None:
-                    item.done(errors.Invalid(f"the store refused the turn: {error}"))
-            kept = [item for item in taken if item.done is None]
-            self.park(run, kept, ParkReason.STORE_REFUSED, _describe(error))
-
-    def unresolved(self, batch: Batch, *, was_written: bool) -> None:
-        """Rebuild every run of a batch whose acknowledgement was lost; loading settles the rest."""
-        for request in batch.starts:
-            entry = self._under_way.pop(id(request), None)
-            if entry is not None:
-                entry[0].phase = Phase.GONE
-                entry[0].drop_instance()
-            answer = self._core.start_waiters.pop(request.run_id, None)
-            if answer is not None and not answer.done():
-                self._core.resolve_start(request, answer)
-        for write in batch.turns:
-            entry = self._under_way.pop(id(write), None)
-            if entry is None:
-                continue
-            run, taken, _ = entry
-            run.doubt = (write, taken)
-            self._core.reload(run)
-        if was_written:
-            self._core.intake.look()
-
-    def fenced(self) -> None:
-        """Drop everything: another worker took this one's runs over."""
-        self._core.fenced()
-
 
 def _rank(item: Input) -> int:
     return item.fact.rank
 
 
-def _describe(exc: BaseException) -> str:
+def describe(exc: BaseException) -> str:
+    """Say in one line what an exception was and where it came from."""
     if isinstance(exc, errors.PerdureError):
         return exc.message
     info = failures.from_exception(exc)

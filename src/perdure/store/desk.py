@@ -134,16 +134,12 @@ class ThreadDesk:
         self._is_closed = False
         self._is_reported = False
         self._writes: _Queue = SimpleQueue()
-        self._reads = self._writes
-        self._threads = [threading.Thread(target=self._write_loop, name="perdure-write", daemon=True)]
+        self._reads: _Queue = self._writes
+        self._threads = [_thread(self._write_loop, "perdure-write")]
         if not store.is_private:
             reader = store.reader()
             self._reads = SimpleQueue()
-            self._threads.append(
-                threading.Thread(
-                    target=self._read_loop, args=(reader,), name="perdure-read", daemon=True
-                )
-            )
+            self._threads.append(_thread(lambda: self._read_loop(reader), "perdure-read"))
         for thread in self._threads:
             thread.start()
 
@@ -269,6 +265,10 @@ class ThreadDesk:
             self._store.tidy(idle=idle)
         except PerdureError as exc:
             log.warning("housekeeping of the store failed: %s", exc)
+
+
+def _thread(target: Callable[[], None], name: str) -> threading.Thread:
+    return threading.Thread(target=target, name=name, daemon=True)
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

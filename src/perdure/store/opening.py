@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from perdure.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def open_store(
     from perdure.store.sqlite.store import SqliteStore
 
     checked = check_options(options, allow_data_loss=allow_data_loss)
-    return SqliteStore(Settings(path, readonly=readonly and path is not None, **checked))
+    settings = Settings(path, readonly=readonly and path is not None)
+    return SqliteStore(msgspec.structs.replace(settings, **checked))
 
 
 def parse_url(url: str) -> str | None:

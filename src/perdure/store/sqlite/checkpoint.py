@@ -13,8 +13,8 @@ close enough; a file that grows all the same (another process writes) is seen by
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
+from pathlib import Path
 
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.database import Database
@@ -45,12 +45,12 @@ class Checkpointer:
         return self._checkpoint("PASSIVE")
 
     def watch_size(self) -> bool:
-        """Checkpoint if the file has grown by more than this process wrote; cheap enough for 1/s."""
+        """Checkpoint if the file grew by more than this process wrote; cheap enough for 1/s."""
         return self._log_size() - self._size > 2 * _LIMIT and self._checkpoint("PASSIVE")
 
     def _log_size(self) -> int:
         try:
-            return os.stat(f"{self._database.path}-wal").st_size
+            return Path(f"{self._database.path}-wal").stat().st_size
         except FileNotFoundError:
             return 0
 

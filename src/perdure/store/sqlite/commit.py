@@ -10,6 +10,7 @@ rows with bytes go in by the hundred.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -35,7 +36,7 @@ from perdure.values.states import BY_CODE, CODES, Status
 _HISTORY = ManyRows("insert_history", 8)
 _TERMINATED = CODES[Status.TERMINATED]
 _NOBODY: frozenset[int] = frozenset()
-_decode = msgspec.json.decode
+_decode: Callable[[str], Any] = msgspec.json.decode
 
 
 class Committer:
@@ -124,7 +125,7 @@ class _Attempt:
         return Committed(
             started=[decision.started for decision in self.decisions.own],
             posted=posted,
-            lost=self._lost.union(self._replaced()) if plan.replaced else self._lost,
+            lost=self._lost,
             reopened=self._reopened,
             fed=fed,
             children=[decision.started for decision in self.decisions.of_turns],
@@ -134,8 +135,8 @@ class _Attempt:
         """Check the guesses; where one was wrong, decide and plan again."""
         database = self._database
         if "claims" in self._questions:
-            text = one(database, SQL["lost_claims"], (self._questions["claims"], self._batch.worker))
-            self._lost = frozenset(_decode(text))
+            claims = (self._questions["claims"], self._batch.worker)
+            self._lost = frozenset(_decode(one(database, SQL["lost_claims"], claims)))
         self._reopened = self._reopened_runs()
         dropped = self._lost | self._reopened
         if not self._has_starts:
@@ -184,10 +185,6 @@ class _Attempt:
             run_id: Existing(run, execution, run_id, BY_CODE[status])
             for run, execution, run_id, status in rows
         }
-
-    def _replaced(self) -> list[int]:
-        ends = [decision.ends for decision in self.decisions.everything()]
-        return [old.run for old in ends if old is not None and old.owner is not None]
 
 
 def _questions(batch: Batch) -> dict[str, str]:
@@ -253,7 +250,7 @@ def _write(database: Database, plan: Plan, now: int) -> None:
 
 
 def _consume(database: Database, plan: Plan) -> None:
-    # A row that is gone was read into some history already: recording it again would double it (I7).
+    # A row that is gone stands in some history already: recording it again would double it (I7).
     gone = database.execute(SQL["consume"], (plan.json["consumed"],)).rowcount
     if gone != len(plan.consumed):
         raise StoreRefused(

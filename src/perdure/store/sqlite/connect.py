@@ -11,9 +11,9 @@ locks this process holds on it.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -140,12 +140,12 @@ def _explain(exc: sqlite3.Error, settings: Settings) -> Exception:
     code = faults.code_of(exc)
     if code == sqlite3.SQLITE_NOTADB:
         return Invalid(f"{path} is not a SQLite database")
-    if os.path.isdir(path):
+    file = Path(path)
+    if file.is_dir():
         return Invalid(f"{path} is a folder; a database is a file")
-    folder = os.path.dirname(path)
-    if folder and not os.path.isdir(folder):
-        return Invalid(f"{path} cannot be a database: the folder {folder} does not exist")
-    if settings.readonly and not os.path.exists(path):
+    if not file.parent.is_dir():
+        return Invalid(f"{path} cannot be a database: the folder {file.parent} does not exist")
+    if settings.readonly and not file.exists():
         return Invalid(f"there is no database at {path}")
     if faults.is_busy(exc):
         return Unavailable(f"{settings.name} is locked by another connection", cause=exc)

@@ -43,15 +43,15 @@ def _holder(path: str) -> int | None:
         if len(fields) < 8 or fields[1] != "POSIX" or fields[3] != "WRITE":
             continue
         start, end = fields[6], fields[7]
-        if fields[5] in wanted and int(start) <= _WAL_WRITE_BYTE:
-            if end == "EOF" or int(end) >= _WAL_WRITE_BYTE:
-                return int(fields[4])
+        covers = int(start) <= _WAL_WRITE_BYTE and (end == "EOF" or int(end) >= _WAL_WRITE_BYTE)
+        if fields[5] in wanted and covers:
+            return int(fields[4])
     return None
 
 
 def _key(path: str) -> str | None:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     major, minor = os.major(found.st_dev), os.minor(found.st_dev)

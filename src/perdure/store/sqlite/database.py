@@ -17,7 +17,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -151,7 +151,7 @@ class Database:
         return faults.translate(exc, self.name)
 
     @contextmanager
-    def token_held(self) -> Iterator[None]:
+    def token_held(self) -> Generator[None]:
         """Keep this process's other writers out.
 
         Raises:

@@ -10,7 +10,7 @@ within one status. Newest first is by ``run``, which every index has as its last
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -47,7 +47,7 @@ def list_query(
     else:
         ids = f"{' UNION ALL '.join(branches)} ORDER BY run DESC LIMIT ?"
     columns, tables = SQL["row_columns"], SQL["row_tables"]
-    text = f"SELECT {columns} FROM ({ids}) k CROSS JOIN {tables} WHERE r.run = k.run "  # noqa: S608
+    text = f"SELECT {columns} FROM ({ids}) k CROSS JOIN {tables} WHERE r.run = k.run "  # noqa: S608 - names from above
     return text + "ORDER BY r.run DESC", [*parameters, limit]
 
 
@@ -57,7 +57,7 @@ def count_query(database: Database, where: Filter, limit: int | None) -> tuple[s
     branches, parameters = _branches(leader, where, None)
     inner = " UNION ALL ".join(branches)
     bound = -1 if limit is None else limit
-    return f"SELECT count(*) FROM ({inner} LIMIT ?)", [*parameters, bound]  # noqa: S608
+    return f"SELECT count(*) FROM ({inner} LIMIT ?)", [*parameters, bound]  # noqa: S608 - names from above
 
 
 def _choose(database: Database, where: Filter) -> Leader:
@@ -67,7 +67,7 @@ def _choose(database: Database, where: Filter) -> Leader:
     best, fewest = candidates[-1], _BOUND + 1
     for leader in candidates[:-1]:
         sql = (
-            f"SELECT count(*) FROM (SELECT 1 FROM {leader.tables} "  # noqa: S608
+            f"SELECT count(*) FROM (SELECT 1 FROM {leader.tables} "  # noqa: S608 - names from above
             f"WHERE {leader.where} LIMIT {_BOUND})"
         )
         found = one(database, sql, leader.parameters)
@@ -118,7 +118,7 @@ def _branches(leader: Leader, where: Filter, before: int | None) -> tuple[list[s
     values: list[Any] = []
     for first, own in starts:
         all_of = " AND ".join([first, *conditions])
-        texts.append(f"SELECT {leader.run} AS run FROM {tables} WHERE {all_of}")  # noqa: S608
+        texts.append(f"SELECT {leader.run} AS run FROM {tables} WHERE {all_of}")  # noqa: S608 - names from above
         values += [*own, *parameters]
     return texts, values
 
@@ -161,7 +161,7 @@ def _conditions(leader: Leader, where: Filter) -> tuple[list[str], list[Any]]:
 
 def _values(key: str, value: Any) -> list[Any]:
     """Return what a run's attribute must contain: all of a list, or the one value."""
-    values: list[Any] = value if isinstance(value, list) else [value]
+    values = cast("list[Any]", value) if isinstance(value, list) else [value]
     if not values or not all(isinstance(one_of, (str, int, float)) for one_of in values):
-        raise Invalid(f"search: {key}={value!r} is not text, a number, a boolean or a list of texts")
+        raise Invalid(f"search: {key}={value!r} is not text, a number, a boolean or a list")
     return values

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
+from pathlib import Path
 
 
 class LockFile:
@@ -79,6 +80,6 @@ def is_locked(path: str) -> bool:
 def remove_file(path: str) -> None:
     """Remove a lock file that may be gone already."""
     try:
-        os.unlink(path)
+        Path(path).unlink()
     except FileNotFoundError:
         pass

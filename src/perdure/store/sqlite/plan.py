@@ -23,14 +23,13 @@ from perdure.values.failures import FailureInfo
 from perdure.values.states import CODES, Status
 
 _RUNNING = CODES[Status.RUNNING]
+_NOTHING = (None,) * 5
 _MAX_INTEGER = 2**63 - 1
 
 ENDED = events.encode_turn(
     [events.RunTerminated(reason="a new start took its place", by="terminate_existing")]
 )
-CLOSE_BY_TERMINATE = events.encode_turn(
-    [events.RunTerminated(reason="parent closed", by="parent")]
-)
+CLOSE_BY_TERMINATE = events.encode_turn([events.RunTerminated(reason="parent closed", by="parent")])
 CLOSE_BY_CANCEL = events.encode_turn([events.CancelRequested(reason="parent closed", by="parent")])
 
 
@@ -94,7 +93,7 @@ class Plan:
         self.bytes = 0
 
     def start(self, decision: Decision, now: int) -> None:
-        """Add a start that happens. Its first row is blind, unless the code ran in the same commit."""
+        """Add a start. Its first row is blind, unless the code ran in the same commit."""
         request, started = decision.request, decision.started
         run, execution = started.run, started.execution
         parent = decision.parent or (None, None)
@@ -180,7 +179,7 @@ class Plan:
         state = first.state
         if state is None:
             self.states.append(
-                (run, execution, _RUNNING, self.worker, None, 1, *(None,) * 5, now, first.progress)
+                (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, first.progress)
             )
         else:
             owner = self.worker if state.owned else None

@@ -7,7 +7,7 @@ of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from perdure.values.states import CODES, TERMINAL
 
 _INSERT = ManyRows("insert_inbox", 5)
 _CLOSED = frozenset(CODES[status] for status in TERMINAL)
-_decode = msgspec.json.decode
+_decode: Callable[[str], Any] = msgspec.json.decode
 
 Address = tuple[Any, ...]
 

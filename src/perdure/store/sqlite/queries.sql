@@ -92,7 +92,8 @@ WHERE state.run = v ->> 0;
 
 -- name: touch_states
 UPDATE state SET
-    owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress), lost_by = NULL
+    owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress),
+    lost_by = CASE WHEN v ->> 1 IS NULL THEN lost_by END
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
@@ -272,8 +273,8 @@ r.run, r.execution, r.run_id, r.namespace, r.workflow_id, r.workflow, r.version,
 r.created_at, state.status,
 CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
 state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
-state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by, r.created_by,
-r.correlation_id, r.tenant, r.tags, memo.memo
+state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by,
+r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo
 
 -- name: row_tables
 run r JOIN state ON state.run = r.run LEFT JOIN memo ON memo.run = r.run

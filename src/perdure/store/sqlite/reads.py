@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -25,7 +25,7 @@ from perdure.store.sqlite.sql import SQL, to_json
 from perdure.store.sqlite.workers import Workers
 from perdure.values.states import BY_CODE
 
-_decode = msgspec.json.decode
+_decode: Callable[[str], Any] = msgspec.json.decode
 _LAST = "\U0010ffff"
 
 
@@ -192,13 +192,10 @@ class SqliteReader:
 
 def _run(row: tuple[Any, ...]) -> RunRow:
     tags, memo = row[28], row[29]
-    return RunRow(
-        *row[:10],
-        BY_CODE[row[10]],
-        *row[11:28],
-        () if tags is None else tuple(_decode(tags)),
-        None if memo is None else memo.encode(),
-    )
+    fields = [*row[:10], BY_CODE[row[10]], *row[11:28]]
+    fields.append(() if tags is None else tuple(_decode(tags)))
+    fields.append(None if memo is None else memo.encode())
+    return RunRow(*fields)
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:
@@ -232,5 +229,3 @@ def _missing_end(loaded: Loaded) -> str:
         f"history of run {loaded.row.run} ({loaded.row.run_id}) ends with event {end}; "
         f"{loaded.row.length} events were recorded"
     )
-
-

@@ -33,7 +33,7 @@ class Decision(msgspec.Struct, gc=False):
     """What becomes of one start. ``parent`` is the request's, with a new execution filled in.
 
     ``ends``: an open run that the new one takes the place of. ``busy``: an open run that must be
-    asked to end, since another worker has work of it in flight.
+    asked to end, since a worker has work of it in flight.
     """
 
     request: StartRequest
@@ -169,17 +169,15 @@ class Judge:
             return refuse("")
         if request.conflict != "terminate_existing":
             return refuse("already_exists")
-        # A run that this very batch starts or moves on cannot be ended under its feet.
+        # A run with work in flight, or that this very batch starts or moves, is for its owner to end.
         is_free = existing.run < self._first and existing.run not in self._touched
-        if is_free and existing.owner in (None, self._batch.worker or None):
+        if is_free and existing.owner is None:
             answer = _started(request, existing, created=True)
             return Decision(request, answer, parent, True, ends=existing)
         return refuse("busy", busy=existing)
 
 
-def _started(
-    request: StartRequest, run: Existing, *, created: bool, refused: str = ""
-) -> Started:
+def _started(request: StartRequest, run: Existing, *, created: bool, refused: str = "") -> Started:
     return Started(
         run=run.run,
         execution=run.execution,

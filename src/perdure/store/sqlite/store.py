@@ -37,7 +37,6 @@ from perdure.store.sqlite.ledger import SqliteLedger
 from perdure.store.sqlite.reads import SqliteReader
 from perdure.store.sqlite.sql import SQL
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
-from perdure.store.sqlite.workers import Workers
 
 R = TypeVar("R")
 
@@ -206,9 +205,5 @@ class SqliteStore(SqliteReader):
         return int(one(self.database, "PRAGMA data_version"))
 
 
-def _batch(
-    now: int, *, starts: Sequence[StartRequest] = (), posts: Sequence[Post] = ()
-) -> Batch:
-    return Batch(
-        worker=0, epoch=0, number=0, now=now, lease_until=0, starts=starts, posts=posts
-    )
+def _batch(now: int, *, starts: Sequence[StartRequest] = (), posts: Sequence[Post] = ()) -> Batch:
+    return Batch(worker=0, epoch=0, number=0, now=now, lease_until=0, starts=starts, posts=posts)

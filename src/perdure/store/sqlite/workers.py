@@ -48,15 +48,16 @@ class Workers:
         )
         id = execute(SQL["insert_worker"], facts).lastrowid
         assert id is not None
-        rows = [(d.name, d.version, d.code, d.source, d.queue, int(d.is_active)) for d in definitions]
+        rows = [
+            (one.name, one.version, one.code, one.source, one.queue, int(one.is_active))
+            for one in definitions
+        ]
         if rows:
             execute(SQL["upsert_definitions"], (to_json(rows), now))
         self._hold(id)
         return msgspec.structs.replace(worker, id=id, alive_for_sure=True)
 
-    def extend(
-        self, worker: int, epoch: int, lease_until: int, beats: Sequence[Beat]
-    ) -> None:
+    def extend(self, worker: int, epoch: int, lease_until: int, beats: Sequence[Beat]) -> None:
         """Extend a lease and keep heartbeat details, inside a transaction."""
         marks = (worker, epoch, lease_until)
         if self._database.execute(SQL["extend"], marks).rowcount != 1:

@@ -1,0 +1,191 @@
+"""After the commit: what a batch made durable is released, and what it did not is put right.
+
+The committer's outcomes (``committer.Outcomes``). Nothing here runs before the store has
+acknowledged, or has been asked what became of a batch (I3, I12).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from perdure import errors
+from perdure.engine import writes
+from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.turns import describe
+from perdure.kernel.instance import Instance, Turn
+from perdure.store.port import Batch, Committed, Started, StartRequest, TurnWrite
+from perdure.values import events as ev
+from perdure.values.states import ParkReason, Status
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+
+_log = logging.getLogger("perdure.engine")
+_user_log = logging.getLogger("perdure.workflow")
+_RUNNERS = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.RunTaken})
+
+
+class Release:
+    """See the module's text."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def committed(self, batch: Batch, result: Committed) -> None:
+        """Release what the batch made durable."""
+        core = self._core
+        fed = [(posted, ev.decode_turn(posted.event)[0]) for posted in result.fed]
+        core.note_refusals(fed)
+        for request, started in zip(batch.starts, result.started, strict=True):
+            self._start_committed(request, started)
+        for write in batch.turns:
+            entry = core.turns.take_under_way(write)
+            if entry is None:
+                continue
+            run, taken, turn = entry
+            if run.key in result.lost:
+                self._lost(run, taken)
+            elif run.key in result.reopened:
+                self._reopened(run, taken)
+            else:
+                self._release(run, write, taken, turn)
+        for started in result.children:
+            if started.created:
+                core.take_up(started.run)
+        for posted, fact in fed:
+            core.feed(posted, fact)
+
+    def _start_committed(self, request: StartRequest, started: Started) -> None:
+        core = self._core
+        entry = core.turns.take_under_way(request)
+        answer = core.start_waiters.pop(request.run_id, None)
+        if entry is not None:
+            run, _, turn = entry
+            if started.created:
+                run.key, run.execution = started.run, started.execution
+                core.runs[run.key] = run
+                if request.first is not None:
+                    self._release(run, request.first, [], turn)
+                else:
+                    core.reload(run)
+            else:
+                run.phase = Phase.GONE
+                run.drop_instance()
+        if answer is not None and not answer.done():
+            answer.set_result(started)
+
+    def _release(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
+        core = self._core
+        run.length = write.first + write.count - 1
+        run.time = write.time
+        run.phase = Phase.IDLE
+        for item in taken:
+            if item.inbox:
+                run.seen.discard(item.inbox)
+                core.note_consumed(item.inbox)
+            if item.done is not None:
+                item.done(None)
+        state = write.state
+        if state is not None:
+            run.status = state.status
+            run.is_owned = state.owned
+            run.wake_at = state.wake_at
+            run.waits = state.waits
+        else:
+            run.is_owned = True
+        if turn is not None:
+            instance = run.instance
+            assert instance is not None
+            for number, command in enumerate(turn.commands, turn.first_id):
+                release = writes.RELEASE.get(type(command))
+                if release is not None:
+                    release(core, run, number, command)
+            if instance.effects:
+                self._release_effects(run, instance)
+        for item in taken:
+            if type(item.fact) in _RUNNERS:
+                core.runner.recorded(run, item.fact)
+        if run.status.is_terminal:
+            core.ended(run, write, turn)
+        elif run.inputs or run.timer_due:
+            core.turns.wake(run)
+        else:
+            core.settle(run)
+
+    def _release_effects(self, run: Run, instance: Instance) -> None:
+        core = self._core
+        effects, instance.effects = instance.effects, []
+        for name, value in effects:
+            if name == "log":
+                level, text = value
+                _user_log.log(level, "[%s] %s", run.workflow_id, text)
+            else:
+                core.listeners.emit(run, name, value)
+
+    def _lost(self, run: Run, taken: list[Input]) -> None:
+        """Another worker has the run: forget it, and send on what came in by hand."""
+        core = self._core
+        _log.info("run %s belongs to another worker", run.workflow_id)
+        run.inputs = taken + run.inputs
+        core.give_back(run)
+
+    def _reopened(self, run: Run, taken: list[Input]) -> None:
+        """The inbox was not empty when the run wanted to end: apply that first."""
+        core = self._core
+        run.closing_tries += 1
+        run.inputs = taken + run.inputs
+        core.reload(run)
+
+    def refused(self, batch: Batch, error: errors.StoreError) -> None:
+        """The store refused one turn's data: park that run, keep its inputs."""
+        core = self._core
+        for request in batch.starts:
+            entry = core.turns.take_under_way(request)
+            if entry is not None:
+                entry[0].phase = Phase.GONE
+                entry[0].drop_instance()
+            answer = core.start_waiters.pop(request.run_id, None)
+            if answer is not None and not answer.done():
+                answer.set_exception(errors.Invalid(f"the store refused the start: {error}"))
+        for write in batch.turns:
+            entry = core.turns.take_under_way(write)
+            if entry is None:
+                continue
+            run, taken, _ = entry
+            run.phase = Phase.IDLE
+            if run.status is Status.PARKED or not write.applied:
+                _log.error("the store refused to record %s: %s", run, error)
+                core.give_back(run)
+                continue
+            for item in taken:
+                if item.done is not None:
+                    item.done(errors.Invalid(f"the store refused the turn: {error}"))
+            kept = [item for item in taken if item.done is None]
+            core.turns.park(run, kept, ParkReason.STORE_REFUSED, describe(error))
+
+    def unresolved(self, batch: Batch, *, was_written: bool) -> None:
+        """Rebuild every run of a batch whose acknowledgement was lost; loading settles the rest."""
+        core = self._core
+        for request in batch.starts:
+            entry = core.turns.take_under_way(request)
+            if entry is not None:
+                entry[0].phase = Phase.GONE
+                entry[0].drop_instance()
+            answer = core.start_waiters.pop(request.run_id, None)
+            if answer is not None and not answer.done():
+                core.resolve_start(request, answer)
+        for write in batch.turns:
+            entry = core.turns.take_under_way(write)
+            if entry is None:
+                continue
+            run, taken, _ = entry
+            run.doubt = (write, taken)
+            core.reload(run)
+        if was_written:
+            core.intake.look()
+
+    def fenced(self) -> None:
+        """Drop everything: another worker took this one's runs over."""
+        core = self._core
+        core.fenced()

@@ -1,0 +1,291 @@
+"""A handle on one execution: what a client can ask of it and do to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from perdure import errors, views
+from perdure.door import Door, decode_answer
+from perdure.store.port import Question, RunRow, TurnRow
+from perdure.values import events as ev
+from perdure.values import failures, limits, payload
+from perdure.values.duration import Duration, microseconds, optional_microseconds
+from perdure.values.states import Status
+from perdure.views import Execution, HistoryEvent
+from perdure.workflow import encode_message
+
+T = TypeVar("T")
+_PAGE = 5_000
+_FOLLOW_PAUSE = 0.05
+
+
+class Host(Protocol):
+    """What a handle needs of its client."""
+
+    @property
+    def door(self) -> Door:
+        """Where its calls go."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Where its ids mean something."""
+        ...
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes a payload may have."""
+        ...
+
+    def next_seq(self) -> tuple[str, int]:
+        """Return this client's address and a number it has not used."""
+        ...
+
+
+class Handle(Generic[T]):
+    """One execution. ``await handle`` is ``await handle.result()``."""
+
+    def __init__(
+        self, client: Host, workflow_id: str, run_id: str, read: Callable[[bytes], Any]
+    ) -> None:
+        self._client = client
+        self.id = workflow_id
+        self.run_id = run_id
+        self._read = read
+        self._pinned = bool(run_id)
+        self._run = 0
+
+    def __await__(self) -> Any:
+        return self.result().__await__()
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id!r}>"
+
+    async def result(self, timeout: Duration | None = None) -> T:
+        """Wait for the result, following continue-as-new.
+
+        Raises:
+            WorkflowFailed, WorkflowCancelled, WorkflowTerminated, WorkflowTimedOut: it ended so.
+            NotFound: there is no such execution.
+            TimeoutError: it has not ended within ``timeout``.
+        """
+        if timeout is None:
+            return await self._result()
+        async with asyncio.timeout(microseconds(timeout, what="timeout") / 1_000_000):
+            return await self._result()
+
+    async def status(self) -> Status:
+        """Return the status."""
+        return (await self._row()).status
+
+    async def describe(self) -> Execution:
+        """Return everything lists and details show, input and output included."""
+        row = await self._row()
+        first = await self._door.read(lambda store: store.history(row.run, limit=1))
+        last = await self._door.read(lambda store: store.last_turn(row.run))
+        attributes = await self._door.read(lambda store: store.attributes(row.run))
+        return views.execution(row, first=first, last=last, search=attributes)
+
+    async def history(self) -> list[HistoryEvent]:
+        """Return the events of the run, decoded to plain data, seeds left out."""
+        row = await self._row()
+        turns = await _all_turns(self._door, row.run)
+        return views.history(turns)
+
+    async def export(self, *, with_seed: bool = False) -> dict[str, Any]:
+        """Return the run as plain JSON data; turn boundaries are kept."""
+        row = await self._row()
+        turns = await _all_turns(self._door, row.run)
+        return views.export(row, turns, with_seed=with_seed)
+
+    async def why(self) -> str:
+        """Return one sentence: what the run waits for, or why it cannot go on."""
+        row = await self._row()
+        turns = await _all_turns(self._door, row.run)
+        workers = await self._door.read(lambda store: store.workers())
+        return views.why(row, turns, workers, self._door.now())
+
+    async def follow(self, after: int = 0) -> AsyncIterator[HistoryEvent]:
+        """Yield events as they are committed, from the one after id ``after``, until the end."""
+        row = await self._row()
+        while True:
+            turns = await _all_turns(self._door, row.run, after=after)
+            for event in views.history(turns):
+                if event.id > after:
+                    after = event.id
+                    yield event
+            row = await self._row_of(row.run)
+            if row.status.is_terminal and after >= row.length:
+                return
+            await asyncio.sleep(_FOLLOW_PAUSE)
+
+    # -- acting ------------------------------------------------------------------------------
+
+    async def send(self, topic: str, payload: Any = None) -> None:
+        """Send a message; it is durable when this returns, and received once.
+
+        Raises:
+            NotFound: there is no such execution.
+            Closed: it has ended.
+            Invalid: a bad topic, a payload that cannot be encoded or is too large.
+        """
+        client = self._client
+        data = encode_message(topic, payload, client.max_payload)
+        sender, seq = client.next_seq()
+        message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
+        await self._post(ev.MessageReceived(message=message), sender, seq)
+
+    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
+        """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended."""
+        limit = optional_microseconds(deadline, what="deadline")
+        due = self._door.now() + limit if limit is not None else 0
+        return await self._end(ev.CancelRequested(reason=reason, deadline=due, by="client"))
+
+    async def terminate(self, reason: str = "") -> bool:
+        """End the execution at once, without its code. False if it had ended."""
+        return await self._end(ev.RunTerminated(reason=reason, by="client"))
+
+    async def unpark(self) -> bool:
+        """Let a parked run try again. False if it is not parked."""
+        row = await self._row()
+        if row.status is not Status.PARKED:
+            return False
+        return await self._end(ev.RunUnparked(by="client"))
+
+    async def query(self, name: str, *args: Any, timeout: Duration = "10s") -> Any:
+        """Ask a query handler of the workflow; ended runs answer too.
+
+        Raises:
+            NotFound: no such execution or query.
+            Unavailable: no worker answered in time.
+        """
+        return await self._ask("query:" + name, args, timeout, "")
+
+    async def update(
+        self, name: str, *args: Any, id: str | None = None, timeout: Duration = "10s"
+    ) -> Any:
+        """Run an update handler of the workflow and return its answer.
+
+        ``id`` makes a repeated call return the first outcome.
+
+        Raises:
+            NotFound: no such execution or update.
+            Closed: the execution has ended, or ended first.
+            Unavailable: no answer in time; an accepted update goes on.
+        """
+        update_id = id or self._door.chance(12).hex()
+        return await self._ask("update:" + name, args, timeout, update_id)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def follow_from(self, run: int) -> None:
+        """Begin with run number ``run`` and go on with whatever continues it."""
+        self._run = run
+        self._pinned = False
+
+    @property
+    def _door(self) -> Door:
+        return self._client.door
+
+    async def _result(self) -> T:
+        run = self._run or (await self._row()).run
+        while True:
+            closing = await self._door.ended(run)
+            if not isinstance(closing, ev.RunContinued):
+                return self._outcome(closing)
+            if self._pinned:
+                raise errors.Closed(
+                    f"this run of {self.id!r} continued as new in run {closing.run_id}; "
+                    "ask without a run_id to follow"
+                )
+            next_run_id = closing.run_id
+            row = await self._find(next_run_id)
+            run = row.run
+
+    def _outcome(self, closing: ev.Event) -> T:
+        name = self.id
+        if isinstance(closing, ev.RunCompleted):
+            return self._read(closing.result)
+        if isinstance(closing, ev.RunFailed):
+            message = f"workflow {name!r} failed: {closing.failure.root.message}"
+            raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
+        if isinstance(closing, ev.RunCancelled):
+            raise errors.WorkflowCancelled(f"workflow {name!r} was cancelled: {closing.reason}")
+        if isinstance(closing, ev.RunTerminated):
+            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated: {closing.reason}")
+        raise errors.WorkflowTimedOut(f"workflow {name!r} timed out")
+
+    async def _post(self, fact: ev.Event, sender: str, seq: int) -> None:
+        row = await self._row()
+        posted = await self._door.post(row, fact, sender, seq)
+        if posted.outcome == "not_found":
+            raise errors.NotFound(f"there is no workflow {self.id!r}")
+        if posted.outcome == "closed":
+            raise errors.Closed(f"workflow {self.id!r} has ended")
+        if posted.outcome == "full":
+            raise errors.Unavailable(
+                f"the inbox of {self.id!r} is full ({limits.INBOX_PER_EXECUTION} messages)"
+            )
+        if posted.outcome not in ("delivered", "duplicate"):
+            raise errors.Unavailable(f"the message to {self.id!r} could not be stored")
+
+    async def _end(self, fact: ev.Event) -> bool:
+        row = await self._row()
+        if row.status.is_terminal:
+            return False
+        sender, seq = self._client.next_seq()
+        try:
+            await self._post(fact, sender, seq)
+        except errors.Closed:
+            return False
+        return True
+
+    async def _ask(
+        self, name: str, args: tuple[Any, ...], timeout: Duration, question_id: str
+    ) -> Any:
+        row = await self._row()
+        data = payload.encode(list(args), what=f"arguments of {name}")
+        question = Question(
+            id=question_id or self._door.chance(12).hex(),
+            execution=row.execution,
+            name=name,
+            args=data,
+            deadline=self._door.now() + microseconds(timeout, what="timeout"),
+            run=row.run,
+        )
+        return payload.decode(decode_answer(await self._door.ask(row, question)))
+
+    async def _row(self) -> RunRow:
+        if self._run and self._pinned:
+            return await self._row_of(self._run)
+        return await self._find(self.run_id if self._pinned else "")
+
+    async def _row_of(self, run: int) -> RunRow:
+        rows = await self._door.read(lambda store: store.rows([run]))
+        if not rows:
+            raise errors.NotFound(f"there is no workflow {self.id!r}")
+        return rows[0]
+
+    async def _find(self, run_id: str) -> RunRow:
+        name = self.id
+        namespace = self._client.namespace
+        row = await self._door.read(
+            lambda store: store.find(name, namespace=namespace, run_id=run_id)
+        )
+        if row is None:
+            raise errors.NotFound(f"there is no workflow {self.id!r}")
+        return row
+
+
+async def _all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:
+    turns: list[TurnRow] = []
+    while True:
+        # Pages, so that no read holds a snapshot for long.
+        start = after
+        page = await door.read(lambda store: store.history(run, after=start, limit=_PAGE))  # noqa: B023 - awaited here
+        turns += page
+        if len(page) < _PAGE:
+            return turns
+        after = page[-1].first

@@ -1,0 +1,320 @@
+"""What goes into a store and what comes back; ``port.py`` says how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.values.states import Status
+
+# -- what is written -----------------------------------------------------------------------------
+
+
+class StateWrite(msgspec.Struct, gc=False):
+    """New values of a run's state row; written only when one of them changed.
+
+    ``owned``: the committing worker keeps the run (it has work in flight). ``reason``, ``detail``
+    and ``unblock`` belong to parked and paused runs; ``waits`` is JSON text for ``why``.
+    """
+
+    status: Status
+    owned: bool
+    length: int
+    wake_at: int | None = None
+    closed_at: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+    unblock: str | None = None
+    waits: str | None = None
+    since: int = 0
+
+
+class Post(msgspec.Struct, gc=False):
+    """One inbox row: ``event`` is an encoded turn of one event.
+
+    The target is ``execution`` if given, else the latest execution of ``workflow_id``. ``sender``
+    and ``seq`` make a repeated post harmless (a lost acknowledgement): (sender, seq) is accepted
+    once, with ``seq`` growing per sender. ``refusal``: an encoded event to put into *the sending
+    run's own* inbox if the target is unknown or closed (the sender is a workflow); else the verb's
+    answer says so.
+    """
+
+    event: bytes
+    workflow_id: str = ""
+    namespace: str = "default"
+    execution: int | None = None
+    sender: str = ""
+    seq: int = 0
+    refusal: bytes | None = None
+
+
+class StartRequest(msgspec.Struct, gc=False):
+    """Start a run. ``event`` is the encoded turn ``[RunStarted]``.
+
+    ``conflict``: what to do if ``workflow_id`` has an *open* execution: ``"none"`` (the id is
+    generated: do not look), ``"use_existing"``, ``"fail"``, ``"terminate_existing"``. ``reuse``:
+    the same for a closed one: ``"allow_duplicate"``, ``"allow_duplicate_failed_only"``,
+    ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
+    retry) and skip both checks. ``parent``: (execution, event id there). ``refusal``: an encoded
+    event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
+    engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
+    its ``state`` is the run's first. Dropped if the start is refused.
+    """
+
+    workflow: str
+    workflow_id: str
+    run_id: str
+    event: bytes
+    version: str = ""
+    namespace: str = "default"
+    queue: str = "default"
+    conflict: str = "none"
+    reuse: str = "allow_duplicate"
+    attempt: int = 1
+    execution: int | None = None
+    parent: tuple[int, int] | None = None
+    parent_close: str = "terminate"
+    refusal: bytes | None = None
+    first: TurnWrite | None = None
+    created_by: str | None = None
+    correlation_id: str | None = None
+    tenant: str | None = None
+    tags: tuple[str, ...] = ()
+    memo: bytes | None = None
+    search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+
+
+class TurnWrite(msgspec.Struct, gc=False):
+    """One history row and what goes with it.
+
+    ``applied``: the code ran (R3); else the row is *blind*: facts recorded without the code.
+    ``claim``: see the module's text; ``None`` means this worker owns the run already.
+    ``closes``: the run ends with this turn. If its inbox then holds rows that are not in
+    ``consumed``, the turn is dropped and named in ``Committed.reopened`` (unless ``force_close``).
+    ``opens``: (activity, attempt) of transactional activities that this turn schedules;
+    ``settles``: activities whose deciding row this turn takes away; if one is gone already (its
+    transaction committed first), the turn is dropped and named in ``Committed.reopened``.
+    ``memo`` and ``search`` are merged; ``None`` values remove a key.
+    """
+
+    run: int
+    execution: int
+    first: int
+    count: int
+    time: int
+    payload: bytes
+    applied: bool = True
+    claim: int | None = None
+    state: StateWrite | None = None
+    closes: bool = False
+    force_close: bool = False
+    consumed: tuple[int, ...] = ()
+    posts: Sequence[Post] = ()
+    children: Sequence[StartRequest] = ()
+    continued: StartRequest | None = None
+    opens: tuple[tuple[int, int], ...] = ()
+    settles: tuple[int, ...] = ()
+    memo: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
+    progress: str | None = None
+
+
+class Beat(msgspec.Struct, gc=False):
+    """The last heartbeat details of an attempt under way, kept for the attempt after a crash."""
+
+    run: int
+    activity: int
+    details: bytes
+
+
+class Batch(msgspec.Struct):
+    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13)."""
+
+    worker: int
+    epoch: int
+    number: int
+    now: int
+    lease_until: int
+    starts: Sequence[StartRequest] = ()
+    turns: Sequence[TurnWrite] = ()
+    posts: Sequence[Post] = ()
+
+
+# -- what comes back -----------------------------------------------------------------------------
+
+
+class Started(msgspec.Struct, gc=False):
+    """What became of a start. ``refused``: ``""`` or the error's code (``already_exists``)."""
+
+    run: int
+    execution: int
+    run_id: str
+    workflow_id: str
+    created: bool
+    status: Status
+    refused: str = ""
+
+
+class Posted(msgspec.Struct, gc=False):
+    """What became of a post: ``delivered``, ``duplicate``, ``not_found``, ``closed`` or ``full``.
+
+    ``id`` is the inbox row's id; ``execution`` and ``event`` let an engine of the same process
+    feed the row to the run without reading it back. ``run`` is the execution's current run.
+    """
+
+    outcome: str
+    id: int = 0
+    execution: int = 0
+    run: int = 0
+    event: bytes = b""
+
+
+class Committed(msgspec.Struct):
+    """What became of a batch that passed the fence.
+
+    ``started`` runs parallel to ``Batch.starts``, ``posted`` to ``Batch.posts``. ``lost``: runs
+    whose claim failed; ``reopened``: runs whose closing or settling turn was dropped. Neither left
+    a trace. ``fed``: inbox rows that this batch's turns put into inboxes: messages, cancels,
+    refusals, children's ends, parent-close requests. ``children``: runs started by turns.
+    """
+
+    started: Sequence[Started] = ()
+    posted: Sequence[Posted] = ()
+    lost: frozenset[int] = frozenset()
+    reopened: frozenset[int] = frozenset()
+    fed: Sequence[Posted] = ()
+    children: Sequence[Started] = ()
+
+
+class Worker(msgspec.Struct):
+    """A worker's row. ``alive_for_sure``: ``True``/``False`` if the store can tell (a held or free
+    lock file on SQLite), ``None`` if only the lease's time can.
+    """
+
+    id: int
+    epoch: int
+    name: str
+    pid: int
+    host: str
+    state: str
+    started_at: int
+    lease_until: int
+    last_batch: int = 0
+    workflows: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    alive_for_sure: bool | None = None
+
+
+class Definition(msgspec.Struct):
+    """A registered workflow definition; ``code`` is the fingerprint of its code."""
+
+    name: str
+    version: str
+    code: str = ""
+    source: str = ""
+    queue: str = "default"
+    is_active: bool = True
+    registered_at: int = 0
+
+
+class RunRow(msgspec.Struct, gc=False):
+    """A run as lists and details show it: facts of its start and its state row.
+
+    ``lost_by``: the worker that owned the run when its lease was taken over; ``None`` again with
+    the next state that is written (and after a graceful ``leave``, which loses nothing).
+    """
+
+    run: int
+    execution: int
+    run_id: str
+    namespace: str
+    workflow_id: str
+    workflow: str
+    version: str
+    queue: str
+    attempt: int
+    created_at: int
+    status: Status
+    length: int
+    owner: int | None = None
+    wake_at: int | None = None
+    closed_at: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+    unblock: str | None = None
+    waits: str | None = None
+    since: int = 0
+    progress: str | None = None
+    parent_execution: int | None = None
+    parent_event: int | None = None
+    parent_close: str = ""
+    lost_by: int | None = None
+    created_by: str | None = None
+    correlation_id: str | None = None
+    tenant: str | None = None
+    tags: tuple[str, ...] = ()
+    memo: bytes | None = None
+
+
+class TurnRow(msgspec.Struct, gc=False):
+    """One stored history row."""
+
+    run: int
+    first: int
+    count: int
+    time: int
+    applied: bool
+    worker: int
+    payload: bytes
+
+
+class InboxRow(msgspec.Struct, gc=False):
+    """One inbox row, and the current run of its execution."""
+
+    id: int
+    execution: int
+    run: int
+    event: bytes
+
+
+class Loaded(msgspec.Struct):
+    """Everything an engine needs to wake a run, read in one snapshot.
+
+    ``broken``: why the history cannot be read (a gap in the ids, a checksum that does not fit),
+    naming the row; the other runs of the same load are not affected.
+    """
+
+    row: RunRow
+    turns: list[TurnRow]
+    inbox: list[InboxRow]
+    beats: list[Beat] = []
+    broken: str = ""
+
+
+class Filter(msgspec.Struct, gc=False):
+    """What ``list`` and ``count`` select; empty fields do not filter. Times in microseconds."""
+
+    namespace: str = "default"
+    workflow: str = ""
+    workflow_id: str = ""
+    status: tuple[Status, ...] = ()
+    search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    tags: tuple[str, ...] = ()
+    correlation_id: str = ""
+    tenant: str = ""
+    created_by: str = ""
+    started_after: int | None = None
+    started_before: int | None = None
+
+
+class Question(msgspec.Struct, gc=False):
+    """A query for live code, put by another process. ``args`` is a JSON array."""
+
+    id: str
+    execution: int
+    name: str
+    args: bytes
+    deadline: int
+    run: int = 0

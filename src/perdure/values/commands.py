@@ -1,0 +1,198 @@
+"""Commands: the events that the code asks for. See ``events.py``."""
+
+from __future__ import annotations
+
+from perdure.values.event import Event, Message
+from perdure.values.failures import FailureInfo
+from perdure.values.retry import RetryPolicy
+
+
+class ActivityScheduled(Event, tag="activity_scheduled"):
+    """Run an activity. ``None`` policies and timeouts (microseconds) are the definition's."""
+
+    name: str
+    args: bytes = b"[]"
+    retry: RetryPolicy | None = None
+    timeout: int | None = None
+    queue_timeout: int | None = None
+    schedule_timeout: int | None = None
+    heartbeat_timeout: int | None = None
+    queue: str = ""
+    transactional: bool = False
+    isolation: str = ""
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, ActivityScheduled) and recorded.name == self.name
+
+    def brief(self) -> str:
+        return f"activity_scheduled {self.name!r}"
+
+
+class ActivityCancelled(Event, tag="activity_cancelled"):
+    """The code no longer wants the activity; its outcome is now this."""
+
+    activity: int
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, ActivityCancelled) and recorded.activity == self.activity
+
+    def brief(self) -> str:
+        return f"activity_cancelled #{self.activity}"
+
+
+class TimerStarted(Event, tag="timer_started"):
+    """Wake the run at ``due`` (microseconds since 1970)."""
+
+    due: int
+
+
+class TimerCancelled(Event, tag="timer_cancelled"):
+    """The timer is no longer wanted."""
+
+    timer: int
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, TimerCancelled) and recorded.timer == self.timer
+
+    def brief(self) -> str:
+        return f"timer_cancelled #{self.timer}"
+
+
+class MessageSent(Event, tag="message_sent"):
+    """Send a message to another execution, or to a mailbox."""
+
+    target: str
+    topic: str
+    payload: bytes = b"null"
+
+    def same_as(self, recorded: Event) -> bool:
+        return (
+            isinstance(recorded, MessageSent)
+            and recorded.target == self.target
+            and recorded.topic == self.topic
+        )
+
+    def brief(self) -> str:
+        return f"message_sent {self.topic!r} to {self.target!r}"
+
+
+class ChildScheduled(Event, tag="child_scheduled"):
+    """Start a child in the same commit."""
+
+    workflow: str
+    workflow_id: str
+    run_id: str
+    input: bytes = b"null"
+    version: str = ""
+    queue: str = ""
+    parent_close: str = "terminate"
+    conflict: str = ""
+    context: bytes | None = None
+    messages: tuple[Message, ...] = ()
+    search: bytes | None = None
+    memo: bytes | None = None
+
+    def same_as(self, recorded: Event) -> bool:
+        return (
+            isinstance(recorded, ChildScheduled)
+            and recorded.workflow == self.workflow
+            and recorded.workflow_id == self.workflow_id
+        )
+
+    def brief(self) -> str:
+        return f"child_scheduled {self.workflow!r} {self.workflow_id!r}"
+
+
+class CancelSent(Event, tag="cancel_sent"):
+    """Ask another execution to end, gracefully or (``terminate``) at once."""
+
+    target: str
+    reason: str = ""
+    deadline: int = 0
+    terminate: bool = False
+
+    def same_as(self, recorded: Event) -> bool:
+        return (
+            isinstance(recorded, CancelSent)
+            and recorded.target == self.target
+            and recorded.terminate == self.terminate
+        )
+
+
+class VersionMarked(Event, tag="version_marked"):
+    """The answer of ``workflow.version`` for a change id, for good."""
+
+    change: str
+    version: int
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, VersionMarked) and recorded.change == self.change
+
+    def brief(self) -> str:
+        return f"version_marked {self.change!r} = {self.version}"
+
+
+class SideEffectRecorded(Event, tag="side_effect_recorded"):
+    """A value that replay must read and not compute again."""
+
+    name: str
+    value: bytes
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, SideEffectRecorded) and recorded.name == self.name
+
+
+class AttributesSet(Event, tag="attributes_set"):
+    """Search attributes and memo to merge; JSON objects, ``null`` removes a key."""
+
+    search: bytes | None = None
+    memo: bytes | None = None
+
+
+class ProgressReported(Event, tag="progress_reported"):
+    """How far the run says it is."""
+
+    done: float
+    total: float | None = None
+    note: str = ""
+
+
+class UpdateCompleted(Event, tag="update_completed"):
+    """An update's answer. Exactly one of ``result`` and ``failure`` is set."""
+
+    update: str
+    result: bytes | None = None
+    failure: FailureInfo | None = None
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, UpdateCompleted) and recorded.update == self.update
+
+
+class RunCompleted(Event, tag="run_completed"):
+    """The workflow returned ``result``."""
+
+    result: bytes = b"null"
+
+
+class RunFailed(Event, tag="run_failed"):
+    """The workflow raised."""
+
+    failure: FailureInfo
+
+    def brief(self) -> str:
+        return f"run_failed: {self.failure.message}"
+
+
+class RunCancelled(Event, tag="run_cancelled"):
+    """The workflow ended after a cancel request."""
+
+    reason: str = ""
+
+
+class RunContinued(Event, tag="run_continued"):
+    """The execution goes on in a new run, started in the same commit."""
+
+    run_id: str
+    workflow: str
+    input: bytes = b"null"
+    messages: tuple[Message, ...] = ()

@@ -1,0 +1,47 @@
+"""What all events share, and the parts they are made of."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class Event(msgspec.Struct, omit_defaults=True, gc=False, tag_field="kind", kw_only=True):
+    """Base of all events. ``v`` is the schema version of the event's kind."""
+
+    v: int = 1
+    rank: ClassVar[int] = 0
+    """Order among the facts of one turn: outcomes, messages, child ends, updates, cancel (R3)."""
+
+    @property
+    def kind(self) -> str:
+        """The stored name of this event's class."""
+        return str(self.__struct_config__.tag)
+
+    def same_as(self, recorded: Event) -> bool:
+        """Tell whether ``recorded``, of the same class, is what code asks for again in a replay."""
+        return True
+
+    def brief(self) -> str:
+        """Describe the event in a few words for an error or a listing."""
+        return self.kind
+
+
+class Message(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """A message as it stands in a history. ``sent_at`` in microseconds since 1970."""
+
+    topic: str
+    payload: bytes
+    sender: str = ""
+    id: str = ""
+    sent_at: int = 0
+
+
+class Parent(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """Who started a child: the parent's execution, and the event there that scheduled it."""
+
+    execution: int
+    workflow_id: str
+    run_id: str
+    child: int

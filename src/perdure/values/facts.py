@@ -1,0 +1,206 @@
+"""Facts: the events that come from outside the code. See ``events.py``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from perdure.values.event import Event, Message, Parent
+from perdure.values.failures import FailureInfo
+
+
+class RunStarted(Event, tag="run_started"):
+    """Event 1. ``seed`` is secret: no API returns it, exports leave it out unless asked."""
+
+    workflow: str
+    version: str
+    workflow_id: str
+    run_id: str
+    seed: bytes
+    input: bytes = b"null"
+    code: str = ""
+    flavour: str = ""
+    queue: str = "default"
+    namespace: str = "default"
+    attempt: int = 1
+    parent: Parent | None = None
+    continued_from: str | None = None
+    context: bytes | None = None
+    messages: tuple[Message, ...] = ()
+    started_at: int = 0
+    first_started_at: int = 0
+
+    def brief(self) -> str:
+        return f"run_started {self.workflow!r}"
+
+
+class ActivityCompleted(Event, tag="activity_completed"):
+    """The activity's outcome; final."""
+
+    activity: int
+    result: bytes = b"null"
+    attempt: int = 1
+    worker: str = ""
+
+    def brief(self) -> str:
+        return f"activity_completed #{self.activity}"
+
+
+class ActivityFailed(Event, tag="activity_failed"):
+    """No attempt is left, or the failure forbids one; final. Timeouts have kind ``Timeout``."""
+
+    activity: int
+    failure: FailureInfo
+    attempt: int = 1
+    worker: str = ""
+
+    def brief(self) -> str:
+        return f"activity_failed #{self.activity}: {self.failure.message}"
+
+
+class AttemptFailed(Event, tag="attempt_failed"):
+    """One attempt failed; the next begins at ``retry_at``. Changes nothing for the code."""
+
+    activity: int
+    attempt: int
+    failure: FailureInfo
+    retry_at: int
+    worker: str = ""
+    heartbeat: bytes | None = None
+
+    def brief(self) -> str:
+        return f"attempt_failed #{self.activity} attempt {self.attempt}: {self.failure.message}"
+
+
+class AttemptLost(Event, tag="attempt_lost"):
+    """An attempt was cut off with its worker. It counts as an attempt."""
+
+    activity: int
+    attempt: int
+    worker: str = ""
+    heartbeat: bytes | None = None
+
+    def brief(self) -> str:
+        return f"attempt_lost #{self.activity} attempt {self.attempt} with {self.worker}"
+
+
+class TimerFired(Event, tag="timer_fired"):
+    """A timer's time has come."""
+
+    timer: int
+
+    def brief(self) -> str:
+        return f"timer_fired #{self.timer}"
+
+
+class MessageReceived(Event, tag="message_received"):
+    """A message entered the history: exactly once, whether or not anybody listens."""
+
+    rank: ClassVar[int] = 1
+    message: Message
+
+    def brief(self) -> str:
+        return f"message_received {self.message.topic!r}"
+
+
+class SendResolved(Event, tag="send_resolved"):
+    """What became of a sent message: delivered, or ``failure``."""
+
+    send: int
+    failure: FailureInfo | None = None
+
+    def brief(self) -> str:
+        return f"send_resolved #{self.send}"
+
+
+class ChildClosed(Event, tag="child_closed"):
+    """A child ended, or could not start. Exactly one of ``result`` and ``failure`` is set."""
+
+    rank: ClassVar[int] = 2
+    child: int
+    status: str
+    result: bytes | None = None
+    failure: FailureInfo | None = None
+    run_id: str = ""
+    at: int = 0
+
+    def brief(self) -> str:
+        return f"child_closed #{self.child} {self.status}"
+
+
+class UpdateAccepted(Event, tag="update_accepted"):
+    """An update passed its validator and its handler starts."""
+
+    rank: ClassVar[int] = 3
+    update: str
+    name: str
+    args: bytes = b"[]"
+
+    def brief(self) -> str:
+        return f"update_accepted {self.name!r}"
+
+
+class CancelRequested(Event, tag="cancel_requested"):
+    """Somebody asked the run to end. After ``deadline`` (microseconds, 0 = none) it is terminated."""
+
+    rank: ClassVar[int] = 4
+    reason: str = ""
+    deadline: int = 0
+    by: str = ""
+
+
+class RunTaken(Event, tag="run_taken"):
+    """A worker took the run up: for its first turn, or after another worker's end. Changes nothing
+    for the code, and gives a first turn without commands an event that pins its time."""
+
+    worker: str = ""
+    code: str = ""
+
+
+class RunParked(Event, tag="run_parked"):
+    """The run cannot go on; ``unblock`` says what would let it."""
+
+    reason: str
+    detail: str = ""
+    unblock: str = ""
+    code: str = ""
+
+    def brief(self) -> str:
+        return f"run_parked {self.reason}"
+
+
+class RunUnparked(Event, tag="run_unparked"):
+    """Somebody, or a worker with fitting code, lets the run go on."""
+
+    by: str = ""
+
+
+class RunPaused(Event, tag="run_paused"):
+    """The run takes no turns until it is resumed."""
+
+    by: str = ""
+
+
+class RunResumed(Event, tag="run_resumed"):
+    """The run takes turns again."""
+
+    by: str = ""
+
+
+class Forked(Event, tag="forked"):
+    """From here on the run draws from a seed of its own (R4)."""
+
+    seed: bytes
+    origin: str
+
+
+class RunTerminated(Event, tag="run_terminated"):
+    """Ended from outside, without the code."""
+
+    reason: str = ""
+    by: str = ""
+
+
+class RunTimedOut(Event, tag="run_timed_out"):
+    """Ended because its time was up."""
+
+    timeout: str = "run"
