@@ -2,14 +2,21 @@
 
 Write an ``async`` function, decorate it with ``workflow.define``, call activities in it, and run it
 with an :class:`Engine`: every run reaches its end through kills, restarts and months of waiting.
+
+Names are loaded when they are first used, so that ``import perdure`` costs nothing by itself.
 """
 
-from perdure import activity, workflow
-from perdure.client import Client, Handle
-from perdure.engine.engine import Engine
-from perdure.errors import ApplicationError, PerdureError
-from perdure.values.retry import Retry
-from perdure.values.states import Status
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perdure import activity, workflow
+    from perdure.client import Client, Handle
+    from perdure.engine.engine import Engine
+    from perdure.errors import ApplicationError, PerdureError
+    from perdure.values.retry import Retry
+    from perdure.values.states import Status
 
 __version__ = "0.1.0"
 
@@ -24,3 +31,31 @@ __all__ = [
     "activity",
     "workflow",
 ]
+
+_HOMES = {
+    "ApplicationError": "perdure.errors",
+    "Client": "perdure.client",
+    "Engine": "perdure.engine.engine",
+    "Handle": "perdure.client",
+    "PerdureError": "perdure.errors",
+    "Retry": "perdure.values.retry",
+    "Status": "perdure.values.states",
+    "activity": "",
+    "workflow": "",
+}
+"""Where each name lives; those without a home are modules of this package."""
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    value = getattr(import_module(home), name) if home else import_module(f"{__name__}.{name}")
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -102,7 +102,7 @@ class Activity(Generic[P, R]):
         self.task_queue = task_queue
         self.transactional = transactional
         self.arguments = payload.Arguments(fn, self.name)
-        hint = payload.annotations(fn).get("return", Any)
+        hint = payload.hints_of(fn).get("return", Any)
         self.read_result = payload.decoder(hint, what=f"{self.name} -> result")
         self.__doc__ = fn.__doc__
         self.__name__ = self.name

@@ -6,8 +6,10 @@ import time
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, cast, overload
 
+
+import msgspec
 
 from perdure import errors, views
 from perdure.definition import Workflow
@@ -77,7 +79,7 @@ class Client:
         self._sender = ""
         self._seq = 0
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 
@@ -216,7 +218,7 @@ class Client:
 
     async def _definition(self, workflow: Any, options: dict[str, Any]) -> Workflow[Any, Any] | None:
         if isinstance(workflow, Workflow):
-            return workflow
+            return cast("Workflow[Any, Any]", workflow)
         if not isinstance(workflow, str):
             raise errors.Invalid(f"start: {workflow!r} is neither a workflow nor a name")
         version = options.get("version") or ""
@@ -245,7 +247,7 @@ class Client:
         run_id = ids.uuid7(now // 1000, door.chance(10))
         explicit = options.get("id", options.get("name"))
         workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
-        search = options.get("search", options.get("search_attributes")) or {}
+        search: dict[str, Any] = options.get("search", options.get("search_attributes")) or {}
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
         context = options.get("context")
         started = ev.RunStarted(
@@ -287,22 +289,24 @@ class Client:
         if unknown := set(given) - allowed:
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
         values = {key: value for key, value in given.items() if value is not None}
-        status = values.get("status", ())
-        several = [status] if isinstance(status, str) else list(status)
+        status: str | Sequence[str] = values.get("status", ())
+        several = [status] if isinstance(status, str) else status
         try:
             values["status"] = tuple(Status(one) for one in several)
         except ValueError as exc:
             names = ", ".join(Status)
             raise errors.Invalid(f"status: {exc}; use {names}") from exc
-        if isinstance(values.get("workflow"), Workflow):
-            values["workflow"] = values["workflow"].name
+        values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
         if isinstance(values.get("tags"), str):
             values["tags"] = (values["tags"],)
         for key in ("started_after", "started_before"):
             if isinstance(values.get(key), datetime):
                 values[key] = views.from_datetime(values[key])
         values["tags"] = tuple(values.get("tags", ()))
-        return Filter(**{"namespace": self.namespace, **values})
+        try:
+            return msgspec.convert({"namespace": self.namespace, **values}, Filter)
+        except msgspec.ValidationError as exc:
+            raise errors.Invalid(f"list: {exc}") from exc
 
     def next_seq(self) -> tuple[str, int]:
         """Return this client's address and a number it has not used (a repeated post is harmless)."""

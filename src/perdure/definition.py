@@ -50,7 +50,7 @@ class Workflow(Generic[In, Out]):
         self.__module__ = fn.__module__
         self.__wrapped__ = fn
         self._check()
-        hints = payload.annotations(fn)
+        hints = payload.hints_of(fn)
         parameters = list(inspect.signature(fn).parameters.values())
         self._takes_input = bool(parameters)
         self._default = parameters[0].default if parameters else inspect.Parameter.empty

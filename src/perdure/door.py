@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from perdure import errors
 from perdure.definition import Workflow
 from perdure.store.desk import Desk
@@ -221,9 +223,9 @@ def decode_answer(data: bytes) -> bytes:
     return bytes(answer.result)
 
 
-class _Answer(payload.msgspec.Struct):
-    result: payload.msgspec.Raw = payload.msgspec.Raw(payload.NULL)
+class _Answer(msgspec.Struct):
+    result: msgspec.Raw = msgspec.Raw(payload.NULL)
     failure: failures.FailureInfo | None = None
 
 
-_read_answer = payload.msgspec.json.Decoder(_Answer).decode
+_read_answer = msgspec.json.Decoder(_Answer).decode

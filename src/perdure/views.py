@@ -10,7 +10,7 @@ import base64
 import difflib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -23,7 +23,9 @@ from perdure.values.states import Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECRET = frozenset({"seed"})
-_PAYLOADS = frozenset({"input", "result", "args", "payload", "details", "context", "search", "memo", "value", "heartbeat"})
+_PAYLOADS = frozenset(
+    "input result args payload details context search memo value heartbeat".split()
+)
 EXPORT_FORMAT = 1
 
 
@@ -134,7 +136,7 @@ def execution(
     search: dict[str, Any] | None = None,
 ) -> Execution:
     """Show a run; with its first and last turns, also input, output and error."""
-    waits = msgspec.json.decode(row.waits) if row.waits else {}
+    waits = _waits(row)
     shown: dict[str, Any] = {}
     if first:
         shown["input"] = plain(ev.decode_plain(first[0].payload)[0]).get("input")
@@ -200,23 +202,24 @@ def history(turns: Sequence[TurnRow], *, with_seed: bool = False) -> list[Histor
 
 def plain(event: dict[str, Any], *, with_seed: bool = False) -> dict[str, Any]:
     """Turn a decoded event into JSON data: payload bytes become what they encode."""
-    shown: dict[str, Any] = {}
-    for key, value in event.items():
+    return {
+        key: _plain(key, value, with_seed)
+        for key, value in event.items()
+        if with_seed or key not in _SECRET
+    }
+
+
+def _plain(key: str, value: Any, with_seed: bool) -> Any:
+    if isinstance(value, bytes):
         if key in _SECRET:
-            if with_seed:
-                shown[key] = base64.b64encode(value).decode()
-        elif isinstance(value, bytes):
-            shown[key] = payload.decode(value) if key in _PAYLOADS else value.hex()
-        elif isinstance(value, dict):
-            shown[key] = plain(value, with_seed=with_seed)
-        elif isinstance(value, list):
-            shown[key] = [
-                plain(item, with_seed=with_seed) if isinstance(item, dict) else item
-                for item in value
-            ]
-        else:
-            shown[key] = value
-    return shown
+            return base64.b64encode(value).decode()
+        return payload.decode(value) if key in _PAYLOADS else value.hex()
+    if isinstance(value, dict):
+        inner = cast("dict[str, Any]", value)
+        return plain(inner, with_seed=with_seed)
+    if isinstance(value, list):
+        return [_plain(key, item, with_seed) for item in cast("list[Any]", value)]
+    return value
 
 
 def export(row: RunRow, turns: Sequence[TurnRow], *, with_seed: bool) -> dict[str, Any]:
@@ -270,7 +273,7 @@ def why(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: i
     waiting = _waiting_for(turns, now)
     if waiting:
         return f"{name} is {row.status}: it waits for {waiting}."
-    waits = msgspec.json.decode(row.waits) if row.waits else {}
+    waits = _waits(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
     if row.wake_at is not None:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
@@ -314,8 +317,12 @@ def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:
     return " and ".join(texts)
 
 
+def _waits(row: RunRow) -> dict[str, Any]:
+    return msgspec.json.decode(row.waits, type=dict[str, Any]) if row.waits else {}
+
+
 def _message(topic: str) -> str:
-    return "any message" if topic == "*" else ("a child's end" if topic == "events" else f"message {topic!r}")
+    return "any message" if topic == "*" else f"message {topic!r}"
 
 
 def _current_step(waits: dict[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ from typing import Protocol
 from perdure import errors
 from perdure.engine.clock import Clock
 from perdure.store.desk import Desk
-from perdure.store.port import Batch, Committed, Post, Posted, Started, StartRequest, TurnWrite
+from perdure.store.port import Batch, Committed, Post, Posted, StartRequest, TurnWrite
 from perdure.values import limits
 
 _log = logging.getLogger("perdure.engine")
@@ -143,7 +143,9 @@ class Committer:
             taken = self._starts, self._turns, self._posts
             self._starts, self._turns, self._posts, self._bytes = [], [], [], 0
             return taken
-        starts, turns, size = [], [], 0
+        starts: list[StartRequest] = []
+        turns: list[TurnWrite] = []
+        size = 0
         while self._starts and self._room(starts, turns, size):
             starts.append(self._starts.pop(0))
             size += len(starts[-1].event)
@@ -238,5 +240,3 @@ class Committer:
         finally:
             self.is_in_doubt = False
 
-
-__all__ = ["Committer", "Outcomes", "Started"]

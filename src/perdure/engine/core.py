@@ -158,7 +158,9 @@ class Core:
         exact = versions.get(version)
         if exact is not None:
             return exact
-        return versions[max(versions, key=version_key)] if len(versions) == 1 or not version else None
+        if version and len(versions) > 1:
+            return None
+        return versions[max(versions, key=version_key)]
 
     def activity(self, name: str) -> Activity[Any, Any] | None:
         """Return an activity registered by name."""
@@ -211,8 +213,10 @@ class Core:
             self.turns.put(run, Input(fact, posted.id))
 
     def note_consumed(self, row: int) -> None:
-        """Remember an inbox row that is in a history now: a look that began before the commit may
-        still bring it."""
+        """Remember an inbox row that is in a history now.
+
+        A look that began before the commit may still bring it.
+        """
         self._consumed[row] = None
         if len(self._consumed) > _CONSUMED:
             self._consumed.popitem(last=False)
@@ -355,9 +359,9 @@ class Core:
 
     def resolve_send(self, run: Run, number: int) -> None:
         """A message (or cancel) is committed: tell the code, unless it was refused."""
-        if (run.key, number) not in self._refused and run.instance is not None:
-            if number in run.instance.sends:
-                self.turns.put(run, Input(ev.SendResolved(send=number)))
+        is_open = run.instance is not None and number in run.instance.sends
+        if is_open and (run.key, number) not in self._refused:
+            self.turns.put(run, Input(ev.SendResolved(send=number)))
 
     # -- failures of the store ---------------------------------------------------------------
 

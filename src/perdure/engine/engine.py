@@ -13,7 +13,7 @@ import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Self, cast
 
 from perdure import errors
 from perdure.activity import Activity
@@ -99,7 +99,7 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._rejoining: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -238,7 +238,11 @@ class Engine:
         core.intake.look()
 
     def _guard(self) -> TurnGuard:
-        return TurnGuard(limit=self._settings.turn_limit_seconds)
+        return TurnGuard(
+            limit=self._settings.turn_limit_seconds,
+            on_held=lambda: self._leases and self._leases.extend_while_held(),
+            on_stuck=lambda run: self._leases and self._leases.suspect(run),
+        )
 
 
 def parse_size(value: int | str) -> int:
@@ -268,7 +272,7 @@ def _collect(definitions: Sequence[Any]) -> Sequence[Workflow[Any, Any] | Activi
     found: list[Workflow[Any, Any] | Activity[Any, Any]] = []
     for item in definitions:
         if isinstance(item, (Workflow, Activity)):
-            found.append(item)
+            found.append(cast("Workflow[Any, Any] | Activity[Any, Any]", item))
         elif inspect.ismodule(item):
             found += _in_module(item)
         else:
@@ -279,7 +283,9 @@ def _collect(definitions: Sequence[Any]) -> Sequence[Workflow[Any, Any] | Activi
 
 
 def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, Any]]:
-    found = [v for v in vars(module).values() if isinstance(v, (Workflow, Activity))]
+    found: list[Workflow[Any, Any] | Activity[Any, Any]] = [
+        v for v in vars(module).values() if isinstance(v, (Workflow, Activity))
+    ]
     if not found:
         raise errors.DefinitionError(f"module {module.__name__!r} defines no workflow or activity")
     return found

@@ -32,8 +32,8 @@ class TurnGuard:
         *,
         limit: float = 10.0,
         warn_after: float = 1.0,
-        on_held: Callable[[], None] | None = None,
-        on_stuck: Callable[[str], None] | None = None,
+        on_held: Callable[[], None] = lambda: None,
+        on_stuck: Callable[[int], None] = lambda _run: None,
     ) -> None:
         self.limit = limit
         self._warn_after = warn_after
@@ -41,6 +41,7 @@ class TurnGuard:
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
         self._what = ""
+        self._run = 0
         self._since = 0.0
         self._warned = False
         self._raised_at = 0.0
@@ -59,10 +60,11 @@ class TurnGuard:
         if self._thread is not None:
             self._thread.join(timeout=1)
 
-    def enter(self, what: str) -> None:
-        """A turn of ``what`` begins in this thread."""
+    def enter(self, what: str, run: int = 0) -> None:
+        """A turn of ``what`` (run number ``run``) begins in this thread."""
         self._thread_id = threading.get_ident()
         self._what = what
+        self._run = run
         self._warned = False
         self._since = time.monotonic()
 
@@ -106,8 +108,7 @@ class TurnGuard:
             if held < self._warn_after:
                 continue
             if held < self.limit:
-                if self._on_held is not None:
-                    self._on_held()
+                self._on_held()
             elif not self._raised_at:
                 self._interrupt(since)
             elif held > 2 * self.limit:
@@ -115,7 +116,7 @@ class TurnGuard:
 
     def held_stack(self) -> str:
         """Return the stack of the thread that holds the loop."""
-        frame = sys._current_frames().get(self._thread_id)
+        frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage] - the documented way to see another thread's stack
         return "".join(traceback.format_stack(frame)[-6:]) if frame else "(no frame)"
 
     def _interrupt(self, since: float) -> None:
@@ -135,9 +136,10 @@ class TurnGuard:
             self._what,
             self.held_stack(),
         )
-        if self._on_stuck is not None:
-            self._on_stuck(self._what)
-        os._exit(70)
+        try:
+            self._on_stuck(self._run)
+        finally:
+            os._exit(70)
 
 
 class NoGuard:
@@ -149,7 +151,7 @@ class NoGuard:
     def stop(self) -> None:
         """Nothing to stop."""
 
-    def enter(self, what: str) -> None:
+    def enter(self, what: str, run: int = 0) -> None:
         """Nothing to time."""
 
     def leave(self) -> bool:

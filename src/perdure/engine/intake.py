@@ -102,7 +102,7 @@ class Intake:
     async def _answer(self, question: Question) -> None:
         core = self._core
         try:
-            answer = await core.ask(question)
+            answer = await core.answers.ask(question)
         except errors.Unavailable:
             self._questions.discard(question.id)
             return

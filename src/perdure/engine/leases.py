@@ -112,6 +112,23 @@ class Leases:
         self._extended_at = now
         core.clock.resync()
 
+    def extend_while_held(self) -> None:
+        """Extend the lease in the guard's thread, while a long turn holds the loop (R8)."""
+        worker, core = self.worker, self._core
+        now = core.clock.now()
+        if worker is None or now - self._extended_at < core.settings.lease // 3:
+            return
+        self._extended_at = now
+        until = now + core.settings.lease
+        core.desk.write_from_thread(
+            lambda store: store.extend(worker.id, worker.epoch, now=now, lease_until=until)
+        )
+
+    def suspect(self, run: int) -> None:
+        """Record, in the guard's thread, which run's turn cannot be interrupted."""
+        if run:
+            self._core.desk.write_from_thread(lambda store: store.suspect(run))
+
     async def look_once(self) -> None:
         """Look at the other workers once."""
         core = self._core
@@ -135,9 +152,8 @@ class Leases:
         core, after = self._core, 0
         reasons = [str(reason) for reason in _UNPARK]
         while True:
-            start = after
             rows = await core.desk.read(
-                lambda store: store.parked(reasons, limit=500, after=start)
+                lambda store, after=after: store.parked(reasons, limit=500, after=after)
             )
             for row in rows:
                 if row.workflow in core.names:

@@ -32,8 +32,10 @@ class Listeners:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def on(self, pattern: str, handler: Callable[[EngineEvent], Any]) -> Callable[[], None]:
-        """Call ``handler(event)`` for events whose name matches (``*`` matches the rest, dots
-        included). Returns a function that ends it."""
+        """Call ``handler(event)`` for events whose name matches; return a function that ends it.
+
+        ``*`` matches the rest, dots included.
+        """
         entry = (pattern, handler)
         self._handlers.append(entry)
         return lambda: self._handlers.remove(entry)
@@ -58,7 +60,7 @@ class Listeners:
                 continue
             try:
                 result = handler(EngineEvent(name, data))
-            except Exception:
+            except Exception:  # noqa: BLE001 - a listener is user code; its error is logged
                 _log.exception("a listener of %r failed", pattern)
                 continue
             if inspect.isawaitable(result):

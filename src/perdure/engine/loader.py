@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.engine")
 _CHUNK = 200
 _SLICE_SECONDS = 0.01
+_SUSPICIONS = 2
 
 
 class Loader:
@@ -60,7 +61,7 @@ class Loader:
                 del self._wanted[key]
             keys = list(runs)
             try:
-                found = await self._core.desk.read(lambda store: store.load(keys))
+                found = await self._core.desk.read(lambda store, keys=keys: store.load(keys))
             except errors.StoreError as error:
                 await self._retry(runs, error)
                 continue
@@ -106,7 +107,10 @@ class Loader:
             if not core.wants_unparked(run, row, _last_parked(loaded)):
                 core.turns.wake(run)
                 return
-        if loaded.broken:
+        if row.suspected >= _SUSPICIONS:
+            detail = f"{row.suspected} workers ended while a turn of this run held them"
+            core.turns.park(run, [], ParkReason.SUSPECT, detail)
+        elif loaded.broken:
             core.turns.park(run, [], ParkReason.CORRUPT_HISTORY, loaded.broken)
         elif run.definition is None:
             core.no_definition(run)
@@ -139,7 +143,7 @@ class Loader:
         core = self._core
         assert run.definition is not None
         instance = Instance(run.definition, max_payload=core.max_payload)
-        core.guard.enter(f"{run.workflow} {run.workflow_id!r} (replay)")
+        core.guard.enter(f"{run.workflow} {run.workflow_id!r} (replay)", run.key)
         problem: tuple[ParkReason, str] | None = None
         turns: list[StoredTurn] = []
         blind: list[ev.Event] = []
@@ -184,7 +188,8 @@ class Loader:
         self, run: Run, instance: Instance, loaded: Loaded, turns: list[StoredTurn]
     ) -> None:
         core = self._core
-        taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code if run.definition else "")
+        assert run.definition is not None
+        taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code)
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
@@ -216,7 +221,8 @@ class Loader:
             work = run.work[number]
             outcome = core.runner.lost_outcome(work, work.attempt, past.lost_in_a_row + 1)
             if isinstance(outcome, ev.RunParked):
-                core.turns.park(run, [Input(fact) for fact in facts], ParkReason.WORKER_LOST, outcome.detail)
+                inputs = [Input(fact) for fact in facts]
+                core.turns.park(run, inputs, ParkReason.WORKER_LOST, outcome.detail)
                 return
             if outcome is not None:
                 del run.work[number]

@@ -103,7 +103,7 @@ class Run:
         self.status = Status.RUNNING
         self.wake_at: int | None = None
         self.waits: str | None = None
-        self.stop = ("", "", "")
+        self.stop: tuple[str, str, str] = ("", "", "")
         """Of a parked or paused run: reason, detail, what unblocks."""
         self.timer_due = False
         self.closing_tries = 0

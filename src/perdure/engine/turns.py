@@ -1,14 +1,14 @@
 """The life of a turn.
 
-1. Something puts an :class:`Input` on a run: a start, a message, an outcome, a child's end, a cancel,
-   or its timer comes due (``wake``).
+1. Something puts an :class:`Input` on a run: a start, a message, an outcome, a child's end, a
+   cancel, or its timer comes due (``wake``).
 2. ``_drain`` takes the runs that are ready. One without a live instance is loaded first. The
    instance applies the inputs; its commands come back.
 3. The turn goes to the committer as one history row, with everything that follows from it: status
    and wake time, children, messages, a parent's notice, unless the code may not go on: then the run
    is parked, with the reason.
-4. After the commit, and only then (I3), ``engine/release.py`` releases the effects: activities start,
-   senders and waiters are answered, log lines appear, runs that got something are woken.
+4. After the commit, and only then (I3), ``engine/release.py`` releases the effects: activities
+   start, senders and waiters are answered, log lines appear, runs that got something are woken.
 
 A run has at most one uncommitted turn; what comes meanwhile waits (R15).
 """
@@ -200,7 +200,7 @@ class Turns:
     ) -> Turn | None:
         """Apply; park the run and return None if the code may not go on."""
         guard = self._core.guard
-        guard.enter(f"{run.workflow} {run.workflow_id!r}")
+        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key)
         error: BaseException | None = None
         turn: Turn | None = None
         try:
@@ -230,7 +230,8 @@ class Turns:
         """An unexpected exception fails the run only under the code that started it."""
         if isinstance(exc, _ALWAYS_PARK):
             return False
-        assert instance.started is not None and run.definition is not None
+        assert instance.started is not None
+        assert run.definition is not None
         return instance.started.code == run.definition.code
 
     def _park_unexpected(self, run: Run, taken: list[Input], exc: BaseException) -> None:
@@ -341,8 +342,10 @@ class Turns:
         *,
         first: Sequence[Input] = (),
     ) -> None:
-        """Record that the run cannot go on, and keep what it had not applied. ``first``: facts to
-        record before (somebody had asked to unpark it)."""
+        """Record that the run cannot go on, and keep what it had not applied.
+
+        ``first``: facts to record before (somebody had asked to unpark it).
+        """
         run.drop_instance()
         run.timer_due = False
         run.inputs = taken + run.inputs
@@ -380,7 +383,8 @@ class Turns:
 
     def take_first(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
         """Take a new run's first turn: one row holds event 1 and what the code answered."""
-        assert run.instance is not None and not run.key
+        assert run.instance is not None
+        assert not run.key
         now = self._core.clock.now()
         turn = self._apply_first(run, run.instance, started, now)
         if turn is None:
@@ -410,7 +414,7 @@ class Turns:
     ) -> Turn | None:
         """Apply event 1; ``None`` leaves the start alone, to be taken up (and parked) by loading."""
         guard = self._core.guard
-        guard.enter(f"{run.workflow} {run.workflow_id!r}")
+        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key)
         turn: Turn | None = None
         try:
             turn = instance.apply([started], now)
@@ -419,7 +423,7 @@ class Turns:
         except (KeyboardInterrupt, asyncio.CancelledError):
             guard.leave()
             raise
-        except BaseException:  # noqa: BLE001 - loading meets it again and parks the run
+        except BaseException:  # noqa: BLE001 - loading meets it again, and parks
             turn = None
         if guard.leave():
             return None

@@ -19,7 +19,7 @@ UNBLOCK: dict[ParkReason, str] = {
     ParkReason.NONDETERMINISM: "run a worker whose code fits the history (guard the change with "
     "workflow.patched), then restart it or call unpark",
     ParkReason.UNKNOWN_WORKFLOW: "start a worker that defines this workflow",
-    ParkReason.TURN_TIMEOUT: "mend the loop or the blocking call, then restart the worker or unpark",
+    ParkReason.TURN_TIMEOUT: "mend the loop or the blocking call, then restart the worker",
     ParkReason.UNEXPECTED: "mend the code, then restart the worker or unpark",
     ParkReason.CORRUPT_HISTORY: "restore the row from a backup, then unpark; or terminate the run",
     ParkReason.WORKER_LOST: "find out what kills the worker, then unpark; or terminate the run",

@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from perdure.errors import PerdureError, UsageError
 from perdure.store.opening import open_store
@@ -39,11 +39,11 @@ class Desk(Protocol):
 
     on_change: Callable[[], None] | None
 
-    async def write(self, verb: Callable[[Store], T]) -> T:
+    def write(self, verb: Callable[[Store], T]) -> Awaitable[T]:
         """Run ``verb`` on the writing connection."""
         ...
 
-    async def read(self, verb: Callable[[Reader], T]) -> T:
+    def read(self, verb: Callable[[Reader], T]) -> Awaitable[T]:
         """Run ``verb`` on the reading connection."""
         ...
 
@@ -64,6 +64,11 @@ class Desk(Protocol):
         thread, or in the store's if the database is in memory. The inbox row that comes back can be
         fed to the run at once, like ``Committed.fed``.
         """
+        ...
+
+    def write_from_thread(self, verb: Callable[[Store], T]) -> T:
+        """Run ``verb`` on the writing connection and wait for it, in a thread that is not the event
+        loop's: it works while the loop is held."""
         ...
 
     async def close(self) -> None:
@@ -180,6 +185,11 @@ class ThreadDesk:
 
         if not self._store.is_private:
             return verb(self._store)
+        return self.write_from_thread(verb)
+
+    def write_from_thread(self, verb: Callable[[Any], T]) -> T:
+        """Run ``verb`` on the writing connection: see :class:`Desk`."""
+        self._check_open()
         if threading.current_thread() in self._threads:
             raise UsageError("a transactional activity cannot run inside another one")
         errand = _Errand(verb)
@@ -187,8 +197,7 @@ class ThreadDesk:
         errand.done.wait()
         if errand.error is not None:
             raise errand.error
-        assert errand.answer is not None
-        return errand.answer
+        return cast("T", errand.answer)
 
     async def close(self) -> None:
         """Finish what was handed in and close the store. A second call does nothing."""

@@ -137,7 +137,7 @@ class Reader(Protocol):
     def due(
         self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[tuple[int, int]]:
-        """Return (run, wake_at) of unowned waiting runs with ``wake_at <= until``, soonest first."""
+        """Return (run, wake_at) of unowned waiting runs due by ``until``, soonest first."""
         ...
 
     def inbox(
@@ -240,6 +240,10 @@ class Store(Reader, Protocol):
 
         Returns ``False`` if somebody else did.
         """
+        ...
+
+    def suspect(self, run: int) -> None:
+        """Count that this run's turn holds a worker that is about to give up (R8)."""
         ...
 
     def ask(self, question: Question, now: int) -> None:

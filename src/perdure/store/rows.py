@@ -224,6 +224,7 @@ class RunRow(msgspec.Struct, gc=False):
 
     ``lost_by``: the worker that owned the run when its lease was taken over; ``None`` again with
     the next state that is written (and after a graceful ``leave``, which loses nothing).
+    ``suspected``: how many workers ended while a turn of this run held them (R8).
     """
 
     run: int
@@ -251,6 +252,7 @@ class RunRow(msgspec.Struct, gc=False):
     parent_event: int | None = None
     parent_close: str = ""
     lost_by: int | None = None
+    suspected: int = 0
     created_by: str | None = None
     correlation_id: str | None = None
     tenant: str | None = None

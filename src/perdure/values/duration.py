@@ -5,6 +5,7 @@ Microseconds as ``int`` everywhere inside: no float ever decides when a timer fi
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 
@@ -44,7 +45,7 @@ def microseconds(value: Duration, *, what: str = "duration") -> int:
         result = (value.days * 86_400 + value.seconds) * SECOND + value.microseconds
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Invalid(f"{what}: {value!r} is not a duration; write '90s', '1h30m' or seconds")
-    elif value != value or value in (float("inf"), float("-inf")):
+    elif not math.isfinite(value):
         raise Invalid(f"{what}: {value!r} is not a finite number of seconds")
     else:
         result = round(value * SECOND)

@@ -8,7 +8,8 @@ history, from 1) also names the activity, timer, child or message it began.
 Encoding: a turn is one MessagePack array; each event a map with its ``kind`` and, where it is not
 1, its schema version ``v``. Fields at their default are left out. Rows are never re-encoded, so
 fields this version does not know survive in the store and in exports. To add an event: a class
-in ``facts.py`` or ``commands.py``, a place in FACTS or COMMANDS here, a handler in ``kernel/apply.py``, a line in the round-trip test.
+in ``facts.py`` or ``commands.py``, a place in FACTS or COMMANDS here, a handler in
+``kernel/apply.py``, a line in the round-trip test.
 """
 
 from __future__ import annotations

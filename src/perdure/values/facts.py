@@ -140,7 +140,7 @@ class UpdateAccepted(Event, tag="update_accepted"):
 
 
 class CancelRequested(Event, tag="cancel_requested"):
-    """Somebody asked the run to end. After ``deadline`` (microseconds, 0 = none) it is terminated."""
+    """Somebody asked the run to end; after ``deadline`` (microseconds, 0: none) it is terminated."""
 
     rank: ClassVar[int] = 4
     reason: str = ""
@@ -149,8 +149,10 @@ class CancelRequested(Event, tag="cancel_requested"):
 
 
 class RunTaken(Event, tag="run_taken"):
-    """A worker took the run up: for its first turn, or after another worker's end. Changes nothing
-    for the code, and gives a first turn without commands an event that pins its time."""
+    """A worker took the run up: for its first turn, or after another worker's end.
+
+    Changes nothing for the code, and gives a first turn without commands an event of its own.
+    """
 
     worker: str = ""
     code: str = ""

@@ -111,24 +111,25 @@ def decoder(kind: Any, *, what: str = "value") -> Decode:
     return read
 
 
-def annotations(fn: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved annotations of ``fn``; unresolvable ones count as missing."""
     try:
         return typing.get_type_hints(fn)
     except (NameError, TypeError, AttributeError):
         # Annotations under TYPE_CHECKING or local classes: resolve one by one what can be.
-        return {k: v for k, v in getattr(fn, "__annotations__", {}).items() if not isinstance(v, str)}
+        given: dict[str, Any] = getattr(fn, "__annotations__", {})
+        return {name: hint for name, hint in given.items() if not isinstance(hint, str)}
 
 
 class Arguments:
-    """Encodes a call's arguments as a JSON array and decodes them by the parameters' annotations."""
+    """Encodes a call's arguments as a JSON array; decodes them by the parameters' annotations."""
 
     __slots__ = ("_decoders", "_names", "_required", "_rest", "_signature", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         self.name = name
         self._signature = inspect.signature(fn)
-        hints = annotations(fn)
+        hints = hints_of(fn)
         self._names: list[str] = []
         self._decoders: list[Decode] = []
         self._required = 0
@@ -138,8 +139,9 @@ class Arguments:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self._rest = read
             elif parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
-                if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-                    raise Invalid(f"{name}: keyword-only parameter {parameter.name!r} needs a default")
+                is_named = parameter.kind is parameter.KEYWORD_ONLY
+                if is_named and parameter.default is parameter.empty:
+                    raise Invalid(f"{name}: keyword-only {parameter.name!r} needs a default")
             else:
                 self._names.append(parameter.name)
                 self._decoders.append(read)

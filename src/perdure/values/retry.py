@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
+from perdure.values.duration import SECOND, Duration, optional_microseconds
 from perdure.values.failures import FailureInfo
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A resolved policy as it stands in the history. Times in microseconds; 0 attempts = no limit."""
+    """A resolved policy as it stands in the history. Microseconds; 0 attempts: no limit."""
 
     max_attempts: int = 0
     interval: int = SECOND
@@ -86,5 +86,3 @@ class Retry:
         """Fill what was left out from ``default``."""
         return msgspec.structs.replace(default, **self._given)
 
-
-__all__ = ["ACTIVITY_DEFAULT", "Retry", "RetryPolicy", "microseconds"]

@@ -22,7 +22,7 @@ from perdure.store.sqlite import faults
 from perdure.store.sqlite.database import Database, one
 from perdure.store.sqlite.plan import ENDED, Plan, make_plan
 from perdure.store.sqlite.posting import Delivery
-from perdure.store.sqlite.sql import SQL, ManyRows, to_json
+from perdure.store.sqlite.sql import SQL, ManyRows, status_of, to_json
 from perdure.store.sqlite.starting import (
     Decisions,
     Existing,
@@ -31,7 +31,7 @@ from perdure.store.sqlite.starting import (
     needs_look,
     requests_of,
 )
-from perdure.values.states import BY_CODE, CODES, Status
+from perdure.values.states import CODES, Status
 
 _HISTORY = ManyRows("insert_history", 8)
 _TERMINATED = CODES[Status.TERMINATED]
@@ -173,7 +173,7 @@ class _Attempt:
         for namespace, workflow_id, run, execution, run_id, status, owner, parent, event in rows:
             above = None if parent is None else (parent, event)
             found[namespace, workflow_id] = Existing(
-                run, execution, run_id, BY_CODE[status], owner, above
+                run, execution, run_id, status_of(status), owner, above
             )
         return found
 
@@ -182,7 +182,7 @@ class _Attempt:
             return {}
         rows = _decode(one(self._database, SQL["same_run_id"], (to_json(self._looks_at),)))
         return {
-            run_id: Existing(run, execution, run_id, BY_CODE[status])
+            run_id: Existing(run, execution, run_id, status_of(status))
             for run, execution, run_id, status in rows
         }
 

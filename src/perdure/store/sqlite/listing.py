@@ -21,6 +21,10 @@ from perdure.store.sqlite.sql import SQL, to_json
 from perdure.values.states import CODES
 
 _BOUND = 2_000
+_HAS_ATTRIBUTE = (
+    "EXISTS (SELECT 1 FROM attr x WHERE x.namespace = ? AND x.key = ? AND x.value = ? "
+    "AND x.run = {run})"
+)
 
 
 class Leader(msgspec.Struct, frozen=True):
@@ -147,8 +151,7 @@ def _conditions(leader: Leader, where: Filter) -> tuple[list[str], list[Any]]:
     for key, value in where.search.items():
         for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
             need(
-                "EXISTS (SELECT 1 FROM attr x WHERE x.namespace = ? AND x.key = ? AND x.value = ? "
-                f"AND x.run = {leader.run})",
+                _HAS_ATTRIBUTE.format(run=leader.run),
                 where.namespace,
                 key,
                 wanted,

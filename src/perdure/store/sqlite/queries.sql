@@ -66,7 +66,7 @@ LEFT JOIN run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 INSERT INTO state
 SELECT
     value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL
+    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0
 FROM json_each(?1);
 
 -- name: insert_memos
@@ -86,7 +86,7 @@ INSERT INTO history (run, first, count, time, applied, worker, crc, payload) VAL
 UPDATE state SET
     status = v ->> 1, owner = v ->> 2, wake_at = v ->> 3, length = v ->> 4, closed_at = v ->> 5,
     reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = v ->> 10,
-    progress = coalesce(v ->> 11, progress), lost_by = NULL
+    progress = coalesce(v ->> 11, progress), lost_by = NULL, suspected = 0
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
@@ -236,6 +236,9 @@ INSERT OR REPLACE INTO beat (run, activity, details) VALUES
 -- name: delete_beats_of_runs
 DELETE FROM beat WHERE run IN (SELECT value FROM json_each(?1));
 
+-- name: suspect
+UPDATE state SET suspected = suspected + 1 WHERE run = ?1;
+
 -- name: resolve
 SELECT last_batch FROM worker WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
@@ -274,6 +277,7 @@ r.created_at, state.status,
 CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
 state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
 state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by,
+state.suspected,
 r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo
 
 -- name: row_tables

@@ -21,9 +21,8 @@ from perdure.store.port import (
 )
 from perdure.store.sqlite.database import Database, reading
 from perdure.store.sqlite.listing import count_query, list_query
-from perdure.store.sqlite.sql import SQL, to_json
+from perdure.store.sqlite.sql import SQL, status_of, to_json
 from perdure.store.sqlite.workers import Workers
-from perdure.values.states import BY_CODE
 
 _decode: Callable[[str], Any] = msgspec.json.decode
 _LAST = "\U0010ffff"
@@ -191,8 +190,8 @@ class SqliteReader:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    tags, memo = row[28], row[29]
-    fields = [*row[:10], BY_CODE[row[10]], *row[11:28]]
+    tags, memo = row[29], row[30]
+    fields: list[Any] = [*row[:10], status_of(row[10]), *row[11:29]]
     fields.append(() if tags is None else tuple(_decode(tags)))
     fields.append(None if memo is None else memo.encode())
     return RunRow(*fields)

@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.errors import StoreRefused
 from perdure.store.queries import load_queries
+from perdure.values.states import BY_CODE, Status
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 
@@ -17,6 +18,11 @@ CHUNK = 100
 """Rows of one multi-row INSERT: beyond, the statement only gets slower to prepare."""
 
 _encode = msgspec.json.encode
+
+
+def status_of(code: int) -> Status:
+    """Return the status of a stored code."""
+    return BY_CODE[code]
 
 
 class ManyRows:

@@ -169,7 +169,7 @@ class Judge:
             return refuse("")
         if request.conflict != "terminate_existing":
             return refuse("already_exists")
-        # A run with work in flight, or that this very batch starts or moves, is for its owner to end.
+        # A run with work in flight, or that this batch starts or moves, is for its owner to end.
         is_free = existing.run < self._first and existing.run not in self._touched
         if is_free and existing.owner is None:
             answer = _started(request, existing, created=True)

@@ -149,6 +149,10 @@ class SqliteStore(SqliteReader):
         return self._workers.take_over(worker, epoch, now)
 
     @writing
+    def suspect(self, run: int) -> None:
+        self.database.execute(SQL["suspect"], (run,))
+
+    @writing
     def ask(self, question: Question, now: int) -> None:
         self.database.execute(SQL["forget_questions"], (now - _KEEP_ANSWERS,))
         row = (question.id, question.execution, question.name, question.args, question.deadline)

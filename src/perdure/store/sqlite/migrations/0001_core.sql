@@ -59,7 +59,8 @@ CREATE TABLE state (
     waits TEXT,
     since INTEGER NOT NULL,
     progress TEXT,
-    lost_by INTEGER
+    lost_by INTEGER,
+    suspected INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX state_by_status ON state (status, run);
 CREATE INDEX state_due ON state (wake_at, run)

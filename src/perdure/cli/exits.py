@@ -1,0 +1,66 @@
+"""Exit codes, and what an exception is to the shell: a code and one line.
+
+| code | meaning |
+|--:|---|
+| 0 | done; the run completed |
+| 1 | the run failed (or ran out of time), a handler of it refused |
+| 2 | usage or bad input |
+| 3 | not found |
+| 4 | conflict: it exists already, it has ended already |
+| 5 | the run was cancelled or terminated |
+| 6 | the store, or a worker that must answer, cannot be reached |
+| 70 | a defect of Perdure |
+| 124 | the wait timed out; the run goes on |
+| 130 | interrupted (Ctrl-C) |
+| 141 | nobody reads the output any more |
+"""
+
+from __future__ import annotations
+
+from perdure import errors
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+CONFLICT = 4
+CANCELLED = 5
+UNREACHABLE = 6
+DEFECT = 70
+TIMED_OUT = 124
+INTERRUPTED = 130
+NO_READER = 141
+
+# The first class that fits decides.
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.WorkflowCancelled, CANCELLED),
+    (errors.WorkflowTerminated, CANCELLED),
+    (errors.Failure, FAILED),
+    (errors.NotFound, NOT_FOUND),
+    (errors.AlreadyExists, CONFLICT),
+    (errors.Conflict, CONFLICT),
+    (errors.Closed, CONFLICT),
+    (errors.ConcurrencyLimit, CONFLICT),
+    (errors.PolicyDenied, CONFLICT),
+    (errors.StoreError, UNREACHABLE),
+    (errors.Invalid, USAGE),
+    (errors.UsageError, USAGE),
+    (errors.DefinitionError, USAGE),
+    (TimeoutError, TIMED_OUT),
+)
+
+
+def code_of(exc: BaseException) -> int:
+    """Return the exit code for an exception; ``DEFECT`` if it is none that users can cause."""
+    for cls, code in _CODES:
+        if isinstance(exc, cls):
+            return code
+    return DEFECT
+
+
+def line_of(exc: BaseException) -> str:
+    """Return what to print for an exception, in one line."""
+    text = exc.message if isinstance(exc, errors.PerdureError) else str(exc) or type(exc).__name__
+    if isinstance(exc, errors.Failure) and exc.kind not in (errors.Kind.CANCELED, exc.code):
+        text = f"{text} ({exc.kind})"
+    return " ".join(text.split())

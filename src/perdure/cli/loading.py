@@ -1,0 +1,121 @@
+"""From ``MODULE`` and ``MODULE:workflow`` to definitions.
+
+MODULE is a dotted name or a path to a Python file. As with ``python FILE``, the file's folder (with
+a dotted name: the current one) goes first on the import path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from perdure import errors
+from perdure.definition import Workflow
+
+
+def load_module(target: str) -> ModuleType:
+    """Import a module by dotted name or path.
+
+    Raises:
+        UsageError: there is no such module, or it cannot be imported; the message names the line.
+    """
+    path = Path(target)
+    is_file = target.endswith(".py") or os.sep in target
+    if is_file and not path.is_file():
+        raise errors.UsageError(f"there is no file {target}")
+    name = target
+    folder = Path.cwd()
+    if is_file:
+        path = path.resolve()
+        name, folder = _dotted(path)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        return _import_file(name, path) if is_file else importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if not is_file and exc.name and f"{name}.".startswith(f"{exc.name}."):
+            file = Path(f"{name}.py")
+            hint = f"; did you mean {file}?" if file.is_file() else f" (looked in {folder})"
+            raise errors.UsageError(f"there is no module {name!r}{hint}") from exc
+        raise _broken(target, exc) from exc
+    except (Exception, SystemExit) as exc:
+        raise _broken(target, exc) from exc
+
+
+def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
+    """Import the module of ``MODULE:workflow`` and find the workflow in it.
+
+    Raises:
+        UsageError: no module, no such workflow, or none named where there are several.
+    """
+    module_name, _, wanted = target.partition(":")
+    module = load_module(module_name)
+    workflows = {k: v for k, v in vars(module).items() if isinstance(v, Workflow)}
+    known = ", ".join(sorted(workflows)) or "none"
+    if wanted:
+        for name, definition in workflows.items():
+            if wanted in (name, definition.name):
+                return module, definition
+        near = get_close_matches(wanted, workflows, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise errors.UsageError(f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})")
+    own = [v for v in workflows.values() if v.__module__ == module.__name__]
+    if len(own) == 1:
+        return module, own[0]
+    raise errors.UsageError(f"which workflow? write {module_name}:NAME (it has: {known})")
+
+
+def _dotted(path: Path) -> tuple[str, Path]:
+    """Return the module name of a file and the folder it is imported from."""
+    parts = [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(part for part in parts if part != "__init__"), folder
+
+
+def _import_file(name: str, path: Path) -> ModuleType:
+    if "." in name:
+        return importlib.import_module(name)
+    if name in sys.modules:
+        # The file is called like a module that is loaded already: it must not take its place.
+        name = f"{name}_of_{path.parent.name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _broken(target: str, exc: BaseException) -> errors.UsageError:
+    """Say where in the user's code an import went wrong."""
+    if isinstance(exc, SyntaxError) and exc.filename:
+        where = f"{_near(exc.filename)}, line {exc.lineno}"
+        return errors.UsageError(f"{where}: SyntaxError: {exc.msg}")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(exc.__traceback__)
+        if not frame.filename.startswith("<") and "perdure" not in Path(frame.filename).parts[:-1]
+    ]
+    where = f"{_near(frames[-1].filename)}, line {frames[-1].lineno}" if frames else target
+    text = exc.message if isinstance(exc, errors.PerdureError) else f"{type(exc).__name__}: {exc}"
+    return errors.UsageError(f"{where}: {text}")
+
+
+def _near(filename: str) -> str:
+    near = os.path.relpath(filename)
+    return filename if near.startswith("..") else near

@@ -1,0 +1,98 @@
+"""Which database a command works on, and a client on it.
+
+Reading commands open the file read-only and never create one. Acting commands do not create one
+either: what they act on would not be in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from perdure.client import Client
+
+DEFAULT = "sqlite:///perdure.db"
+VARIABLE = "PERDURE_DB"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Database(NamedTuple):
+    """The database of a command. ``given`` is what the user wrote after ``--db``, if anything."""
+
+    url: str
+    given: str = ""
+
+    @property
+    def path(self) -> str | None:
+        """The file, or ``None`` in memory.
+
+        Raises:
+            Invalid: not the URL of a store.
+        """
+        from perdure.store.opening import parse_url
+
+        return parse_url(self.url)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the file as seen from here."""
+        path = self.path
+        if path is None:
+            return self.url
+        near = os.path.relpath(path)
+        return path if near.startswith("..") else near
+
+    def line(self, *words: str) -> str:
+        """Return a command for the user to type that works on this database."""
+        db = ["--db", self.given] if self.given else []
+        return shlex.join(["perdure", *words, *db])
+
+
+def database_option(command: F) -> F:
+    """Add ``--db``; the command gets a :class:`Database` as ``database``."""
+    return click.option(
+        "--db",
+        "database",
+        metavar="URL|FILE",
+        callback=_database,
+        help=f"Database.  [{VARIABLE}, else {DEFAULT}]",
+    )(command)
+
+
+def _database(ctx: click.Context, _: click.Parameter, value: str | None) -> Database:
+    given = value or ctx.find_root().params.get("db") or ""
+    wanted = given or os.environ.get(VARIABLE) or DEFAULT
+    url = wanted if "://" in wanted else f"sqlite:///{wanted}"
+    return Database(url, given)
+
+
+@asynccontextmanager
+async def client_on(database: Database, *, write: bool = False) -> AsyncIterator[Client]:
+    """Open a client on a database that exists.
+
+    Raises:
+        Unavailable: there is no such database.
+        UsageError: it is in memory, where only its own process can look.
+    """
+    from perdure import errors
+    from perdure.client import Client
+
+    path = database.path
+    if path is None:
+        raise errors.UsageError(
+            f"{database.url} exists only inside the process that opened it; name a file with --db"
+        )
+    if not os.path.exists(path):
+        raise errors.Unavailable(
+            f"there is no database at {database.name}; start a worker with `perdure dev MODULE`, "
+            f"or name another database with --db or {VARIABLE}"
+        )
+    async with Client(database.url, read_only=not write) as client:
+        yield client

@@ -1,0 +1,101 @@
+"""What events mean, in a few words: for the history table and the live line.
+
+A :class:`Story` reads the events of one run in order. It remembers what each id began, so that
+``activity_completed`` can say which activity, and what is still open, which is the current step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.cli.out import short
+from perdure.views import HistoryEvent
+
+_OPENS = {
+    "activity_scheduled": "name",
+    "child_scheduled": "workflow",
+    "timer_started": "",
+}
+_CLOSES = {
+    "activity_completed": "activity",
+    "activity_failed": "activity",
+    "activity_cancelled": "activity",
+    "timer_fired": "timer",
+    "timer_cancelled": "timer",
+    "child_closed": "child",
+}
+_ABOUT = {**_CLOSES, "attempt_failed": "activity", "attempt_lost": "activity"}
+_TOLD = {"activity", "timer", "child", "name", "workflow", "failure", "message", "v"}
+_DULL = {"worker", "code", "sender", "id", "retry", "queue", "flavour", "namespace", "run_id"}
+
+
+class Story:
+    """Reads events; see the module's text."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._names: dict[int, str] = {}
+        self._open: dict[int, str] = {}
+        self._attempts: dict[int, int] = {}
+
+    def take(self, event: HistoryEvent) -> str:
+        """Read one event and return what it says."""
+        self.length = event.id
+        data, kind = event.data, event.kind
+        if kind in _OPENS:
+            name = str(data.get(_OPENS[kind], "")) or f"timer #{event.id}"
+            self._names[event.id] = self._open[event.id] = name
+        about = data.get(_ABOUT.get(kind, ""))
+        if kind in _CLOSES:
+            self._open.pop(about or 0, None)
+        elif kind in ("attempt_failed", "attempt_lost") and about in self._open:
+            self._open[about] = f"{self._names[about]} (attempt {data['attempt'] + 1})"
+        return self._words(event, about)
+
+    @property
+    def current(self) -> str:
+        """What is open now; timers only if nothing else is."""
+        steps = [name for name in self._open.values() if not name.startswith("timer #")]
+        if not steps and self._open:
+            return "timer"
+        more = f" and {len(steps) - 2} more" if len(steps) > 2 else ""
+        return ", ".join(steps[:2]) + more
+
+    def _words(self, event: HistoryEvent, about: Any) -> str:
+        data = event.data
+        parts: list[str] = []
+        if event.id in self._names:
+            parts.append(self._names[event.id] if "due" not in data else f"due {_time(data['due'])}")
+        if about is not None:
+            parts.append(f"{self._names.get(about, '?')} (#{about})")
+        message = data.get("message")
+        if isinstance(message, dict):
+            parts.append(f"{message['topic']} {short(message.get('payload'))}")
+        failure = data.get("failure")
+        if isinstance(failure, dict):
+            parts.append(f"{failure.get('kind', 'Internal')}: {failure['message']}")
+        if event.kind == "run_started":
+            parts += [str(data["workflow"]), short(data.get("input"))]
+        else:
+            parts += _rest(data)
+        return " ".join(parts)
+
+
+def _rest(data: dict[str, Any]) -> list[str]:
+    shown: list[str] = []
+    for key, value in data.items():
+        if key in _TOLD or key in _DULL or key == "due":
+            continue
+        if key in ("result", "args"):
+            shown.append(f"{'→ ' if key == 'result' else ''}{short(value)}")
+        elif key.endswith("_at"):
+            shown.append(f"{key}={_time(value)}")
+        elif not (key == "attempt" and value == 1):
+            shown.append(f"{key}={value if isinstance(value, str) else short(value)}")
+    return shown
+
+
+def _time(microseconds: int) -> str:
+    from perdure.views import to_datetime
+
+    return f"{to_datetime(microseconds):%H:%M:%S.%f}"[:-3] + "Z"
