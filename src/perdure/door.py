@@ -156,9 +156,11 @@ class Watch:
         try:
             return await future
         finally:
-            waiting = self._waiting.get(run, [])
-            if future in waiting:
+            waiting = self._waiting.get(run)
+            if waiting is not None and future in waiting:
                 waiting.remove(future)
+                if not waiting:
+                    del self._waiting[run]
 
     def resolve(self, run: int, closing: ev.Event) -> None:
         """A run of this process has ended."""
@@ -172,7 +174,6 @@ class Watch:
         for change in changes:
             if not change.done():
                 change.set_result(None)
-        self._waiting = {run: waiting for run, waiting in self._waiting.items() if waiting}
         if self._looking is not None and not self._looking.done():
             self._again = True
         elif self._waiting:

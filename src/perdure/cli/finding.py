@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from perdure import errors
 
 if TYPE_CHECKING:
     from perdure.client import Client, Handle
-    from perdure.views import Execution
+    from perdure.views import Execution, WorkerView
 
 LAST = "@last"
 
@@ -41,6 +42,11 @@ async def find(client: Client, text: str) -> Handle[Any]:
     return client.get(execution.id, run_id)
 
 
+def serves(worker: WorkerView, workflow: str) -> bool:
+    """Tell whether a worker is there and runs ``workflow``."""
+    return worker.state == "live" and workflow in worker.workflows
+
+
 async def _last(client: Client, workflow: str) -> Handle[Any]:
     filters = {"workflow": workflow} if workflow else {}
     page = await client.list(limit=1, **filters)
@@ -50,7 +56,7 @@ async def _last(client: Client, workflow: str) -> Handle[Any]:
     return client.get(page.items[0].id)
 
 
-def _ambiguous(text: str, found: list[Execution] | Any) -> str:
+def _ambiguous(text: str, found: Sequence[Execution]) -> str:
     lines = [f"{text!r} fits several; write more of the id:"]
     lines += [f"  {e.id}  {e.workflow}  {e.status}  (run {e.run_id})" for e in found]
     return "\n".join(lines)

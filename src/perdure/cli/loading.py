@@ -19,6 +19,8 @@ from typing import Any
 from perdure import errors
 from perdure.definition import Workflow
 
+_PACKAGE = str(Path(__file__).parents[1])
+
 
 def load_module(target: str) -> ModuleType:
     """Import a module by dotted name or path.
@@ -109,7 +111,7 @@ def _broken(target: str, exc: BaseException) -> errors.UsageError:
     frames = [
         frame
         for frame in traceback.extract_tb(exc.__traceback__)
-        if not frame.filename.startswith("<") and "perdure" not in Path(frame.filename).parts[:-1]
+        if not frame.filename.startswith(("<", _PACKAGE))
     ]
     where = f"{_near(frames[-1].filename)}, line {frames[-1].lineno}" if frames else target
     text = exc.message if isinstance(exc, errors.PerdureError) else f"{type(exc).__name__}: {exc}"

@@ -46,6 +46,29 @@ monotonic = time.monotonic
 """Seconds of the machine's monotonic clock, for how long something took."""
 
 
-def chance(size: int) -> bytes:
-    """Return ``size`` bytes from the operating system: seeds and ids of new runs."""
-    return os.urandom(size)
+class Chance:
+    """Bytes from the operating system, read ahead: seeds and ids of new runs.
+
+    A child process forgets what its parent read: two must never draw the same.
+    """
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+        os.register_at_fork(after_in_child=self._forget)
+
+    def __call__(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._pool):
+            self._pool = os.urandom(max(4096, size))
+            self._at, end = 0, size
+        data = self._pool[self._at : end]
+        self._at = end
+        return data
+
+    def _forget(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+
+chance = Chance()

@@ -414,10 +414,9 @@ class Core:
     # -- inside ------------------------------------------------------------------------------
 
     def _trim(self) -> None:
-        for key, run in list(self._cache.items()):
-            if len(self._cache) <= self.settings.cache:
-                return
-            del self._cache[key]
+        while len(self._cache) > self.settings.cache:
+            # One that is busy comes back into the cache when it settles.
+            _, run = self._cache.popitem(last=False)
             is_idle = run.phase is Phase.IDLE and not run.is_queued and not run.inputs
             if is_idle and not run.is_owned and not run.updates and not run.work:
                 self.forget(run)

@@ -103,7 +103,9 @@ class Release:
                     release(core, run, number, command)
             if instance.effects:
                 self._release_effects(run, instance)
-        for item in taken:
+        # Backwards, so that a takeover (always the first) comes last: it begins what the facts about
+        # attempts have not begun.
+        for item in reversed(taken):
             if type(item.fact) in _RUNNERS:
                 core.runner.recorded(run, item.fact)
         if run.status.is_terminal:

@@ -59,8 +59,9 @@ class Delivery:
             answer = self._post(item.post, is_limited=is_limited)
             if item.place >= 0:
                 answers[item.place] = answer
-            elif answer.outcome == "delivered" and answer.execution:
-                fed.append(answer)
+            elif answer.outcome == "delivered":
+                if answer.execution:  # a mailbox has none
+                    fed.append(answer)
             elif answer.outcome != "duplicate" and item.post.refusal is not None and item.home:
                 refusal = Post(item.post.refusal, execution=item.home)
                 back = self._post(refusal, is_limited=False)

@@ -194,7 +194,7 @@ class SqliteStore(SqliteReader):
 
     def tidy(self, *, idle: bool) -> None:
         self.database.check()
-        if self._checkpointer.tidy(idle=idle) or self.is_private:
+        if self.is_private or self.settings.readonly or self._checkpointer.tidy(idle=idle):
             return
         now = time.monotonic()
         if now - self._looked > 1:

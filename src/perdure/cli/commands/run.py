@@ -1,0 +1,89 @@
+"""``perdure run``: a worker in this process for one execution."""
+
+from __future__ import annotations
+
+import asyncio
+from types import ModuleType
+from typing import Any
+
+import click
+
+from perdure.cli import exits, given
+from perdure.cli.live import LiveLine
+from perdure.cli.loading import load_workflow
+from perdure.cli.out import document, hint, say
+from perdure.cli.session import Database, database_option
+from perdure.client import Handle
+from perdure.definition import Workflow
+from perdure.engine.engine import Engine
+
+
+@click.command("run")
+@click.argument("target", metavar="MODULE:WORKFLOW")
+@click.argument("items", nargs=-1, metavar="[INPUT] [K=V]...")
+@click.option("--input", "document_", metavar="JSON|@FILE|-", help="The input, as an option.")
+@click.option("--id", metavar="ID", help="Workflow id; an open execution with it is carried on.")
+@click.option("--timeout", metavar="SPAN", help="Wait no longer than this (90s, 5m); exit code 124.")
+@database_option
+def run_command(
+    database: Database,
+    target: str,
+    items: tuple[str, ...],
+    document_: str | None,
+    id: str | None,
+    timeout: str | None,
+) -> int:
+    """Run a workflow in this process, to its end; print the result as JSON.
+
+    MODULE is a dotted name or a path to a .py file. INPUT is JSON, plain text, @FILE or - (stdin);
+    K=V sets fields of it. What ends this command does not end the run: it goes on when a worker
+    serves it again.
+    """
+    value = given.payload(items, document_)
+    module, definition = load_workflow(target)
+    running = _Running(database, target, module, definition)
+    try:
+        return asyncio.run(running.run(value, id, timeout))
+    except KeyboardInterrupt:
+        hint("interrupted" + running.how_to_go_on())
+        return exits.INTERRUPTED
+
+
+class _Running:
+    def __init__(
+        self, database: Database, target: str, module: ModuleType, definition: Workflow[Any, Any]
+    ) -> None:
+        self._database = database
+        self._target = target
+        self._module = module
+        self._definition = definition
+        self._handle: Handle[Any] | None = None
+
+    def how_to_go_on(self) -> str:
+        """Return what to type so that the run goes on."""
+        if self._handle is None:
+            return ""
+        line = self._database.line("run", self._target, "--id", self._handle.id)
+        return f"; the run is kept and goes on with: {line}"
+
+    async def run(self, value: Any, id: str | None, timeout: str | None) -> int:
+        live = LiveLine()
+        async with Engine(self._database.url, [self._module, self._definition]) as engine:
+            options = {} if id is None else {"id": id}
+            handle = self._handle = await engine.client.start(self._definition, value, **options)
+            hint(f"{self._definition.name} {handle.id} on {self._database.name}")
+            following = asyncio.create_task(live.follow(handle)) if live.is_shown else None
+            try:
+                result = await handle.result(timeout=timeout)
+            except TimeoutError:
+                why = await handle.why()
+                live.clear()
+                hint(f"error: not ended within {timeout}: {why}{self.how_to_go_on()}")
+                return exits.TIMED_OUT
+            finally:
+                if following is not None:
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+                live.clear()
+        say(document(result))
+        return exits.OK

@@ -1,0 +1,74 @@
+"""``perdure start``: hand a workflow to the workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from perdure.cli import given
+from perdure.cli.finding import serves
+from perdure.cli.out import compact, document, format_option, hint, say
+from perdure.cli.session import Database, client_on, database_option
+
+
+@click.command("start")
+@click.argument("name")
+@click.argument("items", nargs=-1, metavar="[INPUT] [K=V]...")
+@click.option("--id", metavar="ID", help="Workflow id; an open execution with it is used again.")
+@click.option("--input", "document_", metavar="JSON|@FILE|-", help="The input, as an option.")
+@click.option("--version", help="Version of the definition.")
+@click.option("--queue", "task_queue", help="Queue of the workers that run it.")
+@click.option(
+    "--conflict",
+    "id_conflict_policy",
+    type=click.Choice(["use_existing", "fail"]),
+    help="If an open execution has the id.  [default: use_existing]",
+)
+@click.option("--tag", "tags", multiple=True, help="Repeat for several.")
+@click.option("--search", multiple=True, metavar="K=V", help="Search attribute; repeat.")
+@click.option("--memo", multiple=True, metavar="K=V", help="Note that lists show; repeat.")
+@click.option("--correlation-id", metavar="ID")
+@click.option("--tenant")
+@click.option("--created-by", metavar="WHO")
+@format_option("ids", "json", "jsonl")
+@database_option
+def start_command(
+    database: Database,
+    name: str,
+    items: tuple[str, ...],
+    document_: str | None,
+    output: str,
+    **options: Any,
+) -> None:
+    """Start a workflow for the workers to run; it is on disk when this returns.
+
+    Prints its id. INPUT is JSON, plain text, @FILE or - (stdin); K=V sets fields of it.
+    """
+    value = given.payload(items, document_)
+    for key in ("search", "memo"):
+        options[key] = given.pairs(options[key], f"--{key}")
+    chosen = {key: option for key, option in options.items() if option not in (None, (), {})}
+    asyncio.run(_start(database, name, value, chosen, output))
+
+
+async def _start(
+    database: Database, name: str, value: Any, options: dict[str, Any], output: str
+) -> None:
+    async with client_on(database, write=True) as client:
+        handle = await client.start(name, value, **options)
+        execution = await handle.describe()
+        is_served = any(serves(worker, name) for worker in await client.workers())
+    if output == "ids":
+        say(execution.id)
+    else:
+        fields = {"id": execution.id, "run_id": execution.run_id, "workflow": execution.workflow}
+        say((document if output == "json" else compact)(fields))
+    if not is_served:
+        hint(
+            f"no worker serves {name!r} now; it begins when one does: "
+            f"{database.line('dev', 'MODULE')}"
+        )
+    else:
+        hint(f"follow it: {database.line('result', execution.id)}")

@@ -1,0 +1,203 @@
+"""The reading verbs: finding, listing, loading, and what is due."""
+
+from typing import Any
+
+import pytest
+
+from perdure.errors import Invalid
+from perdure.store.port import Filter, Store
+from perdure.values.states import Status
+from tests.contract.store_contract import World, closing, parked, request, running, turn, waiting
+
+
+def listed(store: Store, limit: int = 100, before: int | None = None, **where: Any) -> list[int]:
+    return [row.run for row in store.list(Filter(**where), limit=limit, before=before)]
+
+
+def test_a_run_is_found_by_its_workflow_id_or_the_id_of_its_first_run(world: World):
+    first = world.owned("order-1", run_id="r1")
+    world.commit(
+        closing(
+            first.run,
+            status=Status.CONTINUED_AS_NEW,
+            continued=request("order-1", run_id="r2", execution=first.execution),
+        )
+    )
+    for key in ("order-1", "r1"):
+        found = world.store.find(key)
+        assert found is not None
+        assert found.run_id == "r2"
+    assert world.store.find("r2") is None
+    assert world.store.find("nobody") is None
+    assert world.store.find("order-1", namespace="elsewhere") is None
+    assert world.store.find("r1", namespace="elsewhere") is None
+
+
+def test_one_run_of_an_execution_is_found_by_its_run_id(world: World):
+    world.start("order-1", run_id="r1")
+    for key in ("order-1", "r1", ""):
+        found = world.store.find(key, run_id="r1")
+        assert found is not None
+        assert found.run_id == "r1"
+    assert world.store.find("order-2", run_id="r1") is None
+    assert world.store.find("order-1", run_id="r2") is None
+    assert world.store.find("order-1", run_id="r1", namespace="elsewhere") is None
+
+
+def test_prefixes_of_workflow_ids_and_run_ids_find_the_latest_runs(world: World):
+    old = world.owned("order-1", run_id="aa1")
+    world.commit(closing(old.run))
+    new = world.start("order-1", run_id="aa2")
+    other = world.start("order-2\U0010ffff", run_id="bb1")
+    world.start("invoice", run_id="cc1")
+    found = sorted(row.run for row in world.store.prefix("order-"))
+    assert found == [new.run, other.run]
+    assert sorted(row.run for row in world.store.prefix("aa")) == [old.run, new.run]
+    assert len(world.store.prefix("order-", limit=1)) == 1
+    assert world.store.prefix("order-", namespace="elsewhere") == []
+
+
+def test_lists_are_newest_first_and_go_on_where_they_stopped(world: World):
+    runs = [world.start(f"order-{n}").run for n in range(5)]
+    assert listed(world.store) == runs[::-1]
+    assert listed(world.store, limit=2) == [runs[4], runs[3]]
+    assert listed(world.store, before=runs[3]) == [runs[2], runs[1], runs[0]]
+
+
+@pytest.fixture
+def zoo(world: World) -> dict[str, int]:
+    """A run of each kind that filters tell apart."""
+    runs = {
+        "plain": world.start("plain").run,
+        "other": world.start("other", workflow="invoice").run,
+        "tagged": world.start("tagged", tags=("red", "blue")).run,
+        "acme": world.start("acme", tenant="acme", created_by="ann", correlation_id="c").run,
+        "away": world.start("away", namespace="away", search={"n": 1}).run,
+        "one": world.start("one", search={"n": 1, "colours": ["red", "blue"], "yes": True}).run,
+        "two": world.start("two", search={"n": 2.5, "colours": ["red"], "t": "x"}).run,
+        "asleep": world.asleep("asleep", search={"n": 1}).run,
+        "done": world.owned("done").run,
+    }
+    world.commit(closing(runs["done"]))
+    world.now += 1_000
+    runs["late"] = world.start("late").run
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ({"workflow": "invoice"}, ["other"]),
+        ({"workflow_id": "plain"}, ["plain"]),
+        ({"namespace": "away"}, ["away"]),
+        ({"namespace": "away", "search": {"n": 1}}, ["away"]),
+        ({"tags": ("red",)}, ["tagged"]),
+        ({"tags": ("red", "blue")}, ["tagged"]),
+        ({"tags": ("red", "green")}, []),
+        ({"tenant": "acme"}, ["acme"]),
+        ({"created_by": "ann"}, ["acme"]),
+        ({"correlation_id": "c"}, ["acme"]),
+        ({"tenant": "acme", "correlation_id": "c", "workflow": "order"}, ["acme"]),
+        ({"search": {"n": 1}}, ["asleep", "one"]),
+        ({"search": {"n": 2.5}}, ["two"]),
+        ({"search": {"n": 1, "yes": True}}, ["one"]),
+        ({"search": {"t": "x"}}, ["two"]),
+        ({"search": {"colours": "red"}}, ["two", "one"]),
+        ({"search": {"colours": ["red", "blue"]}}, ["one"]),
+        ({"search": {"n": 1}, "status": (Status.WAITING,)}, ["asleep"]),
+        ({"search": {"n": 3}}, []),
+        ({"status": (Status.COMPLETED,)}, ["done"]),
+        ({"status": (Status.COMPLETED, Status.WAITING)}, ["done", "asleep"]),
+        ({"status": (Status.WAITING, Status.RUNNING), "workflow": "invoice"}, ["other"]),
+        ({"status": (Status.COMPLETED,), "workflow": "invoice"}, []),
+        ({"started_after": 1_900}, ["late"]),
+        ({"started_before": 1_900, "workflow": "invoice"}, ["other"]),
+    ],
+)
+def test_filters_select(
+    world: World, zoo: dict[str, int], where: dict[str, Any], names: list[str]
+):
+    assert listed(world.store, **where) == [zoo[name] for name in names]
+    assert world.store.count(Filter(**where)) == len(names)
+    if len(names) > 1:
+        assert listed(world.store, limit=1, before=zoo[names[0]], **where) == [zoo[names[1]]]
+
+
+def test_a_filter_by_a_value_that_no_attribute_can_have_is_refused(world: World):
+    with pytest.raises(Invalid, match="search: k=None"):
+        world.store.list(Filter(search={"k": None}), limit=1)
+
+
+def test_counts_stop_at_their_limit(world: World):
+    for n in range(4):
+        world.start(f"order-{n}")
+    assert world.store.count(Filter(), limit=3) == 3
+    assert world.store.count(Filter(status=(Status.RUNNING, Status.WAITING)), limit=3) == 3
+    assert world.store.count(Filter(), limit=None) == 4
+
+
+def test_a_history_is_read_in_parts(world: World):
+    run = world.owned().run
+    for first in (3, 4, 5):
+        world.commit(turn(run, first=first))
+    assert [row.first for row in world.store.history(run)] == [1, 3, 4, 5]
+    assert [row.first for row in world.store.history(run, after=1, limit=2)] == [3, 4]
+    assert world.store.history(run, after=5) == []
+    assert world.store.last_turn(999) is None
+
+
+def test_a_load_brings_all_of_each_run_and_leaves_unknown_ones_out(world: World):
+    one, two = world.owned("one").run, world.asleep("two").run
+    world.commit(turn(one))
+    world.post("two", event=b"a")
+    world.post("two", event=b"b")
+    loaded = {found.row.run: found for found in world.store.load([two, 999, one])}
+    assert set(loaded) == {one, two}
+    assert [row.first for row in loaded[one].turns] == [1, 3]
+    assert [row.event for row in loaded[two].inbox] == [b"a", b"b"]
+    assert (loaded[one].broken, loaded[two].broken) == ("", "")
+    assert loaded[one].row == world.row(one)
+
+
+def test_only_waiting_runs_that_nobody_owns_are_due_soonest_first(world: World):
+    late, soon = world.asleep("late", wake_at=300).run, world.asleep("soon", wake_at=200).run
+    world.asleep("never")
+    world.asleep("beyond", wake_at=301)
+    world.asleep("foreign", wake_at=1, workflow="unknown")
+    held = world.asleep("held", wake_at=1).run
+    world.commit(turn(held, claim=2, state=running(3, wake_at=1)))
+    stopped = world.asleep("stopped", wake_at=1).run
+    world.commit(turn(stopped, claim=2, state=parked(3, wake_at=1)))
+    due = world.store.due(300, ["order"], ["default"], limit=9)
+    assert due == [(soon, 200), (late, 300)]
+    assert world.store.due(300, ["order"], ["default"], limit=1) == [(soon, 200)]
+    assert world.store.due(300, ["order"], ["slow"], limit=9) == []
+
+
+def test_claimable_and_unserved_runs_divide_by_workflow(world: World):
+    ours, slow = world.start("ours").run, world.start("slow", queue="slow").run
+    foreign = world.start("foreign", workflow="unknown").run
+    world.owned("busy")
+    world.asleep("asleep")
+    assert world.store.claimable(["order"], ["default"], limit=9) == [ours]
+    assert world.store.claimable(["order"], ["default", "slow"], limit=9) == [ours, slow]
+    assert world.store.claimable(["order"], ["default", "slow"], limit=1) == [ours]
+    assert [row.run for row in world.store.unserved(["order"], limit=9)] == [foreign]
+    assert world.store.unserved(["order", "unknown"], limit=9) == []
+
+
+def test_parked_runs_are_listed_by_reason_in_steps(world: World):
+    runs = [world.asleep(f"order-{n}").run for n in range(3)]
+    reasons = ("a", "b", "a")
+    for run, reason in zip(runs, reasons, strict=True):
+        world.commit(turn(run, claim=2, state=parked(3, reason)))
+    assert [row.run for row in world.store.parked(["a"], limit=9)] == [runs[0], runs[2]]
+    assert [row.run for row in world.store.parked(["a", "b"], limit=9, after=runs[0])] == runs[1:]
+    assert [row.run for row in world.store.parked(["a", "b"], limit=1)] == runs[:1]
+
+
+def test_the_newest_states_are_seen_at_once(world: World):
+    run = world.asleep().run
+    assert listed(world.store, status=(Status.WAITING,)) == [run]
+    world.commit(turn(run, claim=2, state=waiting(3)))
+    assert world.row(run).length == 3

@@ -1,0 +1,144 @@
+"""The queries that run all the time use their indexes, and none scans a table that grows."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.store.opening import open_store
+from perdure.store.port import Filter
+from perdure.store.sqlite.listing import count_query, list_query
+from perdure.store.sqlite.sql import SQL
+from perdure.store.sqlite.store import SqliteStore
+from perdure.values.states import Status
+
+GROWING = ("run", "r", "state", "s", "history", "h", "inbox", "i", "attr", "a", "c", "x", "memo")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('plans')}/a.db")
+    store.migrate(1)
+    yield store
+    store.close()
+
+
+def plan(store: SqliteStore, sql: str) -> list[str]:
+    parameters = {str(n): None for n in range(1, 20)}
+    positional: Any = [None] * sql.count("?") if "?1" not in sql else parameters
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", positional).fetchall()
+    return [row[3] for row in rows]
+
+
+def scans(lines: list[str]) -> list[str]:
+    return [
+        line
+        for line in lines
+        if line.startswith("SCAN") and line.split()[1] in GROWING and "USING" not in line
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "uses"),
+    [
+        ("due", "USING COVERING INDEX state_due (wake_at<?)"),
+        ("claimable", "USING INDEX state_claimable"),
+        ("unserved", "USING INDEX state_claimable"),
+        ("parked", "USING INDEX state_by_status (status=? AND run>?)"),
+        ("release_runs", "USING INDEX state_by_owner (owner=?)"),
+        ("unread", "i USING COVERING INDEX inbox_by_execution (execution=?)"),
+        ("children", "c USING INDEX run_by_parent (parent_execution=?)"),
+        ("latest", "x USING COVERING INDEX run_by_workflow_id (namespace=? AND workflow_id=?)"),
+        ("targets", "x USING COVERING INDEX run_by_execution (execution=?)"),
+        ("targets", "i USING COVERING INDEX inbox_by_execution (execution=?)"),
+        ("history", "history USING INDEX history_by_run (run=? AND first>?)"),
+        ("last_turn", "history USING INDEX history_by_run (run=?)"),
+        ("histories", "history USING INDEX history_by_run (run=?)"),
+        ("inboxes", "i USING INDEX inbox_by_execution (execution=?)"),
+        ("attributes", "attr USING INDEX attr_by_run (run=?)"),
+        ("delete_attrs", "attr USING COVERING INDEX attr_by_run (run=?)"),
+        ("latest_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id=?)"),
+        ("prefix_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id>?"),
+        ("update_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("touch_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("lost_claims", "s USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("consume", "inbox USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("delete_open_tx_of_runs", "open_tx USING PRIMARY KEY (run=?)"),
+    ],
+)
+def test_a_hot_query_uses_its_index(store: SqliteStore, name: str, uses: str):
+    lines = plan(store, SQL[name])
+    assert any(uses in line for line in lines), lines
+
+
+def test_the_inbox_is_read_in_the_order_of_its_ids_and_nothing_is_sorted(store: SqliteStore):
+    lines = plan(store, SQL["inbox"])
+    assert not any("TEMP B-TREE" in line for line in lines), lines
+    assert scans(lines) == ["SCAN i"]  # the inbox itself, which holds only what is unread
+
+
+NOT_QUERIES = {"row_columns", "row_tables", "turn_columns", "real_length"}
+MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats"}
+
+
+@pytest.mark.parametrize("name", sorted(set(SQL) - NOT_QUERIES - MANY_ROWS - {"inbox"}))
+def test_no_query_scans_a_table_that_grows(store: SqliteStore, name: str):
+    lines = plan(store, SQL[name])
+    assert scans(lines) == [], lines
+
+
+@pytest.mark.parametrize(
+    ("where", "uses"),
+    [
+        (Filter(search={"k": "v"}), "a USING PRIMARY KEY (namespace=? AND key=? AND value=?"),
+        (Filter(workflow="w"), "r USING INDEX run_by_workflow (workflow=?"),
+        (Filter(workflow_id="w"), "INDEX run_by_workflow_id (namespace=? AND workflow_id=? AND run<?)"),
+        (Filter(status=(Status.FAILED,)), "s USING COVERING INDEX state_by_status (status=?"),
+        (Filter(correlation_id="c"), "r USING INDEX run_by_correlation_id (correlation_id=?"),
+        (Filter(tenant="t"), "r USING INDEX run_by_tenant (tenant=?"),
+    ],
+)
+def test_a_list_is_led_by_its_index_and_goes_on_from_a_run_without_sorting(
+    store: SqliteStore, where: Filter, uses: str
+):
+    sql, parameters = list_query(store.database, where, 10, 1_000)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    lines = [row[3] for row in rows]
+    inner = lines[: next(n for n, line in enumerate(lines) if line.startswith("SCAN k")) + 1]
+    assert any(uses in line for line in inner), lines
+    assert not any("TEMP B-TREE" in line for line in inner), lines
+    assert scans(lines) == []
+
+
+def test_several_statuses_are_merged_in_order(store: SqliteStore):
+    where = Filter(status=(Status.FAILED, Status.PARKED))
+    sql, parameters = list_query(store.database, where, 10, None)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    lines = [row[3] for row in rows]
+    assert "MERGE (UNION ALL)" in lines
+    assert sum("state_by_status (status=?" in line for line in lines) == 2
+
+
+def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
+    own = open_store(f"sqlite:///{tmp_path}/own.db")
+    own.migrate(1)
+    connection: sqlite3.Connection = own.database.connection
+    connection.execute(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) "
+        "INSERT INTO run SELECT x, 'r' || x, x, 'default', 'w' || x, "
+        "CASE WHEN x < 10 THEN 'rare' ELSE 'common' END, '', 'q', 1, NULL, NULL, '', 1, "
+        "NULL, NULL, NULL, NULL FROM n"
+    )
+    connection.execute(
+        "INSERT INTO state (run, execution, status, length, since) "
+        "SELECT run, run, CASE WHEN run % 1000 = 0 THEN 6 ELSE 5 END, 1, 1 FROM run"
+    )
+    rare = list_query(own.database, Filter(workflow="rare", status=(Status.COMPLETED,)), 5, None)[0]
+    common = list_query(own.database, Filter(workflow="common", status=(Status.FAILED,)), 5, None)[0]
+    assert "WHERE r.workflow = ?" in rare
+    assert "WHERE s.status = ?" in common
+    sql, parameters = count_query(own.database, Filter(workflow="common"), 100)
+    assert own.database.execute(sql, parameters).fetchone() == (100,)
+    own.close()
