@@ -17,8 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-from harness import DATA, HERE, BenchError, Figure, measure, say, scenario, until
+from harness import DATA, BenchError, Figure, measure, say, scenario, until
 from perdure.kernel.instance import Instance
+from perdure.store import sqlite
 from perdure.store.opening import open_store
 from perdure.store.port import Batch, StartRequest, StateWrite, Store, TurnWrite
 from perdure.values import events as ev
@@ -97,7 +98,7 @@ def copy_large_file(target: Path) -> None:
 
 
 def _fingerprint() -> str:
-    migrations = HERE.parent / "src/perdure/store/sqlite/migrations"
+    migrations = Path(sqlite.__file__).with_name("migrations")
     digest = hashlib.blake2b(digest_size=6)
     for part in [Path(__file__), *sorted(migrations.glob("*.sql"))]:
         digest.update(part.read_bytes())

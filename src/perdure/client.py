@@ -19,6 +19,7 @@ from perdure.store.desk import open_desk
 from perdure.store.port import Filter, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
+from perdure.values.cron import check_cron
 from perdure.values.states import Status
 from perdure.views import Execution, Page
 from perdure.workflow import check_search, recorded_messages
@@ -49,6 +50,7 @@ _OPTIONS = frozenset(
         "tenant",
         "created_by",
         "eager",
+        "cron",
     }
 )
 _QUESTION_TIMEOUT = 10_000_000
@@ -128,6 +130,9 @@ class Client:
         """
         if unknown := set(options) - _OPTIONS:
             raise errors.Invalid(f"start: unknown option {', '.join(sorted(unknown))}")
+        if options.get("cron") is not None:
+            check_cron(options["cron"])
+            raise errors.UsageError("start: cron is checked, but not served by this version yet")
         definition = await self._definition(workflow, options)
         request, started = self._request(workflow, definition, input, options)
         answer = await self.door.start(request, started, definition)

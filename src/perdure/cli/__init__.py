@@ -8,6 +8,7 @@ and an exit code (``perdure.cli.exits``).
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -114,6 +115,7 @@ def perdure(ctx: click.Context, db: str | None, *, version: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    _forgive_encoding()
     try:
         code = perdure.main(args, prog_name="perdure", standalone_mode=False)
         sys.stdout.flush()
@@ -128,6 +130,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as exc:  # noqa: BLE001 - the shell gets a code and a line for whatever it was
         return _ended(exc)
     return code if isinstance(code, int) else 0
+
+
+def _forgive_encoding() -> None:
+    """Let a terminal that cannot show a character show its code instead of a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _usage(exc: click.ClickException) -> int:
@@ -151,4 +159,3 @@ def _ended(exc: Exception) -> int:
     else:
         click.echo(f"error: {exits.line_of(exc)}", err=True)
     return code
-

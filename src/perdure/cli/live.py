@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from typing import Any
@@ -13,7 +14,24 @@ from perdure.client import Handle
 from perdure.engine.clock import monotonic
 from perdure.values.states import Status
 
+_REDRAW_SECONDS = 0.1
 _CLEAR = "\r\x1b[K"
+
+
+class Above:
+    """Where others write while a line is shown: the line makes way for them, on stderr."""
+
+    def __init__(self, line: LiveLine) -> None:
+        self._line = line
+
+    def write(self, text: str) -> int:
+        """Write above the line."""
+        self._line.clear()
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush stderr."""
+        sys.stderr.flush()
 
 
 class LiveLine:
@@ -25,11 +43,14 @@ class LiveLine:
         self._is_drawn = False
 
     async def follow(self, handle: Handle[Any]) -> None:
-        """Redraw as events are committed, until the run ends or the task is cancelled."""
+        """Redraw until the run ends or the task is cancelled."""
         story = Story()
-        async for event in handle.follow():
-            story.take(event)
-            self._draw(await handle.describe() if not story.current else None, story)
+        drawing = asyncio.create_task(self._keep_drawing(handle, story))
+        try:
+            async for event in handle.follow():
+                story.take(event)
+        finally:
+            drawing.cancel()
 
     def clear(self) -> None:
         """Take the line away."""
@@ -38,11 +59,17 @@ class LiveLine:
             sys.stderr.flush()
             self._is_drawn = False
 
-    def _draw(self, execution: Any, story: Story) -> None:
-        status = str(execution.status) if execution is not None else str(Status.RUNNING)
-        step = story.current or (execution.current_step if execution is not None else "") or ""
-        events = "1 event" if story.length == 1 else f"{story.length} events"
-        parts = [status, step, events, took(monotonic() - self._began)]
+    async def _keep_drawing(self, handle: Handle[Any], story: Story) -> None:
+        while True:
+            status, step = str(Status.RUNNING), story.current
+            if not step:
+                execution = await handle.describe()
+                status, step = str(execution.status), execution.current_step or ""
+            events = "1 event" if story.length == 1 else f"{story.length} events"
+            self._draw(status, step, events, took(monotonic() - self._began))
+            await asyncio.sleep(_REDRAW_SECONDS)
+
+    def _draw(self, *parts: str) -> None:
         text = clean("  ".join(part for part in parts if part))
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write(_CLEAR + paint(text[:width], "dim", sys.stderr))

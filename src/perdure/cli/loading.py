@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from perdure import errors
-from perdure.definition import Workflow
+from perdure.definition import Workflow, version_key
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -62,12 +62,16 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
     workflows = {k: v for k, v in vars(module).items() if isinstance(v, Workflow)}
     known = ", ".join(sorted(workflows)) or "none"
     if wanted:
-        for name, definition in workflows.items():
-            if wanted in (name, definition.name):
-                return module, definition
+        if wanted in workflows:
+            return module, workflows[wanted]
+        versions = [found for found in workflows.values() if found.name == wanted]
+        if versions:
+            return module, max(versions, key=lambda found: version_key(found.version))
         near = get_close_matches(wanted, workflows, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise errors.UsageError(f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})")
+        raise errors.UsageError(
+            f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})"
+        )
     own = [v for v in workflows.values() if v.__module__ == module.__name__]
     if len(own) == 1:
         return module, own[0]

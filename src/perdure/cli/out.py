@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,8 +59,10 @@ def moment(value: datetime | None) -> str:
 
 def took(seconds: float) -> str:
     """Return a span of time in two units at most."""
+    if seconds < 1:
+        return f"{max(0.0, seconds) * 1000:.0f}ms"
     if seconds < 10:
-        return f"{max(0.0, seconds):.2f}s"
+        return f"{seconds:.2f}s"
     rest = int(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):

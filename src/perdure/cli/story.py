@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.cli.out import short
-from perdure.views import HistoryEvent
+from perdure.views import HistoryEvent, to_datetime
 
 _OPENS = {
     "activity_scheduled": "name",
@@ -65,9 +65,11 @@ class Story:
         data = event.data
         parts: list[str] = []
         if event.id in self._names:
-            parts.append(self._names[event.id] if "due" not in data else f"due {_time(data['due'])}")
+            due = data.get("due")
+            parts.append(self._names[event.id] if due is None else f"due {_time(due)}")
         if about is not None:
-            parts.append(f"{self._names.get(about, '?')} (#{about})")
+            name = self._names.get(about, "?")
+            parts.append(name if name == f"timer #{about}" else f"{name} (#{about})")
         message = data.get("message")
         if isinstance(message, dict):
             parts.append(f"{message['topic']} {short(message.get('payload'))}")
@@ -96,6 +98,4 @@ def _rest(data: dict[str, Any]) -> list[str]:
 
 
 def _time(microseconds: int) -> str:
-    from perdure.views import to_datetime
-
-    return f"{to_datetime(microseconds):%H:%M:%S.%f}"[:-3] + "Z"
+    return f"{to_datetime(microseconds):%Y-%m-%d %H:%M:%S}Z"

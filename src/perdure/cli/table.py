@@ -72,7 +72,9 @@ def render(
     gets everything.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
-    widths = [max([_width(title), *(_width(row[i]) for row in cells)]) for i, title in enumerate(titles)]
+    widths = [
+        max([_width(title), *(_width(row[i]) for row in cells)]) for i, title in enumerate(titles)
+    ]
     if elastic and sys.stdout.isatty():
         column = list(titles).index(elastic)
         over = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns

@@ -41,8 +41,16 @@ class Approval:
 def effect(step: str, order: Order) -> None:
     """Touch the world: one line in the log, appended in one piece."""
     attempt = activity.info()
-    key = attempt.idempotency_key  # the same in each attempt: the bank knows a repeated charge by it
-    line = {"step": step, "order": order.id, "attempt": attempt.attempt, "pid": os.getpid(), "key": key}
+    key = (
+        attempt.idempotency_key
+    )  # the same in each attempt: the bank knows a repeated charge by it
+    line = {
+        "step": step,
+        "order": order.id,
+        "attempt": attempt.attempt,
+        "pid": os.getpid(),
+        "key": key,
+    }
     with open(EFFECTS, "a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
 

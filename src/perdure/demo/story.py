@@ -144,7 +144,9 @@ class Demo:
         before = _outcomes(cut_off)
         lost = [event.data["attempt"] for event in history if event.kind == "attempt_lost"]
         self._claim(status is Status.COMPLETED, "the order was completed")
-        self._claim(list(history[: len(cut_off)]) == list(cut_off), "what was recorded stayed as it was")
+        self._claim(
+            list(history[: len(cut_off)]) == list(cut_off), "what was recorded stayed as it was"
+        )
         self._claim(before == ["reserve"], "at the kill one step was finished, and one in flight")
         self._claim(
             reserve.recorded == 1 and reserve.pids == (first,),
@@ -178,7 +180,9 @@ class Demo:
 
     def _step(self, name: str, history: Sequence[HistoryEvent]) -> Step:
         ids = {e.id for e in history if e.kind == "activity_scheduled" and e.data["name"] == name}
-        outcomes = [e for e in history if e.kind == "activity_completed" and e.data["activity"] in ids]
+        outcomes = [
+            e for e in history if e.kind == "activity_completed" and e.data["activity"] in ids
+        ]
         attempts = max((event.data.get("attempt", 1) for event in outcomes), default=0)
         return Step(name, len(outcomes), attempts, tuple(self._effects(name)))
 

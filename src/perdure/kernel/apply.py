@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
-from perdure.kernel.entropy import Entropy
 from perdure.values import events as ev
 from perdure.values import failures
 
@@ -20,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def _run_started(instance: Instance, event: ev.RunStarted) -> None:
-    instance.started = event
-    instance.entropy = Entropy(event.seed)
-    instance.origin = instance.time
-    for message in event.messages:
-        instance.mail.deliver(message)
-    instance.begin()
+    instance.begin(event)
 
 
 def _activity_completed(instance: Instance, event: ev.ActivityCompleted) -> None:
@@ -84,7 +78,7 @@ def _cancel_requested(instance: Instance, event: ev.CancelRequested) -> None:
 
 
 def _forked(instance: Instance, event: ev.Forked) -> None:
-    instance.entropy.reseed(event.seed)
+    instance.reseed(event.seed)
 
 
 def _nothing(_instance: Instance, _event: ev.Event) -> None:

@@ -21,108 +21,31 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import enum
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import AsyncGeneratorType
-from typing import Any, NamedTuple, Protocol
-
-import msgspec
+from typing import Any
 
 from perdure import errors
 from perdure.kernel import compat, match
 from perdure.kernel.apply import APPLY
 from perdure.kernel.channels import Mail, Queue
+from perdure.kernel.closing import closing_command
+from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
 from perdure.kernel.entropy import Entropy, idempotency_key
-from perdure.kernel.pending import Child, PendingActivity
+from perdure.kernel.eviction import close_all, graveyard
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
+from perdure.kernel.pending import Child, PendingActivity
 from perdure.values import events as ev
-from perdure.values import failures, ids, payload
-from perdure.values.payload import Decode
+from perdure.values import failures, ids
+
+__all__ = ["ContinueAsNew", "Instance", "Mode", "Program", "StoredTurn", "Turn", "Waits", "graveyard"]
 
 compat.install()
 
 _set_running_loop = asyncio._set_running_loop  # pyright: ignore[reportPrivateUsage]
 _get_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
-_EVICTION_THROWS = 100
 _SECOND = 1_000_000
-
-graveyard: list[Any] = []
-"""Coroutines that refused to end at eviction: kept referenced so that they never run again (R6)."""
-
-
-class Program(Protocol):
-    """What the kernel needs of a workflow definition."""
-
-    @property
-    def name(self) -> str:
-        """The workflow's type name."""
-        ...
-
-    def begin(self, input_: bytes) -> Coroutine[Any, Any, Any]:
-        """Decode the input and return the coroutine to run.
-
-        Raises:
-            Invalid: the input does not fit the annotations.
-        """
-        ...
-
-    def finish(self, result: Any) -> bytes:
-        """Encode the result.
-
-        Raises:
-            Invalid: it has no JSON form, or is over the limit.
-        """
-        ...
-
-
-class ContinueAsNew(errors.ControlFlow):
-    """Ends the run; its execution goes on in a new one."""
-
-    def __init__(self, event: ev.RunContinued) -> None:
-        super().__init__()
-        self.event = event
-
-
-class Mode(enum.Enum):
-    """What a command means now; see ``traps.py``."""
-
-    IDLE = "idle"
-    LIVE = "live"
-    READ_ONLY = "read-only"
-    EVICTING = "evicting"
-
-
-class StoredTurn(NamedTuple):
-    """A history row, decoded. ``size`` is its payload's length in bytes."""
-
-    events: Sequence[ev.Event]
-    time: int
-    applied: bool
-    size: int = 0
-
-
-class Turn(msgspec.Struct, gc=False):
-    """What one application gave. ``first_id`` is the first command's event id; ``unexpected``: the exception behind a ``RunFailed`` that no
-    workflow raises on purpose; the caller decides whether it fails the run or parks it."""
-
-    commands: list[ev.Event]
-    first_id: int
-    closed: ev.Event | None = None
-    unexpected: BaseException | None = None
-
-
-class Waits(msgspec.Struct, omit_defaults=True):
-    """What an instance waits for; stored as JSON for ``why``."""
-
-    topics: list[str] = []
-    activities: list[str] = []
-    children: list[str] = []
-    timers: int = 0
-    next_due: int | None = None
-    conditions: int = 0
-    updates: int = 0
-    where: str = ""
 
 
 class Instance:
@@ -151,11 +74,15 @@ class Instance:
         self.queries: dict[str, Any] = {}
         self.update_handlers: dict[str, Any] = {}
         self.updates: dict[str, asyncio.Task[Any] | None] = {}
-        self.spawned: list[OrderedTask] = []
+        self.spawned: set[asyncio.Task[Any]] = set()
         self.cancel: ev.CancelRequested | None = None
         self.effects: list[tuple[str, Any]] = []
         self.answered: dict[str, ev.UpdateCompleted] = {}
+        self.is_spoilt = False
+        """A query or validator has changed the run: drop the instance, a replay is not like it."""
         self._versions: dict[str, int] = {}
+        self._marked: dict[str, int] = {}
+        self._seeds: list[tuple[int, bytes]] = []
         self._context = contextvars.Context()
         self._commands: list[ev.Event] = []
         self._base = 0
@@ -163,7 +90,6 @@ class Instance:
         self._divergence: errors.NondeterminismError | None = None
         self._root: OrderedTask | None = None
         self._failure: BaseException | None = None
-        self._invalid: errors.Invalid | None = None
         self._agens: list[AsyncGeneratorType[Any, Any]] = []
 
     # -- turns -------------------------------------------------------------------------------
@@ -181,16 +107,16 @@ class Instance:
         assert self.closed is None, "a closed instance takes no turns"
         assert time >= self.time, "a turn's time never goes back"
         self.time = time
-        self.loop.now_seconds = (time - self.origin) / _SECOND if self.origin else 0.0
+        self.loop.now_seconds = (time - self.origin) / _SECOND if self.started is not None else 0.0
         self._base = self.length + len(facts) + 1
         commands = self._commands = []
         self.is_replaying = script is not None
-        self._script = None if script is None else match.Script(script, self._base)
+        self._script = None if script is None else match.Script(script, self._base, self._marked)
         closed, unexpected = self._activate(Mode.LIVE, self._turn, facts)
         if self._divergence is not None:
             raise self._divergence
         if self._script is not None:
-            self._script.finish(self.where())
+            self._script.finish(self.where)
             self.length = self._base - 1 + len(script or ())
             self._script = None
         else:
@@ -227,7 +153,7 @@ class Instance:
         if handler is None:
             known = ", ".join(sorted(self.queries)) or "none"
             raise errors.NotFound(f"query {name!r} is not defined by this run (it has: {known})")
-        return self._activate(Mode.READ_ONLY, call, handler)
+        return self._read(call, handler)
 
     def validate_update(self, name: str, call: Callable[[Any], None]) -> None:
         """Run an update's validator read-only.
@@ -239,11 +165,12 @@ class Instance:
         if handler is None:
             known = ", ".join(sorted(self.update_handlers)) or "none"
             raise errors.NotFound(f"update {name!r} is not defined by this run (it has: {known})")
-        self._activate(Mode.READ_ONLY, call, handler)
+        self._read(call, handler)
 
     def evict(self) -> None:
         """Close every coroutine of the run without recording anything."""
-        self._activate(Mode.EVICTING, self._close_coroutines)
+        what = f"workflow {self.program.name!r}"
+        self._activate(Mode.EVICTING, close_all, self.loop, self._agens, what)
         self.mode = Mode.EVICTING
 
     def waits(self) -> Waits:
@@ -278,12 +205,16 @@ class Instance:
 
     def idempotency_key(self, activity: int) -> str:
         """Return the key that all attempts of an activity share."""
-        return idempotency_key(self.started.seed if self.started else b"", activity)
+        seed = next((seed for since, seed in reversed(self._seeds) if since <= activity), b"")
+        return idempotency_key(seed, activity)
 
     # -- what traps and facts call -----------------------------------------------------------
 
-    def command(self, event: ev.Event) -> int:
-        """Record a command (or follow the script) and return its event id."""
+    def command(self, event: ev.Event, where: Callable[[], str] | None = None) -> int:
+        """Record a command (or follow the script) and return its event id.
+
+        ``where`` tells who asks, if not the innermost user code on the stack.
+        """
         if self.mode is not Mode.LIVE:
             return self._refuse(event)
         self._commands.append(event)
@@ -291,10 +222,9 @@ class Instance:
         if script is None:
             return self._base + len(self._commands) - 1
         try:
-            return script.follow(event)
+            return script.follow(event, where or match.place)
         except errors.NondeterminismError as exc:
-            self._divergence = self._divergence or exc
-            self.loop.stop()
+            self._diverged(exc)
             raise
 
     def draw(self, size: int) -> bytes:
@@ -307,6 +237,11 @@ class Instance:
         self._writing("draw random numbers")
         return self.entropy.fraction()
 
+    def reseed(self, seed: bytes) -> None:
+        """Draw from ``seed`` from here on, and derive keys of what is scheduled from here on."""
+        self.entropy.reseed(seed)
+        self._seeds.append((self._base, seed))
+
     def new_run_id(self) -> str:
         """Return a fresh UUIDv7 for a child or a continuation."""
         return ids.uuid7(self.time // 1000, self.draw(10))
@@ -318,11 +253,15 @@ class Instance:
             self._writing("decide a version")
             script = self._script
             if script is None:
-                answer = high
-                self.command(ev.VersionMarked(change=change, version=high))
+                answer = self._marked.get(change)
+                if answer is None:
+                    answer = high
+                    self.command(ev.VersionMarked(change=change, version=high))
             else:
-                marked = script.mark(change)
-                answer = 1 if marked is None else marked
+                answer = script.mark(change)
+                if answer is None:
+                    # Passed before the call existed, unless the mark was made elsewhere before.
+                    answer = self._marked.get(change, 1)
             self._versions[change] = answer
         if not low <= answer <= high:
             error = errors.NondeterminismError(
@@ -330,8 +269,8 @@ class Instance:
                 f"{match.place()} supports {low} to {high}. Keep the old branch until such runs "
                 "have ended."
             )
-            self._divergence = self._divergence or error
-            self.loop.stop()
+            if self.mode is Mode.LIVE:
+                self._diverged(error)
             raise error
         return answer
 
@@ -360,13 +299,23 @@ class Instance:
             self._failure = exc
             self.loop.stop()
 
-    def begin(self) -> None:
-        """Start the main coroutine."""
-        assert self.started is not None
+    @property
+    def root(self) -> OrderedTask:
+        """The task of the main coroutine."""
+        assert self._root is not None, "the main coroutine has begun"
+        return self._root
+
+    def begin(self, started: ev.RunStarted) -> None:
+        """Take event 1: start the main coroutine."""
+        self.started = started
+        self.origin = self.time
+        self.reseed(started.seed)
+        for message in started.messages:
+            self.mail.deliver(message)
         try:
-            coro = self.program.begin(self.started.input)
+            coro = self.program.begin(started.input)
         except errors.Invalid as exc:
-            self._invalid = exc
+            self.fail(exc)
             return
         self._root = self.loop.create_task(coro, name="main")
         self._root.add_done_callback(lambda _: self.loop.stop())
@@ -375,7 +324,7 @@ class Instance:
         """Run a task that ends with the workflow and fails it when it raises."""
         self._writing("spawn tasks")
         task = self.loop.create_task(coro)
-        self.spawned = [t for t in self.spawned if not t.done()] + [task]
+        self.spawned.add(task)
         task.add_done_callback(self._spawned_done)
         return task
 
@@ -396,9 +345,9 @@ class Instance:
         self.updates[event.update] = self.loop.create_task(self._update(event, handler))
 
     def effect(self, name: str, value: Any) -> None:
-        """Keep something to release after the commit; dropped in a replay."""
+        """Keep something to release after the commit; dropped in a replay and in an eviction."""
         self._writing(f"use {name}")
-        if self._script is None:
+        if self._script is None and self.mode is Mode.LIVE:
             self.effects.append((name, value))
 
     # -- inside -------------------------------------------------------------------------------
@@ -417,6 +366,22 @@ class Instance:
             sys.set_asyncgen_hooks(*outer_hooks)
             _set_running_loop(outer_loop)
             self.mode = outer_mode
+
+    def _read(self, call: Callable[[Any], Any], handler: Any) -> Any:
+        """Run ``call`` with traps that refuse; see whether it changed what the loop will do."""
+        loop = self.loop
+        ready = len(loop.ready)
+        loop.is_read_only = True
+        try:
+            answer = self._activate(Mode.READ_ONLY, call, handler)
+        finally:
+            loop.is_read_only = False
+            self.is_spoilt |= len(loop.ready) != ready
+        if self.is_spoilt:
+            raise errors.UsageError(
+                "a query handler or validator woke something in the workflow; it may only read"
+            )
+        return answer
 
     def _turn(self, facts: Sequence[ev.Event]) -> tuple[ev.Event | None, BaseException | None]:
         for fact in facts:
@@ -437,7 +402,7 @@ class Instance:
                 continue
             try:
                 holds = bool(predicate())
-            except Exception as exc:
+            except (Exception, asyncio.CancelledError) as exc:
                 future.set_exception(exc)
                 woken = True
                 continue
@@ -448,55 +413,25 @@ class Instance:
 
     def _conclude(self) -> tuple[ev.Event | None, BaseException | None]:
         """Add the closing command if the workflow has ended."""
-        closing, unexpected = self._closing()
-        if closing is None:
-            return None, None
+        exc = self._failure
+        if exc is None:
+            root = self._root
+            if root is None or not root.done():
+                return None, None
+            exc = asyncio.CancelledError() if root.cancelled() else root.exception()
+        closing, unexpected = closing_command(self, exc)
         for update in self.updates:
             info = failures.from_exception(errors.Closed("the workflow ended first"))
             self.command(ev.UpdateCompleted(update=update, failure=info))
-        try:
-            self.command(closing)
-        except errors.NondeterminismError:
-            return None, None
+        self.command(closing, lambda: self._ending_place(exc))
         return closing, unexpected
 
-    def _closing(self) -> tuple[ev.Event | None, BaseException | None]:
-        if self._invalid is not None:
-            return ev.RunFailed(failure=failures.from_exception(self._invalid)), None
-        exc = self._failure
-        if exc is None:
-            if self._root is None or not self._root.done():
-                return None, None
-            if self._root.cancelled():
-                return self._cancelled(), None
-            exc = self._root.exception()
-        if exc is None:
-            return self._completed(), None
-        if isinstance(exc, ContinueAsNew):
-            event = msgspec.structs.replace(exc.event, messages=tuple(self.mail.unread()))
-            return event, None
-        if isinstance(exc, errors.ControlFlow):
-            raise exc
-        failed = ev.RunFailed(failure=failures.from_exception(exc))
-        is_bug = isinstance(exc, (errors.UsageError, errors.DefinitionError))
-        return failed, None if isinstance(exc, errors.PerdureError) and not is_bug else exc
-
-    def _completed(self) -> ev.Event:
-        assert self._root is not None
-        try:
-            result = self.program.finish(self._root.result())
-            payload.limit(result, self.max_payload, what=f"result of {self.program.name}")
-            return ev.RunCompleted(result=result)
-        except errors.Invalid as invalid:
-            return ev.RunFailed(failure=failures.from_exception(invalid))
-
-    def _cancelled(self) -> ev.Event:
-        if self.cancel is not None:
-            return ev.RunCancelled(reason=self.cancel.reason)
-        info = failures.FailureInfo(
-            "the workflow cancelled itself", kind="Canceled", type="CancelledError"
-        )
-        return ev.RunFailed(failure=info)
+    def _ending_place(self, exc: BaseException | None) -> str:
+        raised = match.raising_place(exc) if exc is not None else ""
+        if raised or self._root is None:
+            return raised
+        coro: Any = self._root.get_coro()
+        return match.describe(coro.cr_code, coro.cr_code.co_firstlineno)
 
     async def _update(self, event: ev.UpdateAccepted, handler: Any) -> None:
         try:
@@ -505,6 +440,9 @@ class Instance:
             result, failure = await handler.run(event.args), None
         except asyncio.CancelledError as exc:
             result, failure = None, failures.FailureInfo(str(exc) or "cancelled", kind="Canceled")
+        except (ContinueAsNew, MemoryError, RecursionError) as exc:
+            self.fail(exc)
+            return
         except Exception as exc:
             result, failure = None, failures.from_exception(exc)
         self.updates.pop(event.update, None)
@@ -513,8 +451,13 @@ class Instance:
         self.answered[event.update] = completed
 
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
+        self.spawned.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             self.fail(exc)
+
+    def _diverged(self, error: errors.NondeterminismError) -> None:
+        self._divergence = self._divergence or error
+        self.loop.stop()
 
     def _refuse(self, event: ev.Event) -> int:
         if self.mode is Mode.EVICTING:
@@ -534,28 +477,6 @@ class Instance:
         if len(self._agens) > 32:
             self._agens = [held for held in self._agens if held.ag_frame is not None]
         self._agens.append(agen)
-
-    def _close_coroutines(self) -> None:
-        for task in self.loop.live_tasks():
-            coro: Any = task.get_coro()
-            if coro is not None and not _close(coro.throw):
-                graveyard.append(coro)
-        for agen in self._agens:
-            if agen.ag_frame is not None and not agen.ag_running:
-                closing = agen.athrow(errors.Evicted())
-                if not _close(lambda _exc, step=closing: step.send(None)):
-                    graveyard.append((agen, closing))
-        self.loop.ready.clear()
-
-
-def _close(throw: Callable[[BaseException], Any]) -> bool:
-    """Throw ``Evicted`` until the coroutine ends; False if it will not."""
-    for _ in range(_EVICTION_THROWS):
-        try:
-            throw(errors.Evicted())
-        except BaseException:  # noqa: BLE001 - whatever cleanup raises, the run is leaving memory
-            return True
-    return False
 
 
 def _callbacks(task: asyncio.Task[Any]) -> object:

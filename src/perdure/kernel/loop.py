@@ -23,16 +23,14 @@ import asyncio
 import asyncio.tasks
 import contextvars
 import inspect
-import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, Protocol
 
 from perdure.errors import UsageError
 
-T = TypeVar("T")
-_unregister_task: Callable[[Any], None] = vars(asyncio.tasks)["_unregister_task"]
 _PRUNE_AT = 64
+_unregister_task: Callable[[Any], None] = vars(asyncio.tasks)["_unregister_task"]
 
 
 class TimerHost(Protocol):
@@ -135,13 +133,9 @@ class OrderedTask(asyncio.Task[Any]):
     def __init__(self, coro: Coroutine[Any, Any, Any], loop: DeterministicLoop, **kwargs: Any):
         self._order = loop.next_order()
         super().__init__(coro, loop=loop, **kwargs)
-        # Out of asyncio's process-wide set of tasks: those of all runs have the same few hashes
-        # there, and 10,000 live runs would make each new task wait for 10,000 comparisons.
         _unregister_task(self)
         # A run that leaves memory leaves pending tasks behind on purpose.
         self._log_destroy_pending = False
-        if sys.version_info < (3, 14):  # later ones keep a list, not a set
-            _unregister(self)
 
     def __hash__(self) -> int:
         return self._order

@@ -9,7 +9,7 @@ their turn, and one that the code no longer asks for is passed over.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
@@ -23,22 +23,24 @@ _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
 class Script:
     """The recorded commands of one turn and how far code has followed them."""
 
-    __slots__ = ("_commands", "_cursor", "_first_id", "_marks")
+    __slots__ = ("_commands", "_cursor", "_first_id", "_passed")
 
-    def __init__(self, commands: Sequence[Event], first_id: int) -> None:
+    def __init__(self, commands: Sequence[Event], first_id: int, passed: dict[str, int]) -> None:
+        """``passed`` takes the version marks that are passed over, for later turns."""
         self._commands = commands
         self._first_id = first_id
         self._cursor = 0
-        self._marks: dict[str, int] | None = None
+        self._passed = passed
 
-    def follow(self, event: Event) -> int:
+    def follow(self, event: Event, where: Callable[[], str]) -> int:
         """Return the id of the recorded command that ``event`` is.
 
         Raises:
             NondeterminismError: it is not the next one of the script.
         """
         commands, cursor = self._commands, self._cursor
-        while cursor < len(commands) and type(commands[cursor]) is VersionMarked:
+        while cursor < len(commands) and type(mark := commands[cursor]) is VersionMarked:
+            self._passed.setdefault(mark.change, mark.version)
             cursor += 1
         if cursor < len(commands):
             recorded = commands[cursor]
@@ -46,27 +48,28 @@ class Script:
                 self._cursor = cursor + 1
                 return self._first_id + cursor
         self._cursor = cursor
-        raise self._divergence(event, place())
+        raise self._divergence(event, where())
 
     def mark(self, change: str) -> int | None:
         """Return the version recorded for ``change`` in this turn, if it is."""
-        if self._marks is None:
-            self._marks = {c.change: c.version for c in self._commands if isinstance(c, VersionMarked)}
-        return self._marks.get(change)
+        for command in self._commands:
+            if isinstance(command, VersionMarked) and command.change == change:
+                return command.version
+        return None
 
-    def recorded(self) -> Event | None:
-        """Return the next recorded command (what a side effect reads its value from)."""
-        rest = self._rest()
-        return rest[0] if rest else None
-
-    def finish(self, where: str) -> None:
+    def finish(self, where: Callable[[], str]) -> None:
         """Check that nothing of the script is left.
 
         Raises:
             NondeterminismError: history has a command here that the code did not ask for.
         """
-        if self._cursor < len(self._commands) and self._rest():
-            raise self._divergence(None, where)
+        if self._cursor == len(self._commands):
+            return
+        if self._rest():
+            raise self._divergence(None, where())
+        for mark in self._commands[self._cursor :]:
+            assert isinstance(mark, VersionMarked)
+            self._passed.setdefault(mark.change, mark.version)
 
     def _rest(self) -> list[Event]:
         return [c for c in self._commands[self._cursor :] if not isinstance(c, VersionMarked)]
@@ -91,6 +94,17 @@ def place(frame: FrameType | None = None) -> str:
             return describe(frame.f_code, frame.f_lineno)
         frame = frame.f_back
     return "an unknown place"
+
+
+def raising_place(exc: BaseException) -> str:
+    """Return where user code raised ``exc``; empty if none did."""
+    found = ""
+    trace = exc.__traceback__
+    while trace is not None:
+        if is_user_code(trace.tb_frame.f_globals.get("__name__", "")):
+            found = describe(trace.tb_frame.f_code, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
 
 
 def waiting_place(coro: Any) -> str:

@@ -54,6 +54,8 @@ class Process:
         self.name = name
         self.state = State.RUNNING
         self._loop = loop
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when the process is dead."""
         self._held: list[Handle] = []
         self._context = contextvars.Context()
         self._context.run(_process.set, self)
@@ -67,6 +69,10 @@ class Process:
         """Call a function as this process; what it schedules belongs to the process."""
         return self._context.copy().run(fn, *args)
 
+    def put(self, variable: contextvars.ContextVar[T], value: T) -> None:
+        """Set a context variable for everything the process starts from here on."""
+        self._context.run(variable.set, value)
+
     def spawn(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task of this process."""
         return self._loop.create_task(coro, context=self._context.copy())
@@ -75,6 +81,8 @@ class Process:
         """End it: none of its callbacks ever runs again."""
         self.state = State.DEAD
         self._held.clear()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def stop(self) -> None:
         """Freeze it."""

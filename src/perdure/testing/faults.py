@@ -12,14 +12,11 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from perdure import errors
-from perdure.store.desk import Submit
 from perdure.store.port import Batch, Posted, Reader, Store, Worker
 from perdure.testing.clock import Process, VirtualLoop
 
@@ -322,10 +319,9 @@ class FaultyDesk:
         """Run ``verb`` on the reading lane."""
         return self._hand_in(self._reading, verb)
 
-    async def transact(
+    def transact(
         self,
         run: int,
-        execution: int,
         activity: int,
         attempt: int,
         fn: Callable[[Any], R],
@@ -333,15 +329,17 @@ class FaultyDesk:
         outcome: Callable[[R], bytes],
         time_limit: float,
         now: int,
-        submit: Submit,
     ) -> tuple[R, Posted]:
-        """Run a transactional activity on the writing lane."""
-        key = (run, execution, activity, attempt)
+        """Run a transactional activity at once: a simulation has one thread."""
+        return self.write_from_thread(
+            lambda store: store.transact(
+                run, activity, attempt, fn, outcome=outcome, time_limit=time_limit, now=now
+            )
+        )
 
-        def verb(store: Store) -> tuple[R, Posted]:
-            return store.transact(*key, fn, outcome=outcome, time_limit=time_limit, now=now)
-
-        return await self.write(verb)
+    def write_from_thread(self, verb: Callable[[Store], T]) -> T:
+        """Run ``verb`` at once: a simulation has one thread."""
+        return verb(self._store)
 
     async def close(self) -> None:
         """Leave the shared store open, and the others' company."""
@@ -420,17 +418,11 @@ class FaultyDesk:
             self.process.call(loop.call_soon, callback, lane)
 
 
-class Written(msgspec.Struct, frozen=True):
-    """One history row that a commit wrote: when (a counter), by whom, and which."""
-
-    tick: int
-    run: int
-    first: int
-
-
 __all__ = [
     "POISON",
+    "WRITES",
     "Calm",
+    "Died",
     "Fault",
     "FaultyDesk",
     "FaultyStore",
@@ -438,6 +430,4 @@ __all__ = [
     "Plan",
     "RandomFaults",
     "Sea",
-    "Sequence",
-    "Written",
 ]

@@ -43,7 +43,7 @@ def scans(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "uses"),
     [
-        ("due", "USING COVERING INDEX state_due (wake_at<?)"),
+        ("due", "USING INDEX state_due (wake_at>? AND wake_at<?)"),
         ("claimable", "USING INDEX state_claimable"),
         ("unserved", "USING INDEX state_claimable"),
         ("parked", "USING INDEX state_by_status (status=? AND run>?)"),

@@ -13,7 +13,7 @@ from perdure import __version__
 from perdure.activity import Activity
 from perdure.cli import exits
 from perdure.cli.loading import load_module
-from perdure.cli.out import hint
+from perdure.cli.out import LOG_FORMAT, hint
 from perdure.cli.session import Database, database_option
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
@@ -36,7 +36,7 @@ def dev_command(
     """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        format=LOG_FORMAT,
         datefmt="%H:%M:%S",
     )
     if not verbose:

@@ -32,7 +32,9 @@ _NOT_LISTED = ("input", "output", "error", "step_results", "metadata", "search")
 
 @click.command("list")
 @click.option("-w", "--workflow", metavar="NAME", help="Of this workflow.")
-@click.option("-s", "--status", multiple=True, help="With this status; repeat, or separate by commas.")
+@click.option(
+    "-s", "--status", multiple=True, help="With this status; repeat, or separate by commas."
+)
 @click.option("--id", "workflow_id", metavar="ID", help="Runs of exactly this workflow id.")
 @click.option("--search", multiple=True, metavar="K=V", help="With this search attribute; repeat.")
 @click.option("--tag", "tags", multiple=True, help="With this tag; repeat for several.")
@@ -40,7 +42,9 @@ _NOT_LISTED = ("input", "output", "error", "step_results", "metadata", "search")
 @click.option("--tenant", help="Of this tenant.")
 @click.option("--created-by", metavar="WHO", help="Started by this principal.")
 @click.option("--started-after", metavar="TIME", help="ISO time with a zone, or an age such as 2h.")
-@click.option("--started-before", metavar="TIME", help="ISO time with a zone, or an age such as 7d.")
+@click.option(
+    "--started-before", metavar="TIME", help="ISO time with a zone, or an age such as 7d."
+)
 @click.option(
     "--limit",
     type=click.IntRange(1, LIST_MAX),
@@ -74,9 +78,7 @@ async def _list(
     items: list[Execution] = []
     async with client_on(database) as client:
         while True:
-            page = await client.list(
-                limit=LIST_MAX if is_all else limit, cursor=cursor, **filters
-            )
+            page = await client.list(limit=LIST_MAX if is_all else limit, cursor=cursor, **filters)
             cursor = page.cursor
             if output in ("jsonl", "ids"):
                 # These can be written page by page, however many there are.
@@ -255,9 +257,7 @@ async def _names(client: Client) -> dict[int, str]:
     return {worker.id: f"pid {worker.pid}" for worker in await client.workers()}
 
 
-def _events_table(
-    events: Sequence[HistoryEvent], workers: dict[int, str], *, is_wide: bool
-) -> str:
+def _events_table(events: Sequence[HistoryEvent], workers: dict[int, str], *, is_wide: bool) -> str:
     story = Story()
     titles = ["#", "TIME", "AFTER", "EVENT", "WHAT", "BY"]
     rows: list[list[str]] = []
@@ -287,7 +287,9 @@ def _by(worker: int, workers: dict[int, str]) -> str:
 @click.command("export")
 @click.argument("id")
 @click.option(
-    "--with-seed", is_flag=True, help="Include the run's secret seed, which a replay elsewhere needs."
+    "--with-seed",
+    is_flag=True,
+    help="Include the run's secret seed, which a replay elsewhere needs.",
 )
 @database_option
 def export_command(database: Database, id: str, *, with_seed: bool) -> None:

@@ -14,7 +14,9 @@ from perdure.cli.session import Database, client_on, database_option
 
 @click.command("result")
 @click.argument("id")
-@click.option("--timeout", metavar="SPAN", help="Wait no longer than this (90s, 5m); exit code 124.")
+@click.option(
+    "--timeout", metavar="SPAN", help="Wait no longer than this (90s, 5m); exit code 124."
+)
 @database_option
 def result_command(database: Database, id: str, timeout: str | None) -> int:
     """Wait for the result and print it as JSON; the exit code is the outcome."""

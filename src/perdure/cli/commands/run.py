@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
+from contextlib import redirect_stdout
 from types import ModuleType
 from typing import Any
 
 import click
 
 from perdure.cli import exits, given
-from perdure.cli.live import LiveLine
+from perdure.cli.live import Above, LiveLine
 from perdure.cli.loading import load_workflow
-from perdure.cli.out import document, hint, say
+from perdure.cli.out import LOG_FORMAT, document, hint, say
 from perdure.cli.session import Database, database_option
 from perdure.client import Handle
 from perdure.definition import Workflow
@@ -23,7 +26,9 @@ from perdure.engine.engine import Engine
 @click.argument("items", nargs=-1, metavar="[INPUT] [K=V]...")
 @click.option("--input", "document_", metavar="JSON|@FILE|-", help="The input, as an option.")
 @click.option("--id", metavar="ID", help="Workflow id; an open execution with it is carried on.")
-@click.option("--timeout", metavar="SPAN", help="Wait no longer than this (90s, 5m); exit code 124.")
+@click.option(
+    "--timeout", metavar="SPAN", help="Wait no longer than this (90s, 5m); exit code 124."
+)
 @database_option
 def run_command(
     database: Database,
@@ -40,7 +45,8 @@ def run_command(
     serves it again.
     """
     value = given.payload(items, document_)
-    module, definition = load_workflow(target)
+    with redirect_stdout(sys.stderr):
+        module, definition = load_workflow(target)
     running = _Running(database, target, module, definition)
     try:
         return asyncio.run(running.run(value, id, timeout))
@@ -68,22 +74,39 @@ class _Running:
 
     async def run(self, value: Any, id: str | None, timeout: str | None) -> int:
         live = LiveLine()
+        above: Any = Above(live)
+        logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, stream=above)
+        # What user code prints must not get into the result.
+        with redirect_stdout(above):
+            code, result = await self._run(value, id, timeout, live)
+        if code == exits.OK:
+            say(document(result))
+        return code
+
+    async def _run(
+        self, value: Any, id: str | None, timeout: str | None, live: LiveLine
+    ) -> tuple[int, Any]:
         async with Engine(self._database.url, [self._module, self._definition]) as engine:
             options = {} if id is None else {"id": id}
-            handle = self._handle = await engine.client.start(self._definition, value, **options)
+            started = await engine.client.start(self._definition, value, **options)
+            # Without the definition's types: a result is printed also if it does not fit them.
+            handle = self._handle = engine.client.get(started.id)
             hint(f"{self._definition.name} {handle.id} on {self._database.name}")
             following = asyncio.create_task(live.follow(handle)) if live.is_shown else None
             try:
                 result = await handle.result(timeout=timeout)
             except TimeoutError:
-                why = await handle.why()
+                why = (await handle.why()).rstrip(".")
                 live.clear()
                 hint(f"error: not ended within {timeout}: {why}{self.how_to_go_on()}")
-                return exits.TIMED_OUT
+                return exits.TIMED_OUT, None
+            except asyncio.CancelledError:
+                live.clear()
+                hint("stopping: what runs gets a moment to finish (Ctrl-C again: at once)")
+                raise
             finally:
                 if following is not None:
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
                 live.clear()
-        say(document(result))
-        return exits.OK
+        return exits.OK, result

@@ -1,0 +1,77 @@
+"""How a run ends: from what its code returned or raised to the closing command.
+
+A failure that is data (:class:`PerdureError`) fails the workflow. Anything else is unexpected: the
+turn says so, and the engine decides whether it fails the run or parks it. What no code may be
+stopped from raising leaves the activation as it is: the turn has not happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure import errors
+from perdure.kernel.edge import ContinueAsNew
+from perdure.values import events as ev
+from perdure.values import failures, payload
+
+if TYPE_CHECKING:
+    from perdure.kernel.instance import Instance
+
+_BUGS = (errors.UsageError, errors.DefinitionError)
+_NO_OUTCOME = (errors.ControlFlow, MemoryError, RecursionError)
+"""Nothing that a replay would meet again in the same place."""
+
+
+def closing_command(
+    instance: Instance, exc: BaseException | None
+) -> tuple[ev.Event, BaseException | None]:
+    """Return the closing command of a run whose code ended with ``exc``, and what was unexpected.
+
+    Raises:
+        BaseException: ``exc``, when it is no outcome of the run.
+    """
+    if exc is None:
+        return _completed(instance), None
+    for inner in _within(exc):
+        if isinstance(inner, ContinueAsNew):
+            unread = tuple(instance.mail.unread())
+            return msgspec.structs.replace(inner.event, messages=unread), None
+        if isinstance(inner, _NO_OUTCOME):
+            raise inner
+    if isinstance(exc, asyncio.CancelledError):
+        return _cancelled(instance), None
+    failed = ev.RunFailed(failure=failures.from_exception(exc))
+    is_data = isinstance(exc, errors.PerdureError) and not isinstance(exc, _BUGS)
+    return failed, None if is_data else exc
+
+
+def _within(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exception, or the leaves of its group: a TaskGroup wraps what its tasks raise."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _within(inner)
+    else:
+        yield exc
+
+
+def _completed(instance: Instance) -> ev.Event:
+    name = instance.program.name
+    try:
+        result = instance.program.finish(instance.root.result())
+        payload.limit(result, instance.max_payload, what=f"result of {name}")
+    except errors.Invalid as invalid:
+        return ev.RunFailed(failure=failures.from_exception(invalid))
+    return ev.RunCompleted(result=result)
+
+
+def _cancelled(instance: Instance) -> ev.Event:
+    if instance.cancel is not None:
+        return ev.RunCancelled(reason=instance.cancel.reason)
+    info = failures.FailureInfo(
+        "the workflow cancelled itself", kind="Canceled", type="CancelledError"
+    )
+    return ev.RunFailed(failure=info)

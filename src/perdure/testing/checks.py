@@ -1,0 +1,251 @@
+"""What must hold in any database, whatever happened: the invariants that can be read from it.
+
+``problems(store, definitions)`` reads every run and returns what is wrong, in sentences; an empty
+list is what you want. Nothing may be writing meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from perdure import errors
+from perdure.definition import Workflow
+from perdure.kernel.instance import Instance
+from perdure.store.port import Filter, Loaded, RunRow
+from perdure.values import events as ev
+from perdure.values import limits
+from perdure.values.states import Status
+
+_ATTEMPTS = (ev.AttemptFailed, ev.AttemptLost)
+_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, ev.ActivityCancelled)
+
+
+class History:
+    """A run with its events, decoded: ``events[0]`` has id 1."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.row = loaded.row
+        self.turns = loaded.turns
+        self.inbox = [ev.decode_turn(row.event)[0] for row in loaded.inbox]
+        self.broken = loaded.broken
+        self.events: list[ev.Event] = []
+        self.times: list[int] = []
+        """The time of each event's turn."""
+        for turn in loaded.turns:
+            decoded = ev.decode_turn(turn.payload)
+            self.events += decoded
+            self.times += [turn.time] * len(decoded)
+
+    @property
+    def name(self) -> str:
+        """How problems name the run."""
+        return f"{self.row.workflow_id!r} (run {self.row.run})"
+
+    def all(self, *kinds: type[ev.Event]) -> Iterator[tuple[int, Any]]:
+        """Yield (event id, event) of these kinds."""
+        for number, event in enumerate(self.events, start=1):
+            if isinstance(event, kinds):
+                yield number, event
+
+
+def histories(store: Any) -> list[History]:
+    """Read every run, oldest first."""
+    rows: list[RunRow] = []
+    before: int | None = None
+    while True:
+        page: list[RunRow] = store.list(Filter(), limit=limits.LIST_MAX, before=before)
+        rows += page
+        if len(page) < limits.LIST_MAX:
+            break
+        before = page[-1].run
+    runs = sorted(row.run for row in rows)
+    found = {loaded.row.run: History(loaded) for loaded in store.load(runs)}
+    return [found[run] for run in runs]
+
+
+def problems(store: Any, definitions: Sequence[Workflow[Any, Any]]) -> list[str]:
+    """Return everything that is wrong in the database."""
+    known = {(definition.name, definition.version): definition for definition in definitions}
+    found: list[str] = []
+    read = histories(store)
+    for history in read:
+        for check in (_ids, _status, _activities, _timers):
+            found += [f"{history.name}: {problem}" for problem in check(history)]
+        definition = known.get((history.row.workflow, history.row.version))
+        if definition is not None:
+            found += [f"{history.name}: {problem}" for problem in _replay(history, definition)]
+    found += _messages(read)
+    found += _children(read)
+    live = {worker.id for worker in store.workers()}
+    found += [
+        f"{history.name} is owned by worker {history.row.owner}, which is gone"
+        for history in read
+        if history.row.owner is not None and history.row.owner not in live
+    ]
+    return found
+
+
+# -- one run ---------------------------------------------------------------------------------------
+
+
+def _ids(history: History) -> Iterator[str]:
+    """I2: ids are gapless and rows do not overlap; turn time never goes back."""
+    if history.broken:
+        yield history.broken
+    expected, before = 1, 0
+    for turn in history.turns:
+        if turn.first != expected:
+            yield f"event {expected} is followed by a row that begins at {turn.first} (I2)"
+        held = len(ev.decode_turn(turn.payload))
+        if held != turn.count:
+            yield f"the row at {turn.first} says it has {turn.count} events and holds {held}"
+        if turn.time < before:
+            yield f"time goes back at event {turn.first}"
+        expected, before = turn.first + turn.count, turn.time
+    if not history.events or not isinstance(history.events[0], ev.RunStarted):
+        yield "event 1 is not run_started (I1)"
+    if sum(isinstance(event, ev.RunStarted) for event in history.events) > 1:
+        yield "it was started twice"
+
+
+def _status(history: History) -> Iterator[str]:
+    row, last = history.row, history.events[-1]
+    closing = [n for n, e in enumerate(history.events, 1) if type(e) in ev.CLOSES_AS]
+    if closing and closing != [len(history.events)]:
+        yield f"the closing event is not the last one: {closing} of {len(history.events)}"
+    if row.length != len(history.events):
+        yield f"its row says {row.length} events, its history has {len(history.events)}"
+    if row.status.is_terminal:
+        says = ev.CLOSES_AS.get(type(last))
+        if says != row.status:
+            yield f"its status is {row.status}, its last event {last.brief()}"
+        if row.owner is not None:
+            yield "it has ended and has an owner"
+        if history.inbox and row.status is not Status.CONTINUED_AS_NEW:
+            yield f"it has ended with {len(history.inbox)} rows in its inbox"
+    elif closing:
+        yield f"its status is {row.status}, its last event {last.brief()}"
+    if row.status is Status.PARKED and not row.reason:
+        yield "it is parked without a reason"
+
+
+def _activities(history: History) -> Iterator[str]:
+    """I4: one outcome, and nothing after it; I13: attempts are counted one by one."""
+    attempts: dict[int, int] = {}
+    decided: dict[int, str] = {}
+    for number, event in enumerate(history.events, start=1):
+        if isinstance(event, ev.ActivityScheduled):
+            attempts[number] = 0
+        elif isinstance(event, (*_OUTCOMES, *_ATTEMPTS)):
+            activity = event.activity
+            if activity not in attempts:
+                yield f"event {number} is about activity {activity}, which was not scheduled before"
+                continue
+            if activity in decided:
+                yield f"event {number}, {event.brief()}, comes after {decided[activity]} (I4)"
+            yield from _counted(number, event, attempts)
+            if isinstance(event, _OUTCOMES):
+                decided[activity] = f"event {number}, {event.brief()}"
+
+
+def _counted(number: int, event: Any, attempts: dict[int, int]) -> Iterator[str]:
+    if isinstance(event, ev.ActivityCancelled):
+        return
+    counted = attempts[event.activity]
+    allowed = {counted + 1}
+    if isinstance(event, ev.ActivityFailed):
+        allowed.add(counted)  # the last one was lost, or never began
+    if event.attempt not in allowed:
+        yield f"event {number}: attempt {event.attempt} follows attempt {counted} (I13)"
+    attempts[event.activity] = event.attempt
+
+
+def _timers(history: History) -> Iterator[str]:
+    due: dict[int, int] = {}
+    gone: set[int] = set()
+    for number, event in enumerate(history.events, start=1):
+        if isinstance(event, ev.TimerStarted):
+            due[number] = event.due
+        elif isinstance(event, (ev.TimerFired, ev.TimerCancelled)):
+            if event.timer not in due:
+                yield f"event {number} is about timer {event.timer}, which was not started before"
+            elif event.timer in gone:
+                yield f"event {number}: timer {event.timer} fires, or is cancelled, a second time"
+            elif isinstance(event, ev.TimerFired) and history.times[number - 1] < due[event.timer]:
+                yield f"timer {event.timer} fired before it was due"
+            gone.add(event.timer)
+
+
+def _replay(history: History, definition: Workflow[Any, Any]) -> Iterator[str]:
+    """I5, I11: the code, run again over the facts, asks for the same commands, byte by byte."""
+    instance = Instance(definition)
+    facts: list[ev.Event] = []
+    try:
+        for turn in history.turns:
+            events = ev.decode_turn(turn.payload)
+            if not turn.applied:
+                facts += events
+                continue
+            count = ev.split(events)
+            facts += events[:count]
+            answered = instance.apply(facts, turn.time, events[count:])
+            facts = []
+            if ev.encode_turn(answered.commands) != ev.encode_turn(events[count:]):
+                yield f"the turn at {turn.first} replays with other commands"
+    except errors.NondeterminismError as exc:
+        yield f"it does not replay: {exc.message}"
+    finally:
+        instance.evict()
+
+
+# -- between runs ----------------------------------------------------------------------------------
+
+
+def _messages(read: Sequence[History]) -> Iterator[str]:
+    """I7: a message is in one history once; a send that succeeded arrived, in the sender's order."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for history in read:
+        for number, event in history.all(ev.MessageReceived):
+            if event.message.id:
+                places.setdefault(event.message.id, []).append((history.row.run, number))
+    for id_, found in places.items():
+        if len(found) > 1:
+            yield f"message {id_} was received {len(found)} times: {found} (I7)"
+    for history in read:
+        resolved = {e.send: e for _, e in history.all(ev.SendResolved)}
+        last: dict[str, tuple[tuple[int, int], str]] = {}
+        for number, sent in history.all(ev.MessageSent):
+            answer = resolved.get(number)
+            id_ = f"{history.row.run_id}/{number}"
+            if answer is None or sent.target.startswith("@"):
+                continue
+            if answer.failure is not None:
+                if id_ in places:
+                    yield f"{history.name}: message {id_} was refused, and received"
+                continue
+            if id_ not in places:
+                yield f"{history.name}: message {id_} to {sent.target!r} was sent and not received"
+                continue
+            place = places[id_][0]
+            if sent.target in last and place < last[sent.target][0]:
+                yield f"{history.name}: {id_} overtook {last[sent.target][1]}"
+            last[sent.target] = place, id_
+
+
+def _children(read: Sequence[History]) -> Iterator[str]:
+    by_run_id = {history.row.run_id: history for history in read}
+    closed: dict[tuple[int, int, str], int] = {}
+    for history in read:
+        for _, event in history.all(ev.ChildClosed):
+            key = history.row.execution, event.child, event.run_id
+            closed[key] = closed.get(key, 0) + 1
+    for key, times in closed.items():
+        if times > 1:
+            yield f"execution {key[0]} heard {times} times of the end of child {key[1]}"
+    for history in read:
+        for number, event in history.all(ev.ChildScheduled):
+            child = by_run_id.get(event.run_id)
+            heard = (history.row.execution, number, event.run_id) in closed
+            if child is None and not heard:
+                yield f"{history.name}: child {event.workflow_id!r} was neither started nor refused"

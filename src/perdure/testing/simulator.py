@@ -1,0 +1,239 @@
+"""A cluster on one thread: workers that die, stop and come back, over one database in memory.
+
+``Simulation`` wires a virtual loop, a shared in-memory database and any number of workers, each an
+ordinary engine in a process of its own behind a faulty desk. Everything that is left to chance comes
+from the seed: the same seed gives the same run, callback by callback.
+
+    def scenario(sim: Simulation) -> None:
+        async def main() -> None:
+            worker = sim.worker("a", definitions=[orders])
+            await worker.start()
+            ...
+        sim.run(main())
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from perdure import errors
+from perdure.client import Client
+from perdure.door import StoreDoor
+from perdure.engine.engine import Engine
+from perdure.store.opening import open_store
+from perdure.testing.clock import Process, VirtualClock, VirtualLoop
+from perdure.testing.faults import Calm, Fault, FaultyDesk, Plan, Sea
+
+T = TypeVar("T")
+_LOGGERS = ("perdure", "asyncio")
+
+
+class SimulatedWorker:
+    """A worker in a process of its own. After :meth:`kill` or :meth:`stop`, make another."""
+
+    def __init__(
+        self, sim: Simulation, name: str, definitions: Sequence[Any], options: dict[str, Any]
+    ) -> None:
+        self.name = name
+        self.process = sim.process(name)
+        self.desk = FaultyDesk(sim.sea, self.process)
+        self.desk.on_death = self._died
+        self._sim = sim
+        self.engine = Engine(
+            definitions=definitions,
+            desk=self.desk,
+            clock=VirtualClock(sim.loop),
+            chance=sim.bytes,
+            name=name,
+            **options,
+        )
+        self.is_up = False
+        self.on_death: Callable[[SimulatedWorker], None] = _ignore
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.process.state.value}>"
+
+    @property
+    def client(self) -> Client:
+        """The engine's own client; use it in tasks that :meth:`spawn` started."""
+        return self.engine.client
+
+    async def start(self) -> None:
+        """Start the engine; while the store is unavailable, try again."""
+        started = self.process.spawn(self._start())
+        await ended(self.process, started)
+        self.is_up = self.process.is_alive and started.result()
+
+    async def _start(self) -> bool:
+        while True:
+            try:
+                await self.engine.start()
+            except errors.Unavailable as error:
+                self._sim.note(self.name, "could not start", str(error))
+                await asyncio.sleep(0.2)
+            else:
+                return True
+
+    async def stop(self, grace: str = "500ms") -> None:
+        """Stop the engine gracefully."""
+        self.is_up = False
+        stopped = self.process.spawn(self.engine.stop(grace))
+        await ended(self.process, stopped)
+        if self.process.is_alive:
+            self.process.kill()
+            stopped.result()
+
+    def kill(self) -> None:
+        """End the process where it stands."""
+        if self.process.is_alive:
+            self.desk.die()
+
+    def freeze(self) -> None:
+        """Stop the process, as SIGSTOP does."""
+        self.process.stop()
+
+    def thaw(self) -> None:
+        """Let it go on, as SIGCONT does."""
+        self.process.go_on()
+
+    def spawn(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task inside the worker's process: it dies with it."""
+        return self.process.spawn(coro)
+
+    def _died(self) -> None:
+        self.is_up = False
+        self._sim.note(self.name, "died")
+        self.on_death(self)
+
+
+async def ended(process: Process, task: asyncio.Task[Any], seconds: float | None = None) -> bool:
+    """Wait from outside for a task of a process, or for the end of the process.
+
+    Returns whether the task is done.
+    """
+    waits: list[asyncio.Future[Any]] = [task, process.ended]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return task.done()
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+class Simulation:
+    """See the module's text. Use it as a context manager: it keeps logs and closes the database."""
+
+    def __init__(
+        self, seed: int | str, *, plan: Plan | None = None, limit_seconds: float = 600.0
+    ) -> None:
+        self.seed = seed
+        self.loop = VirtualLoop(limit_seconds=limit_seconds)
+        self.clock = VirtualClock(self.loop)
+        self.store: Any = open_store("memory://")
+        self.store.migrate(self.clock.now())
+        self.sea = Sea(self.loop, self.store, plan or Calm())
+        self.sea.on_fault = self._fault
+        self.workers: list[SimulatedWorker] = []
+        self.trace: list[tuple[float, str, str, tuple[Any, ...]]] = []
+        self.alarms: list[str] = []
+        """Log records of level CRITICAL: parts of the engine that ended unexpectedly."""
+        self._bytes = Random(f"{seed}/bytes")
+        self._tick = 0
+        self._log = _Log(self)
+        self._before: list[tuple[logging.Logger, list[logging.Handler], int, bool]] = []
+
+    def __enter__(self) -> Self:
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            self._before.append((logger, logger.handlers, logger.level, logger.propagate))
+            logger.handlers, logger.propagate = [self._log], False
+            logger.setLevel(logging.WARNING)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            _evict(worker.engine)
+        self.loop.close()
+        self.store.close()
+        for logger, handlers, level, propagate in self._before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+    def chance(self, name: str) -> Random:
+        """Return a stream of chance of its own, so that one more draw here moves nothing there."""
+        return Random(f"{self.seed}/{name}")
+
+    def bytes(self, size: int) -> bytes:
+        """Return seeds and ids for runs."""
+        return self._bytes.randbytes(size)
+
+    def tick(self) -> int:
+        """Return the next number of a counter that orders everything that happens."""
+        self._tick += 1
+        return self._tick
+
+    def process(self, name: str) -> Process:
+        """Make a process."""
+        return Process(self.loop, name)
+
+    def worker(self, name: str, definitions: Sequence[Any], **options: Any) -> SimulatedWorker:
+        """Make a worker; ``options`` go to its engine."""
+        worker = SimulatedWorker(self, name, definitions, options)
+        self.workers.append(worker)
+        return worker
+
+    def foreign_client(self, name: str) -> tuple[Process, Client]:
+        """Make a client in a process of its own that talks to the database alone."""
+        process = self.process(name)
+        desk = FaultyDesk(self.sea, process)
+        return process, Client(door=StoreDoor(desk, self.clock.now, self.bytes))
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run until ``main`` is done."""
+        return self.loop.run_until_complete(main)
+
+    def note(self, who: str, what: str, *more: Any) -> None:
+        """Add a line to the trace."""
+        self.trace.append((self.loop.time(), who, what, more))
+
+    def report(self, last: int = 200) -> str:
+        """Return the last lines of the trace."""
+        lines = [
+            f"{at:10.6f} {who:<8} {what} {' '.join(str(item) for item in more)}"
+            for at, who, what, more in self.trace[-last:]
+        ]
+        left_out = len(self.trace) - len(lines)
+        head = [f"seed {self.seed}" + (f" ({left_out} lines left out)" if left_out else "")]
+        return "\n".join([*head, *lines])
+
+    def _fault(self, desk: FaultyDesk, verb: str, fault: Fault) -> None:
+        self.note(desk.process.name, f"{verb}:", fault.value)
+
+
+class _Log(logging.Handler):
+    def __init__(self, sim: Simulation) -> None:
+        super().__init__()
+        self._sim = sim
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._sim.note("log", record.getMessage())
+        if record.levelno >= logging.CRITICAL:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f": {record.exc_info[1]!r}"
+            self._sim.alarms.append(text)
+
+
+def _evict(engine: Engine) -> None:
+    """Close workflow code that a dead or running engine still holds."""
+    core = engine._core  # pyright: ignore[reportPrivateUsage]
+    if core is not None:
+        for run in core.runs.values():
+            run.drop_instance()
