@@ -19,7 +19,7 @@ async def measure(name: str) -> int:
 
 @workflow.define
 async def survey(names: list[str]) -> dict[str, int]:
-    """All at once. Each result is recorded when it comes; a crash repeats only what was in flight."""
+    """All at once. Each result is recorded as it comes; a crash repeats only what was in flight."""
     lengths = await asyncio.gather(*(measure(name) for name in names))
     return dict(zip(names, lengths, strict=True))
 

@@ -5,9 +5,10 @@
     perdure send ada confirmed
     perdure result ada
 
-A run's history is replayed against the code that is there when it wakes up. A change in the middle of
-a workflow therefore says so: runs that have passed the place go on as they began, new ones take the
-new way. A run that does not fit is parked with the line that differs (`perdure why`), never skipped.
+A run's history is replayed against the code that is there when it wakes up. A change in the middle
+of a workflow therefore says so: runs that have passed the place go on as they began, new ones take
+the new way. A run that does not fit is parked with the line that differs (`perdure why`), never
+skipped.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perdure import activity, workflow
-    from perdure.client import Client, Handle
+    from perdure.client import Client
     from perdure.engine.engine import Engine
     from perdure.errors import ApplicationError, PerdureError
+    from perdure.handle import Handle
     from perdure.values.retry import Retry
     from perdure.values.states import Status
 
@@ -36,7 +37,7 @@ _HOMES = {
     "ApplicationError": "perdure.errors",
     "Client": "perdure.client",
     "Engine": "perdure.engine.engine",
-    "Handle": "perdure.client",
+    "Handle": "perdure.handle",
     "PerdureError": "perdure.errors",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",

@@ -272,8 +272,10 @@ class _Player:
     async def hear(self, id: str, parts: list[Part]) -> str:
         """Start a child and read of its end among the events."""
         await workflow.start(play, Program(parts), id=id)
-        notice = await workflow.events().receive()
-        return f"{notice.kind} of {notice.sender}"
+        while True:
+            notice = await workflow.events().receive()
+            if notice.sender == id:
+                return f"{notice.kind} of {id}"
 
     async def end_other(self, id: str) -> str:
         """Start an endless child, cancel it, and hear of its end."""

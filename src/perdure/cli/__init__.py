@@ -134,8 +134,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _forgive_encoding() -> None:
     """Let a terminal that cannot show a character show its code instead of a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    stream: object = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(exc: click.ClickException) -> int:

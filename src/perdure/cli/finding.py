@@ -10,7 +10,8 @@ import click
 from perdure import errors
 
 if TYPE_CHECKING:
-    from perdure.client import Client, Handle
+    from perdure.client import Client
+    from perdure.handle import Handle
     from perdure.views import Execution, WorkerView
 
 LAST = "@last"

@@ -74,7 +74,8 @@ def payload(items: Sequence[str], option: str | None = None) -> Any:
         return document
     if not isinstance(document, dict):
         raise Invalid(f"input: {documents[0]!r} is no object; {next(iter(fields))}= has no place")
-    return {**document, **fields}
+    merged: dict[str, Any] = {**document, **fields}
+    return merged
 
 
 def _json(text: str, where: str) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 from perdure.cli.out import took
 from perdure.cli.story import Story
 from perdure.cli.table import clean, is_plain, paint
-from perdure.client import Handle
 from perdure.engine.clock import monotonic
+from perdure.handle import Handle
 from perdure.values.states import Status
 
 _REDRAW_SECONDS = 0.1

@@ -59,7 +59,7 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
     """
     module_name, _, wanted = target.partition(":")
     module = load_module(module_name)
-    workflows = {k: v for k, v in vars(module).items() if isinstance(v, Workflow)}
+    workflows = _workflows(module)
     known = ", ".join(sorted(workflows)) or "none"
     if wanted:
         if wanted in workflows:
@@ -72,10 +72,14 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
         raise errors.UsageError(
             f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})"
         )
-    own = [v for v in workflows.values() if v.__module__ == module.__name__]
+    own = [found for found in workflows.values() if found.__module__ == module.__name__]
     if len(own) == 1:
         return module, own[0]
     raise errors.UsageError(f"which workflow? write {module_name}:NAME (it has: {known})")
+
+
+def _workflows(module: ModuleType) -> dict[str, Workflow[Any, Any]]:
+    return {name: found for name, found in vars(module).items() if isinstance(found, Workflow)}
 
 
 def _dotted(path: Path) -> tuple[str, Path]:

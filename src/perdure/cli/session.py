@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -39,6 +40,11 @@ class Database(NamedTuple):
         from perdure.store.opening import parse_url
 
         return parse_url(self.url)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a file."""
+        return self.path is not None and Path(self.path).exists()
 
     @property
     def name(self) -> str:
@@ -74,7 +80,7 @@ def _database(ctx: click.Context, _: click.Parameter, value: str | None) -> Data
 
 
 @asynccontextmanager
-async def client_on(database: Database, *, write: bool = False) -> AsyncIterator[Client]:
+async def client_on(database: Database, *, write: bool = False) -> AsyncGenerator[Client]:
     """Open a client on a database that exists.
 
     Raises:
@@ -84,12 +90,11 @@ async def client_on(database: Database, *, write: bool = False) -> AsyncIterator
     from perdure import errors
     from perdure.client import Client
 
-    path = database.path
-    if path is None:
+    if database.path is None:
         raise errors.UsageError(
             f"{database.url} exists only inside the process that opened it; name a file with --db"
         )
-    if not os.path.exists(path):
+    if not database.exists:
         raise errors.Unavailable(
             f"there is no database at {database.name}; start a worker with `perdure dev MODULE`, "
             f"or name another database with --db or {VARIABLE}"

@@ -70,11 +70,11 @@ class Story:
         if about is not None:
             name = self._names.get(about, "?")
             parts.append(name if name == f"timer #{about}" else f"{name} (#{about})")
-        message = data.get("message")
-        if isinstance(message, dict):
+        message: dict[str, Any] | None = data.get("message")
+        if message is not None:
             parts.append(f"{message['topic']} {short(message.get('payload'))}")
-        failure = data.get("failure")
-        if isinstance(failure, dict):
+        failure: dict[str, Any] | None = data.get("failure")
+        if failure is not None:
             parts.append(f"{failure.get('kind', 'Internal')}: {failure['message']}")
         if event.kind == "run_started":
             parts += [str(data["workflow"]), short(data.get("input"))]

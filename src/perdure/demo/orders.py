@@ -1,12 +1,12 @@
-"""An order with an approval: reserve, charge, wait for a person, ship; undo what was done on failure.
+"""An order: reserve, charge, wait for a person, ship; on failure, undo what was done.
 
-    perdure dev orders.py
+    perdure dev examples/orders.py
     perdure start fulfil '{"id": "A-1", "total": 4200}' --id A-1
     perdure send A-1 approval '{"by": "Ada", "ok": true}'
     perdure result A-1
 
-Kill the worker whenever you like and start it again. Each step writes a line to an effects log, which
-is not part of Perdure's database: it stands for the warehouse, the bank and the carrier.
+Kill the worker whenever you like and start it again. Each step writes a line to an effects log,
+which is not in Perdure's database: it stands for the warehouse, the bank and the carrier.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import asyncio
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from perdure import activity, workflow
 from perdure.errors import ApplicationError
 
-EFFECTS = os.environ.get("ORDERS_EFFECTS", "effects.log")
+EFFECTS = Path(os.environ.get("ORDERS_EFFECTS", "effects.log"))
 
 
 @dataclass
@@ -41,17 +42,14 @@ class Approval:
 def effect(step: str, order: Order) -> None:
     """Touch the world: one line in the log, appended in one piece."""
     attempt = activity.info()
-    key = (
-        attempt.idempotency_key
-    )  # the same in each attempt: the bank knows a repeated charge by it
     line = {
         "step": step,
         "order": order.id,
         "attempt": attempt.attempt,
         "pid": os.getpid(),
-        "key": key,
+        "key": attempt.idempotency_key,  # the same in each attempt: a bank charges once per key
     }
-    with open(EFFECTS, "a", encoding="utf-8") as log:
+    with EFFECTS.open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from perdure import errors
-from perdure.client import Client, Handle
+from perdure.client import Client
 from perdure.engine.clock import monotonic
+from perdure.handle import Handle
 from perdure.values.states import Status
 from perdure.views import HistoryEvent
 
@@ -42,8 +43,10 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What the witnesses say about a step. ``attempts`` and ``recorded`` are the history's count,
-    the rest is the effects log's."""
+    """What the witnesses say about a step.
+
+    ``attempts`` and ``recorded`` are the history's count, the rest is the effects log's.
+    """
 
     name: str
     recorded: int
@@ -107,7 +110,7 @@ class Demo:
 
     async def _play(self) -> None:
         first = await self._worker()
-        self._tell(f"worker {first.pid} is up: perdure dev {PROGRAM}")
+        self._tell(f"worker {first.pid} serves {PROGRAM} on {os.path.relpath(self.database)}")
         async with Client(self._url) as client:
             order = await client.start("fulfil", ORDER, id=ORDER["id"])
             self._tell(f"order {order.id} is started, and was on disk before start() returned")
@@ -120,9 +123,11 @@ class Demo:
             self._tell(f"nobody runs it now, and anybody can ask why: {await order.why()}")
             second = await self._worker()
             await self._until(lambda: len(self._effects("charge")) > 1, "the charge was repeated")
-            self._tell(f"worker {second.pid} has taken over and repeats the charge, and only that")
+            self._tell(
+                f"worker {second.pid} has taken over; of what was done it repeats the charge alone"
+            )
             await self._until_waiting(order)
-            self._tell(f"then the order waits for a person: {await order.why()}")
+            self._tell(f"the order waits for a person: {(await order.describe()).current_step}")
             await order.send("approval", {"by": "the demo"})
             result = await order.result(timeout=_PATIENCE_SECONDS)
             self._tell(f"approved, shipped, done: {msgspec.json.encode(result).decode()}")
@@ -237,9 +242,8 @@ class Demo:
         deadline = monotonic() + _PATIENCE_SECONDS
         while not happened():
             if monotonic() > deadline:
-                raise DemoFailed(
-                    f"{_PATIENCE_SECONDS:.0f} s went by before {what}; see {self._folder}/worker-*.log"
-                )
+                said = f"{self._folder}/worker-*.log"
+                raise DemoFailed(f"{_PATIENCE_SECONDS:.0f} s went by before {what}; see {said}")
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _until_waiting(self, order: Handle[Any]) -> None:

@@ -53,7 +53,7 @@ class Settings:
         lease: int = 10_000_000,
         max_payload: int = limits.MAX_PAYLOAD,
         turn_limit_seconds: float = 10.0,
-        cache: int = 4_000,
+        cache: int = 10_000,
         activity_slots: int = 10_000,
         thread_slots: int = 32,
         transaction_limit: int = 10_000_000,

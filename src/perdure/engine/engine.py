@@ -63,7 +63,7 @@ class Engine:
         lease: Duration = "10s",
         max_payload: int | str = limits.MAX_PAYLOAD,
         turn_limit: Duration = "10s",
-        cache: int = 4_000,
+        cache: int = 10_000,
         activity_slots: int = 10_000,
         thread_slots: int = 32,
         services: Mapping[str, Any] | None = None,

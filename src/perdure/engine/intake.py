@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _PAGE = 1_000
+_TIMERS = 10_000
+_OVERDUE = 2_000_000
 SAFETY_SECONDS = 1.0
 
 
@@ -74,24 +76,35 @@ class Intake:
         for question in questions:
             if question.id not in self._questions:
                 self._answer_soon(question)
+        await self._read_overdue(now)
         if core.timers.known_until - now < HORIZON // 2:
             await self._read_timers(now)
         if len(claimable) == _PAGE:
             self._wake.set()
 
     async def _read_timers(self, now: int) -> None:
+        """Read what comes due within the horizon, on from where the last look ended."""
         core = self._core
-        names, queues, until = core.names, core.queues, now + HORIZON
-        core.timers.known_until = until
+        names, queues = core.names, core.queues
+        after, until = core.timers.known_until, now + HORIZON
         due = await core.desk.read(
-            lambda store: store.due(until, names, queues, limit=10 * _PAGE)
+            lambda store: store.due(until, names, queues, limit=_TIMERS, after=after)
         )
+        if len(due) == _TIMERS:
+            # More than a page: go on from the last time read (the overdue look catches ties).
+            until = due[-1][1]
+            self._wake.set()
+        core.timers.known_until = until
         for key, wake_at in due:
             core.timers.add(key, wake_at)
-        if len(due) == 10 * _PAGE:
-            # More than a page: go on from the last time read, soon enough to miss nothing.
-            core.timers.known_until = due[-1][1]
-            self._wake.set()
+
+    async def _read_overdue(self, now: int) -> None:
+        """Wake what nobody woke: runs of a worker that died between commit and timer, say."""
+        core = self._core
+        names, queues, until = core.names, core.queues, now - _OVERDUE
+        due = await core.desk.read(lambda store: store.due(until, names, queues, limit=_PAGE))
+        for key, _ in due:
+            core.timer_due(key)
 
     def _answer_soon(self, question: Question) -> None:
         self._questions.add(question.id)

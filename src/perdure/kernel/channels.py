@@ -16,6 +16,7 @@ from perdure.errors import ChannelClosed, UsageError
 from perdure.values.duration import Duration, microseconds
 
 T = TypeVar("T")
+_PRUNE_AT = 32
 
 
 class _Waiter:
@@ -24,9 +25,7 @@ class _Waiter:
     __slots__ = ("future",)
 
     def __init__(self) -> None:
-        self.future: asyncio.Future[tuple[Any, Any]] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.future: asyncio.Future[tuple[Any, Any]] = asyncio.get_running_loop().create_future()
 
     @property
     def is_open(self) -> bool:
@@ -36,7 +35,16 @@ class _Waiter:
 class Queue:
     """What channels share: items, waiting receivers, blocked senders. ``capacity`` None: no bound."""
 
-    __slots__ = ("_receivers", "_senders", "capacity", "is_closed", "items", "topic")
+    __slots__ = (
+        "_handed",
+        "_prune_at",
+        "_receivers",
+        "_senders",
+        "capacity",
+        "is_closed",
+        "items",
+        "topic",
+    )
 
     def __init__(self, capacity: int | None, topic: str = "") -> None:
         self.capacity = capacity
@@ -45,6 +53,8 @@ class Queue:
         self.is_closed = False
         self._receivers: deque[_Waiter] = deque()
         self._senders: deque[tuple[Any, asyncio.Future[None]]] = deque()
+        self._handed: list[_Waiter] = []
+        self._prune_at = _PRUNE_AT
 
     @property
     def is_awaited(self) -> bool:
@@ -53,11 +63,8 @@ class Queue:
 
     def offer(self, value: Any) -> bool:
         """Hand ``value`` to a waiter or keep it; False if the queue is full."""
-        while self._receivers:
-            waiter = self._receivers.popleft()
-            if waiter.is_open:
-                waiter.future.set_result((self, value))
-                return True
+        if self._hand(value):
+            return True
         if self.capacity is not None and len(self.items) >= self.capacity:
             return False
         self.items.append(value)
@@ -78,24 +85,34 @@ class Queue:
 
     def put_back(self, value: Any) -> None:
         """Return a value whose receiver was cancelled before it could run."""
-        while self._receivers:
-            waiter = self._receivers.popleft()
-            if waiter.is_open:
-                waiter.future.set_result((self, value))
-                return
-        self.items.appendleft(value)
+        if not self._hand(value):
+            self.items.appendleft(value)
+
+    def received(self, waiter: _Waiter) -> None:
+        """The waiter runs: the value it was handed is its own."""
+        self._handed.remove(waiter)
+
+    def unread(self) -> list[Any]:
+        """Return the values nobody has got: handed over but not yet received, then kept."""
+        return [*(waiter.future.result()[1] for waiter in self._handed), *self.items]
 
     def wait(self, waiter: _Waiter) -> None:
         """Let ``waiter`` have the next value."""
-        if len(self._receivers) > 32:  # selects leave settled waiters behind
+        if len(self._receivers) >= self._prune_at:  # selects leave settled waiters behind
             self._receivers = deque(w for w in self._receivers if w.is_open)
+            self._prune_at = max(_PRUNE_AT, 2 * len(self._receivers))
         self._receivers.append(waiter)
 
-    def block(self, value: Any) -> asyncio.Future[None]:
-        """Queue a sender; the future is done when its value was taken."""
+    async def block(self, value: Any) -> None:
+        """Wait as a sender until ``value`` is taken."""
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._senders.append((value, sent))
-        return sent
+        entry = (value, sent)
+        self._senders.append(entry)
+        try:
+            await sent
+        except asyncio.CancelledError:
+            self._senders = deque(other for other in self._senders if other is not entry)
+            raise
 
     def close(self) -> None:
         """Close: waiting receivers and blocked senders get ChannelClosed."""
@@ -108,6 +125,15 @@ class Queue:
                 sent.set_exception(ChannelClosed("the channel was closed while sending"))
         self._receivers.clear()
         self._senders.clear()
+
+    def _hand(self, value: Any) -> bool:
+        while self._receivers:
+            waiter = self._receivers.popleft()
+            if waiter.is_open:
+                waiter.future.set_result((self, value))
+                self._handed.append(waiter)
+                return True
+        return False
 
     def _admit(self) -> None:
         while self._senders and (self.capacity is None or len(self.items) < self.capacity):
@@ -202,7 +228,10 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
 
     Raises:
         ChannelClosed: a channel is closed and drained.
+        UsageError: there is nothing to wait for.
     """
+    if not sources:
+        raise UsageError("select: needs a channel or after(…)")
     loop = asyncio.get_running_loop()
     for source in sources:
         if isinstance(source, After):
@@ -229,6 +258,8 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
     finally:
         for timer in timers:
             timer.cancel()
+    if isinstance(queue, Queue):
+        queue.received(waiter)
     for source in sources:
         if source is queue:
             return source, None
@@ -247,6 +278,7 @@ def _give_back(waiter: _Waiter) -> None:
     if future.done() and not future.cancelled() and future.exception() is None:
         queue, value = future.result()
         if isinstance(queue, Queue):
+            queue.received(waiter)
             queue.put_back(value)
 
 
@@ -291,7 +323,7 @@ class Mail:
 
     def unread(self) -> list[Any]:
         """Return messages nobody received: what continue-as-new takes along."""
-        letters = [letter for queue in self._queues() for letter in queue.items]
+        letters = [letter for queue in self._queues() for letter in queue.unread()]
         return [message for _, message in sorted([*letters, *self._unclaimed], key=_arrival)]
 
     def awaited(self) -> list[str]:

@@ -376,8 +376,9 @@ class Instance:
             answer = self._activate(Mode.READ_ONLY, call, handler)
         finally:
             loop.is_read_only = False
-            self.is_spoilt |= len(loop.ready) != ready
-        if self.is_spoilt:
+            woke = len(loop.ready) != ready
+            self.is_spoilt |= woke
+        if woke:
             raise errors.UsageError(
                 "a query handler or validator woke something in the workflow; it may only read"
             )

@@ -56,7 +56,8 @@ class Child:
         try:
             self.future.set_result(self.read(event.result or b"null"))
         except errors.Invalid as exc:
-            self._fail(exc)
+            message = f"child {name!r}: the result does not fit: {exc}"
+            self._fail(failures.wrap(errors.ChildFailed, message, failures.from_exception(exc)))
 
     def _fail(self, exc: Exception) -> None:
         self.future.set_exception(exc)

@@ -135,9 +135,16 @@ class Reader(Protocol):
         ...
 
     def due(
-        self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
+        self,
+        until: int,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        *,
+        limit: int,
+        after: int = -1,
     ) -> list[tuple[int, int]]:
-        """Return (run, wake_at) of unowned waiting runs due by ``until``, soonest first."""
+        """Return (run, wake_at) of unowned waiting runs due after ``after`` and by ``until``,
+        soonest first."""
         ...
 
     def inbox(

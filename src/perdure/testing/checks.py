@@ -14,6 +14,7 @@ from perdure.definition import Workflow
 from perdure.kernel.instance import Instance
 from perdure.store.port import Filter, Loaded, RunRow
 from perdure.values import events as ev
+from perdure.testing.clock import EPOCH as START
 from perdure.values import limits
 from perdure.values.states import Status
 

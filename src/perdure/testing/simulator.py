@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar
 from perdure import errors
 from perdure.client import Client
 from perdure.door import StoreDoor
+from perdure.engine.core import Core
 from perdure.engine.engine import Engine
 from perdure.store.opening import open_store
 from perdure.testing.clock import Process, VirtualClock, VirtualLoop
@@ -62,6 +63,13 @@ class SimulatedWorker:
     def client(self) -> Client:
         """The engine's own client; use it in tasks that :meth:`spawn` started."""
         return self.engine.client
+
+    @property
+    def core(self) -> Core:
+        """The parts of the running engine."""
+        core = self.engine._core  # pyright: ignore[reportPrivateUsage]
+        assert core is not None, "the engine is not running"
+        return core
 
     async def start(self) -> None:
         """Start the engine; while the store is unavailable, try again."""

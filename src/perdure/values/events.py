@@ -198,10 +198,7 @@ def decode_turn(data: bytes) -> list[Event]:
         raise _explain(data, exc) from exc
     for event in events:
         if event.v != 1:
-            raise SchemaMismatch(
-                f"event {event.kind!r} has schema version {event.v}; this Perdure reads version 1. "
-                "The history was written by a newer Perdure: upgrade this worker"
-            )
+            raise _newer(event.kind, event.v)
     return events
 
 
@@ -227,9 +224,19 @@ def _explain(data: bytes, exc: Exception) -> Exception:
     except msgspec.DecodeError:
         return Corrupt(f"the row is not a turn: {exc}")
     for event in plain:
-        if event.get("kind") not in KINDS:
+        kind, version = event.get("kind"), event.get("v", 1)
+        if kind not in KINDS:
             return SchemaMismatch(
-                f"event kind {event.get('kind')!r} is unknown to this Perdure. "
+                f"event kind {kind!r} is unknown to this Perdure. "
                 "The history was written by a newer Perdure: upgrade this worker"
             )
+        if version != 1:
+            return _newer(kind, version)
     return Corrupt(f"an event does not fit its kind: {exc}")
+
+
+def _newer(kind: str, version: int) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"event {kind!r} has schema version {version}; this Perdure reads version 1. "
+        "The history was written by a newer Perdure: upgrade this worker"
+    )

@@ -1,7 +1,8 @@
 """Failures as data: what an exception becomes when it is recorded, and back.
 
 The shape keeps kind, retryability, message, details and the chain of causes, so that an error reads
-the same in the activity, the workflow, its parent and the client (Temporal's failure chain).
+the same in the activity, the workflow, its parent and the client (Temporal's failure chain). What is
+rebuilt and recorded again, by a workflow that lets an activity's failure through, is what it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from perdure import errors
 from perdure.values import payload
 
 _TRACEBACK_FRAMES = 12
-_MESSAGE_LIMIT = 8_192
+_TEXT_LIMIT = 8_192
 _CHAIN_LIMIT = 16
 
 
@@ -32,9 +33,9 @@ class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def root(self) -> FailureInfo:
-        """The innermost cause."""
+        """What went wrong: the first failure that is not a wrapper around another."""
         info = self
-        while info.cause is not None:
+        while info.cause is not None and info.type in _WRAPPERS:
             info = info.cause
         return info
 
@@ -48,33 +49,65 @@ _CARRIERS: dict[str, type[errors.PerdureError]] = {
     for cls in vars(errors).values()
     if isinstance(cls, type) and issubclass(cls, errors.PerdureError)
 }
+_WRAPPERS = frozenset(
+    {
+        "ActivityFailed",
+        "BaseExceptionGroup",
+        "ChildFailed",
+        "ExceptionGroup",
+        "LinkedRunFailed",
+        "WorkflowFailed",
+    }
+)
+_RECORDED = "perdure_recorded"
 
 
 def from_exception(exc: BaseException, *, _depth: int = 0) -> FailureInfo:
-    """Record ``exc``. An exception that is not Perdure's becomes kind ``Internal``, retryable."""
-    cause = exc.__cause__ if not isinstance(exc, errors.PerdureError) else exc.cause
-    inner = (
+    """Record ``exc``. An exception that is not Perdure's becomes kind ``Internal``, retryable.
+
+    A group is recorded like a wrapper around its first exception; it may be tried again if all of
+    its exceptions may.
+    """
+    cause = exc.__cause__
+    if isinstance(exc, errors.PerdureError) and exc.cause is not None:
+        cause = exc.cause
+    retryable = True
+    message = str(exc) or type(exc).__name__
+    if isinstance(exc, BaseExceptionGroup):
+        inner = exc.exceptions
+        cause = inner[0] if cause is None else cause
+        message = f"{message}: {inner[0]}"
+        retryable = all(not isinstance(e, errors.PerdureError) or e.retryable for e in inner)
+    inner_info = (
         from_exception(cause, _depth=_depth + 1)
         if cause is not None and _depth < _CHAIN_LIMIT
         else None
     )
     if isinstance(exc, errors.PerdureError):
-        return FailureInfo(
-            message=exc.message[:_MESSAGE_LIMIT],
-            kind=exc.kind,
-            type=type(exc).__name__,
-            retryable=exc.retryable,
-            details=_encode_details(exc.details),
-            cause=inner,
-        )
-    kind = errors.Kind.TIMEOUT if isinstance(exc, TimeoutError) else errors.Kind.INTERNAL
-    text = str(exc) or type(exc).__name__
+        return _from_perdure(exc, inner_info)
+    kind: str = errors.Kind.TIMEOUT if isinstance(exc, TimeoutError) else errors.Kind.INTERNAL
+    if isinstance(exc, BaseExceptionGroup) and inner_info is not None:
+        kind = inner_info.root.kind
     return FailureInfo(
-        message=text[:_MESSAGE_LIMIT],
+        message=_clean(message),
         kind=str(kind),
         type=type(exc).__name__,
+        retryable=retryable,
         trace=_trace(exc),
-        cause=inner,
+        cause=inner_info,
+    )
+
+
+def _from_perdure(exc: errors.PerdureError, cause: FailureInfo | None) -> FailureInfo:
+    recorded: FailureInfo | None = vars(exc).get(_RECORDED)
+    return FailureInfo(
+        message=_clean(exc.message),
+        kind=_clean(exc.kind),
+        type=type(exc).__name__ if recorded is None else recorded.type,
+        retryable=bool(exc.retryable),
+        details=_encode_details(exc.details),
+        trace=_notes(exc),
+        cause=cause,
     )
 
 
@@ -91,6 +124,7 @@ def to_exception(info: FailureInfo) -> errors.PerdureError:
     )
     if info.trace:
         exc.add_note(info.trace)
+    vars(exc)[_RECORDED] = info
     return exc
 
 
@@ -122,4 +156,15 @@ def _decode_details(details: bytes | None) -> Any:
 
 def _trace(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)[-_TRACEBACK_FRAMES:]
-    return "".join(traceback.format_list(frames)).rstrip()
+    lines = "".join(traceback.format_list(frames)).rstrip()
+    return _clean("\n".join(part for part in (lines, _notes(exc)) if part))
+
+
+def _notes(exc: BaseException) -> str:
+    notes: list[str] = getattr(exc, "__notes__", [])
+    return _clean("\n".join(notes))
+
+
+def _clean(text: object) -> str:
+    """Return text that can be encoded: file names, for one, may hold lone surrogates."""
+    return str(text)[:_TEXT_LIMIT].encode(errors="backslashreplace").decode()

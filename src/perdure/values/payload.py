@@ -4,12 +4,16 @@ Everything that crosses the kernel's edge is bytes, encoded once; the live insta
 bytes a replay will decode. JSON, because people and other tools read histories; msgspec, because it
 decodes straight into dataclasses, Structs, attrs classes, enums, datetimes, UUIDs and Decimals.
 Pydantic models are served by duck typing, so that pydantic is never imported here.
+
+JSON has no NaN and no infinity: they are written as ``null``, and a ``float`` will not read that
+back. Annotate ``float | None``, or use a Decimal.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -53,8 +57,10 @@ def encode(value: Any, *, what: str = "value") -> bytes:
         return NULL
     try:
         return _encode(value)
-    except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as exc:
-        raise Invalid(f"{what}: cannot be encoded as JSON: {exc}") from exc
+    except MemoryError:
+        raise
+    except Exception as exc:  # a model's own code may raise anything
+        raise Invalid(f"{what}: cannot be encoded as JSON: {_reason(exc)}") from exc
 
 
 def decode(data: bytes) -> Any:
@@ -105,8 +111,10 @@ def decoder(kind: Any, *, what: str = "value") -> Decode:
             return raw(data)
         except msgspec.DecodeError as exc:
             raise Invalid(f"{what}: {_with_path(str(exc), what)}") from exc
-        except (ValueError, NotImplementedError) as exc:
-            raise Invalid(f"{what}: {exc}") from exc
+        except (MemoryError, RecursionError):
+            raise
+        except Exception as exc:  # a model's own code may raise anything
+            raise Invalid(f"{what}: {_reason(exc)}") from exc
 
     return read
 
@@ -114,11 +122,21 @@ def decoder(kind: Any, *, what: str = "value") -> Decode:
 def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved annotations of ``fn``; unresolvable ones count as missing."""
     try:
-        return typing.get_type_hints(fn)
-    except (NameError, TypeError, AttributeError):
-        # Annotations under TYPE_CHECKING or local classes: resolve one by one what can be.
+        return typing.get_type_hints(fn, include_extras=True)
+    except Exception:  # noqa: BLE001 - an annotation is an expression, which may raise anything
+        # Names under TYPE_CHECKING, local classes: resolve one by one what can be.
         given: dict[str, Any] = getattr(fn, "__annotations__", {})
-        return {name: hint for name, hint in given.items() if not isinstance(hint, str)}
+        resolved = {name: _resolved(fn, hint) for name, hint in given.items()}
+        return {name: hint for name, hint in resolved.items() if hint is not inspect.Parameter.empty}
+
+
+def _resolved(fn: Callable[..., Any], hint: Any) -> Any:
+    alone = types.SimpleNamespace(__annotations__={"it": hint})
+    names: dict[str, Any] = getattr(inspect.unwrap(fn), "__globals__", {})
+    try:
+        return typing.get_type_hints(alone, names, include_extras=True)["it"]
+    except Exception:  # noqa: BLE001 - see above
+        return inspect.Parameter.empty
 
 
 class Arguments:
@@ -163,8 +181,10 @@ class Arguments:
             args = self._bind(args, kwargs)
         try:
             return _encode(args)
-        except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as exc:
-            raise Invalid(f"{self.name}: arguments cannot be encoded as JSON: {exc}") from exc
+        except MemoryError:
+            raise
+        except Exception as exc:
+            raise Invalid(f"{self.name}: arguments cannot be encoded as JSON: {_reason(exc)}") from exc
 
     def decode(self, data: bytes) -> list[Any]:
         """Decode a recorded call into positional arguments.
@@ -190,13 +210,18 @@ class Arguments:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as exc:
             raise Invalid(f"{self.name}: {exc}") from exc
-        bound.apply_defaults()
         if bound.kwargs:
-            raise Invalid(f"{self.name}: keyword-only arguments cannot be recorded")
+            names = ", ".join(bound.kwargs)
+            raise Invalid(f"{self.name}: keyword-only arguments cannot be recorded ({names})")
+        bound.apply_defaults()
         return bound.args
 
 
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__
 
 
 def _with_path(message: str, what: str) -> str:

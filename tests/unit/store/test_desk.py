@@ -177,17 +177,23 @@ def test_a_transactional_activity_runs_off_the_loop_and_its_commit_is_read(url: 
 
 def test_a_desk_whose_loop_is_gone_does_not_disturb_anybody(url: str):
     started: list[threading.Thread] = []
+    queues: set[Any] = set()
 
     async def main() -> None:
         desk = open_desk(url)
         held = threading.Event()
         started.extend(desk._threads)
+        queues.update({desk._writes, desk._reads})
         asyncio.get_running_loop().call_later(0.01, held.set)
         desk.write(lambda _: held.wait(30))
         del desk
 
     asyncio.run(main())
     assert all(thread.daemon for thread in started)
+    for queue in queues:
+        queue.put(None)
+    for thread in started:
+        thread.join()
 
 
 def test_a_reading_desk_never_writes(tmp_path: Path):

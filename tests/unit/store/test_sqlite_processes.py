@@ -127,10 +127,10 @@ def test_a_worker_that_is_killed_is_dead_for_sure_at_once(tmp_path: Path, world:
 
 
 def test_a_worker_whose_lock_file_is_missing_is_dead(tmp_path: Path, world: World):
-    other = world.join("other")
-    world.store._workers._held.clear()  # type: ignore[attr-defined]
-    (tmp_path / f"perdure.db-worker-{other.id}").unlink()
-    assert [row.alive_for_sure for row in world.store.workers()] == [False, False]
+    other = World(open_store(f"sqlite:///{tmp_path}/perdure.db"))
+    (tmp_path / f"perdure.db-worker-{other.worker.id}").unlink()
+    assert [row.alive_for_sure for row in world.store.workers()] == [True, False]
+    other.store.close()
 
 
 def test_a_worker_that_leaves_takes_its_lock_file_along(tmp_path: Path, world: World):

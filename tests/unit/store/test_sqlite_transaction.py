@@ -184,16 +184,16 @@ def test_a_statement_that_takes_too_long_is_interrupted_and_undone(world: World,
     assert is_open(world, run)
 
 
+@pytest.mark.parametrize("world", ["file"], indirect=True)  # in memory its one thread would hang
 def test_code_that_hangs_outside_of_sqlite_loses_the_lock_and_cannot_come_back(
     world: World, run: int
 ):
-    if not isinstance(world.store, SqliteStore) or world.store.is_private:
-        pytest.skip("in memory the store's one thread hangs with it")
-    wakes = threading.Event()
+    inside, wakes = threading.Event(), threading.Event()
     caught: list[BaseException] = []
 
     def hang(connection: sqlite3.Connection) -> None:
         insert(connection, 1)
+        inside.set()
         wakes.wait(30)
         for call in (lambda: insert(connection, 2), lambda: connection.execute("SELECT 1")):
             try:
@@ -209,6 +209,7 @@ def test_code_that_hangs_outside_of_sqlite_loses_the_lock_and_cannot_come_back(
 
     thread = threading.Thread(target=body)
     thread.start()
+    inside.wait(30)
     # This commit waits for the token, which comes when the time limit has passed.
     world.store.post([], 1)
     assert is_open(world, run)

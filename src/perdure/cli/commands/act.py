@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,7 @@ from perdure.cli.out import document, hint, say
 from perdure.cli.session import Database, client_on, database_option
 
 if TYPE_CHECKING:
-    from perdure.client import Handle
+    from perdure.handle import Handle
 
 # -- messages, queries, updates ------------------------------------------------------------------
 
@@ -48,7 +49,10 @@ async def _send(database: Database, id: str, topic: str, value: Any) -> None:
 def query_command(
     database: Database, id: str, name: str, args: tuple[str, ...], timeout: str
 ) -> None:
-    """Ask a query handler; a worker answers. ARGS are JSON, plain text, @FILE or - (stdin)."""
+    """Ask a query handler; a worker answers.
+
+    ARGS are JSON, plain text, @FILE or - (stdin).
+    """
     values = [given.value(arg) for arg in args]
     asyncio.run(_ask(database, id, lambda handle: handle.query(name, *values, timeout=timeout)))
 
@@ -68,7 +72,10 @@ def update_command(
     update_id: str | None,
     timeout: str,
 ) -> None:
-    """Call an update handler and print its answer. ARGS are JSON, plain text, @FILE or - (stdin)."""
+    """Call an update handler and print its answer.
+
+    ARGS are JSON, plain text, @FILE or - (stdin).
+    """
     values = [given.value(arg) for arg in args]
     asyncio.run(
         _ask(
@@ -79,7 +86,9 @@ def update_command(
     )
 
 
-async def _ask(database: Database, id: str, question: Any) -> None:
+async def _ask(
+    database: Database, id: str, question: Callable[[Handle[Any]], Awaitable[Any]]
+) -> None:
     async with client_on(database, write=True) as client:
         handle = await find(client, id)
         workflow = (await handle.describe()).workflow
@@ -123,14 +132,14 @@ def terminate_command(database: Database, id: str, reason: str) -> int:
 @database_option
 def unpark_command(database: Database, id: str) -> int:
     """Let a parked run try again."""
-    return asyncio.run(
-        _change(database, id, lambda handle: handle.unpark(), "unparked")  # noqa: PLW0108
-    )
+    return asyncio.run(_change(database, id, lambda handle: handle.unpark(), "unparked"))
 
 
-async def _change(database: Database, id: str, change: Any, done: str) -> int:
+async def _change(
+    database: Database, id: str, change: Callable[[Handle[Any]], Awaitable[bool]], done: str
+) -> int:
     async with client_on(database, write=True) as client:
-        handle: Handle[Any] = await find(client, id)
+        handle = await find(client, id)
         if await change(handle):
             hint(f"{handle.id}: {done}")
             return exits.OK

@@ -202,10 +202,10 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
     hint(f"events: {database.line('history', shown.id)}")
 
 
-def _failure(failure: Any) -> str:
+def _failure(failure: dict[str, Any] | None) -> str:
     """Return the messages of a failure and its causes, outermost first."""
     parts: list[str] = []
-    while isinstance(failure, dict):
+    while failure is not None:
         kind, text = failure.get("kind", errors.Kind.INTERNAL), failure.get("message", "")
         parts.append(f"{text} ({kind})")
         failure = failure.get("cause")
@@ -324,8 +324,14 @@ async def _workers(database: Database, output: str) -> None:
     elif workers:
         titles = ["ID", "PID", "STATE", "STARTED", "QUEUES", "WORKFLOWS"]
         rows = [
-            [str(w.id), str(w.pid), w.state, moment(w.started_at), ",".join(w.queues)]
-            + [", ".join(w.workflows)]
+            [
+                str(w.id),
+                str(w.pid),
+                w.state,
+                moment(w.started_at),
+                ",".join(w.queues),
+                ", ".join(w.workflows),
+            ]
             for w in workers
         ]
         if output == "wide":

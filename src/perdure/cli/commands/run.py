@@ -16,9 +16,9 @@ from perdure.cli.live import Above, LiveLine
 from perdure.cli.loading import load_workflow
 from perdure.cli.out import LOG_FORMAT, document, hint, say
 from perdure.cli.session import Database, database_option
-from perdure.client import Handle
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
+from perdure.handle import Handle
 
 
 @click.command("run")

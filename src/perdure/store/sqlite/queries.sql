@@ -354,7 +354,7 @@ ORDER BY state.run LIMIT ?3;
 SELECT state.run, state.wake_at
 FROM state INDEXED BY state_due CROSS JOIN run r ON r.run = state.run
 WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status = 2
-    AND state.wake_at <= ?1
+    AND state.wake_at <= ?1 AND state.wake_at > ?5
     AND r.workflow IN (SELECT value FROM json_each(?2))
     AND r.queue IN (SELECT value FROM json_each(?3))
 ORDER BY state.wake_at, state.run LIMIT ?4;

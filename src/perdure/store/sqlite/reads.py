@@ -122,9 +122,15 @@ class SqliteReader:
 
     @reading
     def due(
-        self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
+        self,
+        until: int,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        *,
+        limit: int,
+        after: int = -1,
     ) -> list[tuple[int, int]]:
-        served = (until, to_json(list(workflows)), to_json(list(queues)), limit)
+        served = (until, to_json(list(workflows)), to_json(list(queues)), limit, after)
         return self._all(SQL["due"], served)
 
     @reading

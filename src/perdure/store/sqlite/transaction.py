@@ -100,8 +100,22 @@ class GatedConnection(sqlite3.Connection):
         self.gate = Gate(self)
 
     def cursor(self, factory: Any = None) -> Any:
-        """Return a gated cursor; the driver's own shortcuts come through here as well."""
+        """Return a gated cursor."""
         return super().cursor(factory or GatedCursor)
+
+    # The driver's own shortcuts make a plain cursor.
+
+    def execute(self, *args: Any) -> Any:
+        """Run a statement on a new cursor."""
+        return GatedCursor(self).execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        """Run a statement for many rows on a new cursor."""
+        return GatedCursor(self).executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        """Refuse: the driver commits before it runs a script."""
+        return GatedCursor(self).executescript(*args)
 
     def commit(self) -> None:
         """Refuse: the transaction ends with the outcome."""

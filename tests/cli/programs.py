@@ -1,0 +1,78 @@
+"""The workflows that the tests of the command line serve."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from perdure import ApplicationError, activity, workflow
+
+
+@dataclass
+class Order:
+    id: str
+    total: int = 0
+
+
+@activity.define
+async def greet(name: str) -> str:
+    print("a line of the user's own")
+    return f"Hello, {name}!"
+
+
+@activity.define
+async def hang(mark: str) -> None:
+    Path(mark).touch()
+    await asyncio.sleep(3600)  # sleep: held until the test kills the worker
+
+
+@workflow.define
+async def hello(name: str = "World") -> str:
+    return await greet(name)
+
+
+@workflow.define
+async def total(order: Order) -> int:
+    return order.total
+
+
+@workflow.define
+async def echo(value: object = None) -> object:
+    return value
+
+
+@workflow.define
+async def boom(text: str = "no card") -> None:
+    raise ApplicationError(text, kind="CardDeclined", retryable=False)
+
+
+@workflow.define
+async def wait(value: object = None) -> object:
+    state = ["waiting"]
+
+    @workflow.query("state")
+    def _(suffix: str = "") -> str:
+        return state[0] + suffix
+
+    def not_empty(text: str) -> None:
+        if not text:
+            raise ApplicationError("an empty state", kind="Empty")
+
+    @workflow.update("set_state", validator=not_empty)
+    def _(text: str) -> str:
+        before, state[0] = state[0], text
+        return before
+
+    return await workflow.listen("go").receive()
+
+
+@workflow.define
+async def hanging(mark: str) -> None:
+    await hang(mark)
+
+
+@workflow.define
+async def misfit() -> int:
+    """Parks: what it does is a defect, not a failure."""
+    return await workflow.call("no such activity")

@@ -1,0 +1,178 @@
+"""What must be true at the end of a simulated world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from perdure.testing import checks
+from perdure.testing.checks import History
+from perdure.values import events as ev
+from perdure.values import payload
+from perdure.values.states import Status
+from tests.simulation.programs import Effect, fits, play
+from tests.simulation.workload import Plan
+from tests.simulation.world import World
+
+
+def judge(world: World) -> list[str]:
+    """Return what is wrong."""
+    read = checks.histories(world.sim.store)
+    found = checks.problems(world.sim.store, [play])
+    for plan in world.workload.plans:
+        found += _ending(world, plan, [h for h in read if h.row.workflow_id == plan.id])
+    found += _seen_results(world, read)
+    found += _effects(world, read)
+    found += _said(world, read)
+    owned = [h.name for h in read if h.row.owner is not None]
+    found += [f"{name} has an owner though all workers left" for name in owned]
+    found += [f"alarm: {text}" for text in world.sim.alarms]
+    found += [f"loop: {context.get('exception')!r} {context}" for context in world.sim.loop.errors]
+    return found
+
+
+def _ending(world: World, plan: Plan, chain: list[History]) -> Iterator[str]:
+    """Every execution is there once and has ended as it must."""
+    if not chain:
+        if not plan.is_optional:
+            yield f"{plan.id} was never started"
+        return
+    if len({history.row.execution for history in chain}) > 1:
+        yield f"{plan.id} was started more than once"
+    for before in chain[:-1]:
+        if before.row.status is not Status.CONTINUED_AS_NEW:
+            yield f"{before.name} is {before.row.status} and was continued"
+    last = chain[-1]
+    status = last.row.status
+    if str(status) not in plan.statuses:
+        yield f"{plan.id} is {status} ({last.row.detail}); right would be {sorted(plan.statuses)}"
+        return
+    event = last.events[-1]
+    if isinstance(event, ev.RunCompleted):
+        result = payload.decode(event.result)
+        if not fits(result, plan.results):
+            yield f"{plan.id} returned {result}; right would be {plan.results}"
+    if isinstance(event, ev.RunFailed) and event.failure.root.message != plan.error:
+        yield f"{plan.id} failed with {event.failure.root.message!r}, not {plan.error!r}"
+    if status is Status.PARKED and last.row.reason != plan.reason:
+        yield f"{plan.id} is parked for {last.row.reason}, not {plan.reason}: {last.row.detail}"
+
+
+def _seen_results(world: World, read: list[History]) -> Iterator[str]:
+    """What a client was told is what is recorded."""
+    last = {history.row.workflow_id: history for history in read}
+    for id, result in world.seen_results:
+        event = last[id].events[-1]
+        if isinstance(result, Exception):
+            kinds = {
+                "WorkflowFailed": ev.RunFailed,
+                "WorkflowCancelled": ev.RunCancelled,
+                "WorkflowTerminated": ev.RunTerminated,
+            }
+            if not isinstance(event, kinds[type(result).__name__]):
+                yield f"the client of {id} heard {result!r}; recorded is {event.brief()}"
+        elif not isinstance(event, ev.RunCompleted) or payload.decode(event.result) != result:
+            yield f"the client of {id} heard {result!r}; recorded is {event.brief()}"
+
+
+def _effects(world: World, read: list[History]) -> Iterator[str]:
+    """I3, I4, I13: effects against what had been committed when they happened."""
+    runs = {history.row.run_id: history for history in read}
+    written: dict[int, list[tuple[int, int]]] = {}
+    for row in world.rows:
+        written.setdefault(row.run, []).append((row.first, row.tick))
+    begun: dict[tuple[str, int, int], list[Effect]] = {}
+    for effect in world.effects:
+        if not effect.is_end:
+            begun.setdefault((effect.run_id, effect.activity, effect.attempt), []).append(effect)
+    for history in runs.values():
+        ticks = sorted(written.get(history.row.run, []))
+        yield from _effects_of(world, history, ticks, begun)
+    keys: dict[str, tuple[str, int]] = {}
+    for effect in world.effects:
+        call = effect.run_id, effect.activity
+        if keys.setdefault(effect.key, call) != call:
+            yield f"{call} and {keys[effect.key]} share an idempotency key"
+
+
+def _effects_of(
+    world: World,
+    history: History,
+    ticks: list[tuple[int, int]],
+    begun: dict[tuple[str, int, int], list[Effect]],
+) -> Iterator[str]:
+    def tick_of(event: int) -> int:
+        """When the row that holds the event was written."""
+        return max((tick for first, tick in ticks if first <= event), default=0)
+
+    recorded: dict[tuple[int, int], tuple[int, Any]] = {}
+    outcome: dict[int, tuple[int, Any]] = {}
+    for number, event in history.all(
+        ev.AttemptFailed, ev.AttemptLost, ev.ActivityCompleted, ev.ActivityFailed
+    ):
+        recorded.setdefault((event.activity, event.attempt), (number, event))
+    for number, event in history.all(
+        ev.ActivityCompleted, ev.ActivityFailed, ev.ActivityCancelled
+    ):
+        outcome.setdefault(event.activity, (number, event))
+    for number, scheduled in history.all(ev.ActivityScheduled):
+        attempts = sorted(
+            (attempt, effects)
+            for (run_id, activity, attempt), effects in begun.items()
+            if run_id == history.row.run_id and activity == number
+        )
+        what = f"{history.name}, activity {number} ({scheduled.name})"
+        final = outcome.get(number)
+        if final is not None and isinstance(final[1], ev.ActivityCompleted):
+            if final[1].attempt not in dict(attempts):
+                yield f"{what} completed without an effect of attempt {final[1].attempt}"
+        for attempt, effects in attempts:
+            first = effects[0]
+            if first.tick < tick_of(number):
+                yield f"{what} began before its schedule was committed (I3)"
+            if attempt > 1:
+                before = recorded.get((number, attempt - 1))
+                if before is None or first.tick < tick_of(before[0]):
+                    yield f"{what}: attempt {attempt} began before the end of the one before was committed"
+                elif isinstance(before[1], ev.AttemptFailed):
+                    at = round(first.time * 1_000_000) + checks.START
+                    if at < before[1].retry_at:
+                        yield f"{what}: attempt {attempt} began {before[1].retry_at - at} µs early"
+            if len(effects) > 1 and not world.graceful_stops:
+                who = [effect.worker for effect in effects]
+                yield f"{what}: attempt {attempt} was dispatched {len(effects)} times, by {who} (I13)"
+            ended = (number, attempt) in recorded or final is not None
+            if not ended and not history.row.status.is_terminal and history.row.status is not Status.PARKED:
+                yield f"{what}: attempt {attempt} was dispatched and is not in the history (I13)"
+            if final is None:
+                continue
+            for effect in effects:
+                is_zombie = world.taken_over.get(effect.worker, effect.tick) < effect.tick
+                if effect.tick > tick_of(final[0]) and not is_zombie:
+                    yield f"{what}: attempt {attempt} began after {final[1].brief()} was committed (I4)"
+            if isinstance(final[1], ev.ActivityCompleted) and attempt > final[1].attempt:
+                if all(world.taken_over.get(e.worker, e.tick) >= e.tick for e in effects):
+                    yield f"{what}: attempt {attempt} was not counted"
+
+
+def _said(world: World, read: list[History]) -> Iterator[str]:
+    """I7: what was acknowledged to a client was received once, in the order it was sent."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for history in read:
+        for number, event in history.all(ev.MessageReceived):
+            value = payload.decode(event.message.payload)
+            if "token" in value:
+                places.setdefault(value["token"], []).append((history.row.run, number))
+    last: dict[str, tuple[tuple[int, int], str]] = {}
+    for said in world.said:
+        found = places.get(said.token, [])
+        if len(found) > 1:
+            yield f"message {said.token} was received {len(found)} times: {found}"
+        if not said.is_acknowledged:
+            continue
+        if not found:
+            yield f"message {said.token} to {said.target} was acknowledged and is lost"
+            continue
+        if said.sender in last and found[0] < last[said.sender][0]:
+            yield f"message {said.token} overtook {last[said.sender][1]}"
+        last[said.sender] = found[0], said.token

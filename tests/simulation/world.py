@@ -1,0 +1,449 @@
+"""One simulated world: workers and clients at work on a random workload, while things go wrong.
+
+First a time of trouble, then calm: no more faults, one worker at least. In the calm everything must
+come to its end by itself; then the workers leave, and ``judge`` looks at what is in the database and
+at what was seen outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+import msgspec
+
+from perdure import errors
+from perdure.activity import Info
+from perdure.client import Client
+from perdure.testing.clock import Idle, Process, State, TooLong
+from perdure.testing.faults import FaultyDesk, RandomFaults
+from perdure.testing.simulator import SimulatedWorker, Simulation, ended
+from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
+from tests.simulation.workload import Plan, Workload
+
+_HANGS_AFTER = 60.0
+_CALM_LASTS = 120.0
+
+
+class Said(msgspec.Struct):
+    """A message that a client sent, and whether it was acknowledged."""
+
+    sender: str
+    number: int
+    target: str
+    token: str
+    is_acknowledged: bool = False
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A history row that a commit wrote."""
+
+    tick: int
+    run: int
+    first: int
+    worker: str
+
+
+class Stop(Exception):
+    """The simulation found something wrong."""
+
+
+class World:
+    """See the module's text."""
+
+    def __init__(self, seed: int) -> None:
+        chance = Random(f"{seed}/world")
+        self.chance = chance
+        self.faults = _faults(chance, Random(f"{seed}/faults"))
+        self.sim = Simulation(seed, plan=self.faults)
+        self.workload = Workload(Random(f"{seed}/workload"))
+        self.sim.sea.on_written = self._written
+        self.sim.sea.knows_the_dead = chance.random() < 0.7
+        self.trouble_seconds = chance.choice((0.0, 2.0, 4.0, 6.0))
+        self.is_calm = False
+        self.effects: list[Effect] = []
+        self.rows: list[Row] = []
+        self.said: list[Said] = []
+        self.seen_results: list[tuple[str, Any]] = []
+        self.started: set[str] = set()
+        self.maybe_started: set[str] = set()
+        self.graceful_stops = 0
+        self.taken_over: dict[str, int] = {}
+        self._names = 0
+        self._always_replays = chance.random() < 0.15
+        self._options: dict[str, Any] = {"lease": "2s", "cache": chance.choice((1, 4, 4_000))}
+        if chance.random() < 0.15:
+            self._options["activity_slots"] = chance.choice((1, 2))
+        self._wanted = chance.choice((1, 1, 2, 2, 2, 3, 3, 4))
+        self._foreign: tuple[Process, Client] | None = None
+
+    # -- the course of things ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Let it all happen.
+
+        Raises:
+            Stop: something did not end, or a part of the engine did.
+        """
+        try:
+            self.sim.run(self._main())
+        except (Idle, TooLong) as exc:
+            raise Stop(f"{type(exc).__name__}: {exc}") from exc
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._foreign = self.sim.foreign_client("cli")
+        for _ in range(self._wanted):
+            loop.create_task(self._employ())
+        jobs = [loop.create_task(self._see_through(plan)) for plan in self.workload.plans]
+        chaos = loop.create_task(self._make_trouble())
+        await chaos
+        await self._calm_down()
+        await self._wait_until_ended(jobs)
+        for job in jobs:
+            job.result()
+        await asyncio.gather(*[worker.stop() for worker in self.up()])
+
+    async def _make_trouble(self) -> None:
+        chance, end = self.chance, self.trouble_seconds
+        faults = self.faults
+        loop = asyncio.get_running_loop()
+        while loop.time() < end:
+            await asyncio.sleep(chance.random() * 1.5)  # sleep: virtual time
+            up = self.up()
+            if not up:
+                continue
+            worker = chance.choice(up)
+            drawn = chance.random()
+            if drawn < faults.kills:
+                worker.kill()
+            elif drawn < faults.kills + faults.freezes:
+                self.sim.note(worker.name, "freezes")
+                worker.freeze()
+                loop.call_later(chance.choice((0.3, 1.5, 3.0, 6.0)), self._thaw, worker)
+            elif drawn < faults.kills + faults.freezes + faults.stops:
+                self.graceful_stops += 1
+                self.sim.note(worker.name, "stops")
+                loop.create_task(self._dismiss(worker))
+
+    async def _calm_down(self) -> None:
+        self.is_calm = True
+        self.sim.note("world", "calm")
+        self.faults.calm()
+        for worker in self.sim.workers:
+            self._thaw(worker)
+        while not self.up():
+            await asyncio.sleep(0.1)  # sleep: virtual time
+
+    async def _wait_until_ended(self, jobs: list[asyncio.Task[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + _CALM_LASTS
+        while True:
+            if self.sim.alarms:
+                raise Stop(f"a part of the engine ended: {self.sim.alarms[0]}")
+            await asyncio.wait(jobs, timeout=0.5)
+            for job in jobs:
+                if job.done():
+                    job.result()
+            open_ = self._unfinished()
+            if not open_ and all(job.done() for job in jobs):
+                return
+            if loop.time() > limit:
+                names = [plan.id for plan, job in zip(self.workload.plans, jobs, strict=True) if not job.done()]
+                raise Stop(f"nothing moves any more; open: {open_}; clients wait for: {names}")
+
+    def _unfinished(self) -> list[str]:
+        open_: list[str] = []
+        for plan in self.workload.plans:
+            row = self.sim.store.find(plan.id)
+            if row is None:
+                if plan.is_top:
+                    open_.append(f"{plan.id} does not exist")
+            elif not row.status.is_terminal and str(row.status) not in plan.statuses:
+                open_.append(f"{plan.id} is {row.status}, owner {row.owner}, {row.reason}")
+        return open_
+
+    # -- workers -------------------------------------------------------------------------------
+
+    def up(self) -> list[SimulatedWorker]:
+        """Return the workers that run."""
+        return [w for w in self.sim.workers if w.is_up and w.process.state is State.RUNNING]
+
+    async def _employ(self) -> None:
+        self._names += 1
+        worker = self.sim.worker(f"w{self._names}", DEFINITIONS, **self._options)
+        worker.process.put(log_effect, self._log_effect)
+        worker.on_death = self._replace
+        worker.desk.may_die = True
+        await worker.start()
+        if worker.is_up and self._always_replays:
+            worker.core.always_replay = True
+
+    def _replace(self, worker: SimulatedWorker) -> None:
+        loop = asyncio.get_running_loop()
+        pause = self.chance.choice((0.05, 0.5, 2.0))
+        loop.call_later(pause, lambda: loop.create_task(self._employ()))
+
+    async def _dismiss(self, worker: SimulatedWorker) -> None:
+        await worker.stop()
+        if len(self.up()) < self._wanted:
+            await self._employ()
+
+    def _thaw(self, worker: SimulatedWorker) -> None:
+        if worker.process.state is State.STOPPED:
+            self.sim.note(worker.name, "thaws")
+            worker.thaw()
+
+    # -- clients -------------------------------------------------------------------------------
+
+    async def ask(self, call: Callable[[Client], Awaitable[Any]], *, local: float = 0.6) -> Any:
+        """Make one call through some client; ``Unavailable`` if the client's process died in it."""
+        up = self.up()
+        assert self._foreign is not None
+        process, client = self._foreign
+        if up and self.chance.random() < local:
+            worker = self.chance.choice(up)
+            process, client = worker.process, worker.client
+
+        async def make() -> Any:
+            return await call(client)
+
+        task = process.spawn(make())
+        if not await ended(process, task, _HANGS_AFTER):
+            if process.is_alive:
+                raise Stop(f"a call of a client of {process.name} hangs: {call.__qualname__}")
+            raise errors.Unavailable("the client's process died")
+        return task.result()
+
+    async def insist(self, call: Callable[[Client], Awaitable[Any]]) -> Any:
+        """Make a call until it is answered."""
+        while True:
+            try:
+                return await self.ask(call)
+            except errors.Unavailable:
+                await asyncio.sleep(0.3)  # sleep: virtual time
+
+    async def _see_through(self, plan: Plan) -> None:
+        """Start an execution, do to it what is planned, and take its result."""
+        if not plan.is_top:
+            return
+        chance = self.chance
+        await asyncio.sleep(chance.random() * 0.5)  # sleep: virtual time
+        await self._start(plan)
+        loop = asyncio.get_running_loop()
+        jobs = [
+            loop.create_task(self._send_all(plan, topic, count, sender))
+            for topic, count in plan.messages.items()
+            for sender in range(chance.choice((1, 1, 2)))
+        ]
+        if plan.updates:
+            jobs.append(loop.create_task(self._update_all(plan)))
+        if plan.ending:
+            jobs.append(loop.create_task(self._end(plan)))
+        if chance.random() < 0.5:
+            jobs.append(loop.create_task(self._query(plan)))
+        if "parked" in plan.statuses:
+            jobs.append(loop.create_task(self._wait_until_parked(plan)))
+        else:
+            await self._take_result(plan)
+        for job in jobs:
+            await job
+
+    async def _start(self, plan: Plan) -> None:
+        program = Program(plan.parts)
+        by_name = self.chance.random() < 0.2 and not plan.error
+        while True:
+            try:
+                handle = await self.ask(
+                    lambda client: client.start("play" if by_name else play, program, id=plan.id)
+                )
+            except errors.Unavailable:
+                self.maybe_started.add(plan.id)
+                await asyncio.sleep(0.2)  # sleep: virtual time
+            except errors.NotFound:
+                by_name = False  # no worker has registered it yet
+            else:
+                break
+        self.sim.note("cli", "started", plan.id)
+        self.started.add(plan.id)
+        row = self.sim.store.find(plan.id)
+        if row is None or not self.sim.store.history(row.run):
+            raise Stop(f"the start of {plan.id} was acknowledged, and it does not exist")
+        if handle.id != plan.id:
+            raise Stop(f"the start of {plan.id} returned a handle on {handle.id}")
+
+    async def _take_result(self, plan: Plan) -> None:
+        while True:
+            try:
+                result = await self._result(plan)
+            except errors.Unavailable:
+                await asyncio.sleep(0.3)  # sleep: virtual time
+            else:
+                self.seen_results.append((plan.id, result))
+                return
+
+    async def _result(self, plan: Plan) -> Any:
+        async def result(client: Client) -> Any:
+            try:
+                return await client.get(plan.id).result(timeout=20)
+            except TimeoutError:
+                raise errors.Unavailable("not yet") from None
+            except errors.WorkflowFailed as exc:
+                return exc
+            except errors.WorkflowCancelled as exc:
+                return exc
+            except errors.WorkflowTerminated as exc:
+                return exc
+
+        return await self.ask(result)
+
+    async def _send_all(self, plan: Plan, topic: str, count: int, sender: int) -> None:
+        """Send messages one after the other, each until it is acknowledged."""
+        call = 0
+        name = f"{plan.id}/{topic}/{sender}"
+        for number in range(count):
+            await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.1, 0.6)))  # sleep: virtual time
+            while True:
+                call += 1
+                said = Said(name, call, plan.id, f"{name}#{call}")
+                self.said.append(said)
+                message = {"name": f"{topic}-{number}", "token": said.token}
+                try:
+                    await self.ask(lambda client, m=message: client.get(plan.id).send(topic, m))
+                except errors.Unavailable:
+                    await asyncio.sleep(0.2)  # sleep: virtual time
+                except errors.Closed:
+                    self._check_closed(plan, "a message")
+                    return
+                else:
+                    said.is_acknowledged = True
+                    self.sim.note("cli", "sent", said.token)
+                    break
+
+    def _check_closed(self, plan: Plan, what: str) -> None:
+        row = self.sim.store.find(plan.id)
+        if not row.status.is_terminal:
+            raise Stop(f"{what} to {plan.id} was told that it has ended; it is {row.status}")
+
+    async def _update_all(self, plan: Plan) -> None:
+        for number in range(plan.updates):
+            await asyncio.sleep(self.chance.choice((0.0, 0.3)))  # sleep: virtual time
+            slowly = self.chance.random() < 0.3
+            while True:
+                try:
+                    answer = await self.ask(
+                        lambda client, n=number, s=slowly: client.get(plan.id).update(
+                            "add", f"u{n}", s, id=f"{plan.id}-u{n}", timeout="3s"
+                        )
+                    )
+                except (errors.Unavailable, errors.NotFound):
+                    await asyncio.sleep(0.3)  # sleep: virtual time
+                except errors.Closed:
+                    self._check_closed(plan, "an update")
+                    return
+                else:
+                    if answer != number + 1:
+                        raise Stop(f"update {number} of {plan.id} was answered with {answer}")
+                    break
+
+    async def _query(self, plan: Plan) -> None:
+        before = 0
+        for _ in range(self.chance.randint(1, 4)):
+            await asyncio.sleep(self.chance.random())  # sleep: virtual time
+            try:
+                answer = await self.ask(
+                    lambda client: client.get(plan.id).query("so_far", timeout="2s")
+                )
+            except (errors.Unavailable, errors.NotFound):
+                continue
+            if answer < before:
+                raise Stop(f"a query of {plan.id} goes back from {before} to {answer}")
+            before = answer
+
+    async def _end(self, plan: Plan) -> None:
+        await asyncio.sleep(self.chance.random() * 4)  # sleep: virtual time
+
+        async def end(client: Client) -> bool:
+            handle = client.get(plan.id)
+            if plan.ending == "terminate":
+                return await handle.terminate("on purpose")
+            if plan.ending == "cancel":
+                return await handle.cancel("on purpose")
+            return await handle.cancel("on purpose", deadline="1500ms")
+
+        was_open = await self.insist(end)
+        self.sim.note("cli", plan.ending, plan.id, was_open)
+        if not was_open:
+            self._check_closed(plan, "a cancel")
+
+    async def _wait_until_parked(self, plan: Plan) -> None:
+        while str(self.sim.store.find(plan.id).status) not in plan.statuses:
+            await asyncio.sleep(0.5)  # sleep: virtual time
+
+    # -- what is seen --------------------------------------------------------------------------
+
+    def _log_effect(self, info: Info, worker: str, is_end: bool) -> None:
+        sim = self.sim
+        self.effects.append(
+            Effect(
+                sim.tick(),
+                sim.loop.time(),
+                is_end,
+                worker,
+                info.run_id,
+                info.activity_id,
+                info.attempt,
+                info.idempotency_key,
+                info.activity,
+            )
+        )
+        sim.note(worker, "ends" if is_end else "begins", info.activity, info.workflow_id, f"#{info.activity_id}", info.attempt)
+
+    def _written(self, desk: FaultyDesk, verb: str, argument: Any, answer: Any) -> None:
+        tick, name = self.sim.tick(), desk.process.name
+        if verb == "commit":
+            dropped = answer.lost | answer.reopened
+            for request, started in zip(argument.starts, answer.started, strict=True):
+                if started.created:
+                    self.rows.append(Row(tick, started.run, 1, name))
+            for turn in argument.turns:
+                if turn.run not in dropped:
+                    self.rows.append(Row(tick, turn.run, turn.first, name))
+            self.sim.note(name, "commits", [(t.run, t.first, t.count) for t in argument.turns], len(argument.starts), "dropped" if dropped else "", *dropped)
+        elif verb == "take_over" and answer:
+            owner = self.sim.sea.owners[argument]
+            self.taken_over[owner.process.name] = tick
+            self.sim.note(name, "takes over", owner.process.name)
+        elif verb not in ("extend",):
+            self.sim.note(name, verb)
+
+
+class _Faults(RandomFaults):
+    kills = 0.0
+    freezes = 0.0
+    stops = 0.0
+
+
+def _faults(world: Random, chance: Random) -> _Faults:
+    """Choose what kinds of things go wrong in this seed."""
+    faults = _Faults(chance, lost_hint=world.choice((0.0, 0.1, 0.5, 1.0)))
+    level = world.choice((0.0, 0.5, 1.0, 2.0))
+    if world.random() < 0.5:
+        faults.error = 0.02 * level
+    if world.random() < 0.6:
+        faults.lost_ack = 0.04 * level
+    if world.random() < 0.4:
+        faults.death = 0.02 * level
+    if world.random() < 0.6:
+        faults.slow, faults.slow_seconds = 0.2 * level, world.choice((0.01, 0.05, 0.3))
+    if world.random() < 0.25:
+        faults.stuck, faults.stuck_seconds = 0.01 * level, 4.0
+    if world.random() < 0.4:
+        faults.kills = 0.4
+    if world.random() < 0.35:
+        faults.freezes = 0.3
+    if world.random() < 0.3:
+        faults.stops = 0.3
+    return faults
