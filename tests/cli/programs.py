@@ -71,8 +71,3 @@ async def wait(value: object = None) -> object:
 async def hanging(mark: str) -> None:
     await hang(mark)
 
-
-@workflow.define
-async def misfit() -> int:
-    """Parks: what it does is a defect, not a failure."""
-    return await workflow.call("no such activity")

@@ -77,11 +77,12 @@ class Shell:
             worker.until_says("ready;")
             yield worker
 
-    def until(self, happened: Callable[[], Any], *args: str) -> Any:
-        """Repeat a command's look at the world until ``happened()`` is true."""
+    def until(self, happened: Callable[[], Any]) -> Any:
+        """Look until ``happened()`` is true, and return what it says."""
         deadline = time.monotonic() + PATIENCE
         while not (found := happened()):
-            assert time.monotonic() < deadline, f"never happened: {args or happened}"
+            assert time.monotonic() < deadline, "it never happened"
+            time.sleep(0.01)  # sleep: between two looks at what other processes do
         return found
 
     def status(self, id: str) -> str:
@@ -130,6 +131,7 @@ class Background:
         while text not in self.said:
             assert self.process.poll() is None, f"it ended, saying: {self.said}"
             assert time.monotonic() < deadline, f"it says only: {self.said}"
+            time.sleep(0.01)  # sleep: between two looks at what another process says
 
     def interrupt(self) -> int:
         """Press Ctrl-C and return the exit code."""

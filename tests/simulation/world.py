@@ -91,6 +91,8 @@ class World:
             self.sim.run(self._main())
         except (Idle, TooLong) as exc:
             raise Stop(f"{type(exc).__name__}: {exc}") from exc
+        except BaseExceptionGroup as exc:
+            raise Stop(f"a client: {_first(exc)!r}") from exc
 
     async def _main(self) -> None:
         loop = asyncio.get_running_loop()
@@ -232,24 +234,20 @@ class World:
         chance = self.chance
         await asyncio.sleep(chance.random() * 0.5)  # sleep: virtual time
         await self._start(plan)
-        loop = asyncio.get_running_loop()
-        jobs = [
-            loop.create_task(self._send_all(plan, topic, count, sender))
-            for topic, count in plan.messages.items()
-            for sender in range(chance.choice((1, 1, 2)))
-        ]
-        if plan.updates:
-            jobs.append(loop.create_task(self._update_all(plan)))
-        if plan.ending:
-            jobs.append(loop.create_task(self._end(plan)))
-        if chance.random() < 0.5:
-            jobs.append(loop.create_task(self._query(plan)))
-        if "parked" in plan.statuses:
-            jobs.append(loop.create_task(self._wait_until_parked(plan)))
-        else:
-            await self._take_result(plan)
-        for job in jobs:
-            await job
+        async with asyncio.TaskGroup() as group:
+            for topic, count in plan.messages.items():
+                for sender in range(chance.choice((1, 1, 2))):
+                    group.create_task(self._send_all(plan, topic, count, sender))
+            if plan.updates:
+                group.create_task(self._update_all(plan))
+            if plan.ending:
+                group.create_task(self._end(plan))
+            if chance.random() < 0.5:
+                group.create_task(self._query(plan))
+            if "parked" in plan.statuses:
+                group.create_task(self._wait_until_parked(plan))
+            else:
+                group.create_task(self._take_result(plan))
 
     async def _start(self, plan: Plan) -> None:
         program = Program(plan.parts)
@@ -338,7 +336,8 @@ class World:
                             "add", f"u{n}", s, id=f"{plan.id}-u{n}", timeout="3s"
                         )
                     )
-                except (errors.Unavailable, errors.NotFound):
+                except (errors.Unavailable, errors.NotFound) as exc:
+                    self.sim.note("cli", f"update {number} of {plan.id}:", exc)
                     await asyncio.sleep(0.3)  # sleep: virtual time
                 except errors.Closed:
                     self._check_closed(plan, "an update")
@@ -418,6 +417,12 @@ class World:
             self.sim.note(name, "takes over", owner.process.name)
         elif verb not in ("extend",):
             self.sim.note(name, verb)
+
+
+def _first(exc: BaseException) -> BaseException:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
 
 
 class _Faults(RandomFaults):

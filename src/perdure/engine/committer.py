@@ -190,12 +190,19 @@ class Committer:
         except errors.StoreRefused as error:
             await self._bisect(batch, posted, error)
             return
+        except (errors.LeaseLost, errors.UsageError):
+            raise
         except errors.Unavailable as error:
             _log.warning("a commit was not acknowledged: %s", error)
             was_written = await self._resolve(batch)
             self._outcomes.unresolved(batch, was_written=was_written)
             for done in posted:
                 done(Posted("unavailable"))
+            return
+        except Exception as exc:
+            _log.exception("an internal error of the store")
+            refused = errors.StoreRefused(f"internal error: {type(exc).__name__}: {exc}")
+            await self._bisect(batch, posted, refused)
             return
         self.batches += 1
         for done, answer in zip(posted, result.posted, strict=True):

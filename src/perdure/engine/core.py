@@ -266,7 +266,7 @@ class Core:
         items, run.inputs = run.inputs, []
         self.timers.remove(run.key)
         self.forget(run)
-        if run.status.is_terminal:
+        if run.status.is_terminal and run.status is not Status.CONTINUED_AS_NEW:
             for item in items:
                 if item.done is not None:
                     item.done(errors.Closed(f"workflow {run.workflow_id!r} has ended"))

@@ -69,7 +69,7 @@ class Loader:
             for loaded in found:
                 run = runs.pop(loaded.row.run, None)
                 if run is not None and run.phase is Phase.LOADING:
-                    self._build(run, loaded)
+                    self._build_safely(run, loaded)
                 if asyncio.get_running_loop().time() - began > _SLICE_SECONDS:
                     await asyncio.sleep(0)
                     began = asyncio.get_running_loop().time()
@@ -83,6 +83,16 @@ class Loader:
         for key, run in runs.items():
             if run.phase is Phase.LOADING:
                 self._wanted[key] = run
+
+    def _build_safely(self, run: Run, loaded: Loaded) -> None:
+        """Build a run; an error of ours parks it and touches no other."""
+        try:
+            self._build(run, loaded)
+        except Exception as exc:
+            _log.exception("an internal error while loading %r", run)
+            run.phase = Phase.IDLE
+            detail = f"internal error while loading: {type(exc).__name__}: {exc}"
+            self._core.turns.park(run, [], ParkReason.CORRUPT_HISTORY, detail)
 
     def _build(self, run: Run, loaded: Loaded) -> None:
         self.loaded += 1

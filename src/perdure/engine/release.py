@@ -49,7 +49,7 @@ class Release:
             elif run.key in result.reopened:
                 self._reopened(run, taken)
             else:
-                self._release(run, write, taken, turn)
+                self._release_safely(run, write, taken, turn)
         for started in result.children:
             if started.created:
                 core.take_up(started.run)
@@ -66,7 +66,7 @@ class Release:
                 run.key, run.execution = started.run, started.execution
                 core.runs[run.key] = run
                 if request.first is not None:
-                    self._release(run, request.first, [], turn)
+                    self._release_safely(run, request.first, [], turn)
                 else:
                     core.reload(run)
             else:
@@ -74,6 +74,17 @@ class Release:
                 run.drop_instance()
         if answer is not None and not answer.done():
             answer.set_result(started)
+
+    def _release_safely(
+        self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None
+    ) -> None:
+        """Release effects; after an error of ours the run is rebuilt, and its neighbours go on."""
+        try:
+            self._release(run, write, taken, turn)
+        except Exception:
+            _log.exception("an internal error after a commit of %r", run)
+            if run.key in self._core.runs:
+                self._core.reload(run)
 
     def _release(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
         core = self._core

@@ -111,11 +111,20 @@ class Turns:
         for run in ready[:_SLICE]:
             run.is_queued = False
             if run.phase is Phase.IDLE:
-                self._take(run)
+                self._take_safely(run)
         if self._ready and not self._scheduled:
             # In slices, so that the committer gets its first batch before the last turn is taken.
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._drain)
+
+    def _take_safely(self, run: Run) -> None:
+        """Take a turn; an error of ours parks that run and touches no other."""
+        try:
+            self._take(run)
+        except Exception as exc:
+            _log.exception("an internal error in a turn of %r", run)
+            if run.phase is Phase.IDLE:
+                self.park(run, [], ParkReason.UNEXPECTED, f"internal error: {describe(exc)}")
 
     def _take(self, run: Run) -> None:
         if not run.inputs and not run.timer_due:
