@@ -1,10 +1,12 @@
 """Waiting for a person: a message with a deadline, and a query that shows the state meanwhile.
 
-perdure dev examples/approval.py
-perdure start expense id=E-7 who=Ada amount=120 --id E-7
-perdure query E-7 state
-perdure send E-7 decision by=Grace ok=true
-perdure result E-7
+    perdure dev examples/approval.py
+    perdure start expense id=E-7 who=Ada amount=120 --id E-7
+    perdure query E-7 state
+    perdure send E-7 decision by=Grace ok=true
+    perdure result E-7
+
+While it waits, a run costs a row in the database: no process has to stay up for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Many activities at once, with nothing but asyncio: gather, TaskGroup, Semaphore.
 
-perdure run examples/fanout.py:survey '["ada", "grace", "barbara"]'
-perdure run examples/fanout.py:careful '["ada", "grace", "barbara"]'
+    perdure run examples/fanout.py:survey '["ada", "grace", "barbara"]'
+    perdure run examples/fanout.py:careful '["ada", "grace", "barbara"]'
+
+Workflow code runs in an event loop of its own that replays in the same order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The smallest program: an activity, a workflow, and an engine in your own process.
 
-python examples/hello.py
-perdure run examples/hello.py:hello Ada
+    python examples/hello.py
+    perdure run examples/hello.py:hello Ada
+
+Both keep the run in a SQLite file. Kill them anywhere: what was recorded is not run again.
 """
 
 from __future__ import annotations

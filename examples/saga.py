@@ -1,8 +1,10 @@
 """A trip of three bookings: if one fails, those before it are undone, newest first.
 
-perdure run examples/saga.py:trip traveller=Ada
-perdure run examples/saga.py:trip traveller=Ada car_sold_out=true     # exit code 1
-perdure history @last
+    perdure run examples/saga.py:trip traveller=Ada
+    perdure run examples/saga.py:trip traveller=Ada car_sold_out=true     # exit code 1
+    perdure history @last
+
+What undoes a step is an activity too: it is recorded, retried, and survives a crash half way.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Activities: the functions that touch the world.
 
-An activity runs at least once and its outcome is recorded exactly once. Inside a workflow a call is
-durable; anywhere else it is a plain call of the function. Every attempt of one call carries the same
-``activity.info().idempotency_key``: pass it on, and a careful callee sees the call once.
+An activity runs at least once and its outcome is recorded exactly once. Inside a workflow a call
+is durable; anywhere else it is a plain call of the function. Every attempt of one call carries the
+same ``activity.info().idempotency_key``: pass it on, and a careful callee sees the call once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
@@ -29,7 +30,7 @@ _ISOLATIONS = ("inline", "thread", "process")
 
 
 class Info(msgspec.Struct, frozen=True):
-    """What an attempt knows about itself. ``heartbeat_details``: what the attempt before it left."""
+    """What an attempt knows about itself. ``heartbeat_details`` are what the one before it left."""
 
     workflow_id: str
     run_id: str
@@ -133,18 +134,18 @@ class Activity(Generic[P, R]):
         task_queue: str | None = None,
     ) -> Activity[P, R]:
         """Return the activity with these options for the calls made through the returned object."""
-        return Activity(
-            self.fn,
-            name=self.name,
-            retry=self.retry if retry is None else retry.resolve(self.retry or ACTIVITY_DEFAULT),
-            timeout=_or(timeout, self.timeout, "timeout"),
-            queue_timeout=_or(queue_timeout, self.queue_timeout, "queue_timeout"),
-            schedule_timeout=_or(schedule_timeout, self.schedule_timeout, "schedule_timeout"),
-            heartbeat_timeout=_or(heartbeat_timeout, self.heartbeat_timeout, "heartbeat_timeout"),
-            task_queue=self.task_queue if task_queue is None else task_queue,
-            transactional=self.transactional,
-            isolation=self.isolation,
+        other = copy.copy(self)
+        if retry is not None:
+            other.retry = retry.resolve(self.retry or ACTIVITY_DEFAULT)
+        other.timeout = _or(timeout, self.timeout, "timeout")
+        other.queue_timeout = _or(queue_timeout, self.queue_timeout, "queue_timeout")
+        other.schedule_timeout = _or(schedule_timeout, self.schedule_timeout, "schedule_timeout")
+        other.heartbeat_timeout = _or(
+            heartbeat_timeout, self.heartbeat_timeout, "heartbeat_timeout"
         )
+        if task_queue is not None:
+            other.task_queue = payload.text(task_queue, what="task_queue")
+        return other
 
     def __repr__(self) -> str:
         return f"<activity {self.name!r}>"
@@ -183,7 +184,7 @@ class Activity(Generic[P, R]):
             )
         if not self.is_async and self.isolation == "inline":
             raise errors.DefinitionError(
-                f"activity {self.name!r}: a plain function cannot run inline; it would block the loop"
+                f"activity {self.name!r}: a plain function cannot run inline: it blocks the loop"
             )
 
 
@@ -249,7 +250,8 @@ class _Decorator:
     @overload
     def __call__(self, fn: Callable[P, R]) -> Activity[P, R]: ...
     def __call__(self, fn: Callable[..., Any]) -> Any:
-        return Activity(fn, **self._options)
+        made: Activity[..., Any] = Activity(fn, **self._options)
+        return made
 
 
 def info() -> Info:
@@ -308,11 +310,9 @@ context = _Context()
 def by_name(name: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
     """Call an activity by its registered name; see ``workflow.call``."""
     instance = traps.here()
-    data = payload.limit(
-        payload.encode(list(args), what=f"arguments of {name}"),
-        instance.max_payload,
-        what=f"arguments of {name}",
-    )
+    payload.text(name, what="activity")
+    data = payload.encode(list(args), what=f"arguments of {name}")
+    payload.limit(data, instance.max_payload, what=f"arguments of {name}")
     return traps.activity(instance, ev.ActivityScheduled(name=name, args=data), payload.decode)
 
 

@@ -57,9 +57,7 @@ class Workflow(Generic[In, Out]):
         hint = hints.get(parameters[0].name, Any) if parameters else Any
         name_ = parameters[0].name if parameters else "input"
         self._read_input = payload.decoder(hint, what=f"{self.name}({name_})")
-        self.read_result = payload.decoder(
-            hints.get("return", Any), what=f"{self.name} -> result"
-        )
+        self.read_result = payload.decoder(hints.get("return", Any), what=f"{self.name} -> result")
 
     def check_input(self, data: bytes) -> None:
         """Check encoded input against the annotation.
@@ -99,9 +97,7 @@ class Workflow(Generic[In, Out]):
         if not _NAME.fullmatch(self.name):
             raise errors.DefinitionError(f"{where}: the name must be 1 to 200 visible characters")
         if not _VERSION.fullmatch(self.version):
-            raise errors.DefinitionError(
-                f"{where}: version {self.version!r} is not like '1.2.0'"
-            )
+            raise errors.DefinitionError(f"{where}: version {self.version!r} is not like '1.2.0'")
         parameters = list(inspect.signature(self.fn).parameters.values())
         plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if len(parameters) > 1 or any(p.kind not in plain for p in parameters):
@@ -114,14 +110,14 @@ def version_key(version: str) -> tuple[int, int, int, bool, str]:
     """Return a key that sorts versions semantically; a pre-release comes before its release."""
     core, _, rest = version.partition("-")
     numbers = [int(part) for part in core.partition("+")[0].split(".")]
-    major, minor, patch = (numbers + [0, 0])[:3]
+    major, minor, patch = [*numbers, 0, 0][:3]
     return major, minor, patch, not rest, rest
 
 
 @overload
-def define(fn: Callable[[], Coroutine[Any, Any, Out]], /) -> Workflow[None, Out]: ...
-@overload
 def define(fn: Callable[[In], Coroutine[Any, Any, Out]], /) -> Workflow[In, Out]: ...
+@overload
+def define(fn: Callable[[], Coroutine[Any, Any, Out]], /) -> Workflow[None, Out]: ...
 @overload
 def define(
     *,
@@ -151,11 +147,12 @@ class _Decorator:
         self._options = options
 
     @overload
-    def __call__(self, fn: Callable[[], Coroutine[Any, Any, Out]]) -> Workflow[None, Out]: ...
-    @overload
     def __call__(self, fn: Callable[[In], Coroutine[Any, Any, Out]]) -> Workflow[In, Out]: ...
+    @overload
+    def __call__(self, fn: Callable[[], Coroutine[Any, Any, Out]]) -> Workflow[None, Out]: ...
     def __call__(self, fn: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
-        return Workflow(fn, **self._options)
+        made: Workflow[Any, Any] = Workflow(fn, **self._options)
+        return made
 
 
 def fingerprint(source: str, fn: Callable[..., Any]) -> str:

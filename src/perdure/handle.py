@@ -243,17 +243,18 @@ class Handle(Generic[T]):
         return True
 
     async def _ask(
-        self, name: str, args: tuple[Any, ...], timeout: Duration, question_id: str
+        self, name: str, args: tuple[Any, ...], timeout: Duration, update_id: str
     ) -> Any:
         row = await self._row()
         data = payload.encode(list(args), what=f"arguments of {name}")
         question = Question(
-            id=question_id or self._door.chance(12).hex(),
+            id=self._door.chance(12).hex(),
             execution=row.execution,
             name=name,
             args=data,
             deadline=self._door.now() + microseconds(timeout, what="timeout"),
             run=row.run,
+            update=update_id,
         )
         return payload.decode(decode_answer(await self._door.ask(row, question)))
 

@@ -15,7 +15,9 @@ class QueryHandler:
 
     def __init__(self, name: str, fn: Callable[..., Any]) -> None:
         if inspect.iscoroutinefunction(fn):
-            raise errors.DefinitionError(f"query {name!r}: a query is a plain function; it only reads")
+            raise errors.DefinitionError(
+                f"query {name!r}: a query is a plain function; it only reads"
+            )
         self._fn = fn
         self._arguments = payload.Arguments(fn, f"query {name}")
 

@@ -5,26 +5,31 @@ Plain workflow code on top of activities; nothing below knows of it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, Self
 
 from perdure import errors
+
+P = ParamSpec("P")
 
 
 class Saga:
     """Runs the added compensations newest first, each once: on failure, or when asked.
 
-    A compensation that fails does not stop the others; its error is raised at the end, as a note on
-    the failure that began the unwinding.
+    A compensation that fails does not stop the others; what failed is a note on the failure that
+    began the unwinding.
     """
 
     def __init__(self) -> None:
-        self._compensations: list[tuple[Callable[..., Awaitable[Any]], tuple[Any, ...]]] = []
+        self._compensations: list[Callable[[], Awaitable[Any]]] = []
 
-    def add(self, compensation: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def add(
+        self, compensation: Callable[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Add ``compensation(*args)``, to be awaited on failure."""
-        self._compensations.append((compensation, args))
+        self._compensations.append(functools.partial(compensation, *args, **kwargs))
 
     async def compensate(self) -> None:
         """Run what was added and not yet run, newest first.
@@ -34,10 +39,10 @@ class Saga:
         """
         failed: list[Exception] = []
         while self._compensations:
-            compensation, args = self._compensations.pop()
+            compensation = self._compensations.pop()
             try:
-                await compensation(*args)
-            except Exception as exc:
+                await compensation()
+            except Exception as exc:  # noqa: BLE001 - the others must run; raised below
                 failed.append(exc)
         if failed:
             raise errors.ApplicationError(
@@ -48,7 +53,7 @@ class Saga:
                 cause=failed[0],
             )
 
-    async def __aenter__(self) -> Saga:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

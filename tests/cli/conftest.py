@@ -1,11 +1,10 @@
-"""A shell in a folder of its own; and a database with something in it, for the tests that only read."""
+"""A shell in a folder of its own, and a database with something in it for tests that only read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
 from tests.cli.shell import Shell
 
 PROGRAMS = str(Path(__file__).with_name("programs.py"))

@@ -21,9 +21,13 @@ async def greet(name: str) -> str:
     return f"Hello, {name}!"
 
 
+def note(mark: str) -> None:
+    Path(mark).touch()
+
+
 @activity.define
 async def hang(mark: str) -> None:
-    Path(mark).touch()
+    note(mark)
     await asyncio.sleep(3600)  # sleep: held until the test kills the worker
 
 
@@ -70,4 +74,3 @@ async def wait(value: object = None) -> object:
 @workflow.define
 async def hanging(mark: str) -> None:
     await hang(mark)
-

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PERDURE = [sys.executable, "-P", "-m", "perdure"]
 PATIENCE = 20.0
@@ -106,7 +106,7 @@ class Background:
                 stderr=err,
             )
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from perdure.views import Execution, HistoryEvent, WorkerView
 from tests.cli.conftest import PROGRAMS
 from tests.cli.shell import Shell
+
+from perdure.views import Execution, HistoryEvent, WorkerView
 
 IDS = ["echo-1", "kill-1", "stop-1", "wait-1", "boom-1", "hello-2", "hello-1"]
 LISTED = {f.name for f in msgspec.structs.fields(Execution)} - {

@@ -84,7 +84,9 @@ class World:
         first = turn(0, first=1, count=2, state=running(2), payload=b"first")
         return self.commit(starts=[request(workflow_id, first=first, **rest)]).started[0]
 
-    def asleep(self, workflow_id: str = "order-1", wake_at: int | None = None, **rest: Any) -> Started:
+    def asleep(
+        self, workflow_id: str = "order-1", wake_at: int | None = None, **rest: Any
+    ) -> Started:
         """Start a run whose first turn left it waiting: two events, nobody's."""
         first = turn(0, first=1, count=2, state=waiting(2, wake_at), payload=b"first")
         return self.commit(starts=[request(workflow_id, first=first, **rest)]).started[0]
@@ -135,7 +137,9 @@ def closed(length: int, status: Status = Status.COMPLETED) -> StateWrite:
     return StateWrite(status=status, owned=False, length=length, closed_at=9)
 
 
-def closing(run: int, *, first: int = 3, status: Status = Status.COMPLETED, **rest: Any) -> TurnWrite:
+def closing(
+    run: int, *, first: int = 3, status: Status = Status.COMPLETED, **rest: Any
+) -> TurnWrite:
     return turn(run, first=first, closes=True, state=closed(first, status), **rest)
 
 

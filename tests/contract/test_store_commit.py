@@ -1,10 +1,6 @@
 """The commit: what a turn writes, what is dropped, and that a dropped turn leaves no trace."""
 
 import pytest
-
-from perdure.errors import LeaseLost, StoreRefused
-from perdure.store.port import Post, StateWrite
-from perdure.values.states import Status
 from tests.contract.store_contract import (
     World,
     closing,
@@ -15,6 +11,10 @@ from tests.contract.store_contract import (
     turn,
     waiting,
 )
+
+from perdure.errors import LeaseLost, StoreRefused
+from perdure.store.port import Post, StateWrite
+from perdure.values.states import Status
 
 
 def test_a_turn_appends_its_row_and_leaves_the_state_alone(world: World):
@@ -135,9 +135,7 @@ def test_a_worker_whose_lease_was_taken_over_writes_nothing(world: World):
     assert world.store.take_over(world.worker.id, world.worker.epoch, world.now)
     before = snapshot(world.store, [run])
     with pytest.raises(LeaseLost):
-        world.commit(
-            turn(run), starts=[request("new")], posts=[Post(b"x", "order-1")]
-        )
+        world.commit(turn(run), starts=[request("new")], posts=[Post(b"x", "order-1")])
     assert snapshot(world.store, [run]) == before
     assert world.store.find("new") is None
     assert world.commit(turn(run, claim=2, state=running(3)), worker=other).lost == frozenset()

@@ -1,10 +1,10 @@
 """Posts and questions: what reaches a run from outside."""
 
 import pytest
+from tests.contract.store_contract import World, closing, parked, request, turn
 
 from perdure.store.port import Post, Question
 from perdure.values.limits import INBOX_PER_EXECUTION
-from tests.contract.store_contract import World, closing, parked, request, turn
 
 
 def test_a_post_reaches_the_latest_execution_of_an_id(world: World):

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+from tests.contract.store_contract import World, closing, parked, request, running, turn, waiting
 
 from perdure.errors import Invalid
 from perdure.store.port import Filter, Store
 from perdure.values.states import Status
-from tests.contract.store_contract import World, closing, parked, request, running, turn, waiting
 
 
 def listed(store: Store, limit: int = 100, before: int | None = None, **where: Any) -> list[int]:
@@ -114,9 +114,7 @@ def zoo(world: World) -> dict[str, int]:
         ({"started_before": 1_900, "workflow": "invoice"}, ["other"]),
     ],
 )
-def test_filters_select(
-    world: World, zoo: dict[str, int], where: dict[str, Any], names: list[str]
-):
+def test_filters_select(world: World, zoo: dict[str, int], where: dict[str, Any], names: list[str]):
     assert listed(world.store, **where) == [zoo[name] for name in names]
     assert world.store.count(Filter(**where)) == len(names)
     if len(names) > 1:

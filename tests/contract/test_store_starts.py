@@ -1,10 +1,6 @@
 """Starting runs: who may, what an id that is taken does, and what a first turn adds."""
 
 import pytest
-
-from perdure.errors import StoreRefused, UsageError
-from perdure.store.port import Post, StateWrite
-from perdure.values.states import Status
 from tests.contract.store_contract import (
     World,
     closing,
@@ -15,6 +11,10 @@ from tests.contract.store_contract import (
     turn,
     waiting,
 )
+
+from perdure.errors import StoreRefused, UsageError
+from perdure.store.port import Post, StateWrite
+from perdure.values.states import Status
 
 
 def test_a_start_writes_event_1_as_a_blind_row_and_leaves_the_run_to_be_claimed(world: World):

@@ -1,11 +1,11 @@
 """Workers: leases, what they leave behind, and the definitions they bring."""
 
 import pytest
+from tests.contract.store_contract import World, running, turn, waiting
 
 from perdure.errors import LeaseLost
 from perdure.store.port import Beat, Definition
 from perdure.values.states import Status
-from tests.contract.store_contract import World, running, turn, waiting
 
 
 def test_a_worker_joins_with_an_id_of_its_own_and_is_alive(world: World):

@@ -134,7 +134,7 @@ class _Player:
         return await getattr(self, part[0])(*part[1:])
 
     @staticmethod
-    def _check(item: str) -> None:
+    def _check(item: str, slowly: bool = False) -> None:
         if item == "bad":
             raise errors.ApplicationError("a bad item")
 

@@ -78,6 +78,7 @@ class World:
             self._options["activity_slots"] = chance.choice((1, 2))
         self._wanted = chance.choice((1, 1, 2, 2, 2, 3, 3, 4))
         self._foreign: tuple[Process, Client] | None = None
+        self._staff: list[asyncio.Task[None]] = []
 
     # -- the course of things ------------------------------------------------------------------
 
@@ -97,8 +98,7 @@ class World:
     async def _main(self) -> None:
         loop = asyncio.get_running_loop()
         self._foreign = self.sim.foreign_client("cli")
-        for _ in range(self._wanted):
-            loop.create_task(self._employ())
+        self._staff = [loop.create_task(self._employ()) for _ in range(self._wanted)]
         jobs = [loop.create_task(self._see_through(plan)) for plan in self.workload.plans]
         chaos = loop.create_task(self._make_trouble())
         await chaos
@@ -106,6 +106,8 @@ class World:
         await self._wait_until_ended(jobs)
         for job in jobs:
             job.result()
+        for staff in self._staff:
+            staff.cancel()
         await asyncio.gather(*[worker.stop() for worker in self.up()])
 
     async def _make_trouble(self) -> None:
@@ -128,7 +130,7 @@ class World:
             elif drawn < faults.kills + faults.freezes + faults.stops:
                 self.graceful_stops += 1
                 self.sim.note(worker.name, "stops")
-                loop.create_task(self._dismiss(worker))
+                loop.create_task(worker.stop())
 
     async def _calm_down(self) -> None:
         self.is_calm = True
@@ -177,21 +179,13 @@ class World:
         self._names += 1
         worker = self.sim.worker(f"w{self._names}", DEFINITIONS, **self._options)
         worker.process.put(log_effect, self._log_effect)
-        worker.on_death = self._replace
         worker.desk.may_die = True
         await worker.start()
         if worker.is_up and self._always_replays:
             worker.core.always_replay = True
-
-    def _replace(self, worker: SimulatedWorker) -> None:
-        loop = asyncio.get_running_loop()
-        pause = self.chance.choice((0.05, 0.5, 2.0))
-        loop.call_later(pause, lambda: loop.create_task(self._employ()))
-
-    async def _dismiss(self, worker: SimulatedWorker) -> None:
-        await worker.stop()
-        if len(self.up()) < self._wanted:
-            await self._employ()
+        await asyncio.wait([worker.process.ended])
+        await asyncio.sleep(self.chance.choice((0.05, 0.5, 2.0)))  # sleep: virtual time
+        await self._employ()
 
     def _thaw(self, worker: SimulatedWorker) -> None:
         if worker.process.state is State.STOPPED:
@@ -200,14 +194,22 @@ class World:
 
     # -- clients -------------------------------------------------------------------------------
 
-    async def ask(self, call: Callable[[Client], Awaitable[Any]], *, local: float = 0.6) -> Any:
-        """Make one call through some client; ``Unavailable`` if the client's process died in it."""
+    def some_client(self) -> tuple[Process, Client]:
+        """Return a client: of a worker, or one that has the database alone."""
         up = self.up()
-        assert self._foreign is not None
-        process, client = self._foreign
-        if up and self.chance.random() < local:
+        if up and self.chance.random() < 0.6:
             worker = self.chance.choice(up)
-            process, client = worker.process, worker.client
+            return worker.process, worker.client
+        assert self._foreign is not None
+        return self._foreign
+
+    async def ask(
+        self,
+        call: Callable[[Client], Awaitable[Any]],
+        through: tuple[Process, Client] | None = None,
+    ) -> Any:
+        """Make one call through some client; ``Unavailable`` if the client's process died in it."""
+        process, client = through or self.some_client()
 
         async def make() -> Any:
             return await call(client)
@@ -215,7 +217,7 @@ class World:
         task = process.spawn(make())
         if not await ended(process, task, _HANGS_AFTER):
             if process.is_alive:
-                raise Stop(f"a call of a client of {process.name} hangs: {call.__qualname__}")
+                raise Stop(f"a call of a client of {process.name} hangs")
             raise errors.Unavailable("the client's process died")
         return task.result()
 
@@ -255,13 +257,21 @@ class World:
         while True:
             try:
                 handle = await self.ask(
-                    lambda client: client.start("play" if by_name else play, program, id=plan.id)
+                    lambda client, w="play" if by_name else play: client.start(
+                        w, program, id=plan.id, id_reuse_policy="reject_duplicate"
+                    )
                 )
+                if handle.id != plan.id:
+                    raise Stop(f"the start of {plan.id} returned a handle on {handle.id}")
             except errors.Unavailable:
                 self.maybe_started.add(plan.id)
                 await asyncio.sleep(0.2)  # sleep: virtual time
             except errors.NotFound:
                 by_name = False  # no worker has registered it yet
+            except errors.AlreadyExists:
+                if plan.id not in self.maybe_started:
+                    raise
+                break  # an earlier try was not acknowledged; meanwhile it has ended
             else:
                 break
         self.sim.note("cli", "started", plan.id)
@@ -269,8 +279,6 @@ class World:
         row = self.sim.store.find(plan.id)
         if row is None or not self.sim.store.history(row.run):
             raise Stop(f"the start of {plan.id} was acknowledged, and it does not exist")
-        if handle.id != plan.id:
-            raise Stop(f"the start of {plan.id} returned a handle on {handle.id}")
 
     async def _take_result(self, plan: Plan) -> None:
         while True:
@@ -301,15 +309,19 @@ class World:
         """Send messages one after the other, each until it is acknowledged."""
         call = 0
         name = f"{plan.id}/{topic}/{sender}"
+        through = self.some_client()
         for number in range(count):
             await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.1, 0.6)))  # sleep: virtual time
             while True:
                 call += 1
-                said = Said(name, call, plan.id, f"{name}#{call}")
+                if not through[0].is_alive:
+                    through = self.some_client()
+                # Order is kept for what goes through one client.
+                said = Said(f"{name} by {through[0].name}", call, plan.id, f"{name}#{call}")
                 self.said.append(said)
                 message = {"name": f"{topic}-{number}", "token": said.token}
                 try:
-                    await self.ask(lambda client, m=message: client.get(plan.id).send(topic, m))
+                    await self.ask(lambda client, m=message: client.get(plan.id).send(topic, m), through)
                 except errors.Unavailable:
                     await asyncio.sleep(0.2)  # sleep: virtual time
                 except errors.Closed:

@@ -15,6 +15,9 @@ from collections.abc import Sequence
 
 import click
 
+_INTERRUPTED = 130
+_NO_READER = 141
+
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Begin": {
         "demo": ("demo", "Kill a worker in the middle of an order; watch the order finish."),
@@ -116,19 +119,24 @@ def perdure(ctx: click.Context, db: str | None, *, version: bool) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     _forgive_encoding()
+    given = list(sys.argv[1:] if args is None else args)
     try:
-        code = perdure.main(args, prog_name="perdure", standalone_mode=False)
+        # Not `perdure.main`: it ends with 1 where nobody reads the output, and 1 is a failed run.
+        with perdure.make_context("perdure", given) as context:
+            code = perdure.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as exc:
+        code = exc.exit_code
     except BrokenPipeError:
         # Python would complain when it flushes stdout on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        code = _NO_READER
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        code = _INTERRUPTED
     except click.ClickException as exc:
-        return _usage(exc)
+        code = _usage(exc)
     except Exception as exc:  # noqa: BLE001 - the shell gets a code and a line for whatever it was
-        return _ended(exc)
+        code = _ended(exc)
     return code if isinstance(code, int) else 0
 
 

@@ -31,7 +31,8 @@ def load_module(target: str) -> ModuleType:
     path = Path(target)
     is_file = target.endswith(".py") or os.sep in target
     if is_file and not path.is_file():
-        raise errors.UsageError(f"there is no file {target}")
+        hint = f"; did you mean {target}.py?" if Path(f"{target}.py").is_file() else ""
+        raise errors.UsageError(f"there is no file {target}{hint}")
     name = target
     folder = Path.cwd()
     if is_file:

@@ -110,7 +110,7 @@ class Demo:
 
     async def _play(self) -> None:
         first = await self._worker()
-        self._tell(f"worker {first.pid} serves {PROGRAM} on {os.path.relpath(self.database)}")
+        self._tell(f"worker {first.pid} serves {PROGRAM} on {self.database}")
         async with Client(self._url) as client:
             order = await client.start("fulfil", ORDER, id=ORDER["id"])
             self._tell(f"order {order.id} is started, and was on disk before start() returned")

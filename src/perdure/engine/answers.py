@@ -95,15 +95,15 @@ class Answers:
             else:
                 future.set_result(encode_answer(event.result, event.failure))
 
-        done = instance.answered.get(question.id)
+        done = instance.answered.get(question.update)
         if done is not None:
             answered(done)
             return
-        if question.id not in instance.updates and question.id not in run.updates:
+        if question.update not in instance.updates and question.update not in run.updates:
             instance.validate_update(name, lambda handler: handler.validate(question.args))
-            fact = ev.UpdateAccepted(update=question.id, name=name, args=question.args)
+            fact = ev.UpdateAccepted(update=question.update, name=name, args=question.args)
             self._core.turns.put(run, Input(fact))
-        run.updates.setdefault(question.id, []).append(answered)
+        run.updates.setdefault(question.update, []).append(answered)
 
     async def _of_ended(self, question: Question, kind: str, name: str) -> bytes:
         """Answer from a scratch replay of an ended run."""
@@ -112,7 +112,7 @@ class Answers:
         if kind == "update":
             for turn in loaded.turns:
                 for event in ev.decode_turn(turn.payload):
-                    if isinstance(event, ev.UpdateCompleted) and event.update == question.id:
+                    if isinstance(event, ev.UpdateCompleted) and event.update == question.update:
                         return encode_answer(event.result, event.failure)
             raise errors.Closed(f"workflow {loaded.row.workflow_id!r} has ended")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -33,7 +33,7 @@ class _Waiter:
 
 
 class Queue:
-    """What channels share: items, waiting receivers, blocked senders. ``capacity`` None: no bound."""
+    """What channels share: items, receivers, senders. ``capacity`` ``None`` means no bound."""
 
     __slots__ = (
         "_handed",
@@ -159,19 +159,22 @@ class Channel(Generic[T]):
     ) -> None:
         if capacity < 0:
             raise UsageError(f"Channel: capacity {capacity} is negative")
-        self._queue = Queue(capacity) if queue is None else queue
-        self._read = read
+        self.queue = Queue(capacity) if queue is None else queue
+        self.read = read
 
     async def send(self, value: T) -> None:
         """Send ``value``, waiting while the channel is full.
 
         Raises:
             ChannelClosed: the channel is closed.
+            UsageError: it is one that messages or notices come out of.
         """
-        if self._queue.is_closed:
+        if self.read is not None:
+            raise UsageError("this channel is for receiving; workflow.send() sends messages")
+        if self.queue.is_closed:
             raise ChannelClosed("send on a closed channel")
-        if not self._queue.offer(value):
-            await self._queue.block(value)
+        if not self.queue.offer(value):
+            await self.queue.block(value)
 
     async def receive(self, timeout: Duration | None = None) -> T:
         """Receive the next value.
@@ -189,7 +192,7 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """Close the channel. What is in it can still be received."""
-        self._queue.close()
+        self.queue.close()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -238,10 +241,10 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
             if source.due() <= loop.time():
                 return source, None
             continue
-        ready, value = source._queue.take()
+        ready, value = source.queue.take()
         if ready:
-            return source, source._read(value) if source._read else value
-        if source._queue.is_closed:
+            return source, source.read(value) if source.read else value
+        if source.queue.is_closed:
             raise ChannelClosed
     waiter = _Waiter()
     timers: list[asyncio.TimerHandle] = []
@@ -249,7 +252,7 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
         if isinstance(source, After):
             timers.append(loop.call_at(source.due(), _fire, waiter, source))
         else:
-            source._queue.wait(waiter)
+            source.queue.wait(waiter)
     try:
         queue, value = await waiter.future
     except asyncio.CancelledError:
@@ -263,8 +266,8 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
     for source in sources:
         if source is queue:
             return source, None
-        if isinstance(source, Channel) and source._queue is queue:
-            return source, source._read(value) if source._read else value
+        if isinstance(source, Channel) and source.queue is queue:
+            return source, source.read(value) if source.read else value
     raise AssertionError("a waiter was settled by a source it did not wait on")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -45,15 +45,19 @@ def closing_command(
     if isinstance(exc, asyncio.CancelledError):
         return _cancelled(instance), None
     failed = ev.RunFailed(failure=failures.from_exception(exc))
-    is_data = isinstance(exc, errors.PerdureError) and not isinstance(exc, _BUGS)
-    return failed, None if is_data else exc
+    return failed, None if all(_is_data(inner) for inner in _within(exc)) else exc
+
+
+def _is_data(exc: BaseException) -> bool:
+    return isinstance(exc, errors.PerdureError) and not isinstance(exc, _BUGS)
 
 
 def _within(exc: BaseException) -> Iterator[BaseException]:
     """Yield the exception, or the leaves of its group: a TaskGroup wraps what its tasks raise."""
     if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _within(inner)
+        members: tuple[BaseException, ...] = cast("Any", exc).exceptions
+        for member in members:
+            yield from _within(member)
     else:
         yield exc
 

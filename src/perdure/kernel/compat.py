@@ -1,8 +1,8 @@
 """Differences between Python versions, evened out in one place (R5).
 
 Histories outlive interpreters, so code must give the same commands on every supported Python. The
-measure is 3.13's behaviour. While a deterministic loop runs, and only then, stock asyncio dispatches
-to the versions here.
+measure is 3.13's behaviour. While a deterministic loop runs, and only then, stock asyncio
+dispatches to the versions here.
 
 On every Python, because stock code goes by the address of objects:
 
@@ -32,7 +32,7 @@ import collections
 import sys
 import types
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, cast
 
 from perdure.kernel.loop import DeterministicLoop, Handle
 
@@ -90,27 +90,27 @@ def _dispatch_function(forward: types.FunctionType, own: Callable[..., Any]) -> 
 
 def _forward_all_tasks(loop: Any = None) -> Any:
     # Runs with the globals of asyncio.tasks, like the other three: hence the import.
-    from perdure.kernel import compat
+    from perdure.kernel.compat import chosen
 
-    return compat.chosen["all_tasks"](loop)
+    return chosen["all_tasks"](loop)
 
 
 def _forward_as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-    from perdure.kernel import compat
+    from perdure.kernel.compat import chosen
 
-    return compat.chosen["as_completed"](fs, timeout=timeout)
+    return chosen["as_completed"](fs, timeout=timeout)
 
 
 def _forward_gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
-    from perdure.kernel import compat
+    from perdure.kernel.compat import chosen
 
-    return compat.chosen["gather"](*coros_or_futures, return_exceptions=return_exceptions)
+    return chosen["gather"](*coros_or_futures, return_exceptions=return_exceptions)
 
 
 async def _forward_wait_for(fut: Any, timeout: float | None) -> Any:
-    from perdure.kernel import compat
+    from perdure.kernel.compat import chosen
 
-    return await compat.chosen["wait_for"](fut, timeout)
+    return await chosen["wait_for"](fut, timeout)
 
 
 def _dispatch_method(owner: type, name: str, own: Callable[..., Coroutine[Any, Any, Any]]) -> None:
@@ -149,7 +149,7 @@ def _all_tasks(_loop: Any = None) -> set[asyncio.Task[Any]]:
 
 
 class _AsCompleted:
-    """What ``as_completed`` returns: to be iterated over with ``for`` or, as in 3.13, ``async for``."""
+    """What ``as_completed`` returns: for ``for`` and, as in 3.13, for ``async for``."""
 
     def __init__(self, fs: Iterable[Any], *, timeout: float | None = None) -> None:
         if isinstance(fs, Coroutine) or asyncio.isfuture(fs):
@@ -317,7 +317,7 @@ async def _leave_timeout(timeout: Any, kind: type[BaseException] | None, exc: An
     if timeout._timeout_handler is not None:
         timeout._timeout_handler.cancel()
         timeout._timeout_handler = None
-    states = type(timeout._state)
+    states = cast("Any", type(timeout._state))
     if timeout._state is states.ENTERED:
         timeout._state = states.EXITED
         return
@@ -327,8 +327,11 @@ async def _leave_timeout(timeout: Any, kind: type[BaseException] | None, exc: An
         return
     if issubclass(kind, asyncio.CancelledError):
         raise TimeoutError from exc
-    for failure in (exc, *(exc.exceptions if isinstance(exc, ExceptionGroup) else ())):
-        _name_timeout(failure)
+    _name_timeout(exc)
+    if isinstance(exc, ExceptionGroup):
+        inner: tuple[BaseException, ...] = cast("Any", exc).exceptions
+        for failure in inner:
+            _name_timeout(failure)
 
 
 def _name_timeout(failure: BaseException) -> None:
@@ -399,15 +402,16 @@ async def _acquire(semaphore: Any) -> bool:
     if not semaphore.locked():
         semaphore._value -= 1
         return True
-    if semaphore._waiters is None:
-        semaphore._waiters = collections.deque()
+    waiters: collections.deque[Any] | None = semaphore._waiters
+    if waiters is None:
+        waiters = semaphore._waiters = collections.deque[Any]()
     future = semaphore._get_loop().create_future()
-    semaphore._waiters.append(future)
+    waiters.append(future)
     try:
         try:
             await future
         finally:
-            semaphore._waiters.remove(future)
+            waiters.remove(future)
     except asyncio.CancelledError:
         if future.done() and not future.cancelled():
             semaphore._value += 1

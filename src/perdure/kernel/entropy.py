@@ -37,6 +37,10 @@ class Entropy:
             block += 1
         return bytes(out[:size])
 
+    def derive(self, what: str, size: int) -> bytes:
+        """Return ``size`` bytes (at most 64) that belong to ``what``; not a draw."""
+        return hashlib.blake2b(what.encode(), key=self._seed, digest_size=size).digest()
+
     def fraction(self) -> float:
         """Return the next number in [0, 1): 53 bits, as ``random.random`` has."""
         return (int.from_bytes(self.draw(7), "big") >> 3) / (1 << 53)

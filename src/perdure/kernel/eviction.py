@@ -2,15 +2,14 @@
 
 ``Evicted`` is thrown into each coroutine and generator until it ends. Cleanup code runs, but a trap
 it reaches records nothing and waits, to be thrown out of again: nothing the run does here is seen.
-What will not end is kept referenced for good, because the garbage collector would run its ``finally``
-blocks in any thread, at any time.
+What will not end is kept referenced for good, because the garbage collector would run its
+``finally`` blocks in any thread, at any time.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from types import AsyncGeneratorType
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from perdure import errors
@@ -24,9 +23,30 @@ graveyard: list[Any] = []
 """Coroutines and generators that refused to end at eviction."""
 
 
-def close_all(
-    loop: DeterministicLoop, generators: Iterable[AsyncGeneratorType[Any, Any]], what: str
-) -> None:
+class Generators:
+    """The run's async generators, held so that only eviction closes them."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: list[Any] = []
+
+    def hold(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Take a generator that begins (``firstiter`` of the asyncgen hooks)."""
+        if len(self._held) > 32:
+            self._held = self.suspended()
+        self._held.append(generator)
+
+    def suspended(self) -> list[Any]:
+        """Return those that have not ended."""
+        return [generator for generator in self._held if generator.ag_frame is not None]
+
+
+def leave_alone(_generator: object) -> None:
+    """Let eviction close the generator (``finalizer``): never a task of the real loop."""
+
+
+def close_all(loop: DeterministicLoop, generators: Generators, what: str) -> None:
     """Close the tasks' coroutines, then the generators; called inside an evicting activation."""
     closed: set[int] = set()
     for _ in range(_ROUNDS):  # cleanup code may create tasks of its own
@@ -38,8 +58,8 @@ def close_all(
             coro: Any = task.get_coro()
             if coro is not None:
                 _close(coro, coro.throw, what)
-    for generator in generators:
-        if generator.ag_frame is not None and not generator.ag_running:
+    for generator in generators.suspended():
+        if not generator.ag_running:
             step = generator.athrow(errors.Evicted())
             _close((generator, step), _first_send(step), what)
     loop.ready.clear()

@@ -23,7 +23,6 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from types import AsyncGeneratorType
 from typing import Any
 
 from perdure import errors
@@ -33,13 +32,22 @@ from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
 from perdure.kernel.entropy import Entropy, idempotency_key
-from perdure.kernel.eviction import close_all, graveyard
+from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alone
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, PendingActivity
 from perdure.values import events as ev
 from perdure.values import failures, ids
 
-__all__ = ["ContinueAsNew", "Instance", "Mode", "Program", "StoredTurn", "Turn", "Waits", "graveyard"]
+__all__ = [
+    "ContinueAsNew",
+    "Instance",
+    "Mode",
+    "Program",
+    "StoredTurn",
+    "Turn",
+    "Waits",
+    "graveyard",
+]
 
 compat.install()
 
@@ -90,7 +98,7 @@ class Instance:
         self._divergence: errors.NondeterminismError | None = None
         self._root: OrderedTask | None = None
         self._failure: BaseException | None = None
-        self._agens: list[AsyncGeneratorType[Any, Any]] = []
+        self._generators = Generators()
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -170,7 +178,7 @@ class Instance:
     def evict(self) -> None:
         """Close every coroutine of the run without recording anything."""
         what = f"workflow {self.program.name!r}"
-        self._activate(Mode.EVICTING, close_all, self.loop, self._agens, what)
+        self._activate(Mode.EVICTING, close_all, self.loop, self._generators, what)
         self.mode = Mode.EVICTING
 
     def waits(self) -> Waits:
@@ -242,9 +250,15 @@ class Instance:
         self.entropy.reseed(seed)
         self._seeds.append((self._base, seed))
 
-    def new_run_id(self) -> str:
-        """Return a fresh UUIDv7 for a child or a continuation."""
-        return ids.uuid7(self.time // 1000, self.draw(10))
+    def new_run_id(self, role: str) -> str:
+        """Return a UUIDv7 for a ``child`` or the ``next`` run.
+
+        It follows from the id of the event to come, so that a draw more or less strands no run.
+        """
+        self._writing("start a run")
+        script = self._script
+        number = self._base + len(self._commands) if script is None else script.next_id()
+        return ids.uuid7(self.time // 1000, self.entropy.derive(f"{role}:{number}", 10))
 
     def version(self, change: str, low: int, high: int) -> int:
         """Return the version of ``change`` this run goes by; see ``workflow.version``."""
@@ -298,6 +312,11 @@ class Instance:
         if self._failure is None:
             self._failure = exc
             self.loop.stop()
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether a query handler or a validator runs."""
+        return self.mode is Mode.READ_ONLY
 
     @property
     def root(self) -> OrderedTask:
@@ -359,7 +378,7 @@ class Instance:
         outer_mode = self.mode
         self.mode = mode
         _set_running_loop(self.loop)
-        sys.set_asyncgen_hooks(firstiter=self._hold_generator, finalizer=_leave_alone)
+        sys.set_asyncgen_hooks(firstiter=self._generators.hold, finalizer=leave_alone)
         try:
             return self._context.run(call, *args)
         finally:
@@ -403,7 +422,7 @@ class Instance:
                 continue
             try:
                 holds = bool(predicate())
-            except (Exception, asyncio.CancelledError) as exc:
+            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - who waits gets it
                 future.set_exception(exc)
                 woken = True
                 continue
@@ -444,7 +463,7 @@ class Instance:
         except (ContinueAsNew, MemoryError, RecursionError) as exc:
             self.fail(exc)
             return
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whoever sent the update gets it
             result, failure = None, failures.from_exception(exc)
         self.updates.pop(event.update, None)
         completed = ev.UpdateCompleted(update=event.update, result=result, failure=failure)
@@ -474,15 +493,6 @@ class Instance:
         if self.mode is Mode.READ_ONLY:
             raise errors.UsageError(f"a query handler or validator may not {what}")
 
-    def _hold_generator(self, agen: AsyncGeneratorType[Any, Any]) -> None:
-        if len(self._agens) > 32:
-            self._agens = [held for held in self._agens if held.ag_frame is not None]
-        self._agens.append(agen)
-
 
 def _callbacks(task: asyncio.Task[Any]) -> object:
     return getattr(task, "_callbacks", None)
-
-
-def _leave_alone(_agen: object) -> None:
-    """Let eviction close the generator: never a task of the real loop."""

@@ -77,7 +77,7 @@ class Handle:
         """Run the callback in its context; an exception of it fails the workflow."""
         try:
             self._context.run(self._callback, *self._args)
-        except (Exception, asyncio.CancelledError) as exc:
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - it fails the run
             host.loop_failed({"message": "a callback raised", "exception": exc, "handle": self})
 
 
@@ -130,7 +130,9 @@ class OrderedFuture(asyncio.Future[Any]):
 class OrderedTask(asyncio.Task[Any]):
     """A task that hashes by its creation order."""
 
-    def __init__(self, coro: Coroutine[Any, Any, Any], loop: DeterministicLoop, **kwargs: Any):
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], loop: DeterministicLoop, **kwargs: Any
+    ) -> None:
         self._order = loop.next_order()
         super().__init__(coro, loop=loop, **kwargs)
         _unregister_task(self)

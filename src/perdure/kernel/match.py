@@ -50,6 +50,13 @@ class Script:
         self._cursor = cursor
         raise self._divergence(event, where())
 
+    def next_id(self) -> int:
+        """Return the event id of the next recorded command."""
+        commands, cursor = self._commands, self._cursor
+        while cursor < len(commands) and type(commands[cursor]) is VersionMarked:
+            cursor += 1
+        return self._first_id + cursor
+
     def mark(self, change: str) -> int | None:
         """Return the version recorded for ``change`` in this turn, if it is."""
         for command in self._commands:
@@ -88,7 +95,7 @@ class Script:
 
 def place(frame: FrameType | None = None) -> str:
     """Return ``file:line in function`` of the innermost user code on the stack."""
-    frame = frame or sys._getframe(1)
+    frame = frame or sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if is_user_code(frame.f_globals.get("__name__", "")):
             return describe(frame.f_code, frame.f_lineno)

@@ -312,7 +312,7 @@ class Filter(msgspec.Struct, gc=False):
 
 
 class Question(msgspec.Struct, gc=False):
-    """A query for live code, put by another process. ``args`` is a JSON array."""
+    """A query or an update for live code. ``args`` is a JSON array; ``update`` an update's own id."""
 
     id: str
     execution: int
@@ -320,3 +320,4 @@ class Question(msgspec.Struct, gc=False):
     args: bytes
     deadline: int
     run: int = 0
+    update: str = ""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -54,7 +54,6 @@ class SimulatedWorker:
             **options,
         )
         self.is_up = False
-        self.on_death: Callable[[SimulatedWorker], None] = _ignore
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.process.state.value}>"
@@ -116,7 +115,6 @@ class SimulatedWorker:
     def _died(self) -> None:
         self.is_up = False
         self._sim.note(self.name, "died")
-        self.on_death(self)
 
 
 async def ended(process: Process, task: asyncio.Task[Any], seconds: float | None = None) -> bool:
@@ -127,10 +125,6 @@ async def ended(process: Process, task: asyncio.Task[Any], seconds: float | None
     waits: list[asyncio.Future[Any]] = [task, process.ended]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     return task.done()
-
-
-def _ignore(*_: Any) -> None:
-    pass
 
 
 class Simulation:

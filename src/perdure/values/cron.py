@@ -1,4 +1,4 @@
-"""Cron texts: checked here, five fields or an alias, read by cronsim (right about daylight saving)."""
+"""Cron texts: five fields or an alias, checked here, read by cronsim (daylight saving included)."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class UpdateAccepted(Event, tag="update_accepted"):
 
 
 class CancelRequested(Event, tag="cancel_requested"):
-    """Somebody asked the run to end; after ``deadline`` (microseconds, 0: none) it is terminated."""
+    """Somebody asked the run to end; at ``deadline`` (microseconds, 0: none) it is terminated."""
 
     rank: ClassVar[int] = 4
     reason: str = ""

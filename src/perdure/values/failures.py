@@ -1,14 +1,14 @@
 """Failures as data: what an exception becomes when it is recorded, and back.
 
 The shape keeps kind, retryability, message, details and the chain of causes, so that an error reads
-the same in the activity, the workflow, its parent and the client (Temporal's failure chain). What is
-rebuilt and recorded again, by a workflow that lets an activity's failure through, is what it was.
+the same in the activity, the workflow, its parent and the client (Temporal's failure chain). What
+is rebuilt and recorded again, because a workflow let an activity's failure through, is as it was.
 """
 
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -71,31 +71,30 @@ def from_exception(exc: BaseException, *, _depth: int = 0) -> FailureInfo:
     cause = exc.__cause__
     if isinstance(exc, errors.PerdureError) and exc.cause is not None:
         cause = exc.cause
-    retryable = True
-    message = str(exc) or type(exc).__name__
-    if isinstance(exc, BaseExceptionGroup):
-        inner = exc.exceptions
-        cause = inner[0] if cause is None else cause
-        message = f"{message}: {inner[0]}"
-        retryable = all(not isinstance(e, errors.PerdureError) or e.retryable for e in inner)
-    inner_info = (
-        from_exception(cause, _depth=_depth + 1)
-        if cause is not None and _depth < _CHAIN_LIMIT
-        else None
-    )
+    members = _members(exc)
+    if cause is None and members:
+        cause = members[0]
+    inner = None
+    if cause is not None and _depth < _CHAIN_LIMIT:
+        inner = from_exception(cause, _depth=_depth + 1)
     if isinstance(exc, errors.PerdureError):
-        return _from_perdure(exc, inner_info)
-    kind: str = errors.Kind.TIMEOUT if isinstance(exc, TimeoutError) else errors.Kind.INTERNAL
-    if isinstance(exc, BaseExceptionGroup) and inner_info is not None:
-        kind = inner_info.root.kind
+        return _from_perdure(exc, inner)
+    message = str(exc) or type(exc).__name__
+    kind = str(errors.Kind.TIMEOUT if isinstance(exc, TimeoutError) else errors.Kind.INTERNAL)
+    if members and inner is not None:
+        message, kind = f"{message}: {inner.message}", inner.root.kind
     return FailureInfo(
         message=_clean(message),
-        kind=str(kind),
+        kind=kind,
         type=type(exc).__name__,
-        retryable=retryable,
+        retryable=all(getattr(member, "retryable", True) for member in members),
         trace=_trace(exc),
-        cause=inner_info,
+        cause=inner,
     )
+
+
+def _members(exc: BaseException) -> tuple[BaseException, ...]:
+    return cast("Any", exc).exceptions if isinstance(exc, BaseExceptionGroup) else ()
 
 
 def _from_perdure(exc: errors.PerdureError, cause: FailureInfo | None) -> FailureInfo:

@@ -63,6 +63,21 @@ def encode(value: Any, *, what: str = "value") -> bytes:
         raise Invalid(f"{what}: cannot be encoded as JSON: {_reason(exc)}") from exc
 
 
+def text(value: object, *, what: str) -> str:
+    """Return ``value`` if it is text that a history can hold.
+
+    Raises:
+        Invalid: not text, or text with lone surrogates.
+    """
+    if not isinstance(value, str):
+        raise Invalid(f"{what}: {value!r} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Invalid(f"{what}: {value!r} cannot be encoded as UTF-8") from None
+    return value
+
+
 def decode(data: bytes) -> Any:
     """Decode to plain JSON types."""
     return _decode_any(data)
@@ -127,7 +142,9 @@ def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
         # Names under TYPE_CHECKING, local classes: resolve one by one what can be.
         given: dict[str, Any] = getattr(fn, "__annotations__", {})
         resolved = {name: _resolved(fn, hint) for name, hint in given.items()}
-        return {name: hint for name, hint in resolved.items() if hint is not inspect.Parameter.empty}
+        return {
+            name: hint for name, hint in resolved.items() if hint is not inspect.Parameter.empty
+        }
 
 
 def _resolved(fn: Callable[..., Any], hint: Any) -> Any:
@@ -184,7 +201,9 @@ class Arguments:
         except MemoryError:
             raise
         except Exception as exc:
-            raise Invalid(f"{self.name}: arguments cannot be encoded as JSON: {_reason(exc)}") from exc
+            raise Invalid(
+                f"{self.name}: arguments cannot be encoded as JSON: {_reason(exc)}"
+            ) from exc
 
     def decode(self, data: bytes) -> list[Any]:
         """Decode a recorded call into positional arguments.

@@ -85,4 +85,3 @@ class Retry:
     def resolve(self, default: RetryPolicy = ACTIVITY_DEFAULT) -> RetryPolicy:
         """Fill what was left out from ``default``."""
         return msgspec.structs.replace(default, **self._given)
-

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.store_contract import World, request, running, turn
 
 from perdure.errors import Invalid, Unavailable, UsageError
 from perdure.store.desk import ThreadDesk, open_desk
 from perdure.store.opening import open_store
 from perdure.store.port import Batch, Definition, StartRequest
-from tests.contract.store_contract import World, request, running, turn
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -146,7 +146,13 @@ def test_a_transactional_activity_runs_off_the_loop_and_its_commit_is_read(url: 
     async def body(desk: ThreadDesk) -> None:
         worker = await desk.write(
             lambda store: store.join(
-                "w", 1, "h", now=1, lease_until=9, queues=["default"], definitions=[Definition("order", "1")]
+                "w",
+                1,
+                "h",
+                now=1,
+                lease_until=9,
+                queues=["default"],
+                definitions=[Definition("order", "1")],
             )
         )
         first = turn(0, first=1, state=running(1), opens=((3, 1),))
@@ -176,23 +182,19 @@ def test_a_transactional_activity_runs_off_the_loop_and_its_commit_is_read(url: 
 
 
 def test_a_desk_whose_loop_is_gone_does_not_disturb_anybody(url: str):
-    started: list[threading.Thread] = []
-    queues: set[Any] = set()
+    held = threading.Event()
 
-    async def main() -> None:
+    async def main() -> ThreadDesk:
         desk = open_desk(url)
-        held = threading.Event()
-        started.extend(desk._threads)
-        queues.update({desk._writes, desk._reads})
-        asyncio.get_running_loop().call_later(0.01, held.set)
         desk.write(lambda _: held.wait(30))
-        del desk
+        return desk
 
-    asyncio.run(main())
-    assert all(thread.daemon for thread in started)
-    for queue in queues:
+    desk = asyncio.run(main())
+    held.set()
+    for queue in {desk._writes, desk._reads}:
         queue.put(None)
-    for thread in started:
+    for thread in desk._threads:
+        assert thread.daemon
         thread.join()
 
 
@@ -209,5 +211,3 @@ def test_a_reading_desk_never_writes(tmp_path: Path):
             await desk.write(lambda store: store.start([request("new")], 1))
 
     with_desk(url, body, readonly=True)
-
-

@@ -4,14 +4,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from tests.contract.store_contract import World
 
 from perdure.errors import DefinitionError, SchemaMismatch
 from perdure.store.migrate import checksum, load_migrations
 from perdure.store.opening import open_store
 from perdure.store.queries import load_queries
-from perdure.store.sqlite.ledger import statements
+from perdure.store.sqlite.ledger import SqliteLedger, statements
 from perdure.store.sqlite.store import MIGRATIONS
-from tests.contract.store_contract import World
 
 
 def migrated(path: Path) -> Path:
@@ -27,8 +27,8 @@ def change(path: Path, sql: str, *parameters: object) -> None:
     connection.close()
 
 
-def refusal(path: Path, **options: bool) -> str:
-    store = open_store(f"sqlite:///{path}", **options)
+def refusal(path: Path, *, readonly: bool = False) -> str:
+    store = open_store(f"sqlite:///{path}", readonly=readonly)
     try:
         with pytest.raises(SchemaMismatch) as caught:
             store.migrate(6)
@@ -88,8 +88,6 @@ def test_a_database_beside_tables_of_another_application_works(tmp_path: Path):
 
 def test_two_that_migrate_at_once_do_it_once(tmp_path: Path):
     one, two = (open_store(f"sqlite:///{tmp_path}/a.db") for _ in range(2))
-    from perdure.store.sqlite.ledger import SqliteLedger
-
     SqliteLedger(one.database).apply(MIGRATIONS, 1)
     SqliteLedger(two.database).apply(MIGRATIONS, 2)
     assert len(SqliteLedger(two.database).applied()) == len(MIGRATIONS)
@@ -118,7 +116,9 @@ def test_scripts_are_split_at_whole_statements():
 
 def test_a_block_of_sql_may_use_another(tmp_path: Path):
     path = tmp_path / "q.sql"
-    path.write_text("-- head\n-- name: a\nSELECT {b}; \n-- why\n-- name: b\n1 + {c}\n-- name: c\n2\n")
+    path.write_text(
+        "-- head\n-- name: a\nSELECT {b}; \n-- why\n-- name: b\n1 + {c}\n-- name: c\n2\n"
+    )
     assert load_queries(path) == {"a": "SELECT 1 + 2", "b": "1 + 2", "c": "2"}
 
 

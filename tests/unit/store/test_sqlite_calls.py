@@ -10,12 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-import perdure.store.sqlite
-from perdure.store.port import Batch, Post
-from perdure.store.sqlite.sql import CHUNK, SQL, ManyRows
-from perdure.store.sqlite.store import SqliteStore
-from perdure.values.states import CODES, OPEN, TERMINAL, Status
 from tests.contract.store_contract import (
     OPENERS,
     World,
@@ -25,6 +19,12 @@ from tests.contract.store_contract import (
     turn,
     waiting,
 )
+
+import perdure.store.sqlite
+from perdure.store.port import Batch, Post
+from perdure.store.sqlite.sql import CHUNK, SQL, ManyRows
+from perdure.store.sqlite.store import SqliteStore
+from perdure.values.states import CODES, OPEN, TERMINAL, Status
 
 SOURCES = sorted(Path(perdure.store.sqlite.__file__).parent.glob("*.py"))
 
@@ -134,7 +134,9 @@ def test_nothing_uses_executemany():
         if path.name == "transaction.py":
             continue  # it offers the user's connection, which has one
         names = {
-            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
         }
         assert not names & {"executemany", "executescript"}, path.name
 
@@ -166,7 +168,7 @@ def test_nothing_is_encoded_while_the_lock_is_held(world: World, monkeypatch: py
     assert isinstance(world.store, SqliteStore)
     batch = claims_with_states(world, "a", 3)
     planned: list[bool] = []
-    make_plan = module.make_plan
+    make_plan = module.make_plan  # pyright: ignore[reportPrivateImportUsage]
 
     def watched(*args: object) -> object:
         planned.append(world.store.database.connection.in_transaction)  # type: ignore[attr-defined]

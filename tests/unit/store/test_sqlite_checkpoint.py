@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.store_contract import World, turn
 
 from perdure.store.opening import open_store
 from perdure.store.sqlite import checkpoint
 from perdure.store.sqlite.locks import try_lock
 from perdure.store.sqlite.store import SqliteStore
-from tests.contract.store_contract import World, turn
 
 
 @pytest.fixture

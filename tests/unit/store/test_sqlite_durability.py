@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.store_contract import World, request, turn, waiting
+from tests.unit.store.processes import Script
 
 from perdure.errors import Corrupt, StoreRefused, Unavailable
 from perdure.store.opening import open_store
 from perdure.store.port import Post
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.store import SqliteStore
-from tests.contract.store_contract import World, request, turn, waiting
-from tests.unit.store.processes import Script
 
 WRITER = """
 import sys

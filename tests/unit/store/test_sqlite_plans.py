@@ -94,7 +94,10 @@ def test_no_query_scans_a_table_that_grows(store: SqliteStore, name: str):
     [
         (Filter(search={"k": "v"}), "a USING PRIMARY KEY (namespace=? AND key=? AND value=?"),
         (Filter(workflow="w"), "r USING INDEX run_by_workflow (workflow=?"),
-        (Filter(workflow_id="w"), "INDEX run_by_workflow_id (namespace=? AND workflow_id=? AND run<?)"),
+        (
+            Filter(workflow_id="w"),
+            "INDEX run_by_workflow_id (namespace=? AND workflow_id=? AND run<?)",
+        ),
         (Filter(status=(Status.FAILED,)), "s USING COVERING INDEX state_by_status (status=?"),
         (Filter(correlation_id="c"), "r USING INDEX run_by_correlation_id (correlation_id=?"),
         (Filter(tenant="t"), "r USING INDEX run_by_tenant (tenant=?"),
@@ -136,9 +139,14 @@ def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
         "SELECT run, run, CASE WHEN run % 1000 = 0 THEN 6 ELSE 5 END, 1, 1 FROM run"
     )
     rare = list_query(own.database, Filter(workflow="rare", status=(Status.COMPLETED,)), 5, None)[0]
-    common = list_query(own.database, Filter(workflow="common", status=(Status.FAILED,)), 5, None)[0]
+    common = list_query(own.database, Filter(workflow="common", status=(Status.FAILED,)), 5, None)[
+        0
+    ]
     assert "WHERE r.workflow = ?" in rare
     assert "WHERE s.status = ?" in common
+    for where in (Filter(), Filter(namespace="elsewhere")):
+        text, _ = list_query(own.database, where, 5, None)
+        assert ("WHERE r.namespace = ?" in text) is (where.namespace == "elsewhere")
     sql, parameters = count_query(own.database, Filter(workflow="common"), 100)
     assert own.database.execute(sql, parameters).fetchone() == (100,)
     own.close()

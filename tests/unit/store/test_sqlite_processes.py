@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.store_contract import World
+from tests.unit.store.processes import Script
 
 from perdure.errors import Unavailable
 from perdure.store.opening import open_store
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.store import SqliteStore
-from tests.contract.store_contract import World
-from tests.unit.store.processes import Script
 
 START_MANY = """
 import sys, time

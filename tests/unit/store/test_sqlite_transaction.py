@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.store_contract import OPENERS, World, closing, turn
 
 from perdure.errors import Superseded, Unavailable, UsageError
 from perdure.store.sqlite.store import SqliteStore
-from tests.contract.store_contract import OPENERS, World, closing, turn
 
 
 @pytest.fixture(params=list(OPENERS))
@@ -86,7 +86,13 @@ def test_an_outcome_that_cannot_be_encoded_undoes_everything(world: World, run: 
 
     with pytest.raises(ValueError, match="no JSON form"):
         world.store.transact(
-            run, 3, 1, lambda connection: insert(connection, 1), outcome=outcome, time_limit=9, now=7
+            run,
+            3,
+            1,
+            lambda connection: insert(connection, 1),
+            outcome=outcome,
+            time_limit=9,
+            now=7,
         )
     assert rows(world) == []
 

@@ -44,7 +44,12 @@ async def _send(database: Database, id: str, topic: str, value: Any) -> None:
 @click.argument("id")
 @click.argument("name")
 @click.argument("args", nargs=-1)
-@click.option("--timeout", default="10s", metavar="SPAN", help="[default: 10s]")
+@click.option(
+    "--timeout",
+    default="10s",
+    metavar="SPAN",
+    help="How long to wait for the answer.  [default: 10s]",
+)
 @database_option
 def query_command(
     database: Database, id: str, name: str, args: tuple[str, ...], timeout: str
@@ -62,7 +67,12 @@ def query_command(
 @click.argument("name")
 @click.argument("args", nargs=-1)
 @click.option("--update-id", metavar="ID", help="A repeated call with it returns the first answer.")
-@click.option("--timeout", default="10s", metavar="SPAN", help="[default: 10s]")
+@click.option(
+    "--timeout",
+    default="10s",
+    metavar="SPAN",
+    help="How long to wait for the answer.  [default: 10s]",
+)
 @database_option
 def update_command(
     database: Database,

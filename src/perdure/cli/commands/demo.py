@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import click
@@ -69,10 +68,10 @@ def _table(steps: list[Step], killed: int) -> str:
 
 
 def _commands(demo: Demo) -> list[str]:
-    database = Database("", os.path.relpath(demo.database))
+    database = Database("", str(demo.database))
     return [
         database.line("list"),
         database.line("history", str(ORDER["id"])),
-        f"cat {os.path.relpath(demo.effects_log)}",
+        f"cat {demo.effects_log}",
         database.line("dev", PROGRAM),
     ]

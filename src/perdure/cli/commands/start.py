@@ -29,9 +29,9 @@ from perdure.cli.session import Database, client_on, database_option
 @click.option("--tag", "tags", multiple=True, help="Repeat for several.")
 @click.option("--search", multiple=True, metavar="K=V", help="Search attribute; repeat.")
 @click.option("--memo", multiple=True, metavar="K=V", help="Note that lists show; repeat.")
-@click.option("--correlation-id", metavar="ID")
-@click.option("--tenant")
-@click.option("--created-by", metavar="WHO")
+@click.option("--correlation-id", metavar="ID", help="Id of what it belongs to elsewhere.")
+@click.option("--tenant", help="Whose it is.")
+@click.option("--created-by", metavar="WHO", help="Who starts it.")
 @format_option("ids", "json", "jsonl")
 @database_option
 def start_command(

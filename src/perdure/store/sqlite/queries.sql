@@ -253,7 +253,8 @@ FROM worker WHERE state = 'live' ORDER BY id;
 DELETE FROM question WHERE deadline < ?1;
 
 -- name: insert_question
-INSERT INTO question (id, execution, name, args, deadline) VALUES (?1, ?2, ?3, ?4, ?5);
+INSERT INTO question (id, execution, name, args, deadline, update_id)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6);
 
 -- name: answer
 UPDATE question SET answer = ?2 WHERE id = ?1 AND answer IS NULL;
@@ -262,7 +263,7 @@ UPDATE question SET answer = ?2 WHERE id = ?1 AND answer IS NULL;
 SELECT answer FROM question WHERE id = ?1;
 
 -- name: questions
-SELECT q.id, q.execution, q.name, q.args, q.deadline, r.run
+SELECT q.id, q.execution, q.name, q.args, q.deadline, r.run, q.update_id
 FROM question q
 CROSS JOIN run r ON r.run = (SELECT max(x.run) FROM run x WHERE x.execution = q.execution)
 WHERE q.deadline > ?1 AND q.answer IS NULL
@@ -307,7 +308,7 @@ WHERE namespace = ?1 AND workflow_id >= ?2 AND workflow_id < ?3
 GROUP BY workflow_id LIMIT ?4;
 
 -- name: prefix_of_run_id
-SELECT run FROM run WHERE run_id >= ?2 AND run_id < ?3 AND namespace = ?1 LIMIT ?4;
+SELECT run FROM run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = ?1 LIMIT ?4;
 
 -- name: history
 SELECT {turn_columns} FROM history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;

@@ -135,10 +135,16 @@ class Judge:
                 if not decision.is_written:
                     return decision
                 ends = decision.ends
-        return self._create(request, parent, ends)
+        # A first turn that continues as new does not know its execution's number yet.
+        home = execution if request.execution == 0 else request.execution
+        return self._create(request, parent, ends, home)
 
     def _create(
-        self, request: StartRequest, parent: tuple[int, int] | None, ends: Existing | None
+        self,
+        request: StartRequest,
+        parent: tuple[int, int] | None,
+        ends: Existing | None,
+        home: int | None,
     ) -> Decision:
         run = self._next
         self._next += 1
@@ -146,7 +152,7 @@ class Judge:
         status = Status.RUNNING
         if first is not None and first.state is not None:
             status = first.state.status
-        new = Existing(run, request.execution or run, request.run_id, status, None, parent)
+        new = Existing(run, home or run, request.run_id, status, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
         return Decision(request, _started(request, new, created=True), parent, True, ends)
 

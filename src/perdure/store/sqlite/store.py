@@ -155,8 +155,10 @@ class SqliteStore(SqliteReader):
     @writing
     def ask(self, question: Question, now: int) -> None:
         self.database.execute(SQL["forget_questions"], (now - _KEEP_ANSWERS,))
-        row = (question.id, question.execution, question.name, question.args, question.deadline)
-        self.database.execute(SQL["insert_question"], row)
+        facts = (question.id, question.execution, question.name, question.args)
+        self.database.execute(
+            SQL["insert_question"], (*facts, question.deadline, question.update)
+        )
 
     @writing
     def answer(self, question: str, answer: bytes, now: int) -> None:

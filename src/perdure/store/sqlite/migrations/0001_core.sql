@@ -133,6 +133,7 @@ CREATE TABLE question (
     name TEXT NOT NULL,
     args BLOB NOT NULL,
     deadline INTEGER NOT NULL,
+    update_id TEXT NOT NULL,
     answer BLOB
 );
 CREATE INDEX question_by_deadline ON question (deadline);

@@ -1,0 +1,309 @@
+"""What workflow code calls.
+
+Everything here works inside a workflow's activation and raises :class:`UsageError` elsewhere. Plain
+functions return at once; what is awaited may suspend the run, for seconds or for months.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import uuid as _uuid
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
+
+from perdure import activity as _activity
+from perdure import errors
+from perdure.definition import Workflow, define
+from perdure.handlers import QueryHandler, UpdateHandler
+from perdure.kernel import traps
+from perdure.kernel.channels import After, Channel, after, select
+from perdure.kernel.edge import ContinueAsNew
+from perdure.saga import Saga
+from perdure.values import events as ev
+from perdure.values import payload
+from perdure.values.duration import Duration, microseconds
+from perdure.workflow.children import (
+    PARENT_CLOSE,
+    ChildHandle,
+    Exit,
+    RemoteHandle,
+    events,
+    execute,
+    handle,
+    start,
+)
+from perdure.workflow.messages import (
+    Message,
+    check_topic,
+    encode_message,
+    inbox,
+    listen,
+    recorded_messages,
+    send,
+)
+from perdure.workflow.run import (
+    Info,
+    check_search,
+    context,
+    history_length,
+    history_size,
+    info,
+    started_event,
+    to_time,
+)
+
+T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+# -- time and chance -----------------------------------------------------------------------------
+
+
+async def sleep(duration: Duration) -> None:
+    """Sleep durably; a restart does not lengthen it."""
+    await traps.sleep(traps.here(), microseconds(duration, what="sleep"))
+
+
+def now() -> datetime:
+    """Return the turn's recorded time, aware, in UTC."""
+    return to_time(traps.here().time)
+
+
+def uuid4() -> _uuid.UUID:
+    """Return a random UUID that replays alike."""
+    return _uuid.UUID(bytes=traps.here().draw(16), version=4)
+
+
+def random() -> float:
+    """Return a number in [0, 1) that replays alike."""
+    return traps.here().draw_fraction()
+
+
+def random_bytes(size: int) -> bytes:
+    """Return ``size`` random bytes that replay alike."""
+    return traps.here().draw(size)
+
+
+# -- about the run -------------------------------------------------------------------------------
+
+
+class _ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs after the commit of the turn, never again in a replay; at once in a query."""
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        instance = traps.current()
+        if instance is None or instance.is_read_only:
+            super().log(level, msg, *args, **kwargs)
+        elif self.isEnabledFor(level):
+            record = logging.LogRecord(
+                "", level, "", 0, msg, args, _exc_info(kwargs.get("exc_info"))
+            )
+            instance.effect("log", (level, _formatter.format(record)))
+
+
+def _exc_info(given: Any) -> Any:
+    if isinstance(given, BaseException):
+        return type(given), given, given.__traceback__
+    return sys.exc_info() if given is True else given or None
+
+
+_formatter = logging.Formatter()
+logger = _ReplaySafeLogger(logging.getLogger("perdure.workflow"), {})
+
+
+async def attrs(
+    *, search: Mapping[str, Any] | None = None, memo: Mapping[str, Any] | None = None
+) -> None:
+    """Merge search attributes and memo into the run's; ``None`` removes a key.
+
+    ``search`` (text, number, bool, list of text) is indexed, ``memo`` (any payload) is not.
+
+    Raises:
+        UsageError: neither was given.
+        Invalid: a value of a type that cannot be indexed.
+    """
+    if not search and not memo:
+        raise errors.UsageError("attrs: give search=, memo= or both")
+    traps.here().command(
+        ev.AttributesSet(
+            search=payload.encode(check_search(search)) if search else None,
+            memo=payload.encode(dict(memo), what="memo") if memo else None,
+        )
+    )
+
+
+async def progress(done: float, total: float | None = None, note: str = "") -> None:
+    """Say how far the run is; shown by ``describe``, the CLI and the UI."""
+    traps.here().command(
+        ev.ProgressReported(
+            done=float(done),
+            total=None if total is None else float(total),
+            note=payload.text(note, what="note"),
+        )
+    )
+
+
+async def emit(event: str, data: Any = None) -> None:
+    """Tell the engine's listeners ``data`` after this turn is committed; not recorded."""
+    traps.here().effect("emit", (event, payload.encode(data, what="data")))
+
+
+# -- activities ----------------------------------------------------------------------------------
+
+
+def call(name: str, *args: Any) -> Coroutine[Any, Any, Any]:
+    """Call an activity by name; it must be registered with the worker that runs it."""
+    return _activity.by_name(name, args)
+
+
+# -- waiting and tasks ---------------------------------------------------------------------------
+
+
+async def wait_condition(predicate: Callable[[], object], timeout: Duration | None = None) -> None:
+    """Wait until ``predicate()`` is true; it is asked after every step of the run.
+
+    Raises:
+        TimeoutError: it was not within ``timeout``.
+    """
+    instance = traps.here()
+    if timeout is None:
+        await traps.condition(instance, predicate)
+        return
+    async with asyncio.timeout(microseconds(timeout, what="timeout") / 1_000_000):
+        await traps.condition(instance, predicate)
+
+
+def spawn(coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run a coroutine beside the main one.
+
+    It ends with the workflow, and its exception fails the workflow.
+    """
+    return traps.here().spawn(coro)
+
+
+def saga() -> Saga:
+    """Return compensations to run on failure.
+
+    ``async with saga() as s: s.add(refund, payment.id)``
+    """
+    return Saga()
+
+
+# -- code that changes, runs that go on ----------------------------------------------------------
+
+
+def version(change_id: str, min: int, max: int) -> int:
+    """Return the version of a change that this run goes by.
+
+    That is ``max`` for runs that get here anew, the recorded one in a replay, and 1 for a history
+    that had passed here before the call existed.
+
+    Raises:
+        UsageError: an empty id, or min above max.
+    """
+    if not change_id or type(min) is not int or type(max) is not int or min > max:
+        raise errors.UsageError(f"version({change_id!r}, {min}, {max}): needs an id and min <= max")
+    return traps.here().version(payload.text(change_id, what="change id"), min, max)
+
+
+def patched(change_id: str) -> bool:
+    """Tell whether this run goes by the new code: True for runs that get here anew."""
+    return version(change_id, 1, 2) == 2
+
+
+async def continue_as_new(input: Any = None, *, workflow: Any = None) -> NoReturn:
+    """End this run; the execution goes on in a new one with ``input`` and an empty history.
+
+    Messages nobody received go along; children stay the execution's.
+    """
+    instance = traps.here()
+    started = started_event(instance)
+    name = started.workflow if workflow is None else getattr(workflow, "name", workflow)
+    data = payload.encode(input, what=f"input of {name}")
+    payload.limit(data, instance.max_payload, what=f"input of {name}")
+    run_id = instance.new_run_id("next")
+    raise ContinueAsNew(
+        ev.RunContinued(run_id=run_id, workflow=payload.text(name, what="workflow"), input=data)
+    )
+
+
+# -- handlers ------------------------------------------------------------------------------------
+
+
+def query(name: str) -> Callable[[Handler], Handler]:
+    """Let ``handle.query(name, …)`` call the decorated inner function. It may only read."""
+
+    def register(fn: Handler) -> Handler:
+        traps.here().queries[name] = QueryHandler(name, fn)
+        return fn
+
+    return register
+
+
+def update(
+    name: str, *, validator: Callable[..., object] | None = None
+) -> Callable[[Handler], Handler]:
+    """Let ``handle.update(name, …)`` run the decorated inner function and get its answer.
+
+    ``validator`` gets the same arguments, may only read, and refuses by raising: a refused update
+    leaves no trace in the history.
+    """
+
+    def register(fn: Handler) -> Handler:
+        traps.here().update_handlers[name] = UpdateHandler(name, fn, validator)
+        return fn
+
+    return register
+
+
+__all__ = [
+    "PARENT_CLOSE",
+    "After",
+    "Channel",
+    "ChildHandle",
+    "Exit",
+    "Info",
+    "Message",
+    "RemoteHandle",
+    "Saga",
+    "Workflow",
+    "after",
+    "attrs",
+    "call",
+    "check_search",
+    "check_topic",
+    "context",
+    "continue_as_new",
+    "define",
+    "emit",
+    "encode_message",
+    "events",
+    "execute",
+    "handle",
+    "history_length",
+    "history_size",
+    "inbox",
+    "info",
+    "listen",
+    "logger",
+    "now",
+    "patched",
+    "progress",
+    "query",
+    "random",
+    "random_bytes",
+    "recorded_messages",
+    "saga",
+    "select",
+    "send",
+    "sleep",
+    "spawn",
+    "start",
+    "update",
+    "uuid4",
+    "version",
+    "wait_condition",
+]

@@ -1,0 +1,121 @@
+"""What a run knows about itself, and what the faces of ``workflow`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import msgspec
+
+from perdure import errors
+from perdure.kernel import traps
+from perdure.kernel.instance import Instance
+from perdure.values import events as ev
+from perdure.values import payload
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Info(msgspec.Struct, frozen=True):
+    """What a run knows about itself. ``history_size`` in bytes."""
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    version: str
+    task_queue: str
+    namespace: str
+    attempt: int
+    history_length: int
+    history_size: int
+    started_at: datetime
+    parent_workflow_id: str | None = None
+    parent_run_id: str | None = None
+    continued_from: str | None = None
+
+
+def info() -> Info:
+    """Return what this run knows about itself."""
+    instance = traps.here()
+    started = started_event(instance)
+    return Info(
+        workflow_id=started.workflow_id,
+        run_id=started.run_id,
+        workflow_type=started.workflow,
+        version=started.version,
+        task_queue=started.queue,
+        namespace=started.namespace,
+        attempt=started.attempt,
+        history_length=instance.length,
+        history_size=instance.size,
+        started_at=to_time(started.started_at),
+        parent_workflow_id=started.parent.workflow_id if started.parent else None,
+        parent_run_id=started.parent.run_id if started.parent else None,
+        continued_from=started.continued_from,
+    )
+
+
+def history_length() -> int:
+    """Return the number of events before this turn."""
+    return traps.here().length
+
+
+def history_size() -> int:
+    """Return the bytes of history before this turn."""
+    return traps.here().size
+
+
+class _Context(Mapping[str, Any]):
+    """The propagated context, read-only: ``workflow.context["tenant"]``."""
+
+    def _values(self) -> dict[str, Any]:
+        raw = started_event(traps.here()).context
+        return payload.decode(raw) if raw else {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def __repr__(self) -> str:
+        return repr(self._values())
+
+
+context = _Context()
+
+
+def check_search(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return search attributes if all can be indexed.
+
+    Raises:
+        Invalid: a value that is not text, number, bool, list of text or ``None``.
+    """
+    for key, value in given.items():
+        if not (value is None or isinstance(value, (str, int, float, bool)) or _is_texts(value)):
+            raise errors.Invalid(
+                f"search attribute {key!r}: {type(value).__name__} cannot be indexed; "
+                "use text, a number, a bool or a list of text"
+            )
+    return dict(given)
+
+
+def _is_texts(value: object) -> bool:
+    if not isinstance(value, (list, tuple)):
+        return False
+    return all(isinstance(item, str) for item in cast("Sequence[object]", value))
+
+
+def started_event(instance: Instance) -> ev.RunStarted:
+    """Return event 1."""
+    assert instance.started is not None, "user code runs after event 1"
+    return instance.started
+
+
+def to_time(microseconds: int) -> datetime:
+    """Return a recorded time, aware, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,239 @@
+"""`perdure run` and `perdure dev`: workers of one execution, and of many."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import PROGRAMS
+from tests.cli.shell import Shell
+from tests.cli.terminal import on_terminal
+
+# -- run -----------------------------------------------------------------------------------------
+
+
+def test_run_puts_the_result_and_nothing_else_on_stdout(shell: Shell):
+    done = shell.ok("run", f"{PROGRAMS}:hello", "Ada")
+    assert done.json == "Hello, Ada!"
+    assert "a line of the user's own" in done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "stdin", "result"),
+    [
+        (["id=A-1", "total=7"], "", 7),
+        (["--input", '{"id": "A-1", "total": 8}'], "", 8),
+        (["--input", "-"], '{"id": "A-1", "total": 9}', 9),
+        (["--input", "@order.json"], "", 10),
+        (["--input", '{"id": "A-1"}', "total=11"], "", 11),
+    ],
+    ids=["fields", "option", "stdin", "file", "both"],
+)
+def test_run_takes_its_input_in_every_form(shell: Shell, given: list[str], stdin: str, result: int):
+    (shell.folder / "order.json").write_text('{"id": "A-1", "total": 10}')
+    assert shell.ok("run", f"{PROGRAMS}:total", *given, stdin=stdin).json == result
+
+
+def test_a_run_that_fails_is_exit_code_1_with_the_reason(shell: Shell):
+    done = shell("run", f"{PROGRAMS}:boom", "broken")
+    assert (done.code, done.out) == (1, "")
+    assert "broken (CardDeclined)" in done.err
+
+
+def test_a_run_that_is_cancelled_is_exit_code_5(shell: Shell):
+    with shell.spawn("run", f"{PROGRAMS}:wait", "--id", "w") as running:
+        running.until_says("wait w on perdure.db")
+        shell.ok("cancel", "w")
+        assert running.wait() == 5
+
+
+def test_run_gives_up_waiting_after_the_timeout_and_keeps_the_run(shell: Shell):
+    done = shell("run", f"{PROGRAMS}:wait", "--id", "w", "--timeout", "200ms")
+    assert (done.code, done.out) == (124, "")
+    assert "--id w" in done.err
+    assert shell.status("w") == "waiting"
+
+
+def test_ctrl_c_ends_the_command_and_not_the_run(shell: Shell):
+    with shell.spawn("run", f"{PROGRAMS}:wait", "--id", "w") as running:
+        running.until_says("wait w on perdure.db")
+        shell.until(lambda: shell.status("w") == "waiting")
+        assert running.interrupt() == 130
+        assert "Traceback" not in running.said
+        assert "the run is kept" in running.said
+    with shell.spawn("run", f"{PROGRAMS}:wait", "--id", "w") as running:
+        running.until_says("wait w on perdure.db")
+        shell.ok("send", "w", "go", "on")
+        assert running.wait() == 0
+        assert running.out == '"on"\n'
+
+
+def test_a_killed_run_goes_on_under_its_id(shell: Shell):
+    with shell.spawn("run", f"{PROGRAMS}:wait", "--id", "w") as running:
+        running.until_says("wait w on perdure.db")
+        shell.until(lambda: shell.status("w") == "waiting")
+        running.kill()
+    shell.ok("send", "w", "go", "anyway")
+    assert shell.ok("run", f"{PROGRAMS}:wait", "--id", "w").json == "anyway"
+    kinds = [event["kind"] for event in shell.ok("history", "w", "-o", "json").json]
+    assert kinds.count("run_started") == 1
+
+
+def test_run_finds_a_workflow_by_dotted_name(shell: Shell):
+    shutil.copy(PROGRAMS, shell.folder / "mine.py")
+    assert shell.ok("run", "mine:hello").json == "Hello, World!"
+
+
+def test_run_finds_a_module_inside_a_package(shell: Shell):
+    package = shell.folder / "app" / "flows"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").write_text("NAME = 'package'")
+    (package / "orders.py").write_text(
+        "from perdure import workflow\nfrom . import NAME\n\n"
+        "@workflow.define\nasync def name() -> str:\n    return NAME\n"
+    )
+    assert shell.ok("run", "app/flows/orders.py:name").json == "package"
+    assert shell.ok("run", "app.flows.orders:name").json == "package"
+
+
+def test_a_module_with_one_workflow_needs_no_name(shell: Shell):
+    (shell.folder / "json.py").write_text(  # and may be called like a module of the library
+        "from perdure import workflow\n\n@workflow.define\nasync def only() -> int:\n    return 1\n"
+    )
+    assert shell.ok("run", "./json.py").json == 1
+
+
+def test_a_result_that_does_not_fit_its_annotation_is_printed_all_the_same(shell: Shell):
+    (shell.folder / "odd.py").write_text(
+        "from perdure import workflow\n\n"
+        "@workflow.define\nasync def odd() -> str:\n    return 1  # type: ignore\n"
+    )
+    assert shell.ok("run", "odd.py:odd").json == 1
+
+
+BROKEN = {
+    "a name that is not there": ("x = 1\ny = nothing\n", "line 2: NameError"),
+    "a syntax error": ("def f(:\n", "line 1: SyntaxError"),
+    "a missing import": ("import no_such_module\n", "line 1: ModuleNotFoundError"),
+    "a bad definition": (
+        "from perdure import workflow\n\n@workflow.define\ndef f() -> int:\n    return 1\n",
+        "async",
+    ),
+    "a module that exits": ("import sys\nsys.exit(0)\n", "line 2: SystemExit"),
+    "a module without definitions": ("x = 1\n", "no workflow"),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "dev"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_module_is_one_line_and_bad_usage(shell: Shell, case: str, command: str):
+    text, says = BROKEN[case]
+    (shell.folder / "broken.py").write_text(text)
+    done = shell(command, "broken.py:f" if command == "run" else "broken.py")
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1, done.err
+    assert not (shell.folder / "perdure.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("nowhere.py:f", "no file nowhere.py"),
+        ("nowhere:f", "no module 'nowhere'"),
+        ("mine:helo", "did you mean 'hello'"),
+        ("mine", "which workflow"),
+        ("folder/mine", "did you mean"),
+    ],
+)
+def test_a_target_that_is_not_there_is_bad_usage(shell: Shell, target: str, says: str):
+    shutil.copy(PROGRAMS, shell.folder / "mine.py")
+    (shell.folder / "folder").mkdir()
+    shutil.copy(PROGRAMS, shell.folder / "folder" / "mine.py")
+    done = shell("run", target)
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_input_that_does_not_fit_names_the_field(shell: Shell):
+    done = shell("run", f"{PROGRAMS}:total", "total=1")
+    assert done.code == 2
+    assert "id" in done.err
+    assert shell("list").out == ""
+
+
+def test_a_terminal_shows_how_the_run_is_doing(shell: Shell):
+    (shell.folder / "slow.py").write_text(
+        "from perdure import workflow\n\n"
+        "@workflow.define\nasync def slow() -> str:\n"
+        "    await workflow.sleep('500ms')\n    return 'done'\n"
+    )
+    code, shown = on_terminal(shell, "run", "slow.py:slow")
+    assert code == 0
+    assert "waiting  timer" in shown
+    assert shown.endswith('"done"\r\n')
+
+
+def test_a_terminal_without_colour_gets_plain_text(shell: Shell):
+    code, shown = on_terminal(shell, "run", f"{PROGRAMS}:hello", variables={"NO_COLOR": "1"})
+    assert code == 0
+    assert "\x1b" not in shown
+
+
+# -- dev -----------------------------------------------------------------------------------------
+
+
+def test_dev_says_what_it_serves_and_where(shell: Shell):
+    with shell.worker(PROGRAMS) as worker:
+        for part in (f"pid {worker.pid}", "perdure.db", "hello 1.0.0", "greet"):
+            assert part in worker.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_stops_dev_gracefully(shell: Shell, number: signal.Signals):
+    with shell.worker(PROGRAMS) as worker:
+        worker.process.send_signal(number)
+        assert worker.wait() == 0
+        assert worker.said.endswith("stopped\n")
+        assert shell.ok("workers", "-o", "json").json == []
+
+
+def test_dev_serves_several_modules_on_a_named_database(shell: Shell):
+    (shell.folder / "more.py").write_text(
+        "from perdure import workflow\n\n@workflow.define\nasync def more() -> int:\n    return 2\n"
+    )
+    with shell.worker(PROGRAMS, "more.py", "--db", "data.db"):
+        for name, result in (("hello", "Hello, World!"), ("more", 2)):
+            id = shell.ok("start", name, "--db", "data.db").out.strip()
+            assert shell.ok("result", id, "--db", "data.db").json == result
+    assert not (shell.folder / "perdure.db").exists()
+
+
+def test_what_a_killed_dev_left_is_taken_up_by_the_next(shell: Shell):
+    mark = shell.folder / "mark"
+    with shell.worker(PROGRAMS) as worker:
+        shell.ok("start", "wait", "--id", "w")
+        shell.ok("start", "hanging", str(mark), "--id", "h")
+        shell.until(mark.exists)
+        worker.kill()
+    mark.unlink()
+    with shell.worker(PROGRAMS) as worker:
+        assert "unfinished" in worker.said
+        shell.until(mark.exists)
+        shell.ok("send", "w", "go", "1")
+        assert shell.ok("result", "w").json == 1
+        lost = [
+            e for e in shell.ok("history", "h", "-o", "json").json if e["kind"] == "attempt_lost"
+        ]
+        assert len(lost) == 1
+        worker.kill()
+
+
+def test_dev_in_a_folder_that_does_not_exist_is_bad_usage(shell: Shell):
+    done = shell("dev", PROGRAMS, "--db", "nowhere/perdure.db")
+    assert done.code == 2
+    assert "nowhere" in done.err
+    assert not Path(shell.folder / "nowhere").exists()
