@@ -7,7 +7,7 @@ import shutil
 import sys
 from typing import Any
 
-from perdure.cli.out import took
+from perdure.cli.out import hint, took
 from perdure.cli.story import Story
 from perdure.cli.table import clean, is_plain, paint
 from perdure.engine.clock import monotonic
@@ -15,6 +15,7 @@ from perdure.handle import Handle
 from perdure.values.states import Status
 
 _REDRAW_SECONDS = 0.1
+_TROUBLE = frozenset({"attempt_failed", "attempt_lost", "run_parked"})
 _CLEAR = "\r\x1b[K"
 
 
@@ -35,7 +36,10 @@ class Above:
 
 
 class LiveLine:
-    """Status, current step and event count of a run; nothing if stderr is no terminal."""
+    """Status, current step and event count of a run.
+
+    Where stderr is no terminal there is no line, and only what goes wrong on the way is told.
+    """
 
     def __init__(self) -> None:
         self.is_shown = sys.stderr.isatty() and not is_plain(sys.stderr)
@@ -48,7 +52,10 @@ class LiveLine:
         drawing = asyncio.create_task(self._keep_drawing(handle, story))
         try:
             async for event in handle.follow():
-                story.take(event)
+                told = story.take(event)
+                if event.kind in _TROUBLE:
+                    self.clear()
+                    hint(f"{event.kind}: {clean(told)}")
         finally:
             drawing.cancel()
 
@@ -60,7 +67,7 @@ class LiveLine:
             self._is_drawn = False
 
     async def _keep_drawing(self, handle: Handle[Any], story: Story) -> None:
-        while True:
+        while self.is_shown:
             status, step = str(Status.RUNNING), story.current
             if not step:
                 execution = await handle.describe()

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
-from perdure.engine.clock import monotonic
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import ThreadPool
 from perdure.kernel.entropy import idempotency_key
@@ -46,12 +45,14 @@ class Work:
         "details",
         "event",
         "left_details",
+        "not_before",
         "number",
         "retry_call",
         "run",
         "scheduled_at",
         "started_at",
         "task",
+        "time",
         "waits_for_slot",
     )
 
@@ -64,6 +65,7 @@ class Work:
         self.definition: activity.Activity[Any, Any] | None = definition
         self.attempt = 1
         self.scheduled_at = now
+        self.not_before = 0
         self.started_at = 0
         self.beaten_at = 0.0
         self.details: bytes | None = None
@@ -71,6 +73,13 @@ class Work:
         self.task: asyncio.Task[None] | None = None
         self.retry_call: asyncio.TimerHandle | None = None
         self.waits_for_slot = False
+        self.time = asyncio.get_running_loop().time
+        """Seconds of the loop's clock; may be called from any thread."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt is under way, due or queued."""
+        return self.task is None and self.retry_call is None and not self.waits_for_slot
 
     @property
     def policy(self) -> RetryPolicy:
@@ -83,7 +92,7 @@ class Work:
         """Take a heartbeat; called from any thread."""
         if details is not None:
             self.details = payload.encode(details, what="heartbeat details")
-        self.beaten_at = monotonic()
+        self.beaten_at = self.time()
 
 
 class Runner:
@@ -116,6 +125,7 @@ class Runner:
         work.attempt = past.attempts + 1
         work.left_details = past.details
         run.work[number] = work
+        work.not_before = past.retry_at
         in_backoff = past.retry_at > self._core.clock.now()
         if not was_lost or in_backoff:
             return None
@@ -127,8 +137,8 @@ class Runner:
         """Go on after a fact about attempts was committed."""
         if isinstance(fact, ev.RunTaken):
             for work in list(run.work.values()):
-                if work.task is None and work.retry_call is None and not work.waits_for_slot:
-                    self._begin_at(work, 0)
+                if work.is_idle:
+                    self._begin_at(work, work.not_before)
             return
         assert isinstance(fact, (ev.AttemptFailed, ev.AttemptLost))
         work = run.work.get(fact.activity)
@@ -286,13 +296,13 @@ class Runner:
             limits.append((work.started_at + event.timeout, "attempt"))
         if event.schedule_timeout is not None:
             limits.append((work.scheduled_at + event.schedule_timeout, "schedule"))
-        work.beaten_at = monotonic()
+        work.beaten_at = work.time()
         try:
             while not future.done():
                 now = self._core.clock.now()
                 left = min(((due - now) / _SECOND for due, _ in limits), default=None)
                 if event.heartbeat_timeout is not None:
-                    quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - monotonic()
+                    quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
                     if quiet <= 0:
                         raise _TimedOut("heartbeat", event.heartbeat_timeout)
                     left = quiet if left is None else min(left, quiet)

@@ -38,7 +38,7 @@ class Answers:
         if row.status.is_terminal:
             return await self._of_ended(question, kind, name)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        run = core.take_up(question.run)
+        run = core.take_up(question.run, row.length)
         self._when_idle(run, lambda: self._put(run, question, kind, name, future))
         left = (question.deadline - core.clock.now()) / 1_000_000
         try:
@@ -49,7 +49,7 @@ class Answers:
 
     def _when_idle(self, run: Run, call: Callable[[], None]) -> None:
         """Call back as a plain callback when the run is at rest (or gone)."""
-        run.on_idle.append(call)
+        run.on_idle = (*run.on_idle, call)
         if run.phase is Phase.IDLE and not run.is_queued:
             if run.instance is None:
                 self._core.loader.request(run)
@@ -62,6 +62,9 @@ class Answers:
         if future.done():
             return
         instance = run.instance
+        guard = self._core.guard
+        guard.enter(f"{question.name} of {run.workflow_id!r}", run.key)
+        error: Exception | None = None
         try:
             if run.status.is_terminal:
                 raise errors.Closed(f"workflow {run.workflow_id!r} has ended")
@@ -74,8 +77,17 @@ class Answers:
                 future.set_result(encode_answer(answer, None))
             else:
                 self._update(run, instance, question, name, future)
+        except errors.TurnTimeout:
+            guard.arrived()
         except Exception as exc:  # noqa: BLE001 - user code of a handler may raise anything
-            future.set_exception(exc)
+            error = exc
+        interrupted = guard.leave()
+        if interrupted:
+            error = errors.Unavailable(f"{question.name} ran longer than the turn limit")
+        if instance is not None and (interrupted or instance.is_spoilt):
+            run.drop_instance()  # a replay would not be like it
+        if error is not None and not future.done():
+            future.set_exception(error)
             future.exception()
 
     def _update(

@@ -106,7 +106,10 @@ class Committer:
 
     def discard(self) -> None:
         """Forget what has not been written (the lease is gone)."""
+        posts = self._posts
         self._starts, self._turns, self._posts, self._bytes = [], [], [], 0
+        for _, done in posts:
+            done(Posted("unavailable"))
 
     def stop(self) -> None:
         """End :meth:`run` after what is under way."""
@@ -130,8 +133,11 @@ class Committer:
             try:
                 await self._write(batch, [done for _, done in posts])
             except errors.LeaseLost:
-                self.discard()
-                self._outcomes.fenced()
+                for _, done in posts:
+                    done(Posted("unavailable"))
+                if (batch.worker, batch.epoch) == (self.worker, self.epoch):
+                    self.discard()
+                    self._outcomes.fenced()
 
     def _take(
         self,

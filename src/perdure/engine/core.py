@@ -12,7 +12,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure import errors
 from perdure.activity import Activity
@@ -33,13 +33,16 @@ from perdure.engine.turns import Turns
 from perdure.kernel.compat import FLAVOUR
 from perdure.kernel.instance import Instance, Turn
 from perdure.store.desk import Desk
-from perdure.store.port import Post, Posted, RunRow, Started, StartRequest, TurnWrite
+from perdure.store.port import Post, Posted, Reader, RunRow, Started, StartRequest, TurnWrite
 from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.states import ParkReason, Status
 
+T = TypeVar("T")
+
 _log = logging.getLogger("perdure.engine")
 _FAR = 30_000_000
+_AGAIN_SECONDS = 0.1
 _CONSUMED = 50_000
 ALWAYS_REPLAY = "PERDURE_ALWAYS_REPLAY"
 
@@ -188,13 +191,21 @@ class Core:
         loop.call_soon(self.turns.take_first, run, request, started)
         return future
 
-    def take_up(self, key: int) -> Run:
-        """Return the run, loading it if it is not at hand."""
+    def take_up(self, key: int, length: int = 0) -> Run:
+        """Return the run, loading it if it is not at hand, or shorter than ``length`` here."""
         run = self.runs.get(key)
         if run is None:
             run = self.runs[key] = Run(key)
             self.loader.request(run)
+        elif run.length < length and run.phase is Phase.IDLE:
+            self.reload(run)
         return run
+
+    def claim(self, key: int) -> None:
+        """Take up a run that is to run and is nobody's; one at hand was moved by a worker since."""
+        run = self.take_up(key)
+        if run.phase is Phase.IDLE and not run.is_owned and not run.is_queued:
+            self.reload(run)
 
     def reload(self, run: Run) -> None:
         """Rebuild a run from the store."""
@@ -274,14 +285,17 @@ class Core:
             self.post_back(run, items)
 
     def post_back(self, run: Run, items: Sequence[Input]) -> None:
-        """Put facts that cannot be taken now where the next owner will find them."""
+        """Put facts that came in by hand where the next owner will find them."""
         for item in items:
-            if item.inbox:
-                run.seen.discard(item.inbox)
-                self.left_in_inbox.add(item.inbox)
-            elif item.done is not None:
+            run.seen.discard(item.inbox)
+            if item.done is not None:
                 post = Post(event=ev.encode_turn([item.fact]), execution=run.execution)
-                self.committer.add_post(post, _tell(item))
+                self.committer.add_post(post, self._tell(item))
+
+    def leave_in_inbox(self, run: Run, items: Sequence[Input]) -> None:
+        """Keep facts from a stopped run until it goes on."""
+        self.left_in_inbox.update(item.inbox for item in items if item.inbox)
+        self.post_back(run, items)
 
     def timer_due(self, key: int) -> None:
         """A run's time has come."""
@@ -332,7 +346,7 @@ class Core:
         asked = [i for i in run.inputs if isinstance(i.fact, (ev.RunUnparked, ev.RunResumed))]
         run.inputs = [item for item in run.inputs if item not in asked]
         if run.status is Status.PARKED and not asked:
-            self.post_back(run, run.inputs)
+            self.leave_in_inbox(run, run.inputs)
             run.inputs = []
             self.forget(run)
             return
@@ -369,7 +383,7 @@ class Core:
         """Find out whether a start whose acknowledgement was lost is in the store."""
 
         async def look() -> None:
-            row = await self.desk.read(
+            row = await self._read_patiently(
                 lambda store: store.find(
                     request.workflow_id, namespace=request.namespace, run_id=request.run_id
                 )
@@ -421,23 +435,33 @@ class Core:
             if is_idle and not run.is_owned and not run.updates and not run.work:
                 self.forget(run)
 
+    async def _read_patiently(self, verb: Callable[[Reader], T]) -> T:
+        """Read, again and again while the store cannot be reached."""
+        while True:
+            try:
+                return await self.desk.read(verb)
+            except errors.Unavailable:
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _tell(self, item: Input) -> Callable[[Posted], None]:
+        """Pass on to whoever handed a fact in what became of its inbox row."""
+
+        def done(posted: Posted) -> None:
+            assert item.done is not None
+            if posted.outcome in ("delivered", "duplicate"):
+                item.done(None)
+                self.feed(posted, item.fact)
+            elif posted.outcome in ("closed", "not_found"):
+                item.done(errors.Closed("the workflow has ended"))
+            else:
+                item.done(errors.Unavailable(f"the inbox did not take it: {posted.outcome}"))
+
+        return done
+
     def _call_idle(self, run: Run) -> None:
-        waiting, run.on_idle = run.on_idle, []
+        waiting, run.on_idle = run.on_idle, ()
         for call in waiting:
             call()
-
-
-def _tell(item: Input) -> Callable[[Posted], None]:
-    def done(posted: Posted) -> None:
-        assert item.done is not None
-        if posted.outcome in ("delivered", "duplicate"):
-            item.done(None)
-        elif posted.outcome in ("closed", "not_found"):
-            item.done(errors.Closed("the workflow has ended"))
-        else:
-            item.done(errors.Unavailable(f"the inbox did not take it: {posted.outcome}"))
-
-    return done
 
 
 def _note(task: asyncio.Task[None]) -> None:

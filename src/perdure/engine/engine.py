@@ -32,6 +32,7 @@ from perdure.values.duration import SECOND, Duration, microseconds
 
 _log = logging.getLogger("perdure.engine")
 _STOP_GRACE = 5.0
+_JOIN_AGAIN_SECONDS = 0.2
 
 
 class Engine:
@@ -155,7 +156,6 @@ class Engine:
         self._client = Client(door=EngineDoor(core), max_payload=self._settings.max_payload)
         guard.start()
         self._begin(core)
-        await self._leases.unpark()
 
     async def stop(self, grace: Duration = _STOP_GRACE) -> None:
         """Stop gracefully: no new turns, activities get ``grace``, runs are handed back."""
@@ -223,6 +223,8 @@ class Engine:
 
     def _rejoin(self) -> None:
         """The lease is gone: come back as a new worker."""
+        if self._leases is not None:
+            self._leases.worker = None
         if self._rejoining is None or self._rejoining.done():
             self._rejoining = asyncio.get_running_loop().create_task(self._join_again())
             self._rejoining.add_done_callback(_report)
@@ -231,11 +233,15 @@ class Engine:
         core, leases = self._core, self._leases
         if core is None or leases is None or leases.is_stopping:
             return
-        await leases.join()
-        if self._tasks[2].done():
-            self._tasks[2] = asyncio.get_running_loop().create_task(leases.run())
-            self._tasks[2].add_done_callback(_report)
-        core.intake.look()
+        while not leases.is_stopping:
+            try:
+                await leases.join()
+            except errors.StoreError as error:
+                _log.warning("could not join again, will try: %s", error)
+                await asyncio.sleep(_JOIN_AGAIN_SECONDS)
+            else:
+                core.intake.look()
+                return
 
     def _guard(self) -> TurnGuard:
         return TurnGuard(

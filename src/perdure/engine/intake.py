@@ -69,7 +69,7 @@ class Intake:
             )
         )
         for key in claimable:
-            core.take_up(key)
+            core.claim(key)
         for row in inbox:
             fact = ev.decode_turn(row.event)[0]
             core.feed(Posted("delivered", row.id, row.execution, row.run, row.event), fact)
@@ -122,5 +122,8 @@ class Intake:
         except Exception as exc:  # noqa: BLE001 - it goes back to whoever asked
             answer = encode_answer(None, failures.from_exception(exc))
         now = core.clock.now()
-        await core.desk.write(lambda store: store.answer(question.id, answer, now))
+        try:
+            await core.desk.write(lambda store: store.answer(question.id, answer, now))
+        except errors.Unavailable as error:
+            _log.warning("could not answer a question, the next look will: %s", error)
         self._questions.discard(question.id)

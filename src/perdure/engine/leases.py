@@ -41,6 +41,7 @@ class Leases:
         self.worker: Worker | None = None
         self.is_stopping = False
         self.taken_over = 0
+        self._has_unparked = False
 
     async def join(self) -> None:
         """Become a worker, with a new id and a lease."""
@@ -83,13 +84,17 @@ class Leases:
     async def run(self) -> None:
         """Extend the lease, take over dead workers' runs, park what nobody serves."""
         while not self.is_stopping:
+            worker = self.worker
             try:
+                if not self._has_unparked:
+                    await self.unpark()
+                    self._has_unparked = True
                 await self._extend()
                 await self.look_once()
             except errors.LeaseLost:
-                self._core.committer.discard()
-                self._core.fenced()
-                return
+                if worker is self.worker:
+                    self._core.committer.discard()
+                    self._core.fenced()
             except errors.StoreError as error:
                 _log.warning("could not look after leases, will try again: %s", error)
             await asyncio.sleep(_LOOK_SECONDS)

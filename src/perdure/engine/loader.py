@@ -27,6 +27,7 @@ _log = logging.getLogger("perdure.engine")
 _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
+_OF_ATTEMPTS = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 
 
 class Loader:
@@ -137,8 +138,10 @@ class Loader:
         )
         for item in taken:
             run.seen.discard(item.inbox)
-            if was_written and item.done is not None:
-                item.done(None)
+            if was_written:
+                self._core.note_consumed(item.inbox)
+                if item.done is not None:
+                    item.done(None)
         if not was_written:
             run.inputs = [item for item in taken if not item.inbox] + run.inputs
 
@@ -207,15 +210,13 @@ class Loader:
         for number in instance.sends:
             if number not in refused:
                 run.inputs.append(Input(ev.SendResolved(send=number)))
-        decided = {
-            item.fact.activity
-            for item in run.inputs
-            if isinstance(item.fact, (ev.ActivityCompleted, ev.ActivityFailed))
-        }
+        for number in [number for number in run.work if number not in instance.activities]:
+            core.runner.cancel(run, number)
+        coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
         missing = {
             number: pending
             for number, pending in instance.activities.items()
-            if number not in run.work and number not in decided
+            if number not in coming and (number not in run.work or run.work[number].is_idle)
         }
         if not missing:
             return
@@ -231,6 +232,8 @@ class Loader:
             work = run.work[number]
             outcome = core.runner.lost_outcome(work, work.attempt, past.lost_in_a_row + 1)
             if isinstance(outcome, ev.RunParked):
+                for recovered in missing:
+                    run.work.pop(recovered, None)  # nothing begins before somebody unparks it
                 inputs = [Input(fact) for fact in facts]
                 core.turns.park(run, inputs, ParkReason.WORKER_LOST, outcome.detail)
                 return

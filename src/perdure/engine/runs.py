@@ -8,7 +8,7 @@ truth; a Run can be dropped at any time and rebuilt by loading.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.kernel.instance import Instance
@@ -92,7 +92,7 @@ class Run:
         self.started: ev.RunStarted | None = None
         self.length = 0
         self.time = 0
-        self.blind: list[ev.Event] = []
+        self.blind: Sequence[ev.Event] = ()
         """Facts that are stored and not yet applied: they join the next applied turn (R3)."""
         self.inputs: list[Input] = []
         self.seen: set[int] = set()
@@ -112,14 +112,14 @@ class Run:
         self.updates: dict[str, list[Callable[[ev.UpdateCompleted | None], None]]] = {}
         self.doubt: tuple[TurnWrite, list[Input]] | None = None
         """A turn whose commit is not known to have happened; settled when the run is loaded."""
-        self.on_idle: list[Callable[[], None]] = []
+        self.on_idle: tuple[Callable[[], None], ...] = ()
 
     def drop_instance(self) -> None:
         """Close the live instance; the next turn will load the run."""
         instance, self.instance = self.instance, None
         if instance is not None:
             instance.evict()
-        self.blind = []
+        self.blind = ()
 
     def __repr__(self) -> str:
         return f"<Run {self.key} {self.workflow_id!r} {self.phase.value}>"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SLICE = 200
+_BY_HAND = 1 << 62
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
 _WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, *_INERT)
@@ -147,13 +148,21 @@ class Turns:
         """End the run if an input says so, whatever its code would do."""
         for index, item in enumerate(run.inputs):
             if isinstance(item.fact, _WITHOUT_CODE):
-                taken = [run.inputs.pop(index)]
-                self._commit_blind(run, taken, closing=item.fact)
+                del run.inputs[index]
+                self._end_without_code(run, item)
                 return True
         if run.status in (Status.PARKED, Status.PAUSED):
             self._take_while_stopped(run)
             return True
         return False
+
+    def _end_without_code(self, run: Run, end: Input) -> None:
+        """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
+        unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
+        dropped = [item for item in run.inputs if item.inbox and item not in unread]
+        run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
+        taken = [*dropped, *unread, end]
+        self._commit_blind(run, taken, [*unread, end], closing=end.fact)
 
     def _take_while_stopped(self, run: Run) -> None:
         """Record outcomes of a parked run; let everything else wait in its inbox."""
@@ -168,7 +177,7 @@ class Turns:
             return
         run.inputs = outcomes
         run.timer_due = False
-        self._core.post_back(run, others)
+        self._core.leave_in_inbox(run, others)
         if outcomes:
             self._take_blind(run)
         else:
@@ -176,7 +185,7 @@ class Turns:
 
     def _take_blind(self, run: Run) -> None:
         taken, run.inputs = run.inputs, []
-        self._commit_blind(run, taken)
+        self._commit_blind(run, taken, taken)
 
     def _take_applied(self, run: Run, instance: Instance) -> None:
         now = max(self._core.clock.now(), instance.time)
@@ -213,7 +222,7 @@ class Turns:
         error: BaseException | None = None
         turn: Turn | None = None
         try:
-            turn = instance.apply(run.blind + facts if run.blind else facts, now)
+            turn = instance.apply([*run.blind, *facts] if run.blind else facts, now)
         except errors.TurnTimeout:
             guard.arrived()
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -260,7 +269,7 @@ class Turns:
         commands = turn.commands
         payload = ev.encode_turn(facts + commands if commands else facts)
         instance.size += len(payload)
-        run.blind = []
+        run.blind = ()
         write = TurnWrite(
             run=run.key,
             execution=run.execution,
@@ -303,10 +312,15 @@ class Turns:
             )
 
     def _commit_blind(
-        self, run: Run, taken: list[Input], *, closing: ev.Event | None = None
+        self,
+        run: Run,
+        taken: list[Input],
+        recorded: list[Input],
+        *,
+        closing: ev.Event | None = None,
     ) -> None:
         now = max(self._core.clock.now(), run.time)
-        facts = [item.fact for item in taken]
+        facts = [item.fact for item in recorded]
         write = TurnWrite(
             run=run.key,
             execution=run.execution,
@@ -321,7 +335,8 @@ class Turns:
         length = write.first + write.count - 1
         if closing is not None:
             write.state = writes.closed_state(closing, length, now)
-            write.closes = write.force_close = True
+            write.closes = True
+            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
             writes.announce_end(run, closing, write, now)
             if run.instance is not None:
                 run.drop_instance()
@@ -331,7 +346,7 @@ class Turns:
             )
             self._keep_stop(run, write)
         if closing is None and run.instance is not None:
-            run.blind.extend(facts)
+            run.blind = [*run.blind, *facts]
         self._hand_in(run, write, taken, None)
 
     @staticmethod
@@ -441,8 +456,10 @@ class Turns:
         return turn
 
 
-def _rank(item: Input) -> int:
-    return item.fact.rank
+def _rank(item: Input) -> tuple[int, int]:
+    # Inbox rows in the order of the inbox: a load and a look may have brought them in another. What
+    # came in by hand came later: before the door answers, its sender sends nothing else.
+    return item.fact.rank, item.inbox or _BY_HAND
 
 
 def describe(exc: BaseException) -> str:

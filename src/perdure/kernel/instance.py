@@ -23,6 +23,7 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from perdure import errors
@@ -72,8 +73,6 @@ class Instance:
         self.started: ev.RunStarted | None = None
         self.entropy = Entropy(b"")
         self.loop = DeterministicLoop(self)
-        self.mail = Mail()
-        self.notices = Queue(None, "events")
         self.activities: dict[int, PendingActivity] = {}
         self.timers: dict[int, tuple[int, Callable[[], None]]] = {}
         self.sends: dict[int, asyncio.Future[None]] = {}
@@ -99,6 +98,18 @@ class Instance:
         self._root: OrderedTask | None = None
         self._failure: BaseException | None = None
         self._generators = Generators()
+
+    # Most runs get no messages and start no children: 10,000 live ones need not pay for queues.
+
+    @cached_property
+    def mail(self) -> Mail:
+        """Messages of this run."""
+        return Mail()
+
+    @cached_property
+    def notices(self) -> Queue:
+        """Notices about its children."""
+        return Queue(None, "events")
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -184,7 +195,7 @@ class Instance:
     def waits(self) -> Waits:
         """Return what the run waits for."""
         return Waits(
-            topics=self.mail.awaited(),
+            topics=self.mail.awaited() if "mail" in vars(self) else [],
             activities=[pending.event.name for pending in self.activities.values()],
             children=[child.event.workflow_id for child in self.children.values()],
             timers=len(self.timers),
@@ -337,7 +348,7 @@ class Instance:
             self.fail(exc)
             return
         self._root = self.loop.create_task(coro, name="main")
-        self._root.add_done_callback(lambda _: self.loop.stop())
+        self._root.add_done_callback(self._root_done)
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> OrderedTask:
         """Run a task that ends with the workflow and fails it when it raises."""
@@ -469,6 +480,9 @@ class Instance:
         completed = ev.UpdateCompleted(update=event.update, result=result, failure=failure)
         self.command(completed)
         self.answered[event.update] = completed
+
+    def _root_done(self, _root: object) -> None:
+        self.loop.stop()
 
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
         self.spawned.discard(task)

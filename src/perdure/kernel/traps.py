@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
@@ -64,7 +65,7 @@ async def sleep(instance: Instance, microseconds: int) -> None:
         return
     future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
     number = instance.command(ev.TimerStarted(due=instance.time + microseconds))
-    instance.timers[number] = (instance.time + microseconds, lambda: _settle(future))
+    instance.timers[number] = (instance.time + microseconds, partial(_settle, future))
     try:
         await future
     except asyncio.CancelledError:

@@ -92,7 +92,7 @@ def test_a_keyword_only_parameter_needs_a_default():
     def refund(*, amount: int):
         return amount
 
-    with pytest.raises(Invalid, match="refund: keyword-only parameter 'amount' needs a default"):
+    with pytest.raises(Invalid, match="refund: keyword-only 'amount' needs a default"):
         Arguments(refund, "refund")
 
 

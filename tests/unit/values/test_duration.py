@@ -45,7 +45,23 @@ def test_a_duration_can_be_written_in_these_ways(written, expected):
 
 @pytest.mark.parametrize(
     "written",
-    ["", " ", "soon", "5 parsecs", "5s3", "h", "P", "PT", "P1H", "PTS", "--5s", "5m!", "1e", "s5", "nan"],
+    [
+        "",
+        " ",
+        "soon",
+        "5 parsecs",
+        "5s3",
+        "h",
+        "P",
+        "PT",
+        "P1H",
+        "PTS",
+        "--5s",
+        "5m!",
+        "1e",
+        "s5",
+        "nan",
+    ],
 )
 def test_text_that_is_no_duration_is_refused(written):
     with pytest.raises(Invalid, match="is not a"):

@@ -31,7 +31,12 @@ def test_an_application_error_keeps_message_kind_retryability_and_details():
 
 def test_an_uncaught_exception_is_internal_and_may_be_tried_again():
     info = from_exception(raised(KeyError("card")))
-    assert (info.message, info.kind, info.type, info.retryable) == ("'card'", "Internal", "KeyError", True)
+    assert (info.message, info.kind, info.type, info.retryable) == (
+        "'card'",
+        "Internal",
+        "KeyError",
+        True,
+    )
     assert "raised" in info.trace
     assert type(to_exception(info)) is ApplicationError
 
@@ -46,7 +51,12 @@ def test_every_error_of_perdure_comes_back_as_its_class(cls):
     exc = cls("what happened", kind="Own", retryable=True, details=[1])
     back = to_exception(from_exception(exc))
     assert type(back) is cls
-    assert (str(back), back.kind, back.retryable, back.details) == ("what happened", "Own", True, [1])
+    assert (str(back), back.kind, back.retryable, back.details) == (
+        "what happened",
+        "Own",
+        True,
+        [1],
+    )
 
 
 def test_a_chain_of_causes_is_kept():

@@ -107,7 +107,8 @@ ORDER = Order(
         (time, time(12, 30, 1)),
         (timedelta, timedelta(days=1, seconds=2, microseconds=3)),
         (bytes, bytes(range(256))),
-        (int, 2**63 - 1),
+        (int, 2**70),
+        (int, -(2**63)),
         (float, 1e-300),
         (bool, True),
         (str, "ümläut \U0001f600 \x00"),
@@ -188,11 +189,10 @@ class Explosive:
         ({"a": {"b": lambda: 1}}, "objects of type function"),
         ({(1, 2): 3}, "cannot be encoded"),
         ("\ud800", "surrogates not allowed"),
-        (2**70, "cannot be encoded"),
         (1j, "complex"),
         (Explosive(), "boom"),
     ],
-    ids=["object", "function", "tuple as key", "surrogate", "big integer", "complex", "model"],
+    ids=["object", "function", "tuple as key", "surrogate", "complex", "model"],
 )
 def test_what_has_no_json_form_is_refused_with_the_reason(value, why):
     with pytest.raises(Invalid, match=f"^input of orders: cannot be encoded as JSON: .*{why}"):
@@ -242,7 +242,8 @@ class Picky:
     number: int
 
     def __post_init__(self):
-        assert self.number > 0, "number must be positive"
+        if self.number <= 0:
+            raise ArithmeticError("number must be positive")
 
 
 def test_whatever_a_class_raises_about_its_fields_is_invalid():
@@ -251,8 +252,8 @@ def test_whatever_a_class_raises_about_its_fields_is_invalid():
 
 
 def test_bytes_that_are_no_json_are_invalid():
-    with pytest.raises(Invalid, match="malformed"):
-        payload.decoder(int)(b"{")
+    with pytest.raises(Invalid, match="malformed|truncated"):
+        payload.decoder(Point)(b'{"x": ')
 
 
 def test_a_union_that_cannot_be_told_apart_gives_plain_types():

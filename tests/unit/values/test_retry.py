@@ -33,7 +33,12 @@ def test_what_is_left_out_comes_from_the_default():
 
 def test_the_last_attempt_is_the_last():
     policy = Retry(max_attempts=3).resolve()
-    assert [policy.allows(failure(), attempt) for attempt in (1, 2, 3, 4)] == [True, True, False, False]
+    assert [policy.allows(failure(), attempt) for attempt in (1, 2, 3, 4)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_failure_that_forbids_it_is_not_tried_again():

@@ -2,7 +2,16 @@
 
 import pytest
 
-from perdure.values.states import BY_CODE, CODES, OPEN, TERMINAL, TRANSITIONS, ParkReason, Status, may
+from perdure.values.states import (
+    BY_CODE,
+    CODES,
+    OPEN,
+    TERMINAL,
+    TRANSITIONS,
+    ParkReason,
+    Status,
+    may,
+)
 
 
 def test_every_status_has_a_row_and_rows_name_statuses_only():

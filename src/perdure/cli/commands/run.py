@@ -19,6 +19,11 @@ from perdure.cli.session import Database, database_option
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
 from perdure.handle import Handle
+from perdure.values.states import Status
+
+_LOOK_SECONDS = 0.1
+_PARKED_LOOKS = 10
+"""A run that was parked when this worker came gets a second in which the worker tries it anew."""
 
 
 @click.command("run")
@@ -92,21 +97,38 @@ class _Running:
             # Without the definition's types: a result is printed also if it does not fit them.
             handle = self._handle = engine.client.get(started.id)
             hint(f"{self._definition.name} {handle.id} on {self._database.name}")
-            following = asyncio.create_task(live.follow(handle)) if live.is_shown else None
+            outcome = asyncio.create_task(handle.result(timeout=timeout))
+            parked = asyncio.create_task(_until_parked(handle))
+            showing = asyncio.create_task(live.follow(handle))
             try:
-                result = await handle.result(timeout=timeout)
+                await asyncio.wait([outcome, parked], return_when=asyncio.FIRST_COMPLETED)
+                if outcome.done():
+                    return exits.OK, outcome.result()
+                return await self._gave_up(handle, "parked", exits.FAILED, live)
             except TimeoutError:
-                why = (await handle.why()).rstrip(".")
-                live.clear()
-                hint(f"error: not ended within {timeout}: {why}{self.how_to_go_on()}")
-                return exits.TIMED_OUT, None
+                return await self._gave_up(handle, f"{timeout} are over", exits.TIMED_OUT, live)
             except asyncio.CancelledError:
                 live.clear()
                 hint("stopping: what runs gets a moment to finish (Ctrl-C again: at once)")
                 raise
             finally:
-                if following is not None:
-                    following.cancel()
-                    await asyncio.gather(following, return_exceptions=True)
+                for part in (outcome, parked, showing):
+                    part.cancel()
+                await asyncio.gather(outcome, parked, showing, return_exceptions=True)
                 live.clear()
-        return exits.OK, result
+
+    async def _gave_up(
+        self, handle: Handle[Any], what: str, code: int, live: LiveLine
+    ) -> tuple[int, None]:
+        why = (await handle.why()).rstrip(".")
+        live.clear()
+        hint(f"error: {what}: {why}{self.how_to_go_on()}")
+        return code, None
+
+
+async def _until_parked(handle: Handle[Any]) -> None:
+    """Return when the run is parked and stays so: nothing in this process will change it."""
+    looks = 0
+    while looks < _PARKED_LOOKS:
+        looks = looks + 1 if await handle.status() is Status.PARKED else 0
+        await asyncio.sleep(_LOOK_SECONDS)
