@@ -252,6 +252,12 @@ class StoreRefused(StoreError):
     default_kind = Kind.INVALID
 
 
+class AlreadyRead(StoreRefused):
+    """An inbox row of the turn is in a history already; nothing of the batch was written."""
+
+    code = "store.already_read"
+
+
 class Superseded(StoreError):
     """The attempt was decided elsewhere; its transaction was rolled back."""
 

@@ -8,6 +8,23 @@ import pytest
 from tests.cli.shell import Shell
 
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
+CHANGING = """
+from perdure import activity, workflow
+
+@activity.define
+async def first() -> str:
+    return "first"
+
+@activity.define
+async def other() -> str:
+    return "other"
+
+@workflow.define
+async def changing() -> str:
+    done = await first()
+    await workflow.listen("go").receive()
+    return done
+"""
 
 
 @pytest.fixture

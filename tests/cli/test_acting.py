@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import PROGRAMS
+from tests.cli.conftest import CHANGING, PROGRAMS
 from tests.cli.shell import Shell
 
 
@@ -226,40 +226,22 @@ def test_what_changes_nothing_is_a_conflict(served: Shell, command: str):
 
 # -- parked runs ---------------------------------------------------------------------------------
 
-CODE = """
-from perdure import activity, workflow
-
-@activity.define
-async def first() -> str:
-    return "first"
-
-@activity.define
-async def other() -> str:
-    return "other"
-
-@workflow.define
-async def changing() -> str:
-    done = await first()
-    await workflow.listen("go").receive()
-    return done
-"""
-
 
 def test_a_parked_run_goes_on_when_its_code_is_back(shell: Shell):
     program = shell.folder / "changing.py"
-    program.write_text(CODE)
+    program.write_text(CHANGING)
     with shell.worker("changing.py") as worker:
         shell.ok("start", "changing", "--id", "p")
         shell.until(lambda: shell.status("p") == "waiting")
         worker.interrupt()
-    program.write_text(CODE.replace("await first()", "await other()"))
+    program.write_text(CHANGING.replace("await first()", "await other()"))
     with shell.worker("changing.py") as worker:
         shell.ok("send", "p", "go")
         shell.until(lambda: shell.status("p") == "parked")
         assert "first" in shell.ok("why", "p").out
         shell.ok("unpark", "p")
         worker.interrupt()
-    program.write_text(CODE)
+    program.write_text(CHANGING)
     with shell.worker("changing.py"):
         assert shell.ok("result", "p", "--timeout", "10s").json == "first"
     kinds = [json.loads(line)["kind"] for line in shell.ok("history", "p", "-o", "jsonl").lines]

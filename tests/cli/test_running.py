@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import PROGRAMS
+from tests.cli.conftest import CHANGING, PROGRAMS
 from tests.cli.shell import Shell
 from tests.cli.terminal import on_terminal
 
@@ -79,6 +79,35 @@ def test_a_killed_run_goes_on_under_its_id(shell: Shell):
     assert shell.ok("run", f"{PROGRAMS}:wait", "--id", "w").json == "anyway"
     kinds = [event["kind"] for event in shell.ok("history", "w", "-o", "json").json]
     assert kinds.count("run_started") == 1
+
+
+def test_a_run_whose_code_does_not_fit_is_given_up_and_kept(shell: Shell):
+    program = shell.folder / "changing.py"
+    program.write_text(CHANGING)
+    command = ["run", "changing.py:changing", "--id", "c"]
+    assert shell(*command, "--timeout", "300ms").code == 124
+    shell.ok("send", "c", "go")
+    program.write_text(CHANGING.replace("await first()", "await other()"))
+    done = shell(*command)
+    assert (done.code, done.out) == (1, "")
+    assert "error: parked" in done.err
+    program.write_text(CHANGING)
+    assert shell.ok(*command).json == "first"
+
+
+def test_an_attempt_that_fails_on_the_way_is_told(shell: Shell):
+    (shell.folder / "flaky.py").write_text(
+        "from perdure import Retry, activity, workflow\n\n"
+        "@activity.define(retry=Retry(interval='10ms'))\n"
+        "async def shaky() -> int:\n"
+        "    if activity.info().attempt == 1:\n        raise OSError('disk full')\n"
+        "    return activity.info().attempt\n\n"
+        "@workflow.define\nasync def flaky() -> int:\n    return await shaky()\n"
+    )
+    done = shell.ok("run", "flaky.py:flaky")
+    assert done.json == 2
+    assert "attempt_failed: shaky" in done.err
+    assert "disk full" in done.err
 
 
 def test_run_finds_a_workflow_by_dotted_name(shell: Shell):

@@ -166,12 +166,20 @@ def test_a_row_that_is_there_already_refuses_the_whole_batch(world: World):
 
 
 @pytest.mark.parametrize(
-    "search", [{"k": "a\0b"}, {"k": 2**63}, {"k": float("nan")}, {"k": {"x": 1}}, {"k": "\ud800"}]
+    ("value", "says"),
+    [
+        ("a\0b", "NUL"),
+        ("\ud800", "cannot be stored"),
+        (2**63, "'k' = 9223372036854775808 has over 64 bits"),
+        (float("nan"), "'k' is nan"),
+        ({"x": 1}, "'k' is dict"),
+        ([1], "'k' is int"),
+    ],
 )
-def test_data_that_cannot_be_stored_refuses_the_batch(world: World, search: dict):
+def test_data_that_cannot_be_stored_refuses_the_batch(world: World, value: object, says: str):
     run = world.owned().run
-    with pytest.raises(StoreRefused):
-        world.commit(turn(run, search=search))
+    with pytest.raises(StoreRefused, match=says):
+        world.commit(turn(run, search={"k": value}))
     assert len(world.payloads(run)) == 1
     world.commit(turn(run))
 

@@ -170,6 +170,7 @@ def test_only_waiting_runs_that_nobody_owns_are_due_soonest_first(world: World):
     assert due == [(soon, 200), (late, 300)]
     assert world.store.due(300, ["order"], ["default"], limit=1) == [(soon, 200)]
     assert world.store.due(300, ["order"], ["slow"], limit=9) == []
+    assert world.store.due(300, ["order"], ["default"], limit=9, after=200) == [(late, 300)]
 
 
 def test_claimable_and_unserved_runs_divide_by_workflow(world: World):

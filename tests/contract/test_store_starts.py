@@ -3,6 +3,7 @@
 import pytest
 from tests.contract.store_contract import (
     World,
+    closed,
     closing,
     kinds,
     request,
@@ -183,6 +184,22 @@ def test_a_later_run_of_an_execution_keeps_its_id_and_its_parent(world: World):
     assert (row.parent_execution, row.parent_event) == (parent.execution, 7)
     assert row.parent_close == "request_cancel"
     found = world.store.find("child")
+    assert found is not None
+    assert found.run == second.run
+
+
+def test_a_first_turn_that_continues_as_new_goes_on_in_its_own_execution(world: World):
+    first = turn(
+        0,
+        first=1,
+        closes=True,
+        state=closed(1, Status.CONTINUED_AS_NEW),
+        continued=request(run_id="second", execution=0),
+    )
+    result = world.commit(starts=[request(run_id="one", first=first)])
+    [started], [second] = result.started, result.children
+    assert second.execution == started.execution == started.run
+    found = world.store.find("one")
     assert found is not None
     assert found.run == second.run
 

@@ -65,6 +65,7 @@ def test_the_demo_does_not_take_the_database_from_a_worker(shell: Shell, shown: 
         done = shell("demo")
         assert done.code == 4
         assert str(worker.pid) in done.err
+        worker.interrupt()
     assert shell.ok("list", "--db", "perdure-demo/perdure.db", "-o", "ids").out == "A-1001\n"
 
 

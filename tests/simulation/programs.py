@@ -119,6 +119,8 @@ class _Player:
         self.program = program
         self.added: list[str] = []
         self.flags: set[str] = set()
+        self.heard: dict[str, str] = {}
+        self.is_listening = False
 
     async def run(self) -> list[Any]:
         program = self.program
@@ -137,6 +139,10 @@ class _Player:
     def _check(item: str, slowly: bool = False) -> None:
         if item == "bad":
             raise errors.ApplicationError("a bad item")
+
+    async def _listen(self) -> None:
+        async for notice in workflow.events():
+            self.heard[notice.sender] = notice.kind
 
     async def _add(self, item: str, slowly: bool = False) -> int:
         if slowly:
@@ -272,10 +278,11 @@ class _Player:
     async def hear(self, id: str, parts: list[Part]) -> str:
         """Start a child and read of its end among the events."""
         await workflow.start(play, Program(parts), id=id)
-        while True:
-            notice = await workflow.events().receive()
-            if notice.sender == id:
-                return f"{notice.kind} of {id}"
+        if not self.is_listening:
+            self.is_listening = True
+            workflow.spawn(self._listen())
+        await workflow.wait_condition(lambda: id in self.heard)
+        return f"{self.heard[id]} of {id}"
 
     async def end_other(self, id: str) -> str:
         """Start an endless child, cancel it, and hear of its end."""

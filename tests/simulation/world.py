@@ -151,12 +151,24 @@ class World:
             for job in jobs:
                 if job.done():
                     job.result()
+            for staff in self._staff:
+                if staff.done():
+                    staff.result()
             open_ = self._unfinished()
+            await self._unpark()
             if not open_ and all(job.done() for job in jobs):
                 return
             if loop.time() > limit:
                 names = [plan.id for plan, job in zip(self.workload.plans, jobs, strict=True) if not job.done()]
                 raise Stop(f"nothing moves any more; open: {open_}; clients wait for: {names}")
+
+    async def _unpark(self) -> None:
+        """An activity that lost its worker three times in a row waits for a person."""
+        for plan in self.workload.plans:
+            row = self.sim.store.find(plan.id)
+            if row is not None and row.reason == "worker_lost":
+                self.sim.note("cli", "unparks", plan.id)
+                await self.insist(lambda client, id=plan.id: client.get(id).unpark())
 
     def _unfinished(self) -> list[str]:
         open_: list[str] = []
@@ -179,7 +191,7 @@ class World:
         self._names += 1
         worker = self.sim.worker(f"w{self._names}", DEFINITIONS, **self._options)
         worker.process.put(log_effect, self._log_effect)
-        worker.desk.may_die = True
+        worker.may_die = worker.desk.may_die = True
         await worker.start()
         if worker.is_up and self._always_replays:
             worker.core.always_replay = True

@@ -44,20 +44,24 @@ class LiveLine:
     def __init__(self) -> None:
         self.is_shown = sys.stderr.isatty() and not is_plain(sys.stderr)
         self._began = monotonic()
+        self._story = Story()
         self._is_drawn = False
 
     async def follow(self, handle: Handle[Any]) -> None:
         """Redraw until the run ends or the task is cancelled."""
-        story = Story()
-        drawing = asyncio.create_task(self._keep_drawing(handle, story))
+        drawing = asyncio.create_task(self._keep_drawing(handle))
         try:
-            async for event in handle.follow():
-                told = story.take(event)
-                if event.kind in _TROUBLE:
-                    self.clear()
-                    hint(f"{event.kind}: {clean(told)}")
+            await self.tell_rest(handle)
         finally:
             drawing.cancel()
+
+    async def tell_rest(self, handle: Handle[Any]) -> None:
+        """Read the events that were not read yet, to the run's end."""
+        async for event in handle.follow(after=self._story.length):
+            told = self._story.take(event)
+            if event.kind in _TROUBLE:
+                self.clear()
+                hint(f"{event.kind}: {clean(told)}")
 
     def clear(self) -> None:
         """Take the line away."""
@@ -66,7 +70,8 @@ class LiveLine:
             sys.stderr.flush()
             self._is_drawn = False
 
-    async def _keep_drawing(self, handle: Handle[Any], story: Story) -> None:
+    async def _keep_drawing(self, handle: Handle[Any]) -> None:
+        story = self._story
         while self.is_shown:
             status, step = str(Status.RUNNING), story.current
             if not step:

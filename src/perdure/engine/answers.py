@@ -6,17 +6,23 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from perdure import errors
 from perdure.door import encode_answer
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.instance import Instance, StoredTurn
-from perdure.store.port import Loaded, Question
+from perdure.store.port import Loaded, Question, RunRow
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.values.states import Status
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
+
+
+class _Moved(Exception):
+    """The run has ended, continued as new or left this worker before it could answer."""
 
 
 class Answers:
@@ -27,16 +33,45 @@ class Answers:
 
     async def ask(self, question: Question) -> bytes:
         """Answer a question put to the latest run of an execution."""
-        core = self._core
-        rows = await core.desk.read(lambda store: store.rows([question.run]))
+        kind, _, name = question.name.partition(":")
+        while True:
+            row = await self._row(question.run)
+            if self._core.definition(row.workflow, row.version) is None:
+                raise errors.Unavailable(f"this worker does not know workflow {row.workflow!r}")
+            if row.status is Status.CONTINUED_AS_NEW:
+                answer = await self._recorded(question) if kind == "update" else None
+                if answer is not None:
+                    return answer
+                question = msgspec.structs.replace(question, run=await self._next_run(row))
+            elif row.status.is_terminal:
+                return await self._of_ended(question, kind, name)
+            else:
+                try:
+                    return await self._of_live(question, row, kind, name)
+                except _Moved:
+                    continue
+
+    async def _row(self, run: int) -> RunRow:
+        rows = await self._core.desk.read(lambda store: store.rows([run]))
         if not rows:
             raise errors.NotFound("there is no such run")
-        row = rows[0]
-        if core.definition(row.workflow, row.version) is None:
-            raise errors.Unavailable(f"this worker does not know workflow {row.workflow!r}")
-        kind, _, name = question.name.partition(":")
-        if row.status.is_terminal:
-            return await self._of_ended(question, kind, name)
+        return rows[0]
+
+    async def _next_run(self, row: RunRow) -> int:
+        """Return the current run of an execution that continued as new."""
+        last = await self._core.desk.read(lambda store: store.last_turn(row.run))
+        assert last is not None
+        continued = ev.decode_turn(last.payload)[-1]
+        assert isinstance(continued, ev.RunContinued)
+        found = await self._core.desk.read(
+            lambda store: store.find("", namespace=row.namespace, run_id=continued.run_id)
+        )
+        if found is None:
+            raise errors.Corrupt(f"run {row.run} was continued by a run that is not there")
+        return found.run
+
+    async def _of_live(self, question: Question, row: RunRow, kind: str, name: str) -> bytes:
+        core = self._core
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         run = core.take_up(question.run, row.length)
         self._when_idle(run, lambda: self._put(run, question, kind, name, future))
@@ -52,7 +87,7 @@ class Answers:
         run.on_idle = (*run.on_idle, call)
         if run.phase is Phase.IDLE and not run.is_queued:
             if run.instance is None:
-                self._core.loader.request(run)
+                self._core.reload(run)
             else:
                 asyncio.get_running_loop().call_soon(self._core.settle, run)
 
@@ -67,7 +102,7 @@ class Answers:
         error: Exception | None = None
         try:
             if run.status.is_terminal:
-                raise errors.Closed(f"workflow {run.workflow_id!r} has ended")
+                raise _Moved
             if run.status in (Status.PARKED, Status.PAUSED):
                 raise errors.Unavailable(f"workflow {run.workflow_id!r} is {run.status}")
             if run.phase is Phase.GONE or instance is None or instance.started is None:
@@ -102,8 +137,7 @@ class Answers:
             if future.done():
                 return
             if event is None:
-                future.set_exception(errors.Closed(f"workflow {run.workflow_id!r} ended first"))
-                future.exception()
+                future.set_exception(_Moved())
             else:
                 future.set_result(encode_answer(event.result, event.failure))
 
@@ -119,17 +153,31 @@ class Answers:
 
     async def _of_ended(self, question: Question, kind: str, name: str) -> bytes:
         """Answer from a scratch replay of an ended run."""
+        if kind == "update":
+            answer = await self._recorded(question)
+            if answer is None:
+                raise errors.Closed("the workflow has ended")
+            return answer
         core = self._core
         loaded = (await core.desk.read(lambda store: store.load([question.run])))[0]
-        if kind == "update":
-            for turn in loaded.turns:
-                for event in ev.decode_turn(turn.payload):
-                    if isinstance(event, ev.UpdateCompleted) and event.update == question.update:
-                        return encode_answer(event.result, event.failure)
-            raise errors.Closed(f"workflow {loaded.row.workflow_id!r} has ended")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(self._replay, loaded, question, name, future)
         return await future
+
+    async def _recorded(self, question: Question) -> bytes | None:
+        """Return the answer of an update that an ended run completed."""
+        loaded = (await self._core.desk.read(lambda store: store.load([question.run])))[0]
+        for turn in loaded.turns:
+            for event in ev.decode_turn(turn.payload):
+                if isinstance(event, ev.UpdateCompleted) and event.update == question.update:
+                    return encode_answer(event.result, event.failure)
+        return None
+
+    def settle(self, run: Run, instance: Instance) -> None:
+        """Answer the updates that a rebuilt run turns out to have completed."""
+        for update in [update for update in run.updates if update in instance.answered]:
+            for answer in run.updates.pop(update):
+                answer(instance.answered[update])
 
     def _replay(
         self, loaded: Loaded, question: Question, name: str, future: asyncio.Future[bytes]

@@ -208,13 +208,17 @@ class Core:
             self.reload(run)
 
     def reload(self, run: Run) -> None:
-        """Rebuild a run from the store."""
+        """Rebuild a run from the store, and what its inbox holds by then."""
         run.drop_instance()
-        run.seen.update(item.inbox for item in run.inputs if item.inbox)
+        run.inputs = [item for item in run.inputs if not item.inbox]
+        run.seen.clear()
         self.loader.request(run)
 
     def feed(self, posted: Posted, fact: ev.Event) -> None:
-        """Give a run an inbox row; one that is not at hand is loaded, with the row."""
+        """Give a run an inbox row; one that is not at hand is loaded, with the row.
+
+        The row may be old news: if another worker has taken it since, the store refuses the turn.
+        """
         if posted.id in self.left_in_inbox or posted.id in self._consumed or not posted.run:
             return
         run = self.runs.get(posted.run)
@@ -270,6 +274,10 @@ class Core:
         run.drop_instance()
         run.phase = Phase.GONE
         self._call_idle(run)
+        updates, run.updates = run.updates, {}
+        for waiting in updates.values():
+            for answer in waiting:
+                answer(None)
 
     def give_back(self, run: Run) -> None:
         """A run is not this worker's: forget it, and post what came in by hand to its inbox."""
@@ -312,10 +320,6 @@ class Core:
         assert closing is not None
         self.runner.cancel_all(run)
         self.timers.remove(run.key)
-        for waiting in run.updates.values():
-            for answer in waiting:
-                answer(None)
-        run.updates = {}
         self.give_back(run)
         self.watch.resolve(run.key, closing)
 

@@ -188,6 +188,7 @@ class Loader:
         run.started = instance.started or next(
             (fact for fact in blind if isinstance(fact, ev.RunStarted)), None
         )
+        core.answers.settle(run, instance)
         self._find_open(run, instance, loaded, turns)
         if run.status in (Status.PARKED, Status.PAUSED):
             run.status = Status.RUNNING

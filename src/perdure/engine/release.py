@@ -167,6 +167,11 @@ class Release:
                 continue
             run, taken, _ = entry
             run.phase = Phase.IDLE
+            if isinstance(error, errors.AlreadyRead):
+                # Another worker took a row after this one had heard of it: look again.
+                run.inputs = taken + run.inputs
+                core.reload(run)
+                continue
             if run.status is Status.PARKED or not write.applied:
                 _log.error("the store refused to record %s: %s", run, error)
                 core.give_back(run)

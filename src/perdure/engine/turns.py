@@ -98,6 +98,10 @@ class Turns:
         """Return, once, whose turn (or start) the committer has dealt with."""
         return self._under_way.pop(id(what), None)
 
+    def runs_under_way(self) -> list[Run]:
+        """Return the runs whose turn is being committed; those that just start are in no other list."""
+        return [entry.run for entry in self._under_way.values()]
+
     @property
     def is_idle(self) -> bool:
         """Whether no turn is ready or uncommitted."""
@@ -137,7 +141,7 @@ class Turns:
         if self._take_without_code(run):
             return
         if run.instance is None:
-            self._core.loader.request(run)
+            self._core.reload(run)
             return
         if run.inputs and all(isinstance(item.fact, _INERT) for item in run.inputs):
             self._take_blind(run)

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from perdure.errors import PerdureError, UsageError
+from perdure.errors import UsageError
 from perdure.store.opening import open_store
 from perdure.store.port import Posted, Reader, Store
 
@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 _POLL_SECONDS = 0.020
 _IDLE_POLLS = 100
+_STILL_THERE_SECONDS = 1.0
 
 
 class Desk(Protocol):
@@ -68,7 +69,8 @@ class Desk(Protocol):
 
     def write_from_thread(self, verb: Callable[[Store], T]) -> T:
         """Run ``verb`` on the writing connection and wait for it, in a thread that is not the event
-        loop's: it works while the loop is held."""
+        loop's: it works while the loop is held.
+        """
         ...
 
     async def close(self) -> None:
@@ -98,12 +100,14 @@ class _Order(Generic[T]):
         _call_in(self.loop, self.resolve)
 
     def resolve(self) -> None:
+        # Kept here, the error would keep this frame and be kept by it.
+        error, self.error = self.error, None
         if self.future.done():
             return
-        if self.error is None:
+        if error is None:
             self.future.set_result(self.answer)  # pyright: ignore[reportArgumentType]
         else:
-            self.future.set_exception(self.error)
+            self.future.set_exception(error)
 
 
 class _Errand(Generic[T]):
@@ -194,7 +198,10 @@ class ThreadDesk:
             raise UsageError("a transactional activity cannot run inside another one")
         errand = _Errand(verb)
         self._writes.put(errand)
-        errand.done.wait()
+        while not errand.done.wait(_STILL_THERE_SECONDS):
+            # Handed in while the desk was being closed, it may never be reached.
+            if not self._threads[0].is_alive() and not errand.done.is_set():
+                raise UsageError("the store was closed")
         if errand.error is not None:
             raise errand.error
         return cast("T", errand.answer)
@@ -239,6 +246,7 @@ class ThreadDesk:
             if order is None:
                 break
             order.run(store)
+            del order  # a batch and its answer may be large
             quiet = 0
             if self._watch:
                 self._look()
@@ -248,6 +256,7 @@ class ThreadDesk:
     def _read_loop(self, reader: Any) -> None:
         while (order := self._reads.get()) is not None:
             order.run(reader)
+            del order
         reader.close()
 
     def _look(self) -> bool:
@@ -255,7 +264,7 @@ class ThreadDesk:
         try:
             if not self._store.changed():
                 return False
-        except PerdureError as exc:
+        except Exception as exc:  # noqa: BLE001 - without this thread every verb would wait for ever
             # The next verb meets the same trouble and tells its caller.
             log.warning("looking for changes of other processes failed: %s", exc)
             return False
@@ -272,7 +281,7 @@ class ThreadDesk:
     def _tidy(self, *, idle: bool) -> None:
         try:
             self._store.tidy(idle=idle)
-        except PerdureError as exc:
+        except Exception as exc:  # noqa: BLE001 - without this thread every verb would wait for ever
             log.warning("housekeeping of the store failed: %s", exc)
 
 

@@ -144,7 +144,8 @@ class Reader(Protocol):
         after: int = -1,
     ) -> list[tuple[int, int]]:
         """Return (run, wake_at) of unowned waiting runs due after ``after`` and by ``until``,
-        soonest first."""
+        soonest first.
+        """
         ...
 
     def inbox(
@@ -165,7 +166,7 @@ class Reader(Protocol):
         ...
 
     def workers(self) -> list[Worker]:
-        """Return the workers that have not left."""
+        """Return the live workers: those that neither left nor were taken over."""
         ...
 
     def definitions(self) -> list[Definition]:

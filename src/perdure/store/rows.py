@@ -36,9 +36,11 @@ class Post(msgspec.Struct, gc=False):
 
     The target is ``execution`` if given, else the latest execution of ``workflow_id``. ``sender``
     and ``seq`` make a repeated post harmless (a lost acknowledgement): (sender, seq) is accepted
-    once, with ``seq`` growing per sender. ``refusal``: an encoded event to put into *the sending
-    run's own* inbox if the target is unknown or closed (the sender is a workflow); else the verb's
-    answer says so.
+    once, with ``seq`` growing per sender: a number at or below the last accepted one is a repeat,
+    so a sender repeats a post before it sends the next. ``refusal``: an encoded event to put into
+    *the sending run's own* inbox if the target is unknown, closed or full (the sender is a
+    workflow); else the verb's answer says so. A turn's post without a refusal is not limited in
+    number, since nobody would hear of it. Posts see what the turns of their batch did.
     """
 
     event: bytes
@@ -57,7 +59,8 @@ class StartRequest(msgspec.Struct, gc=False):
     generated: do not look), ``"use_existing"``, ``"fail"``, ``"terminate_existing"``. ``reuse``:
     the same for a closed one: ``"allow_duplicate"``, ``"allow_duplicate_failed_only"``,
     ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
-    retry) and skip both checks. ``parent``: (execution, event id there). ``refusal``: an encoded
+    retry) and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means
+    that of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded
     event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
     engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
     its ``state`` is the run's first. Dropped if the start is refused.

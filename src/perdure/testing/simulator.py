@@ -42,18 +42,12 @@ class SimulatedWorker:
     ) -> None:
         self.name = name
         self.process = sim.process(name)
-        self.desk = FaultyDesk(sim.sea, self.process)
-        self.desk.on_death = self._died
-        self._sim = sim
-        self.engine = Engine(
-            definitions=definitions,
-            desk=self.desk,
-            clock=VirtualClock(sim.loop),
-            chance=sim.bytes,
-            name=name,
-            **options,
-        )
         self.is_up = False
+        self.may_die = False
+        self._sim = sim
+        self._definitions = definitions
+        self._options = options
+        self.engine = self._make_engine()
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.process.state.value}>"
@@ -76,6 +70,18 @@ class SimulatedWorker:
         await ended(self.process, started)
         self.is_up = self.process.is_alive and started.result()
 
+    def _make_engine(self) -> Engine:
+        self.desk = FaultyDesk(self._sim.sea, self.process, may_die=self.may_die)
+        self.desk.on_death = self._died
+        return Engine(
+            definitions=self._definitions,
+            desk=self.desk,
+            clock=VirtualClock(self._sim.loop),
+            chance=self._sim.bytes,
+            name=self.name,
+            **self._options,
+        )
+
     async def _start(self) -> bool:
         while True:
             try:
@@ -83,6 +89,7 @@ class SimulatedWorker:
             except errors.Unavailable as error:
                 self._sim.note(self.name, "could not start", str(error))
                 await asyncio.sleep(0.2)
+                self.engine = self._make_engine()
             else:
                 return True
 
@@ -237,5 +244,5 @@ def _evict(engine: Engine) -> None:
     """Close workflow code that a dead or running engine still holds."""
     core = engine._core  # pyright: ignore[reportPrivateUsage]
     if core is not None:
-        for run in core.runs.values():
+        for run in [*core.runs.values(), *core.turns.runs_under_way()]:
             run.drop_instance()

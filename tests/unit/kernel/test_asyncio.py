@@ -105,15 +105,13 @@ def test_a_task_group_cancels_the_others_when_one_fails():
                 group.create_task(call("b"))
                 await call("c")
         except* Exception as caught:
-            return [str(exc) for exc in caught.exceptions]
+            failures = [str(exc) for exc in caught.exceptions]
+        return failures
 
     run = Run(wf)
     run.fail("b")
-    assert run.asked[:2] == ["activity_cancelled #2", "activity_cancelled #4"] or run.asked[:2] == [
-        "activity_cancelled #4",
-        "activity_cancelled #2",
-    ]
-    assert run.closed is not None
+    assert run.asked == ["activity_cancelled #3", "activity_cancelled #2", "run_completed"]
+    assert run.result == ["activity 'b' failed: no luck"]
 
 
 def test_a_failed_task_group_that_nobody_catches_fails_the_run_with_its_kind():
@@ -398,7 +396,7 @@ def test_a_barrier_lets_all_go_together():
     assert run.complete("b") and run.asked == [C, C]
 
 
-def test_wait_returns_what_is_done_in_creation_order():
+def test_wait_returns_sets_that_iterate_in_one_order():
     @workflow.define
     async def wf():
         tasks = {asyncio.create_task(call(name), name=name) for name in "abcdefghij"}
@@ -407,9 +405,15 @@ def test_wait_returns_what_is_done_in_creation_order():
             task.cancel()
         return [[t.get_name() for t in done], [t.get_name() for t in pending]]
 
-    run = Run(wf)
-    run.turn(run.completed("h"), run.completed("c"))
-    assert run.result == [["c", "h"], list("abdefgij")]
+    results = []
+    for number in range(20):
+        clutter = [object()] * number  # addresses differ from one to the next
+        run = Run(wf)
+        run.turn(run.completed("h"), run.completed("c"))
+        results.append((*run.result, len(clutter))[:2])
+    assert sorted(results[0][0]) == ["c", "h"]
+    assert sorted(results[0][1]) == list("abdefgij")
+    assert all(result == results[0] for result in results)
 
 
 def test_wait_gives_up_after_its_timeout():

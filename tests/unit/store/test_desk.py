@@ -13,6 +13,7 @@ from perdure.errors import Invalid, Unavailable, UsageError
 from perdure.store.desk import ThreadDesk, open_desk
 from perdure.store.opening import open_store
 from perdure.store.port import Batch, Definition, StartRequest
+from perdure.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -196,6 +197,34 @@ def test_a_desk_whose_loop_is_gone_does_not_disturb_anybody(url: str):
     for thread in desk._threads:
         assert thread.daemon
         thread.join()
+
+
+def test_trouble_in_housekeeping_does_not_stop_the_writing_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(self: SqliteStore, **_: object) -> None:
+        raise OSError("no space for a lock file")
+
+    monkeypatch.setattr(SqliteStore, "tidy", fail)
+    monkeypatch.setattr(SqliteStore, "changed", fail)
+
+    async def body(desk: ThreadDesk) -> None:
+        for n in range(3):
+            assert await desk.write(lambda _, n=n: n) == n
+
+    with_desk(f"sqlite:///{tmp_path}/a.db", body)
+    assert "no space for a lock file" in caplog.text
+
+
+def test_a_thread_that_comes_while_the_desk_is_closed_is_told(url: str):
+    async def main() -> None:
+        desk = open_desk(url)
+        await desk.close()
+        desk._is_closed = False  # as a thread sees it that has just passed the check
+        with pytest.raises(UsageError, match="closed"):
+            await asyncio.to_thread(desk.write_from_thread, lambda _: None)
+
+    asyncio.run(main())
 
 
 def test_a_reading_desk_never_writes(tmp_path: Path):

@@ -103,6 +103,9 @@ class _Running:
             try:
                 await asyncio.wait([outcome, parked], return_when=asyncio.FIRST_COMPLETED)
                 if outcome.done():
+                    showing.cancel()
+                    if not isinstance(outcome.exception(), TimeoutError):
+                        await live.tell_rest(handle)
                     return exits.OK, outcome.result()
                 return await self._gave_up(handle, "parked", exits.FAILED, live)
             except TimeoutError:

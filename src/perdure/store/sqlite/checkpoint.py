@@ -55,9 +55,13 @@ class Checkpointer:
             return 0
 
     def _checkpoint(self, mode: str) -> bool:
-        lock = try_lock(f"{self._database.path}-checkpoint")
+        self._database.written //= 2  # if nothing comes of it, look again soon
+        try:
+            lock = try_lock(f"{self._database.path}-checkpoint")
+        except OSError as exc:
+            log.warning("no lock file for checkpoints of %s: %s", self._database.name, exc)
+            return False
         if lock is None:
-            self._database.written //= 2  # look again soon: the other one may be gone
             return False
         try:
             with self._database.token_held():
@@ -65,9 +69,7 @@ class Checkpointer:
         except sqlite3.Error as exc:
             if not faults.is_busy(exc):
                 log.warning("a checkpoint of %s failed: %s", self._database.name, exc)
-                if faults.is_io(exc):
-                    self._database.abandon()
-            self._database.written //= 2
+                self._database.distrust(exc)
             return False
         finally:
             lock.release(remove=False)
@@ -75,7 +77,7 @@ class Checkpointer:
         return not row[0]
 
     def _learn(self, busy: int, frames: int, moved: int) -> None:
-        written = self._database.written
+        written = 2 * self._database.written
         if not busy and written > _LIMIT // 64 and frames == moved:
             self._factor = min(64.0, max(1.0, frames * 4096 / written))
         self._database.written = 0

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.errors import LeaseLost, StoreRefused
+from perdure.errors import AlreadyRead, LeaseLost
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.database import Database, one
@@ -253,7 +253,7 @@ def _consume(database: Database, plan: Plan) -> None:
     # A row that is gone stands in some history already: recording it again would double it (I7).
     gone = database.execute(SQL["consume"], (plan.json["consumed"],)).rowcount
     if gone != len(plan.consumed):
-        raise StoreRefused(
+        raise AlreadyRead(
             f"{len(plan.consumed) - gone} of the inbox rows {plan.consumed[:20]} were read before"
         )
 

@@ -129,6 +129,10 @@ class Database:
     def undo(self, exc: BaseException) -> None:
         """Roll back because of ``exc``; after a disk's error the connection is not used again."""
         self.rollback()
+        self.distrust(exc)
+
+    def distrust(self, exc: BaseException) -> None:
+        """Do not use the connection again if ``exc`` is a disk's error."""
         if faults.is_io(exc):
             self.abandon()
 
@@ -146,8 +150,7 @@ class Database:
 
     def failed(self, exc: BaseException) -> StoreError:
         """Return the store's error for one that came up before COMMIT, and note a failing disk."""
-        if faults.is_io(exc):
-            self.abandon()
+        self.distrust(exc)
         return faults.translate(exc, self.name)
 
     @contextmanager

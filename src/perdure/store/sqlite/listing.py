@@ -30,8 +30,8 @@ _HAS_ATTRIBUTE = (
 class Leader(msgspec.Struct, frozen=True):
     """A way to find candidates: tables in join order, conditions, and the column that orders.
 
-    ``covers``: which conditions of the filter it has settled. ``is_ordered``: whether its index gives
-    the runs by number.
+    ``covers``: which conditions of the filter it has settled. ``is_ordered``: whether its index
+    gives the runs by number.
     """
 
     tables: str

@@ -78,8 +78,8 @@ def is_locked(path: str) -> bool:
 
 
 def remove_file(path: str) -> None:
-    """Remove a lock file that may be gone already."""
+    """Remove a lock file, if it is there. One that stays is free, which tells the same."""
     try:
         Path(path).unlink()
-    except FileNotFoundError:
+    except OSError:
         pass

@@ -156,9 +156,7 @@ class SqliteStore(SqliteReader):
     def ask(self, question: Question, now: int) -> None:
         self.database.execute(SQL["forget_questions"], (now - _KEEP_ANSWERS,))
         facts = (question.id, question.execution, question.name, question.args)
-        self.database.execute(
-            SQL["insert_question"], (*facts, question.deadline, question.update)
-        )
+        self.database.execute(SQL["insert_question"], (*facts, question.deadline, question.update))
 
     @writing
     def answer(self, question: str, answer: bytes, now: int) -> None:

@@ -99,11 +99,14 @@ class Workers:
         for worker in list(self._held):
             self.forget(worker)
 
-    def is_alive(self, worker: int) -> bool:
-        """Tell whether a worker that has not left still lives."""
-        if worker in self._held:
-            return True
-        return self._database.path is not None and is_locked(self._path(worker))
+    def is_alive(self, worker: int) -> bool | None:
+        """Tell whether a worker that has not left still lives; ``None`` if that cannot be told."""
+        if worker in self._held or self._database.path is None:
+            return worker in self._held
+        try:
+            return is_locked(self._path(worker))
+        except OSError:
+            return None
 
     def _hold(self, worker: int) -> None:
         if self._database.path is None:
