@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from perdure.testing import checks
-from perdure.testing.checks import History
-from perdure.values import events as ev
-from perdure.values import payload
-from perdure.values.states import Status
 from tests.simulation.programs import Effect, fits, play
 from tests.simulation.workload import Plan
 from tests.simulation.world import World
+
+from perdure.testing import checks
+from perdure.testing.checks import History
+from perdure.testing.clock import EPOCH
+from perdure.values import events as ev
+from perdure.values import payload
+from perdure.values.states import Status
 
 
 def judge(world: World) -> list[str]:
@@ -111,48 +113,57 @@ def _effects_of(
         ev.AttemptFailed, ev.AttemptLost, ev.ActivityCompleted, ev.ActivityFailed
     ):
         recorded.setdefault((event.activity, event.attempt), (number, event))
-    for number, event in history.all(
-        ev.ActivityCompleted, ev.ActivityFailed, ev.ActivityCancelled
-    ):
+    for number, event in history.all(ev.ActivityCompleted, ev.ActivityFailed, ev.ActivityCancelled):
         outcome.setdefault(event.activity, (number, event))
     for number, scheduled in history.all(ev.ActivityScheduled):
-        attempts = sorted(
-            (attempt, effects)
-            for (run_id, activity, attempt), effects in begun.items()
+        attempts = {
+            attempt: effects
+            for (run_id, activity, attempt), effects in sorted(begun.items())
             if run_id == history.row.run_id and activity == number
-        )
+        }
         what = f"{history.name}, activity {number} ({scheduled.name})"
         final = outcome.get(number)
-        if final is not None and isinstance(final[1], ev.ActivityCompleted):
-            if final[1].attempt not in dict(attempts):
-                yield f"{what} completed without an effect of attempt {final[1].attempt}"
-        for attempt, effects in attempts:
-            first = effects[0]
+        closed = final[1] if final is not None else None
+        if isinstance(closed, ev.ActivityCompleted) and closed.attempt not in attempts:
+            yield f"{what} completed without an effect of attempt {closed.attempt}"
+        for attempt, effects in attempts.items():
+            first, who = effects[0], [effect.worker for effect in effects]
             if first.tick < tick_of(number):
                 yield f"{what} began before its schedule was committed (I3)"
             if attempt > 1:
                 before = recorded.get((number, attempt - 1))
-                if before is None or first.tick < tick_of(before[0]):
-                    yield f"{what}: attempt {attempt} began before the end of the one before was committed"
-                elif isinstance(before[1], ev.AttemptFailed):
-                    at = round(first.time * 1_000_000) + checks.START
-                    if at < before[1].retry_at:
-                        yield f"{what}: attempt {attempt} began {before[1].retry_at - at} µs early"
+                yield from _came_after(f"{what}, attempt {attempt}", first, before, tick_of)
             if len(effects) > 1 and not world.graceful_stops:
-                who = [effect.worker for effect in effects]
-                yield f"{what}: attempt {attempt} was dispatched {len(effects)} times, by {who} (I13)"
-            ended = (number, attempt) in recorded or final is not None
-            if not ended and not history.row.status.is_terminal and history.row.status is not Status.PARKED:
-                yield f"{what}: attempt {attempt} was dispatched and is not in the history (I13)"
+                yield f"{what}: attempt {attempt} began {len(effects)} times, on {who} (I13)"
+            is_open = not history.row.status.is_terminal and history.row.status != Status.PARKED
+            if final is None and is_open and (number, attempt) not in recorded:
+                yield f"{what}: attempt {attempt} began and is not in the history (I13)"
             if final is None:
                 continue
             for effect in effects:
+                # A worker that was taken over and does not know it yet may begin what it had.
                 is_zombie = world.taken_over.get(effect.worker, effect.tick) < effect.tick
-                if effect.tick > tick_of(final[0]) and not is_zombie:
-                    yield f"{what}: attempt {attempt} began after {final[1].brief()} was committed (I4)"
-            if isinstance(final[1], ev.ActivityCompleted) and attempt > final[1].attempt:
-                if all(world.taken_over.get(e.worker, e.tick) >= e.tick for e in effects):
-                    yield f"{what}: attempt {attempt} was not counted"
+                if is_zombie:
+                    continue
+                if effect.tick > tick_of(final[0]):
+                    yield f"{what}: attempt {attempt} began after {final[1].brief()} (I4)"
+                if isinstance(closed, ev.ActivityCompleted) and attempt > closed.attempt:
+                    yield f"{what}: attempt {attempt} was not counted (I13)"
+
+
+def _came_after(
+    what: str,
+    effect: Effect,
+    before: tuple[int, Any] | None,
+    tick_of: Callable[[int], int],
+) -> Iterator[str]:
+    """An attempt begins when the end of the one before is committed, and its pause is over."""
+    if before is None or effect.tick < tick_of(before[0]):
+        yield f"{what} began before the end of the one before was committed (I3)"
+    elif isinstance(before[1], ev.AttemptFailed):
+        at = round(effect.time * 1_000_000) + EPOCH
+        if at < before[1].retry_at:
+            yield f"{what} began {before[1].retry_at - at} µs early"
 
 
 def _said(world: World, read: list[History]) -> Iterator[str]:

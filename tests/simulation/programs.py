@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from perdure import activity, errors, workflow
-from perdure.activity import Retry
 from perdure.testing.clock import current_process
 from perdure.testing.faults import POISON
+from perdure.values.retry import Retry
 
 Part = list[Any]
 TARGET_IS_GONE = "gone"
@@ -368,7 +368,7 @@ _EXPECTED: dict[str, Callable[..., Any]] = {
     "child": lambda _, parts: results(parts),
     "leave": lambda *_: "left",
     "twin": lambda _: "refused",
-    "hear": lambda id, _: f"exit of {id}",
+    "hear": lambda child, _: f"exit of {child}",
     "end_other": lambda _: "ended",
     "stubborn": lambda tag, _: AnyOf({f"{tag} went on", f"{tag} was not cancelled"}),
 }

@@ -1,4 +1,4 @@
-"""Random worlds, one per seed: workers that fail over one database, and what must hold all the same.
+"""Random worlds, one per seed: workers that fail over one database, and what holds all the same.
 
 ``make sim SEED=7`` repeats one seed and prints what happened; ``make sim SEEDS=20000`` tries more.
 A seed that failed once goes into ``seeds.txt``.
@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from tests.simulation.judge import judge
 from tests.simulation.world import Stop, World
 

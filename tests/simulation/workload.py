@@ -1,4 +1,4 @@
-"""Random workloads: which executions a seed starts, with which programs, and what is done to them."""
+"""Random workloads: what a seed starts, with which programs, and what is done to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import msgspec
-
 from tests.simulation.programs import Part, results
 
 ENDED_WELL = frozenset({"completed"})

@@ -1,8 +1,8 @@
 """One simulated world: workers and clients at work on a random workload, while things go wrong.
 
 First a time of trouble, then calm: no more faults, one worker at least. In the calm everything must
-come to its end by itself; then the workers leave, and ``judge`` looks at what is in the database and
-at what was seen outside.
+come to its end by itself; then the workers leave, and ``judge`` looks at what is in the database
+and at what was seen outside.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from random import Random
 from typing import Any
 
 import msgspec
+from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
+from tests.simulation.workload import Plan, Workload
 
 from perdure import errors
 from perdure.activity import Info
@@ -20,8 +22,6 @@ from perdure.client import Client
 from perdure.testing.clock import Idle, Process, State, TooLong
 from perdure.testing.faults import FaultyDesk, RandomFaults
 from perdure.testing.simulator import SimulatedWorker, Simulation, ended
-from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
-from tests.simulation.workload import Plan, Workload
 
 _HANGS_AFTER = 60.0
 _CALM_LASTS = 120.0
@@ -79,6 +79,7 @@ class World:
         self._wanted = chance.choice((1, 1, 2, 2, 2, 3, 3, 4))
         self._foreign: tuple[Process, Client] | None = None
         self._staff: list[asyncio.Task[None]] = []
+        self._stops: list[asyncio.Task[None]] = []
 
     # -- the course of things ------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class World:
             elif drawn < faults.kills + faults.freezes + faults.stops:
                 self.graceful_stops += 1
                 self.sim.note(worker.name, "stops")
-                loop.create_task(worker.stop())
+                self._stops.append(loop.create_task(worker.stop()))
 
     async def _calm_down(self) -> None:
         self.is_calm = True
@@ -138,8 +139,7 @@ class World:
         self.faults.calm()
         for worker in self.sim.workers:
             self._thaw(worker)
-        while not self.up():
-            await asyncio.sleep(0.1)  # sleep: virtual time
+        await self.sim.until(lambda: bool(self.up()))
 
     async def _wait_until_ended(self, jobs: list[asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -151,7 +151,7 @@ class World:
             for job in jobs:
                 if job.done():
                     job.result()
-            for staff in self._staff:
+            for staff in (*self._staff, *self._stops):
                 if staff.done():
                     staff.result()
             open_ = self._unfinished()
@@ -159,7 +159,11 @@ class World:
             if not open_ and all(job.done() for job in jobs):
                 return
             if loop.time() > limit:
-                names = [plan.id for plan, job in zip(self.workload.plans, jobs, strict=True) if not job.done()]
+                names = [
+                    plan.id
+                    for plan, job in zip(self.workload.plans, jobs, strict=True)
+                    if not job.done()
+                ]
                 raise Stop(f"nothing moves any more; open: {open_}; clients wait for: {names}")
 
     async def _unpark(self) -> None:
@@ -168,7 +172,7 @@ class World:
             row = self.sim.store.find(plan.id)
             if row is not None and row.reason == "worker_lost":
                 self.sim.note("cli", "unparks", plan.id)
-                await self.insist(lambda client, id=plan.id: client.get(id).unpark())
+                await self.insist(lambda client, it=plan.id: client.get(it).unpark())
 
     def _unfinished(self) -> list[str]:
         open_: list[str] = []
@@ -231,7 +235,10 @@ class World:
             if process.is_alive:
                 raise Stop(f"a call of a client of {process.name} hangs")
             raise errors.Unavailable("the client's process died")
-        return task.result()
+        try:
+            return task.result()
+        except errors.UsageError as exc:
+            raise errors.Unavailable("the client's engine has stopped") from exc
 
     async def insist(self, call: Callable[[Client], Awaitable[Any]]) -> Any:
         """Make a call until it is answered."""
@@ -333,7 +340,9 @@ class World:
                 self.said.append(said)
                 message = {"name": f"{topic}-{number}", "token": said.token}
                 try:
-                    await self.ask(lambda client, m=message: client.get(plan.id).send(topic, m), through)
+                    await self.ask(
+                        lambda client, m=message: client.get(plan.id).send(topic, m), through
+                    )
                 except errors.Unavailable:
                     await asyncio.sleep(0.2)  # sleep: virtual time
                 except errors.Closed:
@@ -402,8 +411,7 @@ class World:
             self._check_closed(plan, "a cancel")
 
     async def _wait_until_parked(self, plan: Plan) -> None:
-        while str(self.sim.store.find(plan.id).status) not in plan.statuses:
-            await asyncio.sleep(0.5)  # sleep: virtual time
+        await self.sim.until(lambda: str(self.sim.store.find(plan.id).status) in plan.statuses)
 
     # -- what is seen --------------------------------------------------------------------------
 
@@ -422,24 +430,38 @@ class World:
                 info.activity,
             )
         )
-        sim.note(worker, "ends" if is_end else "begins", info.activity, info.workflow_id, f"#{info.activity_id}", info.attempt)
+        sim.note(
+            worker,
+            "ends" if is_end else "begins",
+            info.activity,
+            info.workflow_id,
+            f"#{info.activity_id}",
+            info.attempt,
+        )
 
     def _written(self, desk: FaultyDesk, verb: str, argument: Any, answer: Any) -> None:
         tick, name = self.sim.tick(), desk.process.name
         if verb == "commit":
             dropped = answer.lost | answer.reopened
-            for request, started in zip(argument.starts, answer.started, strict=True):
+            for started in answer.started:
                 if started.created:
                     self.rows.append(Row(tick, started.run, 1, name))
             for turn in argument.turns:
                 if turn.run not in dropped:
                     self.rows.append(Row(tick, turn.run, turn.first, name))
-            self.sim.note(name, "commits", [(t.run, t.first, t.count) for t in argument.turns], len(argument.starts), "dropped" if dropped else "", *dropped)
+            self.sim.note(
+                name,
+                "commits",
+                [(t.run, t.first, t.count) for t in argument.turns],
+                len(argument.starts),
+                "dropped" if dropped else "",
+                *dropped,
+            )
         elif verb == "take_over" and answer:
             owner = self.sim.sea.owners[argument]
             self.taken_over[owner.process.name] = tick
             self.sim.note(name, "takes over", owner.process.name)
-        elif verb not in ("extend",):
+        elif verb != "extend":
             self.sim.note(name, verb)
 
 

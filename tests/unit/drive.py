@@ -59,7 +59,9 @@ class Run:
         self.time += round(after * SECOND)
         ordered = sorted(facts, key=lambda fact: fact.rank)
         waiting = self._blind()
+        checked, self.is_checked = self.is_checked, False
         turn = self.instance.apply(waiting + ordered, self.time)
+        self.is_checked = checked
         self.commands, self.unexpected = turn.commands, turn.unexpected
         data = ev.encode_turn([*ordered, *turn.commands])
         self.rows.append((data, self.time, True))

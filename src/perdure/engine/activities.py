@@ -119,7 +119,8 @@ class Runner:
         self, run: Run, number: int, pending: PendingActivity, past: Past, *, was_lost: bool
     ) -> ev.Event | None:
         """Take up an activity from before this worker had the run; return what must be recorded
-        first, or ``None`` if the next attempt may begin once the run is owned."""
+        first, or ``None`` if the next attempt may begin once the run is owned.
+        """
         definition = pending.definition or self._core.activity(pending.event.name)
         work = Work(run, number, pending.event, definition, past.scheduled_at)
         work.attempt = past.attempts + 1
@@ -207,7 +208,7 @@ class Runner:
             work.retry_call = loop.call_later(delay / _SECOND, self._begin, work)
 
     def _begin(self, work: Work) -> None:
-        work.retry_call = None
+        work.retry_call, work.waits_for_slot = None, False
         if self.is_stopping or work.run.work.get(work.number) is not work:
             return
         if self._running >= self._slots or (
@@ -217,7 +218,6 @@ class Runner:
             self._waiting.append(work)
             self._limit_queueing(work)
             return
-        work.waits_for_slot = False
         self._running += 1
         work.started_at = self._core.clock.now()
         task = asyncio.get_running_loop().create_task(self._attempt(work))
@@ -230,7 +230,10 @@ class Runner:
         self._running -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an attempt ended outside its own handling", exc_info=error)
-        while self._waiting and self._running < self._slots:
+        # Each at most once: what needs a thread while none is left goes back into the queue.
+        for _ in range(len(self._waiting)):
+            if self._running >= self._slots:
+                return
             self._begin(self._waiting.popleft())
 
     def _limit_queueing(self, work: Work) -> None:

@@ -410,7 +410,13 @@ class Core:
     def fenced(self) -> None:
         """Drop everything this worker held; :attr:`on_fenced` rejoins."""
         _log.warning("the lease of %s was taken over; dropping all its runs", self.worker_name)
-        error = errors.Unavailable("this worker lost its lease; nothing was written, try again")
+        self.drop(
+            errors.Unavailable("this worker lost its lease; nothing was written, try again")
+        )
+        self.on_fenced()
+
+    def drop(self, error: errors.Unavailable) -> None:
+        """Forget all runs, and answer whoever waits for something that was not committed."""
         for item in self.turns.forget():
             if item.done is not None:
                 item.done(error)
@@ -427,7 +433,6 @@ class Core:
         self.start_waiters.clear()
         self.loader.forget()
         self.timers.clear()
-        self.on_fenced()
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -169,12 +169,12 @@ class Engine:
         core.turns.is_stopping = True
         await core.committer.drained()
         core.committer.stop()
+        if self._rejoining is not None:
+            self._tasks.append(self._rejoining)
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for run in list(core.runs.values()):
-            core.forget(run)
-        core.timers.clear()
+        core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
         await leases.leave()
         core.watch.close()
         core.guard.stop()

@@ -80,6 +80,8 @@ class Leases:
             await self._core.desk.write(lambda store: store.leave(worker.id, worker.epoch, now))
         except errors.LeaseLost:
             _log.info("the lease was taken over before this worker left")
+        except errors.StoreError as error:
+            _log.warning("could not hand runs back, the others will take them over: %s", error)
 
     async def run(self) -> None:
         """Extend the lease, take over dead workers' runs, park what nobody serves."""

@@ -291,6 +291,12 @@ def _start_activity(
 
 def _stop_activity(core: Core, run: Run, number: int, event: ev.ActivityCancelled) -> None:
     core.runner.cancel(run, event.activity)
+    # What came of it while the cancel was being committed came too late (I4).
+    run.inputs = [
+        item
+        for item in run.inputs
+        if item.inbox or getattr(item.fact, "activity", 0) != event.activity
+    ]
 
 
 def _sent(core: Core, run: Run, number: int, event: Any) -> None:

@@ -9,7 +9,7 @@ What will not end is kept referenced for good, because the garbage collector wou
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from perdure import errors
@@ -46,7 +46,7 @@ def leave_alone(_generator: object) -> None:
     """Let eviction close the generator (``finalizer``): never a task of the real loop."""
 
 
-def close_all(loop: DeterministicLoop, generators: Generators, what: str) -> None:
+def close_all(loop: DeterministicLoop, generators: Generators, run: str) -> None:
     """Close the tasks' coroutines, then the generators; called inside an evicting activation."""
     closed: set[int] = set()
     for _ in range(_ROUNDS):  # cleanup code may create tasks of its own
@@ -56,36 +56,42 @@ def close_all(loop: DeterministicLoop, generators: Generators, what: str) -> Non
         for task in tasks:
             closed.add(hash(task))
             coro: Any = task.get_coro()
-            if coro is not None:
-                _close(coro, coro.throw, what)
+            if coro is not None and not _close_coroutine(coro):
+                _bury(coro, run)
     for generator in generators.suspended():
-        if not generator.ag_running:
-            step = generator.athrow(errors.Evicted())
-            _close((generator, step), _first_send(step), what)
+        if not generator.ag_running and not _close_generator(generator):
+            _bury(generator, run)
     loop.ready.clear()
 
 
-def _first_send(step: Any) -> Callable[[BaseException], Any]:
-    """Return what throws into a generator: ``athrow`` begins with a ``send``."""
-    has_begun = False
-
-    def throw(exc: BaseException) -> Any:
-        nonlocal has_begun
-        if has_begun:
-            return step.throw(exc)
-        has_begun = True
-        return step.send(None)
-
-    return throw
-
-
-def _close(what: Any, throw: Callable[[BaseException], Any], run: str) -> None:
-    """Throw ``Evicted`` until it ends; bury what does not."""
+def _close_coroutine(coro: Any) -> bool:
+    """Throw ``Evicted`` until the coroutine ends; False if it will not."""
     for _ in range(_THROWS):
         try:
-            throw(errors.Evicted())
+            coro.throw(errors.Evicted())
         except BaseException:  # noqa: BLE001 - whatever cleanup raises, the run is leaving memory
-            return
+            return True
+    return False
+
+
+def _close_generator(generator: Any) -> bool:
+    """The same for an async generator, which may also yield when something is thrown in."""
+    step: Any = None
+    for _ in range(_THROWS):
+        try:
+            if step is None:
+                step = generator.athrow(errors.Evicted())
+                step.send(None)
+            else:
+                step.throw(errors.Evicted())
+        except BaseException:  # noqa: BLE001 - see above
+            if generator.ag_frame is None:
+                return True
+            step = None
+    return False
+
+
+def _bury(what: Any, run: str) -> None:
     graveyard.append(what)
     _log.warning(
         "a coroutine of %s caught its eviction %d times and is kept for good (%d are): let "

@@ -14,7 +14,6 @@ from perdure.definition import Workflow
 from perdure.kernel.instance import Instance
 from perdure.store.port import Filter, Loaded, RunRow
 from perdure.values import events as ev
-from perdure.testing.clock import EPOCH as START
 from perdure.values import limits
 from perdure.values.states import Status
 
@@ -204,7 +203,7 @@ def _replay(history: History, definition: Workflow[Any, Any]) -> Iterator[str]:
 
 
 def _messages(read: Sequence[History]) -> Iterator[str]:
-    """I7: a message is in one history once; a send that succeeded arrived, in the sender's order."""
+    """I7: a message is in one history once; what was sent arrived, in the order of its sender."""
     places: dict[str, list[tuple[int, int]]] = {}
     for history in read:
         for number, event in history.all(ev.MessageReceived):

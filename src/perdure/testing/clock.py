@@ -226,9 +226,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         _set_running_loop(self)
         try:
             for task in list(self._tasks.values()):
-                coro = task.get_coro()
-                if not task.done() and coro is not None:
-                    _close(coro)
+                if not task.done():
+                    _close(task.get_coro())
         finally:
             _set_running_loop(None)
         self._tasks.clear()

@@ -1,22 +1,28 @@
 """A cluster on one thread: workers that die, stop and come back, over one database in memory.
 
 ``Simulation`` wires a virtual loop, a shared in-memory database and any number of workers, each an
-ordinary engine in a process of its own behind a faulty desk. Everything that is left to chance comes
-from the seed: the same seed gives the same run, callback by callback.
+ordinary engine in a process of its own behind a faulty desk. All that is left to chance comes from
+the seed: the same seed gives the same run, callback by callback::
 
-    def scenario(sim: Simulation) -> None:
-        async def main() -> None:
-            worker = sim.worker("a", definitions=[orders])
-            await worker.start()
-            ...
-        sim.run(main())
+    async def main() -> Receipt:
+        worker = sim.worker("a", [orders, charge])
+        await worker.start()
+        handle = await worker.spawn(worker.client.start(orders, order))
+        worker.kill()
+        await sim.worker("b", [orders, charge]).start()
+        process, client = sim.foreign_client("shop")
+        return await process.spawn(client.get(handle.id).result())
+
+    with Simulation(seed=7) as sim:
+        receipt = sim.run(main())
+        assert checks.problems(sim.store, [orders]) == []
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -151,7 +157,7 @@ class Simulation:
         self.trace: list[tuple[float, str, str, tuple[Any, ...]]] = []
         self.alarms: list[str] = []
         """Log records of level CRITICAL: parts of the engine that ended unexpectedly."""
-        self._bytes = Random(f"{seed}/bytes")
+        self._bytes = self.chance("bytes")
         self._tick = 0
         self._log = _Log(self)
         self._before: list[tuple[logging.Logger, list[logging.Handler], int, bool]] = []
@@ -165,7 +171,10 @@ class Simulation:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for worker in self.workers:
             _evict(worker.engine)
@@ -177,7 +186,7 @@ class Simulation:
 
     def chance(self, name: str) -> Random:
         """Return a stream of chance of its own, so that one more draw here moves nothing there."""
-        return Random(f"{self.seed}/{name}")
+        return Random(f"{self.seed}/{name}")  # noqa: S311 - repeatable is what it must be
 
     def bytes(self, size: int) -> bytes:
         """Return seeds and ids for runs."""
@@ -203,6 +212,13 @@ class Simulation:
         process = self.process(name)
         desk = FaultyDesk(self.sea, process)
         return process, Client(door=StoreDoor(desk, self.clock.now, self.bytes))
+
+    async def until(self, holds: Callable[[], bool], *, every: float = 0.25) -> None:
+        """Wait until ``holds()``, looking every so many seconds of virtual time."""
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(every)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run until ``main`` is done."""

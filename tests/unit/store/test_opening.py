@@ -81,6 +81,19 @@ def test_every_connection_is_durable_and_never_checkpoints_by_itself(tmp_path: P
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("level", "number"), [("OFF", 0), ("NORMAL", 1), ("FULL", 2), ("EXTRA", 3)]
+)
+def test_the_level_of_durability_is_set_and_not_left_to_how_sqlite_was_built(
+    tmp_path: Path, level: str, number: int
+):
+    store = open_store(
+        f"sqlite:///{tmp_path}/a.db", options={"synchronous": level}, allow_data_loss=True
+    )
+    assert store.database.execute("PRAGMA synchronous").fetchone()[0] == number
+    store.close()
+
+
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path):
     path = tmp_path / "notes.txt"
     path.write_text("not a database, " * 100)
