@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+
+from perdure import Client
 
 PERDURE = [sys.executable, "-P", "-m", "perdure"]
 PATIENCE = 20.0
@@ -85,8 +88,14 @@ class Shell:
             time.sleep(0.01)  # sleep: between two looks at what other processes do
         return found
 
-    def status(self, id: str) -> str:
-        return str(self.ok("show", id, "-o", "json").json["status"])
+    def status(self, id: str, database: str = "perdure.db") -> str:
+        """Look into the database from here: tests wait for things, and processes are slow."""
+
+        async def look() -> str:
+            async with Client(f"sqlite:///{self.folder / database}", read_only=True) as client:
+                return str(await client.get(id).status())
+
+        return asyncio.run(look())
 
 
 class Background:

@@ -269,6 +269,14 @@ def test_waiting_too_long_for_a_result_is_124_and_says_why(filled: Shell):
     assert "no worker" in done.err
 
 
+def test_ctrl_c_ends_the_wait_quietly(filled: Shell):
+    with filled.spawn("result", "wait-1") as waiting:
+        waiting.until_says("waiting:")
+        assert waiting.interrupt() == 130
+        assert "Traceback" not in waiting.said
+        assert waiting.out == ""
+
+
 # -- ids -----------------------------------------------------------------------------------------
 
 

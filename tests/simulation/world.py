@@ -147,7 +147,11 @@ class World:
         while True:
             if self.sim.alarms:
                 raise Stop(f"a part of the engine ended: {self.sim.alarms[0]}")
-            await asyncio.wait(jobs, timeout=0.5)
+            running = [job for job in jobs if not job.done()]
+            if running:
+                await asyncio.wait(running, timeout=0.5)
+            else:
+                await asyncio.sleep(0.5)  # sleep: virtual time
             for job in jobs:
                 if job.done():
                     job.result()

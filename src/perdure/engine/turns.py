@@ -286,9 +286,8 @@ class Turns:
         if taken and any(item.inbox for item in taken):
             write.consumed = tuple(item.inbox for item in taken if item.inbox)
         self._prepare(run, turn, write)
-        if run.status is not Status.RUNNING or not instance.activities or turn.closed or not (
-            run.is_owned
-        ):
+        is_busy = bool(instance.activities or instance.sends)
+        if run.status is not Status.RUNNING or not is_busy or turn.closed or not run.is_owned:
             self._write_state(run, instance, turn.closed, write, now)
         self._hand_in(run, write, taken, turn)
 
@@ -306,7 +305,9 @@ class Turns:
             write.closes = True
             write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
             writes.announce_end(run, closed, write, now)
-        elif instance.activities:
+        elif instance.activities or instance.sends:
+            # A send is answered by this worker's memory: should it die first, a takeover must see
+            # that somebody waits (I9).
             write.state = writes.open_state(Status.RUNNING, length, now, owned=True)
         else:
             waits = instance.waits()

@@ -256,8 +256,7 @@ def _continued(
         version=started.version,
         namespace=before.namespace,
         queue=before.queue,
-        execution=run.execution,
-        parent=run.parent,
+        execution=run.execution,  # whose parent, and what its end means, the store knows
     )
 
 

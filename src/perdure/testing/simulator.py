@@ -38,6 +38,7 @@ from perdure.testing.faults import Calm, Fault, FaultyDesk, Plan, Sea
 
 T = TypeVar("T")
 _LOGGERS = ("perdure", "asyncio")
+_LIMIT_CALLS = 500_000
 
 
 class SimulatedWorker:
@@ -147,7 +148,7 @@ class Simulation:
         self, seed: int | str, *, plan: Plan | None = None, limit_seconds: float = 600.0
     ) -> None:
         self.seed = seed
-        self.loop = VirtualLoop(limit_seconds=limit_seconds)
+        self.loop = VirtualLoop(limit_seconds=limit_seconds, limit_calls=_LIMIT_CALLS)
         self.clock = VirtualClock(self.loop)
         self.store: Any = open_store("memory://")
         self.store.migrate(self.clock.now())

@@ -98,10 +98,13 @@ class _ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
         if instance is None or instance.is_read_only:
             super().log(level, msg, *args, **kwargs)
         elif self.isEnabledFor(level):
-            record = logging.LogRecord(
-                "", level, "", 0, msg, args, _exc_info(kwargs.get("exc_info"))
-            )
-            instance.effect("log", (level, _formatter.format(record)))
+            exc_info = _exc_info(kwargs.get("exc_info"))
+            record = logging.LogRecord("", level, "", 0, msg, args, exc_info)
+            try:
+                text = _formatter.format(record)
+            except Exception:  # noqa: BLE001 - logging raises nowhere, least of all into a workflow
+                text = f"{msg} {args!r}"
+            instance.effect("log", (level, text))
 
 
 def _exc_info(given: Any) -> Any:

@@ -198,7 +198,7 @@ def test_a_coroutine_that_refuses_to_die_is_buried_and_told(caplog):
         while True:
             try:
                 await workflow.sleep(5)
-            except BaseException:
+            except errors.Evicted:
                 LOG.append("no")
 
     with caplog.at_level(logging.WARNING, "perdure.kernel"):
@@ -215,7 +215,7 @@ def test_a_generator_that_refuses_to_die_is_buried_too():
             while True:
                 try:
                     yield 1
-                except BaseException:
+                except errors.Evicted:
                     LOG.append("no")
 
         async for _ in numbers():

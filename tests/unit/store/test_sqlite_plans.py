@@ -144,6 +144,8 @@ def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
     ]
     assert "WHERE r.workflow = ?" in rare
     assert "WHERE s.status = ?" in common
+    both = Filter(workflow="common", status=(Status.COMPLETED,))
+    assert "WHERE r.workflow = ?" in list_query(own.database, both, 5, None)[0]
     for where in (Filter(), Filter(namespace="elsewhere")):
         text, _ = list_query(own.database, where, 5, None)
         assert ("WHERE r.namespace = ?" in text) is (where.namespace == "elsewhere")

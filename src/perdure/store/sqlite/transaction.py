@@ -107,15 +107,15 @@ class GatedConnection(sqlite3.Connection):
 
     def execute(self, *args: Any) -> Any:
         """Run a statement on a new cursor."""
-        return GatedCursor(self).execute(*args)
+        return self.cursor().execute(*args)
 
     def executemany(self, *args: Any) -> Any:
         """Run a statement for many rows on a new cursor."""
-        return GatedCursor(self).executemany(*args)
+        return self.cursor().executemany(*args)
 
     def executescript(self, *args: Any) -> Any:
         """Refuse: the driver commits before it runs a script."""
-        return GatedCursor(self).executescript(*args)
+        return self.cursor().executescript(*args)
 
     def commit(self) -> None:
         """Refuse: the transaction ends with the outcome."""

@@ -1,0 +1,82 @@
+"""Worker processes that are killed, and what is read of what they left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.crash.programs import EFFECTS
+
+WORKER = """
+import asyncio, sys
+from perdure import Engine
+from tests.crash import programs
+
+async def main():
+    async with Engine(sys.argv[1], [programs]):
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+ROOT = Path(__file__).parents[2]
+
+
+class Place:
+    """A database and its effects log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder / 'crash.db'}"
+        self.effects = folder / "effects.log"
+        self.effects.touch()
+        self.environment = {
+            **os.environ,
+            EFFECTS: str(self.effects),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
+        }
+
+    def lines(self) -> list[list[str]]:
+        return [line.split() for line in self.effects.read_text().splitlines()]
+
+    def start(self, code: str = WORKER, *args: object) -> subprocess.Popen[str]:
+        """Start a process and wait for its first line."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, self.url, *(str(arg) for arg in args)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    @contextmanager
+    def worker(self) -> Iterator[subprocess.Popen[str]]:
+        process = self.start()
+        try:
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> int:
+    """SIGKILL a process of ours and wait for its end."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGKILL)
+    code = process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    return code
+
+
+def steps_of(lines: Sequence[Sequence[str]]) -> dict[tuple[str, int], list[Sequence[str]]]:
+    """Group the effects by (run, step number)."""
+    found: dict[tuple[str, int], list[Sequence[str]]] = {}
+    for line in lines:
+        found.setdefault((line[1], int(line[2])), []).append(line)
+    return found

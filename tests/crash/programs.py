@@ -1,0 +1,51 @@
+"""Workflows for the crash tests. Effects go to a file outside the database, one line each."""
+
+from __future__ import annotations
+
+import os
+
+from perdure import Retry, activity, workflow
+
+EFFECTS = "PERDURE_TEST_EFFECTS"
+STEPS = 10
+
+
+def effect(*words: object) -> None:
+    """Append a line; O_APPEND keeps lines of several processes whole."""
+    line = " ".join(str(word) for word in (*words, os.getpid())) + "\n"
+    file = os.open(os.environ[EFFECTS], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+
+
+@activity.define(retry=Retry(interval="1ms"))
+async def step(run: str, number: int) -> int:
+    info = activity.info()
+    effect("step", run, number, info.attempt, info.idempotency_key)
+    return number + 1
+
+
+@workflow.define
+async def ten_steps(run: str) -> int:
+    number = 0
+    for _ in range(STEPS):
+        number = await step(run, number)
+    return number
+
+
+@workflow.define
+async def collector(count: int) -> list[int]:
+    got: list[int] = []
+    numbers = workflow.listen("number", int)
+    for _ in range(count):
+        got.append(await numbers.receive())
+        if len(got) % 10 == 0:
+            await step("collector", len(got))
+    return got
+
+
+@workflow.define
+async def patient() -> str:
+    return str(await workflow.listen("go").receive())
