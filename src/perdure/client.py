@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, cast, overload
 import msgspec
 
 from perdure import errors, views
-from perdure.definition import Workflow
+from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor
 from perdure.handle import Handle
 from perdure.store.desk import open_desk
@@ -94,7 +94,11 @@ class Client:
             assert self._url is not None
             desk = open_desk(self._url, readonly=self._read_only)
             now = time.time_ns() // 1000
-            await desk.write(lambda store: store.migrate(now))
+            try:
+                await desk.write(lambda store: store.migrate(now))
+            except BaseException:
+                await desk.close()
+                raise
             self._own = StoreDoor(desk, lambda: time.time_ns() // 1000, os.urandom)
 
     async def close(self) -> None:
@@ -231,8 +235,11 @@ class Client:
         if found is not None:
             return found
         known = await self.door.read(lambda store: store.definitions())
-        if not any(d.name == workflow and (not version or d.version == version) for d in known):
+        fitting = [d for d in known if d.name == workflow and version in ("", d.version)]
+        if not fitting:
             raise views.unknown_workflow(workflow, version, [d.name for d in known])
+        # The run keeps the version it began with: the highest there is now.
+        options["version"] = max((d.version for d in fitting), key=version_key)
         return None
 
     def _request(

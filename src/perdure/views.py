@@ -342,8 +342,8 @@ def _in(then: int, now: int) -> str:
 
 def _rough(microseconds: int) -> str:
     seconds = max(0, microseconds) // 1_000_000
-    for unit in (86_400, 3_600, 60):
-        if seconds >= unit:
-            seconds -= seconds % (unit // 60 or 1)
+    for least, grain in ((86_400, 3_600), (3_600, 60)):
+        if seconds >= least:
+            seconds -= seconds % grain
             break
     return to_text(seconds * 1_000_000)

@@ -142,8 +142,7 @@ def _effects_of(
                 continue
             for effect in effects:
                 # A worker that was taken over and does not know it yet may begin what it had.
-                is_zombie = world.taken_over.get(effect.worker, effect.tick) < effect.tick
-                if is_zombie:
+                if world.is_zombie(effect.worker, effect.tick):
                     continue
                 if effect.tick > tick_of(final[0]):
                     yield f"{what}: attempt {attempt} began after {final[1].brief()} (I4)"
@@ -170,7 +169,7 @@ def _said(world: World, read: list[History]) -> Iterator[str]:
     """I7: what was acknowledged to a client was received once, in the order it was sent."""
     places: dict[str, list[tuple[int, int]]] = {}
     for history in read:
-        for number, event in history.all(ev.MessageReceived):
+        for number, event in history.messages():
             value = payload.decode(event.message.payload)
             if "token" in value:
                 places.setdefault(value["token"], []).append((history.row.run, number))

@@ -70,7 +70,7 @@ class World:
         self.started: set[str] = set()
         self.maybe_started: set[str] = set()
         self.graceful_stops = 0
-        self.taken_over: dict[str, int] = {}
+        self._standing: dict[str, list[tuple[int, bool]]] = {}
         self._names = 0
         self._always_replays = chance.random() < 0.15
         self._options: dict[str, Any] = {"lease": "2s", "cache": chance.choice((1, 4, 4_000))}
@@ -443,6 +443,11 @@ class World:
             info.attempt,
         )
 
+    def is_zombie(self, worker: str, tick: int) -> bool:
+        """Tell whether a worker had been taken over by then, and not joined again."""
+        before = [joined for at, joined in self._standing.get(worker, []) if at < tick]
+        return bool(before) and not before[-1]
+
     def _written(self, desk: FaultyDesk, verb: str, argument: Any, answer: Any) -> None:
         tick, name = self.sim.tick(), desk.process.name
         if verb == "commit":
@@ -463,8 +468,11 @@ class World:
             )
         elif verb == "take_over" and answer:
             owner = self.sim.sea.owners[argument]
-            self.taken_over[owner.process.name] = tick
+            self._standing.setdefault(owner.process.name, []).append((tick, False))
             self.sim.note(name, "takes over", owner.process.name)
+        elif verb == "join":
+            self._standing.setdefault(name, []).append((tick, True))
+            self.sim.note(name, verb)
         elif verb != "extend":
             self.sim.note(name, verb)
 

@@ -56,6 +56,8 @@ def test_the_command_is_made_when_the_call_is_awaited():
 
     run = Run(wf)
     assert run.asked == ["activity_scheduled 'where'"]
+    run.complete("where", [])
+    assert run.asked == ["activity_scheduled 'double'"]
 
 
 def test_options_of_the_definition_go_into_the_command():

@@ -67,6 +67,7 @@ class Work:
         self.scheduled_at = now
         self.not_before = 0
         self.started_at = 0
+        self.not_before = 0
         self.beaten_at = 0.0
         self.details: bytes | None = None
         self.left_details: bytes | None = None
@@ -125,6 +126,7 @@ class Runner:
         work = Work(run, number, pending.event, definition, past.scheduled_at)
         work.attempt = past.attempts + 1
         work.left_details = past.details
+        work.not_before = past.retry_at
         run.work[number] = work
         work.not_before = past.retry_at
         in_backoff = past.retry_at > self._core.clock.now()
@@ -433,7 +435,11 @@ class Runner:
                 worker=self._core.worker_name,
                 heartbeat=work.left_details,
             )
-        self._core.turns.put(run, Input(fact))
+        transaction = None
+        if event.transactional:
+            following = work.attempt + 1 if isinstance(fact, ev.AttemptFailed) else 0
+            transaction = (work.number, following)
+        self._core.turns.put(run, Input(fact, transaction=transaction))
 
     def _stop(self, work: Work) -> None:
         if work.retry_call is not None:

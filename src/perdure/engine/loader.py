@@ -151,6 +151,17 @@ class Loader:
             if row.id not in run.seen:
                 run.seen.add(row.id)
                 run.inputs.append(Input(ev.decode_turn(row.event)[0], row.id))
+        committed = {
+            item.fact.activity
+            for item in run.inputs
+            if item.inbox and isinstance(item.fact, ev.ActivityCompleted)
+        }
+        # Its transaction was first: what this worker had to say about such an attempt is void (I4).
+        run.inputs = [
+            item
+            for item in run.inputs
+            if item.transaction is None or item.transaction[0] not in committed
+        ]
 
     def _replay(self, run: Run, loaded: Loaded) -> None:
         core = self._core
@@ -235,13 +246,27 @@ class Loader:
             if isinstance(outcome, ev.RunParked):
                 for recovered in missing:
                     run.work.pop(recovered, None)  # nothing begins before somebody unparks it
-                inputs = [Input(fact) for fact in facts]
+                inputs = [_decided(run, fact) for fact in facts]
                 core.turns.park(run, inputs, ParkReason.WORKER_LOST, outcome.detail)
                 return
             if outcome is not None:
-                del run.work[number]
                 facts.append(outcome)
-        run.inputs[:0] = [Input(fact) for fact in [taken, *facts]]
+        run.inputs[:0] = [Input(taken), *(_decided(run, fact) for fact in facts)]
+        for fact in facts:
+            if isinstance(fact, ev.ActivityFailed):
+                del run.work[fact.activity]
+
+
+def _decided(run: Run, fact: ev.Event) -> Input:
+    """Return the input of a lost attempt or of the failure that follows from it."""
+    assert isinstance(fact, (ev.AttemptLost, ev.ActivityFailed))
+    work = run.work[fact.activity]
+    if not work.event.transactional:
+        return Input(fact)
+    if isinstance(fact, ev.ActivityFailed):
+        return Input(fact)  # the lost attempt before it takes the deciding row away
+    is_last = bool(work.policy.max_attempts) and fact.attempt >= work.policy.max_attempts
+    return Input(fact, transaction=(fact.activity, 0 if is_last else fact.attempt + 1))
 
 
 def identify(run: Run, row: RunRow) -> None:

@@ -33,14 +33,25 @@ class Phase(enum.Enum):
 
 
 class Input:
-    """One fact for the next turn. ``inbox`` is the row it came from; ``done`` is told its fate."""
+    """One fact for the next turn. ``inbox`` is the row it came from; ``done`` is told its fate.
 
-    __slots__ = ("done", "fact", "inbox")
+    ``transaction``: the fact decides an attempt of this transactional activity, and (if not 0) the
+    attempt with this number follows: (activity, next attempt).
+    """
 
-    def __init__(self, fact: ev.Event, inbox: int = 0, done: Done | None = None) -> None:
+    __slots__ = ("done", "fact", "inbox", "transaction")
+
+    def __init__(
+        self,
+        fact: ev.Event,
+        inbox: int = 0,
+        done: Done | None = None,
+        transaction: tuple[int, int] | None = None,
+    ) -> None:
         self.fact = fact
         self.inbox = inbox
         self.done = done
+        self.transaction = transaction
 
 
 class Run:

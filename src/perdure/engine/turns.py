@@ -254,7 +254,7 @@ class Turns:
             return False
         assert instance.started is not None
         assert run.definition is not None
-        return instance.started.code == run.definition.code
+        return instance.code == run.definition.code
 
     def _park_unexpected(self, run: Run, taken: list[Input], exc: BaseException) -> None:
         self.park(run, taken, ParkReason.UNEXPECTED, describe(exc))
@@ -283,8 +283,7 @@ class Turns:
             payload=payload,
             claim=None if run.is_owned else run.length,
         )
-        if taken and any(item.inbox for item in taken):
-            write.consumed = tuple(item.inbox for item in taken if item.inbox)
+        _note_sources(write, taken)
         self._prepare(run, turn, write)
         is_busy = bool(instance.activities or instance.sends)
         if run.status is not Status.RUNNING or not is_busy or turn.closed or not run.is_owned:
@@ -335,8 +334,8 @@ class Turns:
             payload=ev.encode_turn(facts),
             applied=False,
             claim=None if run.is_owned else run.length,
-            consumed=tuple(item.inbox for item in taken if item.inbox),
         )
+        _note_sources(write, taken)
         length = write.first + write.count - 1
         if closing is not None:
             write.state = writes.closed_state(closing, length, now)
@@ -459,6 +458,18 @@ class Turns:
         if turn is not None and isinstance(turn.unexpected, _ALWAYS_PARK):
             return None
         return turn
+
+
+def _note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
+    """Say which inbox rows and which transactions' deciding rows this turn takes away."""
+    if any(item.inbox for item in taken):
+        write.consumed = tuple(item.inbox for item in taken if item.inbox)
+    for item in taken:
+        if item.transaction is not None:
+            number, following = item.transaction
+            write.settles = (*write.settles, number)
+            if following:
+                write.opens = (*write.opens, (number, following))
 
 
 def _rank(item: Input) -> tuple[int, int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def _run_started(instance: Instance, event: ev.RunStarted) -> None:
+    instance.code = event.code
     instance.begin(event)
 
 
@@ -81,6 +82,11 @@ def _forked(instance: Instance, event: ev.Forked) -> None:
     instance.reseed(event.seed)
 
 
+def _run_taken(instance: Instance, event: ev.RunTaken) -> None:
+    # A start from another process knows no code: the first worker's is what the run began under.
+    instance.code = instance.code or event.code
+
+
 def _nothing(_instance: Instance, _event: ev.Event) -> None:
     """Recorded for people and for the engine; the code never sees it."""
 
@@ -97,7 +103,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.ChildClosed: _child_closed,
     ev.UpdateAccepted: _update_accepted,
     ev.CancelRequested: _cancel_requested,
-    ev.RunTaken: _nothing,
+    ev.RunTaken: _run_taken,
     ev.RunParked: _nothing,
     ev.RunUnparked: _nothing,
     ev.RunPaused: _nothing,

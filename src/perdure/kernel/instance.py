@@ -71,6 +71,8 @@ class Instance:
         self.is_replaying = False
         self.closed: ev.Event | None = None
         self.started: ev.RunStarted | None = None
+        self.code = ""
+        """Fingerprint of the code that took the first turn."""
         self.entropy = Entropy(b"")
         self.loop = DeterministicLoop(self)
         self.activities: dict[int, PendingActivity] = {}

@@ -211,9 +211,6 @@ class ThreadDesk:
         if self._is_closed:
             return
         self._is_closed = True
-        self._writes.put(None)
-        if self._reads is not self._writes:
-            self._reads.put(None)
         await self._loop.run_in_executor(None, self._join)
 
     def _hand_in(self, queue: _Queue, verb: Callable[[Any], T]) -> asyncio.Future[T]:
@@ -227,8 +224,12 @@ class ThreadDesk:
             raise UsageError("the store was closed")
 
     def _join(self) -> None:
-        for thread in self._threads:
-            thread.join()
+        # The reader first: SQLite empties the log when the last connection closes, if that can write.
+        if self._reads is not self._writes:
+            self._reads.put(None)
+            self._threads[1].join()
+        self._writes.put(None)
+        self._threads[0].join()
 
     # -- in the store's threads ------------------------------------------------------------------
 

@@ -48,6 +48,13 @@ class History:
             if isinstance(event, kinds):
                 yield number, event
 
+    def messages(self) -> Iterator[tuple[int, ev.MessageReceived]]:
+        """Yield the messages received, and behind them those that wait in the inbox."""
+        yield from self.all(ev.MessageReceived)
+        for number, event in enumerate(self.inbox, start=len(self.events) + 1):
+            if isinstance(event, ev.MessageReceived):
+                yield number, event
+
 
 def histories(store: Any) -> list[History]:
     """Read every run, oldest first."""
@@ -206,7 +213,7 @@ def _messages(read: Sequence[History]) -> Iterator[str]:
     """I7: a message is in one history once; what was sent arrived, in the order of its sender."""
     places: dict[str, list[tuple[int, int]]] = {}
     for history in read:
-        for number, event in history.all(ev.MessageReceived):
+        for number, event in history.messages():
             if event.message.id:
                 places.setdefault(event.message.id, []).append((history.row.run, number))
     for id_, found in places.items():
