@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from perdure import Retry, activity, workflow
@@ -24,6 +25,8 @@ def effect(*words: object) -> None:
 async def step(run: str, number: int) -> int:
     info = activity.info()
     effect("step", run, number, info.attempt, info.idempotency_key)
+    if run.startswith("r"):
+        await asyncio.sleep(0.05)  # sleep: time to be killed in
     return number + 1
 
 

@@ -144,7 +144,8 @@ def _effects_of(
                 # A worker that was taken over and does not know it yet may begin what it had.
                 if world.is_zombie(effect.worker, effect.tick):
                     continue
-                if effect.tick > tick_of(final[0]):
+                # A cancel's commit and the beginning of an attempt may cross.
+                if effect.tick > tick_of(final[0]) and not isinstance(closed, ev.ActivityCancelled):
                     yield f"{what}: attempt {attempt} began after {final[1].brief()} (I4)"
                 if isinstance(closed, ev.ActivityCompleted) and attempt > closed.attempt:
                     yield f"{what}: attempt {attempt} was not counted (I13)"

@@ -244,9 +244,9 @@ class Loader:
             work = run.work[number]
             outcome = core.runner.lost_outcome(work, work.attempt, past.lost_in_a_row + 1)
             if isinstance(outcome, ev.RunParked):
+                inputs = [_decided(run, fact) for fact in facts]
                 for recovered in missing:
                     run.work.pop(recovered, None)  # nothing begins before somebody unparks it
-                inputs = [_decided(run, fact) for fact in facts]
                 core.turns.park(run, inputs, ParkReason.WORKER_LOST, outcome.detail)
                 return
             if outcome is not None:

@@ -36,6 +36,7 @@ from perdure.kernel.entropy import Entropy, idempotency_key
 from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alone
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, PendingActivity
+from perdure.kernel.updates import run_update
 from perdure.values import events as ev
 from perdure.values import failures, ids
 
@@ -374,7 +375,7 @@ class Instance:
     def run_update(self, event: ev.UpdateAccepted) -> None:
         """Start the handler of an accepted update."""
         handler = self.update_handlers.get(event.name)
-        self.updates[event.update] = self.loop.create_task(self._update(event, handler))
+        self.updates[event.update] = self.loop.create_task(run_update(self, event, handler))
 
     def effect(self, name: str, value: Any) -> None:
         """Keep something to release after the commit; dropped in a replay and in an eviction."""
@@ -465,23 +466,6 @@ class Instance:
             return raised
         coro: Any = self._root.get_coro()
         return match.describe(coro.cr_code, coro.cr_code.co_firstlineno)
-
-    async def _update(self, event: ev.UpdateAccepted, handler: Any) -> None:
-        try:
-            if handler is None:
-                raise errors.NotFound(f"update {event.name!r} is not defined by this run")
-            result, failure = await handler.run(event.args), None
-        except asyncio.CancelledError as exc:
-            result, failure = None, failures.FailureInfo(str(exc) or "cancelled", kind="Canceled")
-        except (ContinueAsNew, MemoryError, RecursionError) as exc:
-            self.fail(exc)
-            return
-        except Exception as exc:  # noqa: BLE001 - whoever sent the update gets it
-            result, failure = None, failures.from_exception(exc)
-        self.updates.pop(event.update, None)
-        completed = ev.UpdateCompleted(update=event.update, result=result, failure=failure)
-        self.command(completed)
-        self.answered[event.update] = completed
 
     def _root_done(self, _root: object) -> None:
         self.loop.stop()

@@ -224,7 +224,7 @@ class ThreadDesk:
             raise UsageError("the store was closed")
 
     def _join(self) -> None:
-        # The reader first: SQLite empties the log when the last connection closes, if that can write.
+        # The reader first: the last connection to close empties the log, and must be able to write.
         if self._reads is not self._writes:
             self._reads.put(None)
             self._threads[1].join()
@@ -265,7 +265,7 @@ class ThreadDesk:
         try:
             if not self._store.changed():
                 return False
-        except Exception as exc:  # noqa: BLE001 - without this thread every verb would wait for ever
+        except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
             # The next verb meets the same trouble and tells its caller.
             log.warning("looking for changes of other processes failed: %s", exc)
             return False
@@ -282,7 +282,7 @@ class ThreadDesk:
     def _tidy(self, *, idle: bool) -> None:
         try:
             self._store.tidy(idle=idle)
-        except Exception as exc:  # noqa: BLE001 - without this thread every verb would wait for ever
+        except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
             log.warning("housekeeping of the store failed: %s", exc)
 
 

@@ -315,7 +315,7 @@ class Filter(msgspec.Struct, gc=False):
 
 
 class Question(msgspec.Struct, gc=False):
-    """A query or an update for live code. ``args`` is a JSON array; ``update`` an update's own id."""
+    """A query or an update for live code. ``args``: JSON array; ``update``: an update's own id."""
 
     id: str
     execution: int

@@ -242,6 +242,7 @@ def _messages(read: Sequence[History]) -> Iterator[str]:
 
 def _children(read: Sequence[History]) -> Iterator[str]:
     by_run_id = {history.row.run_id: history for history in read}
+    taken = {history.row.workflow_id for history in read}
     closed: dict[tuple[int, int, str], int] = {}
     for history in read:
         for _, event in history.all(ev.ChildClosed):
@@ -254,5 +255,7 @@ def _children(read: Sequence[History]) -> Iterator[str]:
         for number, event in history.all(ev.ChildScheduled):
             child = by_run_id.get(event.run_id)
             heard = (history.row.execution, number, event.run_id) in closed
-            if child is None and not heard:
+            # A run that ended at once may not have heard that the child's id was taken.
+            is_refused = history.row.status.is_terminal and event.workflow_id in taken
+            if child is None and not heard and not is_refused:
                 yield f"{history.name}: child {event.workflow_id!r} was neither started nor refused"
