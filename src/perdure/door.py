@@ -7,6 +7,7 @@ its own (``engine/door.py``) that takes the same calls without a detour through 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +21,8 @@ from perdure.values import events as ev
 from perdure.values import failures, payload
 
 T = TypeVar("T")
-_CHANGE_POLL = 0.02
+_SAFETY_SECONDS = 1.0
+_log = logging.getLogger("perdure.client")
 
 
 class Door(Protocol):
@@ -138,7 +140,9 @@ class Watch:
         self._waiting: dict[int, list[asyncio.Future[ev.Event]]] = {}
         self._changes: list[asyncio.Future[None]] = []
         self._looking: asyncio.Task[None] | None = None
-        self._again = False
+        self._changed = asyncio.Event()
+        self.is_at_hand: Callable[[int], bool] = lambda _run: False
+        """Tells which runs somebody here will :meth:`resolve`."""
         desk.on_change = self.look
 
     def next_change(self) -> asyncio.Future[None]:
@@ -147,12 +151,18 @@ class Watch:
         self._changes.append(future)
         return future
 
-    async def ended(self, run: int, *, is_at_hand: bool = False) -> ev.Event:
-        """Wait for a run's end; ``is_at_hand``: somebody here will call :meth:`resolve`."""
-        future: asyncio.Future[ev.Event] = asyncio.get_running_loop().create_future()
+    async def ended(self, run: int) -> ev.Event:
+        """Wait for a run's end.
+
+        Raises:
+            Unavailable: the watch was closed first.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ev.Event] = loop.create_future()
         self._waiting.setdefault(run, []).append(future)
-        if not is_at_hand:
-            self.look()
+        self._changed.set()
+        if self._looking is None or self._looking.done():
+            self._looking = loop.create_task(self._look())
         try:
             return await future
         finally:
@@ -174,29 +184,40 @@ class Watch:
         for change in changes:
             if not change.done():
                 change.set_result(None)
-        if self._looking is not None and not self._looking.done():
-            self._again = True
-        elif self._waiting:
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+        self._changed.set()
 
     def close(self) -> None:
         """Stop watching."""
         if self._looking is not None:
             self._looking.cancel()
+        waiting, self._waiting = self._waiting, {}
+        for future in (future for futures in waiting.values() for future in futures):
+            if not future.done():
+                future.set_exception(errors.Unavailable("the client was closed"))
 
     async def _look(self) -> None:
-        while True:
-            self._again = False
-            keys = list(self._waiting)
-            rows = await self._desk.read(lambda store: store.rows(keys))
-            for row in rows:
-                if row.status.is_terminal:
-                    closing = await closing_event(self._desk.read, row.run)
-                    for future in self._waiting.pop(row.run, ()):
-                        if not future.done():
-                            future.set_result(closing)
-            if not self._again:
-                return
+        """Look after each change, and once a second: a change may go unnoticed."""
+        while self._waiting:
+            try:
+                async with asyncio.timeout(_SAFETY_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            try:
+                await self._look_once()
+            except errors.Unavailable as error:
+                _log.warning("could not look for ended runs, will try again: %s", error)
+
+    async def _look_once(self) -> None:
+        keys = [run for run in self._waiting if not self.is_at_hand(run)]
+        if not keys:
+            return
+        rows = await self._desk.read(lambda store: store.rows(keys))
+        for row in rows:
+            if row.status.is_terminal:
+                closing = await closing_event(self._desk.read, row.run)
+                self.resolve(row.run, closing)
 
 
 async def closing_event(

@@ -108,6 +108,7 @@ class Core:
         self.guard = guard
         self.listeners = Listeners()
         self.watch = Watch(desk)
+        self.watch.is_at_hand = self.runs.__contains__
         self.turns = Turns(self)
         self.loader = Loader(self)
         self.committer = Committer(desk, clock, Release(self))

@@ -77,7 +77,7 @@ class EngineDoor:
 
     async def ended(self, run: int) -> ev.Event:
         core = self._core
-        return await core.watch.ended(run, is_at_hand=run in core.runs)
+        return await core.watch.ended(run)
 
     async def read(self, verb: Callable[[Reader], T]) -> T:
         return await self._core.desk.read(verb)

@@ -33,6 +33,7 @@ class Intake:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._wake = asyncio.Event()
+        self._behind = self._caught_up = 0
         self._questions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_stopping = False
@@ -40,6 +41,16 @@ class Intake:
     def look(self) -> None:
         """Look soon."""
         self._wake.set()
+
+    def catch_up(self) -> None:
+        """Look soon, and let no inbox row pass those that are in the database already."""
+        self._behind += 1
+        self._wake.set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether rows must come in by a look, because older ones may not be known here yet."""
+        return self._behind > self._caught_up
 
     async def run(self) -> None:
         """Look until stopped."""
@@ -60,7 +71,7 @@ class Intake:
         """Take up everything that waits for a worker like this one."""
         core = self._core
         names, queues, worker = core.names, core.queues, core.committer.worker
-        now = core.clock.now()
+        now, behind = core.clock.now(), self._behind
         claimable, inbox, questions = await core.desk.read(
             lambda store: (
                 store.claimable(names, queues, limit=_PAGE),
@@ -73,6 +84,7 @@ class Intake:
         for row in inbox:
             fact = ev.decode_turn(row.event)[0]
             core.feed(Posted("delivered", row.id, row.execution, row.run, row.event), fact)
+        self._caught_up = behind
         for question in questions:
             if question.id not in self._questions:
                 self._answer_soon(question)

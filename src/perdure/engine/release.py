@@ -53,6 +53,9 @@ class Release:
         for started in result.children:
             if started.created:
                 core.take_up(started.run)
+        if core.intake.is_behind:
+            core.intake.catch_up()
+            return
         for posted, fact in fed:
             core.feed(posted, fact)
 
@@ -64,11 +67,16 @@ class Release:
             run, _, turn = entry
             if started.created:
                 run.key, run.execution = started.run, started.execution
-                core.runs[run.key] = run
-                if request.first is not None:
-                    self._release_safely(run, request.first, [], turn)
+                if run.key in core.runs:
+                    # A look was faster than the acknowledgement: the run is being loaded already.
+                    run.phase = Phase.GONE
+                    run.drop_instance()
                 else:
-                    core.reload(run)
+                    core.runs[run.key] = run
+                    if request.first is not None:
+                        self._release_safely(run, request.first, [], turn)
+                    else:
+                        core.reload(run)
             else:
                 run.phase = Phase.GONE
                 run.drop_instance()
@@ -201,7 +209,8 @@ class Release:
             run.doubt = (write, taken)
             core.reload(run)
         if was_written:
-            core.intake.look()
+            # What it put into inboxes is there, and nothing later may come before it.
+            core.intake.catch_up()
 
     def fenced(self) -> None:
         """Drop everything: another worker took this one's runs over."""

@@ -8,13 +8,17 @@ What will not end is kept referenced for good, because the garbage collector wou
 
 from __future__ import annotations
 
+import asyncio
+import asyncio.tasks
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from perdure import errors
-from perdure.kernel.loop import DeterministicLoop
+from perdure.kernel.loop import DeterministicLoop, OrderedTask
 
+_enter_task: Callable[[Any, Any], None] = vars(asyncio.tasks)["_enter_task"]
+_leave_task: Callable[[Any, Any], None] = vars(asyncio.tasks)["_leave_task"]
 _THROWS = 100
 _ROUNDS = 10
 _log = logging.getLogger("perdure.kernel")
@@ -55,22 +59,26 @@ def close_all(loop: DeterministicLoop, generators: Generators, run: str) -> None
             break
         for task in tasks:
             closed.add(hash(task))
-            coro: Any = task.get_coro()
-            if coro is not None and not _close_coroutine(coro):
-                _bury(coro, run)
+            if not _close_task(task, loop):
+                _bury(task.get_coro(), run)
     for generator in generators.suspended():
         if not generator.ag_running and not _close_generator(generator):
             _bury(generator, run)
     loop.ready.clear()
 
 
-def _close_coroutine(coro: Any) -> bool:
-    """Throw ``Evicted`` until the coroutine ends; False if it will not."""
+def _close_task(task: OrderedTask, loop: DeterministicLoop) -> bool:
+    """Throw ``Evicted`` until the task's coroutine ends; False if it will not."""
+    coro: Any = task.get_coro()
     for _ in range(_THROWS):
+        # As the current task: a timeout in cleanup code would refuse to begin without one.
+        _enter_task(loop, task)
         try:
             coro.throw(errors.Evicted())
         except BaseException:  # noqa: BLE001 - whatever cleanup raises, the run is leaving memory
             return True
+        finally:
+            _leave_task(loop, task)
     return False
 
 
