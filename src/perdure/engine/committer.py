@@ -138,6 +138,9 @@ class Committer:
                 if (batch.worker, batch.epoch) == (self.worker, self.epoch):
                     self.discard()
                     self._outcomes.fenced()
+                else:
+                    # This worker has joined again since: what came between is to be done anew.
+                    self._outcomes.unresolved(batch, was_written=False)
 
     def _take(
         self,

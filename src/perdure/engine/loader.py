@@ -28,6 +28,7 @@ _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
 _OF_ATTEMPTS = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
+_FOUND = (*_OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
 
 
 class Loader:
@@ -102,6 +103,9 @@ class Loader:
         run.is_owned = row.owner == core.committer.worker
         run.phase = Phase.IDLE
         self._settle_doubt(run, loaded)
+        if not run.is_owned:
+            # Somebody else may have had it meanwhile: what its history leaves open is found anew.
+            run.inputs = [i for i in run.inputs if not isinstance(i.fact, _FOUND) or i.done]
         if row.status.is_terminal:
             core.closed_elsewhere(run)
             return
@@ -110,7 +114,8 @@ class Loader:
             return
         run.definition = core.definition(row.workflow, row.version)
         last = loaded.turns[-1] if loaded.turns else None
-        run.length = last.first + last.count - 1 if last is not None else row.length
+        is_whole = last is not None and not loaded.broken
+        run.length = last.first + last.count - 1 if last and is_whole else row.length
         run.time = last.time if last is not None else 0
         self._take_inbox(run, loaded.inbox)
         if run.status in (Status.PARKED, Status.PAUSED):

@@ -417,6 +417,7 @@ class Turns:
         turn = self._apply_first(run, run.instance, started, now)
         if turn is None:
             run.drop_instance()
+            request.event = ev.encode_turn([started])
         else:
             events = [started, *turn.commands]
             write = TurnWrite(
