@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
-
 
 import msgspec
 
@@ -93,13 +92,13 @@ class Client:
         if self._own is None:
             assert self._url is not None
             desk = open_desk(self._url, readonly=self._read_only)
-            now = time.time_ns() // 1000
+            now = _now()
             try:
                 await desk.write(lambda store: store.migrate(now))
             except BaseException:
                 await desk.close()
                 raise
-            self._own = StoreDoor(desk, lambda: time.time_ns() // 1000, os.urandom)
+            self._own = StoreDoor(desk, _now, os.urandom)
 
     async def close(self) -> None:
         """Close what :meth:`open` opened."""
@@ -157,11 +156,11 @@ class Client:
     @overload
     async def execute(self, workflow: str, input: Any = None, **options: Any) -> Any: ...
     async def execute(self, workflow: Any, input: Any = None, **options: Any) -> Any:
-        """Start an execution and wait for its result; see :meth:`start` and :meth:`Handle.result`."""
+        """Start an execution and wait for its result: see :meth:`start`, :meth:`Handle.result`."""
         return await (await self.start(workflow, input, **options)).result()
 
     def get(self, workflow_id: str, run_id: str | None = None) -> Handle[Any]:
-        """Return a handle on an execution; the first call through it finds out whether it exists."""
+        """Return a handle on an execution; its first call finds out whether that exists."""
         return Handle(self, ids.check_workflow_id(workflow_id), run_id or "", payload.decode)
 
     # -- looking -----------------------------------------------------------------------------
@@ -225,7 +224,9 @@ class Client:
             raise errors.UsageError("the client is not open; use `async with Client(…)`")
         return self._own
 
-    async def _definition(self, workflow: Any, options: dict[str, Any]) -> Workflow[Any, Any] | None:
+    async def _definition(
+        self, workflow: Any, options: dict[str, Any]
+    ) -> Workflow[Any, Any] | None:
         if isinstance(workflow, Workflow):
             return cast("Workflow[Any, Any]", workflow)
         if not isinstance(workflow, str):
@@ -321,11 +322,16 @@ class Client:
             raise errors.Invalid(f"list: {exc}") from exc
 
     def next_seq(self) -> tuple[str, int]:
-        """Return this client's address and a number it has not used (a repeated post is harmless)."""
+        """Return this client's address and a number it has not used."""
         if not self._sender:
             self._sender = f"@client/{self.door.chance(12).hex()}"
         self._seq += 1
         return self._sender, self._seq
+
+
+def _now() -> int:
+    # Without a worker in this process there is no engine's clock to ask.
+    return time.time_ns() // 1000  # noqa: TID251
 
 
 def _conflict(is_explicit: bool, options: Mapping[str, Any]) -> str:
@@ -344,5 +350,3 @@ def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         raise errors.Invalid(f"{what}: {value!r}; use one of {', '.join(allowed)}")
     return text
-
-

@@ -92,9 +92,7 @@ class StoreDoor:
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         now = self._now()
-        post = Post(
-            event=ev.encode_turn([fact]), execution=row.execution, sender=sender, seq=seq
-        )
+        post = Post(event=ev.encode_turn([fact]), execution=row.execution, sender=sender, seq=seq)
         return (await self._desk.write(lambda store: store.post([post], now)))[0]
 
     async def ask(self, row: RunRow, question: Question) -> bytes:
@@ -220,9 +218,7 @@ class Watch:
                 self.resolve(row.run, closing)
 
 
-async def closing_event(
-    read: Callable[[Callable[[Reader], Any]], Any], run: int
-) -> ev.Event:
+async def closing_event(read: Callable[[Callable[[Reader], Any]], Any], run: int) -> ev.Event:
     """Return the last event of an ended run."""
     turn = await read(lambda store: store.last_turn(run))
     if turn is None:

@@ -24,7 +24,18 @@ from perdure.values.states import Status
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECRET = frozenset({"seed"})
 _PAYLOADS = frozenset(
-    "input result args payload details context search memo value heartbeat".split()
+    [
+        "input",
+        "result",
+        "args",
+        "payload",
+        "details",
+        "context",
+        "search",
+        "memo",
+        "value",
+        "heartbeat",
+    ]
 )
 EXPORT_FORMAT = 1
 

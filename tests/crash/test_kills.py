@@ -1,4 +1,4 @@
-"""Workers are killed with SIGKILL again and again; nothing is lost and nothing recorded runs twice."""
+"""Workers are killed again and again; nothing is lost, and nothing recorded runs twice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.crash.processes import Place, kill, steps_of
+from tests.crash.programs import STEPS
 
 from perdure import Client
 from perdure.handle import Handle
-from tests.crash.processes import Place, kill, steps_of
-from tests.crash.programs import STEPS
 
 RUNS = 100
 MIN_KILLS = 8
@@ -121,9 +121,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_a_run_killed_at_its_nth_commit_ends_as_one_that_was_not(
-    tmp_path: Path, moment: str
-):
+async def test_a_run_killed_at_its_nth_commit_ends_as_one_that_was_not(tmp_path: Path, moment: str):
     at = 0
     while True:
         at += 1

@@ -6,8 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from perdure import activity, workflow
 from tests.crash.programs import EFFECTS, effect
+
+from perdure import activity, workflow
 
 
 @activity.define

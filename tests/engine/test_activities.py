@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.engine.support import engine_on, events_of, until
 
 from perdure import ApplicationError, Retry, activity, workflow
 from perdure.errors import ActivityFailed, UsageError, WorkflowFailed
-from tests.engine.support import engine_on, events_of, until
 
 calls: list[tuple[str, int, str]] = []
 release = threading.Event()

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.engine.support import engine_on, events_of, until_status
 
 from perdure import ApplicationError, Client, Status, activity, workflow
 from perdure.errors import (
@@ -17,7 +18,6 @@ from perdure.errors import (
     WorkflowFailed,
     WorkflowTerminated,
 )
-from tests.engine.support import engine_on, events_of, until_status
 
 
 @workflow.define
@@ -150,7 +150,14 @@ async def parent() -> list[str]:
 async def test_children_return_notify_fail_and_are_refused(tmp_path: Path):
     async with engine_on(tmp_path, parent, child) as engine:
         seen = await engine.client.execute(parent)
-        assert seen == ["child well", "child fine", "True", "child fine", "Sadness", "AlreadyExists"]
+        assert seen == [
+            "child well",
+            "child fine",
+            "True",
+            "child fine",
+            "Sadness",
+            "AlreadyExists",
+        ]
         taken = engine.client.get("taken")
         with pytest.raises(WorkflowTerminated):
             await taken.result("10s")

@@ -8,8 +8,9 @@ import signal
 import time
 from pathlib import Path
 
-from perdure import Client
 from tests.crash.processes import Place, kill
+
+from perdure import Client
 
 SLOW = """
 import asyncio, sys

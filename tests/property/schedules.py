@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
+from tests.property.programs import TOPICS, interpret
+from tests.unit.drive import NOON, SECOND, SEED, message
 
 from perdure import ApplicationError, errors
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.states import Status, may
-from tests.property.programs import TOPICS, interpret
-from tests.unit.drive import NOON, SECOND, SEED, message
 
 schedules = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=3), max_size=25)
 """One list of choices per turn: so many facts arrive together."""

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.property.programs import interpret, programs
+from tests.property.schedules import Story, schedules
+from tests.unit.drive import state
 
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.states import TERMINAL, TRANSITIONS, Status, may
-from tests.property.programs import interpret, programs
-from tests.property.schedules import Story, schedules
-from tests.unit.drive import state
 
 whole_programs = st.lists(programs, min_size=1, max_size=4)
 

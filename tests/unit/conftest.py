@@ -1,7 +1,6 @@
 """Every run that a test has driven is replayed at its end: live state is replayed state (I11)."""
 
 import pytest
-
 from tests.unit import drive
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import Retry, activity, errors, workflow
 from perdure.activity import Attempt, Info
 from perdure.values import events as ev
 from perdure.values.retry import RetryPolicy
-from tests.unit.drive import Run
 
 
 @activity.define

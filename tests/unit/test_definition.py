@@ -184,7 +184,7 @@ def test_the_fingerprint_is_pinned_for_every_python():
 
 def test_without_source_there_is_a_fingerprint_all_the_same():
     namespace: dict = {}
-    exec("async def wf():\n    return 1\n", namespace)  # noqa: S102 - code without a file
+    exec("async def wf():\n    return 1\n", namespace)
     made = Workflow(namespace["wf"])
     assert made.source == ""
     assert len(made.code) == 16

@@ -181,12 +181,12 @@ class Runner:
 
     def beats(self) -> list[Beat]:
         """Return heartbeat details of attempts under way (written with the lease)."""
-        found: list[Beat] = []
-        for task_owner in list(self._core.runs.values()):
-            for work in task_owner.work.values():
-                if work.details is not None:
-                    found.append(Beat(task_owner.key, work.number, work.details))
-        return found
+        return [
+            Beat(run.key, work.number, work.details)
+            for run in self._core.runs.values()
+            for work in run.work.values()
+            if work.details is not None
+        ]
 
     async def stop(self, grace: float) -> None:
         """Begin nothing new; give what runs ``grace`` seconds, then cancel it."""
@@ -267,7 +267,9 @@ class Runner:
         except asyncio.CancelledError:
             if not self._is_current(work) or self.is_stopping:
                 raise
-            info = failures.FailureInfo("the activity cancelled itself", "Canceled", "CancelledError")
+            info = failures.FailureInfo(
+                "the activity cancelled itself", "Canceled", "CancelledError"
+            )
             self._fail(work, info)
         except _TimedOut as timed_out:
             self._fail(work, timed_out.info, final=timed_out.is_final)
@@ -281,8 +283,10 @@ class Runner:
         args = definition.arguments.decode(event.args)
         activity.running.set(self._attempt_context(work))
         if definition.is_async:
-            if event.timeout is None and event.schedule_timeout is None and (
-                event.heartbeat_timeout is None
+            if (
+                event.timeout is None
+                and event.schedule_timeout is None
+                and (event.heartbeat_timeout is None)
             ):
                 return await definition.fn(*args)
             return await self._timed(work, asyncio.ensure_future(definition.fn(*args)))
@@ -321,9 +325,7 @@ class Runner:
             raise
         return future.result()
 
-    async def _run_transaction(
-        self, work: Work, definition: activity.Activity[Any, Any]
-    ) -> None:
+    async def _run_transaction(self, work: Work, definition: activity.Activity[Any, Any]) -> None:
         """Run a transactional activity: its outcome comes through the inbox, with its writes."""
         event = work.event
         args = definition.arguments.decode(event.args)

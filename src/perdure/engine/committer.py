@@ -6,8 +6,8 @@ One task. While the store writes a batch, everything that becomes ready gathers 
 batch grows with the load and a lone turn waits for nobody. Effects are released only by
 ``on_committed``, after the store's acknowledgement (I3).
 
-A batch is shared fate (R15): *fenced*, everything this worker holds is dropped; *refused*, the batch
-is halved until the guilty turn stands alone; *in doubt*, the store is asked for the number of the
+A batch is shared fate (R15): *fenced*, everything this worker holds is dropped; *refused*, the
+batch is halved until the guilty turn stands alone; *in doubt*, the store is asked for the number of the
 last batch until it answers, before anything else is written (I12).
 """
 
@@ -144,9 +144,7 @@ class Committer:
 
     def _take(
         self,
-    ) -> tuple[
-        list[StartRequest], list[TurnWrite], list[tuple[Post, Callable[[Posted], None]]]
-    ]:
+    ) -> tuple[list[StartRequest], list[TurnWrite], list[tuple[Post, Callable[[Posted], None]]]]:
         total = len(self._starts) + len(self._turns)
         if total <= limits.BATCH_TURNS and self._bytes <= limits.BATCH_BYTES:
             taken = self._starts, self._turns, self._posts
@@ -208,7 +206,7 @@ class Committer:
             for done in posted:
                 done(Posted("unavailable"))
             return
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end this task
             _log.exception("an internal error of the store")
             refused = errors.StoreRefused(f"internal error: {type(exc).__name__}: {exc}")
             await self._bisect(batch, posted, refused)
@@ -255,4 +253,3 @@ class Committer:
                     return last >= batch.number
         finally:
             self.is_in_doubt = False
-

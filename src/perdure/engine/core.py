@@ -400,7 +400,11 @@ class Core:
                 return
             answer.set_result(
                 Started(
-                    row.run, row.execution, row.run_id, row.workflow_id, created=True,
+                    row.run,
+                    row.execution,
+                    row.run_id,
+                    row.workflow_id,
+                    created=True,
                     status=row.status,
                 )
             )
@@ -411,9 +415,7 @@ class Core:
     def fenced(self) -> None:
         """Drop everything this worker held; :attr:`on_fenced` rejoins."""
         _log.warning("the lease of %s was taken over; dropping all its runs", self.worker_name)
-        self.drop(
-            errors.Unavailable("this worker lost its lease; nothing was written, try again")
-        )
+        self.drop(errors.Unavailable("this worker lost its lease; nothing was written, try again"))
         self.on_fenced()
 
     def drop(self, error: errors.Unavailable) -> None:

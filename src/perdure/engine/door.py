@@ -93,5 +93,3 @@ class EngineDoor:
 
     async def close(self) -> None:
         """The engine closes what it opened."""
-
-

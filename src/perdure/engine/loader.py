@@ -90,7 +90,7 @@ class Loader:
         """Build a run; an error of ours parks it and touches no other."""
         try:
             self._build(run, loaded)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, one run pays
             _log.exception("an internal error while loading %r", run)
             run.phase = Phase.IDLE
             detail = f"internal error while loading: {type(exc).__name__}: {exc}"

@@ -89,7 +89,7 @@ class Release:
         """Release effects; after an error of ours the run is rebuilt, and its neighbours go on."""
         try:
             self._release(run, write, taken, turn)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, one run pays
             _log.exception("an internal error after a commit of %r", run)
             if run.key in self._core.runs:
                 self._core.reload(run)
@@ -122,8 +122,8 @@ class Release:
                     release(core, run, number, command)
             if instance.effects:
                 self._release_effects(run, instance)
-        # Backwards, so that a takeover (always the first) comes last: it begins what the facts about
-        # attempts have not begun.
+        # Backwards, so that a takeover (always the first) comes last: it begins what the facts
+        # about attempts have not begun.
         for item in reversed(taken):
             if type(item.fact) in _RUNNERS:
                 core.runner.recorded(run, item.fact)

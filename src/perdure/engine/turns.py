@@ -99,7 +99,7 @@ class Turns:
         return self._under_way.pop(id(what), None)
 
     def runs_under_way(self) -> list[Run]:
-        """Return the runs whose turn is being committed; those that just start are in no other list."""
+        """Return the runs whose turn is being committed; new ones are in no other list."""
         return [entry.run for entry in self._under_way.values()]
 
     @property
@@ -126,7 +126,7 @@ class Turns:
         """Take a turn; an error of ours parks that run and touches no other."""
         try:
             self._take(run)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, one run pays
             _log.exception("an internal error in a turn of %r", run)
             if run.phase is Phase.IDLE:
                 self.park(run, [], ParkReason.UNEXPECTED, f"internal error: {describe(exc)}")
@@ -401,9 +401,7 @@ class Turns:
         self._keep_stop(run, write)
         self._hand_in(run, write, list(first), None)
 
-    def _hand_in(
-        self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None
-    ) -> None:
+    def _hand_in(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
         run.phase = Phase.COMMITTING
         self.taken += 1
         self._under_way[id(write)] = UnderWay(run, taken, turn)
@@ -421,7 +419,11 @@ class Turns:
         else:
             events = [started, *turn.commands]
             write = TurnWrite(
-                run=0, execution=0, first=1, count=len(events), time=now,
+                run=0,
+                execution=0,
+                first=1,
+                count=len(events),
+                time=now,
                 payload=ev.encode_turn(events),
             )
             run.instance.size += len(write.payload)
@@ -441,7 +443,7 @@ class Turns:
     def _apply_first(
         self, run: Run, instance: Instance, started: ev.RunStarted, now: int
     ) -> Turn | None:
-        """Apply event 1; ``None`` leaves the start alone, to be taken up (and parked) by loading."""
+        """Apply event 1; ``None`` leaves the start to be taken up (and parked) by loading."""
         guard = self._core.guard
         guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key)
         turn: Turn | None = None
@@ -487,4 +489,3 @@ def describe(exc: BaseException) -> str:
     last = [line.strip() for line in info.trace.splitlines() if line.strip().startswith("File")]
     place = f" ({last[-1]})" if last else ""
     return f"{info.type}: {info.message}{place}"
-

@@ -129,16 +129,12 @@ def _message_sent(
     write.posts = [*write.posts, post]
 
 
-def _cancel_sent(
-    core: Core, run: Run, number: int, event: ev.CancelSent, write: TurnWrite
-) -> None:
+def _cancel_sent(core: Core, run: Run, number: int, event: ev.CancelSent, write: TurnWrite) -> None:
     fact: ev.Event
     if event.terminate:
         fact = ev.RunTerminated(reason=event.reason, by=run.workflow_id)
     else:
-        fact = ev.CancelRequested(
-            reason=event.reason, deadline=event.deadline, by=run.workflow_id
-        )
+        fact = ev.CancelRequested(reason=event.reason, deadline=event.deadline, by=run.workflow_id)
     post = Post(
         event=ev.encode_turn([fact]),
         workflow_id=event.target,
@@ -223,9 +219,7 @@ def _progress(
     write.progress = payload.encode(value).decode()
 
 
-def _continued(
-    core: Core, run: Run, number: int, event: ev.RunContinued, write: TurnWrite
-) -> None:
+def _continued(core: Core, run: Run, number: int, event: ev.RunContinued, write: TurnWrite) -> None:
     assert run.instance is not None
     before = run.instance.started
     assert before is not None
@@ -280,9 +274,7 @@ PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] =
 # -- after the commit: the effects a command releases ----------------------------------------------
 
 
-def _start_activity(
-    core: Core, run: Run, number: int, event: ev.ActivityScheduled
-) -> None:
+def _start_activity(core: Core, run: Run, number: int, event: ev.ActivityScheduled) -> None:
     pending = run.instance.activities.get(number) if run.instance is not None else None
     if pending is not None:
         core.runner.dispatch(run, number, pending)
@@ -302,9 +294,7 @@ def _sent(core: Core, run: Run, number: int, event: Any) -> None:
     core.resolve_send(run, number)
 
 
-def _update_answered(
-    core: Core, run: Run, number: int, event: ev.UpdateCompleted
-) -> None:
+def _update_answered(core: Core, run: Run, number: int, event: ev.UpdateCompleted) -> None:
     for answer in run.updates.pop(event.update, ()):
         answer(event)
 

@@ -4,10 +4,10 @@ import asyncio
 from collections import Counter
 
 import pytest
+from tests.unit.drive import NOON, SECOND, Run, message
 
 from perdure import workflow
 from perdure.workflow import call
-from tests.unit.drive import NOON, SECOND, Run, message
 
 A, B, C = ("activity_scheduled 'a'", "activity_scheduled 'b'", "activity_scheduled 'c'")
 
@@ -491,7 +491,7 @@ def test_as_completed_leaves_no_timer_when_all_are_done():
         await call("b")
 
     run = Run(wf)
-    assert run.complete("a") and run.asked == ["timer_cancelled #2", B] or run.asked[1:] == [B]
+    assert (run.complete("a") and run.asked == ["timer_cancelled #2", B]) or run.asked[1:] == [B]
     assert not run.instance.timers
 
 

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import ApplicationError, workflow
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 def test_a_cancelled_run_gives_up_what_it_awaits_and_ends_as_cancelled():

@@ -3,11 +3,12 @@
 import uuid
 from collections import Counter
 
+from tests.unit.drive import Run
+
 from perdure import workflow
 from perdure.kernel.entropy import Entropy, idempotency_key
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 @workflow.define

@@ -4,10 +4,10 @@ import asyncio
 import time
 
 import pytest
+from tests.unit.drive import NOON, SECOND, Run
 
 from perdure import errors, workflow
 from perdure.workflow import Channel, after, call, select
-from tests.unit.drive import NOON, SECOND, Run
 
 
 def result_of(body, *facts_by):

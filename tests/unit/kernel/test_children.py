@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
+from tests.unit.drive import NOON, Run
 
 from perdure import ApplicationError, errors, workflow
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.workflow import call
-from tests.unit.drive import NOON, Run
 
 
 @dataclass

@@ -4,11 +4,11 @@ import asyncio
 import inspect
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import workflow
 from perdure.kernel import compat
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 def test_installing_twice_changes_nothing():

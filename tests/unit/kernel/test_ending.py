@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
+from tests.unit.drive import NOON, Run
 
 from perdure import ApplicationError, errors, workflow
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import NOON, Run
 
 
 def test_the_result_is_encoded():

@@ -5,12 +5,12 @@ import gc
 import logging
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import errors, workflow
 from perdure.kernel import eviction
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 LOG: list[str] = []
 

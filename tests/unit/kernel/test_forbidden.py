@@ -4,9 +4,9 @@ import asyncio
 import signal
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import errors, workflow
-from tests.unit.drive import Run
 
 
 def caught(make):

@@ -5,12 +5,12 @@ import gc
 from dataclasses import dataclass
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import ApplicationError, errors, workflow
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 @dataclass

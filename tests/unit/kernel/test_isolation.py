@@ -6,10 +6,10 @@ import decimal
 import sys
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import errors, workflow
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="unset")
 

@@ -1,11 +1,11 @@
-"""Code that no longer fits a history says what, where and why; a harmless edit does not strand it."""
+"""Code that no longer fits a history says what, where and why; harmless edits strand nothing."""
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import ApplicationError, activity, errors, workflow
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 def program(body):

@@ -4,12 +4,12 @@ import asyncio
 import logging
 
 import pytest
+from tests.unit.drive import NOON, Run
 
 from perdure import errors, workflow
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import NOON, Run
 
 
 def test_info_tells_what_event_1_says():

@@ -1,9 +1,10 @@
 """Sagas: what was done is undone, newest first, each once."""
 
+from tests.unit.drive import Run
+
 from perdure import ApplicationError, activity, errors, workflow
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 @activity.define

@@ -1,11 +1,11 @@
 """``version`` and ``patched``: code that changes under runs that are under way."""
 
 import pytest
+from tests.unit.drive import Run
 
 from perdure import errors, workflow
 from perdure.values import events as ev
 from perdure.workflow import call
-from tests.unit.drive import Run
 
 
 def program(body):

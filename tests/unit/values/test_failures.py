@@ -13,7 +13,7 @@ from perdure.values.failures import FailureInfo, from_exception, to_exception, w
 def raised(exc, cause=None):
     try:
         raise exc from cause
-    except BaseException as caught:  # noqa: BLE001 - any
+    except BaseException as caught:
         return caught
 
 
