@@ -144,7 +144,7 @@ BASE = "async def wf(x):\n    await step(x)\n    return 1\n"
     [
         "async def wf(x):\n    # a comment\n    await step(x)\n\n    return 1  # another\n",
         'async def wf(x):\n    """A docstring."""\n    await step(x)\n    return 1\n',
-        "@define(version='2')\nasync def wf(x):\n    await step(\n        x,\n    )\n    return 1\n",
+        "@define(version='2')\nasync def wf(x):\n    await step(\n    x,\n    )\n    return 1\n",
     ],
     ids=["comments", "docstring", "layout and decorators"],
 )

@@ -7,8 +7,8 @@ batch grows with the load and a lone turn waits for nobody. Effects are released
 ``on_committed``, after the store's acknowledgement (I3).
 
 A batch is shared fate (R15): *fenced*, everything this worker holds is dropped; *refused*, the
-batch is halved until the guilty turn stands alone; *in doubt*, the store is asked for the number of the
-last batch until it answers, before anything else is written (I12).
+batch is halved until the guilty turn stands alone; *in doubt*, the store is asked for the number
+of the last batch until it answers, before anything else is written (I12).
 """
 
 from __future__ import annotations
