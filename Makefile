@@ -35,7 +35,8 @@ demo: setup  ## Run an order workflow, kill its worker half way, and watch it fi
 
 test: check  ## Run every check and every test (the ones that kill processes last, alone)
 	$(BIN)/pytest -q -n auto --ignore=tests/crash
-	$(if $(wildcard tests/crash),$(BIN)/pytest -q tests/crash)
+	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q -n auto tests/engine tests/simulation
+	$(BIN)/pytest -q tests/crash
 
 check: setup  ## Check format, style, types and floors
 	$(BIN)/ruff format --check .

@@ -147,7 +147,7 @@ async def occupy() -> None:
 @workflow.define
 async def crowd() -> str:
     first = asyncio.create_task(occupy())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # sleep: none, it lets the other task schedule first
     try:
         await queued()
     except ActivityFailed as exc:

@@ -34,8 +34,11 @@ def nodes_within(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     ).map(list)
 
 
+acts = st.tuples(st.just("act"), st.sampled_from(ACTIVITIES))
 leaves = st.one_of(
-    st.tuples(st.just("act"), st.sampled_from(ACTIVITIES)),
+    acts,
+    acts,
+    acts,
     st.tuples(st.sampled_from(["sleep", "asleep"]), st.integers(0, 9)),
     st.tuples(st.sampled_from(["put", "close"]), st.integers(0, CHANNELS - 1)),
     st.tuples(st.just("receive"), st.integers(0, CHANNELS - 1), st.none() | st.integers(0, 5)),
@@ -60,7 +63,7 @@ leaves = st.one_of(
     ).map(lambda kind: (kind,)),
 ).map(list)
 
-programs = st.recursive(leaves, nodes_within, max_leaves=14)
+programs = st.lists(st.recursive(leaves, nodes_within, max_leaves=10), min_size=2, max_size=6)
 
 
 class Machine:
@@ -118,7 +121,8 @@ class Machine:
             self.log.append(number)
 
     async def do_spawn(self, part: Node) -> None:
-        self.tasks.append(workflow.spawn(self.guarded(part)))
+        fails = part[0] == "raise"
+        self.tasks.append(workflow.spawn(self.run(part) if fails else self.guarded(part)))
 
     async def do_task(self, part: Node) -> None:
         self.tasks.append(asyncio.create_task(self.guarded(part)))
@@ -286,7 +290,7 @@ class Machine:
         await workflow.sleep(0)
 
     async def do_again(self) -> None:
-        if self.count > 2:
+        if self.count:
             await workflow.continue_as_new(self.count)
 
 

@@ -15,7 +15,7 @@ from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.states import Status, may
 
-schedules = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=3), max_size=25)
+schedules = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=3), min_size=4, max_size=30)
 """One list of choices per turn: so many facts arrive together."""
 
 UPDATES = (
@@ -91,19 +91,21 @@ class Story:
 
     def _fact(self, choice: int, before: list[ev.Event]) -> list[ev.Event]:
         """Choose among what can happen now; nothing is decided twice in a turn."""
-        options = [*self._options(before)]
+        options = [*self._options(choice, before)]
         make, *args = options[choice % len(options)]
         return make(choice, *args)
 
-    def _options(self, before: list[ev.Event]) -> Iterator[tuple[Any, ...]]:
+    def _options(self, choice: int, before: list[ev.Event]) -> Iterator[tuple[Any, ...]]:
         run = self.instance
         taken = {(type(fact), getattr(fact, "activity", 0)) for fact in before}
         decided = {number for kind, number in taken if kind is not ev.AttemptLost}
         for number in run.activities:
             if number not in decided:
                 yield self._completed, number
+                yield self._completed, number
                 yield self._failed, number
-                yield self._lost, number
+                if choice > 900:
+                    yield self._lost, number
         kinds = {kind for kind, _ in taken}
         if run.timers and ev.TimerFired not in kinds:
             yield (self._timers,)
@@ -115,10 +117,11 @@ class Story:
         for topic in TOPICS:
             yield self._message, topic
         yield (self._update,)
-        if not run.cancel and ev.CancelRequested not in kinds:
+        if choice > 850 and not run.cancel and ev.CancelRequested not in kinds:
             yield (lambda _choice: [ev.CancelRequested(reason="enough")],)
-        yield (lambda choice: [ev.Forked(seed=b"%016d" % choice, origin="order-6")],)
-        yield (lambda _choice: [ev.RunTaken(worker="w")],)
+        if choice > 900:
+            yield (lambda choice: [ev.Forked(seed=b"%016d" % choice, origin="order-6")],)
+            yield (lambda _choice: [ev.RunTaken(worker="w")],)
 
     def _completed(self, choice: int, number: int) -> list[ev.Event]:
         return [ev.ActivityCompleted(activity=number, result=payload.encode(choice))]

@@ -19,8 +19,6 @@ from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.states import TERMINAL, TRANSITIONS, Status, may
 
-whole_programs = st.lists(programs, min_size=1, max_size=4)
-
 
 @pytest.fixture(autouse=True)
 def _leave_no_loop() -> Iterator[None]:
@@ -52,7 +50,7 @@ def log_of(instance: Instance) -> Any:
     return payload.decode(instance.query("log", lambda handler: handler.answer(b"[]")))
 
 
-@given(whole_programs, schedules, schedules)
+@given(programs, schedules, schedules)
 def test_a_replayed_run_is_the_live_run_and_goes_on_like_it(program, schedule, rest):
     story = Story(program).follow(schedule)
     turns = stored(story)
@@ -70,7 +68,7 @@ def test_a_replayed_run_is_the_live_run_and_goes_on_like_it(program, schedule, r
         instance.evict()
 
 
-@given(whole_programs, schedules)
+@given(programs, schedules)
 def test_any_prefix_of_the_turns_gives_a_prefix_of_the_commands(program, schedule):
     story = Story(program).follow(schedule)
     turns = stored(story)
@@ -84,7 +82,7 @@ def test_any_prefix_of_the_turns_gives_a_prefix_of_the_commands(program, schedul
     story.instance.evict()
 
 
-@given(whole_programs, schedules)
+@given(programs, schedules)
 def test_a_turn_on_an_unchanged_history_asks_for_nothing(program, schedule):
     story = Story(program).follow(schedule)
     instance, _ = replayed(stored(story))
@@ -99,7 +97,7 @@ def test_a_turn_on_an_unchanged_history_asks_for_nothing(program, schedule):
     story.instance.evict()
 
 
-@given(whole_programs, schedules)
+@given(programs, schedules)
 def test_evicting_after_every_turn_changes_nothing(program, schedule):
     def rebuild(story: Story) -> None:
         story.instance.evict()
@@ -113,7 +111,7 @@ def test_evicting_after_every_turn_changes_nothing(program, schedule):
     evicted.instance.evict()
 
 
-@given(whole_programs, schedules)
+@given(programs, schedules)
 def test_evicting_records_nothing_and_leaves_nothing_to_run(program, schedule):
     story = Story(program).follow(schedule)
     instance = story.instance
@@ -126,7 +124,7 @@ def test_evicting_records_nothing_and_leaves_nothing_to_run(program, schedule):
         assert task.done() or coro is None or coro.cr_frame is None
 
 
-@given(whole_programs, schedules)
+@given(programs, schedules)
 def test_rows_are_read_back_as_they_were_written(program, schedule):
     story = Story(program).follow(schedule)
     for data, _ in story.rows:
@@ -138,7 +136,7 @@ def test_rows_are_read_back_as_they_were_written(program, schedule):
     story.instance.evict()
 
 
-@given(whole_programs, schedules)
+@given(programs, schedules)
 def test_queries_at_any_moment_change_nothing(program, schedule):
     def ask(story: Story) -> None:
         assert log_of(story.instance) is not None

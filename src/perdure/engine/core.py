@@ -103,7 +103,7 @@ class Core:
         self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._cache: OrderedDict[int, Run] = OrderedDict()
-        self._refused: set[tuple[int, int]] = set()
+        self._refused: set[tuple[str, int]] = set()
         self._consumed: OrderedDict[int, None] = OrderedDict()
         self.guard = guard
         self.listeners = Listeners()
@@ -373,14 +373,14 @@ class Core:
     def note_refusals(self, fed: Sequence[tuple[Posted, ev.Event]]) -> None:
         """Remember which sends of this batch were refused: their answer is in the inbox."""
         self._refused = {
-            (posted.run, fact.send) for posted, fact in fed if isinstance(fact, ev.SendResolved)
+            (fact.asked_by, fact.send) for _, fact in fed if isinstance(fact, ev.SendResolved)
         }
 
     def resolve_send(self, run: Run, number: int) -> None:
         """A message (or cancel) is committed: tell the code, unless it was refused."""
         is_open = run.instance is not None and number in run.instance.sends
-        if is_open and (run.key, number) not in self._refused:
-            self.turns.put(run, Input(ev.SendResolved(send=number)))
+        if is_open and (run.run_id, number) not in self._refused:
+            self.turns.put(run, Input(ev.SendResolved(send=number, asked_by=run.run_id)))
 
     # -- failures of the store ---------------------------------------------------------------
 

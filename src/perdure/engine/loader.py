@@ -105,7 +105,11 @@ class Loader:
         self._settle_doubt(run, loaded)
         if not run.is_owned:
             # Somebody else may have had it meanwhile: what its history leaves open is found anew.
-            run.inputs = [i for i in run.inputs if not isinstance(i.fact, _FOUND) or i.done]
+            run.inputs = [
+                item
+                for item in run.inputs
+                if item.inbox or item.done or not isinstance(item.fact, _FOUND)
+            ]
         if row.status.is_terminal:
             core.closed_elsewhere(run)
             return
@@ -120,6 +124,7 @@ class Loader:
         self._take_inbox(run, loaded.inbox)
         if run.status in (Status.PARKED, Status.PAUSED):
             run.stop = row.reason or "", row.detail or "", row.unblock or ""
+            run.started = _started(loaded)
             if not core.wants_unparked(run, row, _last_parked(loaded)):
                 core.turns.wake(run)
                 return
@@ -223,10 +228,11 @@ class Loader:
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
-        refused = {i.fact.send for i in run.inputs if isinstance(i.fact, ev.SendResolved)}
+        answers = [i.fact for i in run.inputs if isinstance(i.fact, ev.SendResolved)]
+        resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
         for number in instance.sends:
-            if number not in refused:
-                run.inputs.append(Input(ev.SendResolved(send=number)))
+            if number not in resolved:
+                run.inputs.append(Input(ev.SendResolved(send=number, asked_by=run.run_id)))
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
         coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
@@ -240,6 +246,7 @@ class Loader:
         pasts = _pasts(loaded, turns, set(missing))
         was_lost = loaded.row.lost_by is not None and not run.is_owned
         facts: list[ev.Event] = []
+        parked: ev.RunParked | None = None
         for number, pending in missing.items():
             past = pasts[number]
             lost = core.runner.recover(run, number, pending, past, was_lost=was_lost)
@@ -249,13 +256,16 @@ class Loader:
             work = run.work[number]
             outcome = core.runner.lost_outcome(work, work.attempt, past.lost_in_a_row + 1)
             if isinstance(outcome, ev.RunParked):
-                inputs = [_decided(run, fact) for fact in facts]
-                for recovered in missing:
-                    run.work.pop(recovered, None)  # nothing begins before somebody unparks it
-                core.turns.park(run, inputs, ParkReason.WORKER_LOST, outcome.detail)
-                return
-            if outcome is not None:
+                parked = outcome
+            elif outcome is not None:
                 facts.append(outcome)
+        if parked is not None:
+            # In one row: the next owner could not tell any more that these attempts were lost.
+            inputs = [_decided(run, fact) for fact in facts]
+            for number in missing:
+                run.work.pop(number, None)  # nothing begins before somebody unparks it
+            core.turns.park(run, [], ParkReason.WORKER_LOST, parked.detail, first=inputs)
+            return
         run.inputs[:0] = [Input(taken), *(_decided(run, fact) for fact in facts)]
         for fact in facts:
             if isinstance(fact, ev.ActivityFailed):
@@ -287,6 +297,14 @@ def identify(run: Run, row: RunRow) -> None:
     run.waits = row.waits
     if row.parent_execution is not None and row.parent_event is not None:
         run.parent = (row.parent_execution, row.parent_event)
+
+
+def _started(loaded: Loaded) -> ev.RunStarted | None:
+    try:
+        first = ev.decode_turn(loaded.turns[0].payload)[0]
+    except (errors.StoreError, IndexError):
+        return None
+    return first if isinstance(first, ev.RunStarted) else None
 
 
 def _last_parked(loaded: Loaded) -> ev.RunParked | None:

@@ -393,8 +393,8 @@ class Turns:
             payload=ev.encode_turn(facts),
             applied=False,
             claim=None if run.is_owned else run.length,
-            consumed=tuple(item.inbox for item in first if item.inbox),
         )
+        _note_sources(write, first)
         write.state = writes.open_state(
             Status.PARKED, run.length + len(facts), now, owned=bool(run.work)
         )

@@ -68,6 +68,7 @@ def announce_end(run: Run, closing: ev.Event, write: TurnWrite, now: int) -> Non
         failure=end_failure(closing),
         run_id=run.run_id,
         at=now,
+        asked_by=run.started.parent.run_id if run.started and run.started.parent else "",
     )
     write.posts = [*write.posts, Post(event=ev.encode_turn([event]), execution=execution)]
 
@@ -124,7 +125,7 @@ def _message_sent(
         event=ev.encode_turn([ev.MessageReceived(message=message)]),
         workflow_id=event.target,
         namespace=run.namespace,
-        refusal=_refusal(number, event.target),
+        refusal=_refusal(run, number, event.target),
     )
     write.posts = [*write.posts, post]
 
@@ -139,16 +140,16 @@ def _cancel_sent(core: Core, run: Run, number: int, event: ev.CancelSent, write:
         event=ev.encode_turn([fact]),
         workflow_id=event.target,
         namespace=run.namespace,
-        refusal=_refusal(number, event.target),
+        refusal=_refusal(run, number, event.target),
     )
     write.posts = [*write.posts, post]
 
 
-def _refusal(number: int, target: str) -> bytes:
+def _refusal(run: Run, number: int, target: str) -> bytes:
     info = failures.FailureInfo(
         f"workflow {target!r} is unknown or has ended", "NotFound", "NotFound", retryable=False
     )
-    return ev.encode_turn([ev.SendResolved(send=number, failure=info)])
+    return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
 
 
 def _child_scheduled(
@@ -184,6 +185,7 @@ def _child_scheduled(
         ),
         run_id=event.run_id,
         at=_time(run),
+        asked_by=run.run_id,
     )
     request = StartRequest(
         workflow=event.workflow,

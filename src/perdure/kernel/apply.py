@@ -53,6 +53,8 @@ def _message_received(instance: Instance, event: ev.MessageReceived) -> None:
 
 
 def _send_resolved(instance: Instance, event: ev.SendResolved) -> None:
+    if _is_of_another_run(instance, event.asked_by):
+        return
     future = instance.sends.pop(event.send, None)
     if future is None or future.done():
         return
@@ -63,9 +65,16 @@ def _send_resolved(instance: Instance, event: ev.SendResolved) -> None:
 
 
 def _child_closed(instance: Instance, event: ev.ChildClosed) -> None:
+    if _is_of_another_run(instance, event.asked_by):
+        return
     child = instance.children.pop(event.child, None)
     if child is not None:
         child.close(event)
+
+
+def _is_of_another_run(instance: Instance, asked_by: str) -> bool:
+    """Tell whether the run that this one continues asked: its numbers mean nothing here."""
+    return bool(asked_by) and instance.started is not None and asked_by != instance.started.run_id
 
 
 def _update_accepted(instance: Instance, event: ev.UpdateAccepted) -> None:

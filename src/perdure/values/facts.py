@@ -103,17 +103,24 @@ class MessageReceived(Event, tag="message_received"):
 
 
 class SendResolved(Event, tag="send_resolved"):
-    """What became of a sent message: delivered, or ``failure``."""
+    """What became of a sent message: delivered, or ``failure``.
+
+    ``asked_by``: run id of the sender. A run that continues it has numbers of its own.
+    """
 
     send: int
     failure: FailureInfo | None = None
+    asked_by: str = ""
 
     def brief(self) -> str:
         return f"send_resolved #{self.send}"
 
 
 class ChildClosed(Event, tag="child_closed"):
-    """A child ended, or could not start. Exactly one of ``result`` and ``failure`` is set."""
+    """A child ended, or could not start. Exactly one of ``result`` and ``failure`` is set.
+
+    ``asked_by``: run id of the parent that started it; what continues it has numbers of its own.
+    """
 
     rank: ClassVar[int] = 2
     child: int
@@ -122,6 +129,7 @@ class ChildClosed(Event, tag="child_closed"):
     failure: FailureInfo | None = None
     run_id: str = ""
     at: int = 0
+    asked_by: str = ""
 
     def brief(self) -> str:
         return f"child_closed #{self.child} {self.status}"

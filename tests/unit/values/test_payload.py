@@ -60,6 +60,9 @@ class Row(TypedDict):
 class Model:
     """What a pydantic model looks like from here."""
 
+    def __repr__(self):
+        return f"Model({vars(self)})"
+
     def __init__(self, **values):
         self.values = values
 
