@@ -17,6 +17,22 @@ from perdure.workflow import Channel, after, call, select
 ACTIVITIES = ("a", "b", "c")
 TOPICS = ("t0", "t1", "other")
 CHANNELS = 2
+SINGLE = (
+    "inbox",
+    "bump",
+    "draw",
+    "progress",
+    "notify",
+    "notified",
+    "release",
+    "collect",
+    "collect",
+    "notice",
+    "set",
+    "await_set",
+    "again",
+    "yield",
+)
 
 Node = list[Any]
 
@@ -47,20 +63,7 @@ leaves = st.one_of(
     st.tuples(st.sampled_from(["cancel", "join"]), st.integers(0, 5)),
     st.tuples(st.just("reach"), st.integers(1, 3), st.none() | st.integers(0, 5)),
     st.tuples(st.sampled_from(["execute", "start", "send", "raise", "version"]), st.integers(0, 2)),
-    st.sampled_from(
-        [
-            "inbox",
-            "bump",
-            "draw",
-            "progress",
-            "notify",
-            "notice",
-            "set",
-            "await_set",
-            "again",
-            "yield",
-        ]
-    ).map(lambda kind: (kind,)),
+    st.sampled_from(SINGLE).map(lambda kind: (kind,)),
 ).map(list)
 
 programs = st.lists(st.recursive(leaves, nodes_within, max_leaves=10), min_size=2, max_size=6)
@@ -276,8 +279,19 @@ class Machine:
     async def do_notify(self) -> None:
         async with self.condition:
             self.condition.notify()
-            async with asyncio.timeout(3):
-                await self.condition.wait()
+
+    async def do_notified(self) -> None:
+        async with self.condition, asyncio.timeout(3):
+            await self.condition.wait()
+
+    async def do_release(self) -> None:
+        self.gate.release()
+
+    async def do_collect(self) -> list[Any]:
+        others = [task for task in self.tasks[:3] if task is not asyncio.current_task()]
+        async with asyncio.timeout(4):
+            got = await asyncio.shield(asyncio.gather(*others, return_exceptions=True))
+        return [type(one).__name__ for one in got]
 
     async def do_set(self) -> None:
         self.event.set()
