@@ -1,8 +1,8 @@
 """Records the corpus on the Python that runs this: ``python tests/replay/record.py``.
 
 Writes ``histories/py3XX/<case>.json``. A file that is there is kept: histories outlive the code,
-and the code must go on fitting them. If a file would differ, that is an error, unless ``--replace``
-says that the change is meant (before a release, never after).
+and the code must go on fitting them. If a file would differ, that is an error, unless
+``--replace`` says that the change is meant (before a release, never after).
 """
 
 from __future__ import annotations

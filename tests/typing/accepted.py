@@ -153,7 +153,11 @@ async def everything(order: Order) -> dict[str, Any]:
     def status(verbose: bool = False) -> str:
         return "verbose" if verbose else "short"
 
-    @workflow.update("add", validator=lambda _amount: None)
+    def positive(amount: int) -> None:
+        if amount <= 0:
+            raise ApplicationError("must be positive")
+
+    @workflow.update("add", validator=positive)
     async def add(amount: int) -> int:
         return amount
 
