@@ -7,6 +7,7 @@ kept in a log, which is the result: two runs that did the same in another order 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -186,7 +187,7 @@ class Machine:
         await self.run(new if workflow.patched(f"patch-{new[0]}") else old)
 
     async def do_agen(self, part: Node, times: int) -> None:
-        async def steps() -> Any:
+        async def steps() -> AsyncIterator[int]:
             try:
                 while True:
                     await self.run(part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ def stored(story: Story) -> list[StoredTurn]:
     return [StoredTurn(ev.decode_turn(data), time, True, len(data)) for data, time in story.rows]
 
 
-def unmarked(commands: list[ev.Event]) -> list[ev.Event]:
+def unmarked(commands: Sequence[ev.Event]) -> list[ev.Event]:
     return [command for command in commands if not isinstance(command, ev.VersionMarked)]
 
 
@@ -120,7 +120,7 @@ def test_evicting_records_nothing_and_leaves_nothing_to_run(program, schedule):
     assert (instance.length, len(instance.effects), instance.closed) == before
     assert not instance.loop.ready
     for task in instance.loop.tasks.values():
-        coro = task.get_coro()
+        coro: Any = task.get_coro()
         assert task.done() or coro is None or coro.cr_frame is None
 
 

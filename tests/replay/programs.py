@@ -7,7 +7,7 @@ never edited, so a case, once recorded, stays as it is; what is to be tried anew
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -452,7 +452,7 @@ def compensation_after_a_cancel(run: Run) -> None:
 
 @workflow.define
 async def streaming() -> list[Any]:
-    async def numbers() -> Any:
+    async def numbers() -> AsyncGenerator[Any, None]:
         try:
             for number in range(5):
                 yield await call("next", number)

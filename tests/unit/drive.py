@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from perdure import errors
@@ -34,7 +35,7 @@ class Run:
         self.instance = Instance(program)
         self.time = time
         self.rows: list[tuple[bytes, int, bool]] = []
-        self.commands: list[ev.Event] = []
+        self.commands: list[Any] = []
         self.unexpected: BaseException | None = None
         self.is_checked = True
         self.started = ev.RunStarted(
@@ -54,7 +55,7 @@ class Run:
 
     # -- turns -------------------------------------------------------------------------------
 
-    def turn(self, *facts: ev.Event, after: float = 0) -> list[ev.Event]:
+    def turn(self, *facts: ev.Event, after: float = 0) -> list[Any]:
         """Apply facts in the order of their ranks; return the commands."""
         self.time += round(after * SECOND)
         ordered = sorted(facts, key=lambda fact: fact.rank)
@@ -72,7 +73,7 @@ class Run:
         """Record facts without a turn; they join the next one."""
         self.rows.append((ev.encode_turn(list(facts)), self.time, False))
 
-    def _blind(self) -> list[ev.Event]:
+    def _blind(self) -> list[Any]:
         facts: list[ev.Event] = []
         for data, _, is_applied in reversed(self.rows):
             if is_applied:
@@ -81,30 +82,30 @@ class Run:
             self.instance.size += len(data)
         return facts
 
-    def complete(self, name: str, result: Any = None) -> list[ev.Event]:
+    def complete(self, name: str, result: Any = None) -> list[Any]:
         """Let the oldest open activity of this name complete."""
         return self.turn(self.completed(name, result))
 
-    def fail(self, name: str, message: str = "no luck", **options: Any) -> list[ev.Event]:
+    def fail(self, name: str, message: str = "no luck", **options: Any) -> list[Any]:
         """Let the oldest open activity of this name fail for good."""
         return self.turn(self.failed(name, message, **options))
 
-    def fire(self) -> list[ev.Event]:
+    def fire(self) -> list[Any]:
         """Let time pass until the next timer is due."""
         due = self.instance.next_due()
         assert due is not None, "no timer is started"
         self.time = max(self.time, due)
         return self.turn(*self.instance.due_timers(self.time))
 
-    def message(self, topic: str, value: Any = None, **fields: Any) -> list[ev.Event]:
+    def message(self, topic: str, value: Any = None, **fields: Any) -> list[Any]:
         """Let a message arrive."""
         return self.turn(message(topic, value, **fields))
 
-    def cancel(self, reason: str = "enough") -> list[ev.Event]:
+    def cancel(self, reason: str = "enough") -> list[Any]:
         """Let somebody ask for the end."""
         return self.turn(ev.CancelRequested(reason=reason))
 
-    def update(self, name: str, *args: Any, id: str = "u1") -> list[ev.Event]:
+    def update(self, name: str, *args: Any, id: str = "u1") -> list[Any]:
         """Let an update be accepted."""
         return self.turn(ev.UpdateAccepted(update=id, name=name, args=payload.encode(args)))
 
@@ -135,7 +136,7 @@ class Run:
         return [command.brief() for command in self.commands]
 
     @property
-    def closed(self) -> ev.Event | None:
+    def closed(self) -> Any:
         return self.instance.closed
 
     @property
@@ -144,7 +145,7 @@ class Run:
         return payload.decode(self.closed.result)
 
     @property
-    def failure(self) -> failures.FailureInfo:
+    def failure(self) -> Any:
         assert isinstance(self.closed, ev.RunFailed), self.closed
         return self.closed.failure
 
@@ -182,7 +183,7 @@ class Run:
         replica.evict()
 
 
-def _unmarked(commands: list[ev.Event]) -> list[ev.Event]:
+def _unmarked(commands: Sequence[ev.Event]) -> list[ev.Event]:
     return [command for command in commands if not isinstance(command, ev.VersionMarked)]
 
 

@@ -20,6 +20,10 @@ async def double(number: int, times: int = 1) -> int:
     return number * 2**times
 
 
+untyped: Any = double
+untyped_name: Any = 5
+
+
 @activity.define
 def where(name: str) -> list[str]:
     return [name, threading.current_thread().name]
@@ -123,14 +127,14 @@ def test_a_call_by_name_takes_plain_arguments():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: double(), "double: missing a required argument: 'number'"),
-        (lambda: double(1, 2, 3), "double: too many positional arguments"),
-        (lambda: double(object()), "double: arguments cannot be encoded"),
+        (lambda: untyped(), "double: missing a required argument: 'number'"),
+        (lambda: untyped(1, 2, 3), "double: too many positional arguments"),
+        (lambda: untyped(object()), "double: arguments cannot be encoded"),
         (
-            lambda: double("x" * 3_000_000),
+            lambda: untyped("x" * 3_000_000),
             "arguments of double: 3,000,004 bytes are over the limit",
         ),
-        (lambda: workflow.call(5), "activity: 5 is not text"),
+        (lambda: workflow.call(untyped_name), "activity: 5 is not text"),
         (lambda: workflow.call("a", object()), "arguments of a: cannot be encoded"),
     ],
 )

@@ -113,7 +113,9 @@ def test_the_current_task_and_all_tasks_are_those_of_the_run():
     async def wf():
         beside = asyncio.create_task(call("a"), name="beside")
         names = sorted(task.get_name() for task in asyncio.all_tasks())
-        assert asyncio.current_task().get_name() == "main"
+        current = asyncio.current_task()
+        assert current is not None
+        assert current.get_name() == "main"
         beside.cancel()
         return names
 

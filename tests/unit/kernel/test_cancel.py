@@ -278,7 +278,9 @@ def test_a_timeout_that_meets_a_failing_group_cancels_nothing_after_it():
 def test_a_run_that_cancels_itself_has_failed():
     @workflow.define
     async def wf():
-        asyncio.current_task().cancel()
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
         await workflow.sleep(5)
 
     run = Run(wf)

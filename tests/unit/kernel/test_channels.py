@@ -104,7 +104,7 @@ def test_a_closed_channel_is_drained_first():
         await channel.send(1)
         await channel.send(2)
         channel.close()
-        got = [await channel.receive(), await channel.receive()]
+        got: list[object] = [await channel.receive(), await channel.receive()]
         for _ in range(2):
             try:
                 await channel.receive()

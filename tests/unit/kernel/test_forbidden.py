@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from typing import Any
 
 import pytest
 from tests.unit.drive import Run
@@ -24,7 +25,7 @@ def caught(make):
     return Run(wf).result
 
 
-def loop():
+def loop() -> Any:
     return asyncio.get_running_loop()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from tests.unit.drive import Run
@@ -327,7 +328,7 @@ def test_a_cancel_reaches_an_update_under_way():
     run = Run(wf)
     run.update("u")
     run.cancel("enough")
-    answer = next(c for c in run.commands if isinstance(c, ev.UpdateCompleted))
+    answer: Any = next(c for c in run.commands if isinstance(c, ev.UpdateCompleted))
     assert (answer.failure.kind, answer.failure.message) == ("Canceled", "enough")
 
 

@@ -133,7 +133,7 @@ def test_eager_task_factories_of_the_real_loop_do_not_apply():
         return order
 
     async def outside():
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
         return Run(wf).result
 
     assert asyncio.run(outside()) == ["main", "task"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from tests.unit.drive import NOON, Run
@@ -193,7 +194,7 @@ def test_progress_and_attributes_are_commands():
         lambda: workflow.attrs(search={"a": {}}),
         lambda: workflow.attrs(search={"a": [1]}),
         lambda: workflow.attrs(memo={"a": object()}),
-        lambda: workflow.progress("half"),
+        lambda: workflow.progress(anything("half")),
         lambda: workflow.progress(1, note="\udce9"),
         lambda: workflow.emit("e", object()),
     ],
@@ -262,6 +263,10 @@ def test_a_replay_tells_nothing_again():
 def test_outside_a_workflow_the_logger_logs(caplog):
     workflow.logger.warning("outside %d", 1)
     assert "outside 1" in caplog.text
+
+
+def anything(value: Any) -> Any:
+    return value
 
 
 class logging_at:  # noqa: N801 - read like a function

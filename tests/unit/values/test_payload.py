@@ -79,7 +79,7 @@ class Model:
     def __eq__(self, other):
         return isinstance(other, Model) and self.values == other.values
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 ORDER = Order(
