@@ -20,6 +20,7 @@ from perdure.activity import Activity
 from perdure.client import Client
 from perdure.definition import Workflow
 from perdure.engine import clock as _clock
+from perdure.engine import interpreter
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.core import Core, Settings
 from perdure.engine.door import EngineDoor
@@ -47,6 +48,8 @@ class Engine:
         turn_limit: how long one turn of workflow code may hold the loop.
         cache: how many waiting runs are kept live in memory.
         activity_slots: attempts at the same time; ``thread_slots`` of them in threads.
+        tune_interpreter: set the process's switch interval and garbage collection for throughput
+            while the engine runs (see ``perdure.engine.interpreter``).
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
             ``allow_data_loss=True``.
 
@@ -71,6 +74,7 @@ class Engine:
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
         name: str = "",
+        tune_interpreter: bool = True,
         desk: Desk | None = None,
         clock: Clock | None = None,
         chance: Callable[[int], bytes] | None = None,
@@ -94,6 +98,7 @@ class Engine:
         self._clock = clock or SystemClock()
         self._chance = chance or _clock.chance
         self._is_simulated = desk is not None
+        self._is_tuned = tune_interpreter and not self._is_simulated
         self._core: Core | None = None
         self._leases: Leases | None = None
         self._client: Client | None = None
@@ -155,6 +160,8 @@ class Engine:
         desk.on_change = self._changed
         self._client = Client(door=EngineDoor(core), max_payload=self._settings.max_payload)
         guard.start()
+        if self._is_tuned:
+            interpreter.tune()
         self._begin(core)
 
     async def stop(self, grace: Duration = _STOP_GRACE) -> None:
@@ -178,6 +185,8 @@ class Engine:
         await leases.leave()
         core.watch.close()
         core.guard.stop()
+        if self._is_tuned:
+            interpreter.restore()
         self._core = self._client = None
         await core.desk.close()
 

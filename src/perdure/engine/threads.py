@@ -11,13 +11,11 @@ import asyncio
 import contextvars
 import logging
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 _log = logging.getLogger("perdure.engine")
-_SWITCH_INTERVAL = 0.0005
 
 Job = tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context, "asyncio.Future[Any]"]
 
@@ -32,7 +30,6 @@ class ThreadPool:
         self._busy: dict[asyncio.Future[Any], threading.Thread] = {}
         self._lock = threading.Lock()
         self._open = 0
-        self._interval = sys.getswitchinterval()
         self.abandoned = 0
 
     @property
@@ -45,9 +42,6 @@ class ThreadPool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._open += 1
-        if self._open == 1:
-            # CPU-bound functions must not keep the loop and the writer from the GIL for 5 ms (R1).
-            sys.setswitchinterval(min(self._interval, _SWITCH_INTERVAL))
         future.add_done_callback(self._done)
         if self._threads < self.slots and self._threads < self._open:
             self._add_thread()
@@ -74,13 +68,9 @@ class ThreadPool:
         """Let the threads end after what they do now."""
         for _ in range(self._threads):
             self._jobs.put(None)
-        if self._open:
-            sys.setswitchinterval(self._interval)
 
     def _done(self, _future: asyncio.Future[Any]) -> None:
         self._open -= 1
-        if self._open == 0:
-            sys.setswitchinterval(self._interval)
 
     def _add_thread(self) -> None:
         self._threads += 1
