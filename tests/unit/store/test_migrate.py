@@ -40,14 +40,16 @@ def refusal(path: Path, *, readonly: bool = False) -> str:
 def test_each_migration_is_recorded_with_its_checksum_and_applied_once(tmp_path: Path):
     path = migrated(migrated(tmp_path / "a.db"))
     connection = sqlite3.connect(path)
-    rows = connection.execute("SELECT number, name, checksum, applied_at FROM migration").fetchall()
+    rows = connection.execute(
+        "SELECT number, name, checksum, applied_at FROM perdure_migration"
+    ).fetchall()
     connection.close()
     assert rows == [(one.number, one.name, one.checksum, 5) for one in MIGRATIONS]
 
 
 def test_a_migration_that_was_edited_is_found_out(tmp_path: Path):
     path = migrated(tmp_path / "a.db")
-    change(path, "UPDATE migration SET checksum = 'x' WHERE number = 1")
+    change(path, "UPDATE perdure_migration SET checksum = 'x' WHERE number = 1")
     message = refusal(path)
     assert "0001 (core)" in message
     assert "edited" in message
@@ -55,7 +57,7 @@ def test_a_migration_that_was_edited_is_found_out(tmp_path: Path):
 
 def test_a_database_of_a_newer_version_is_left_alone_and_says_which(tmp_path: Path):
     path = migrated(tmp_path / "a.db")
-    change(path, "INSERT INTO migration VALUES (99, 'later', 'x', '9.9.9', 1)")
+    change(path, "INSERT INTO perdure_migration VALUES (99, 'later', 'x', '9.9.9', 1)")
     message = refusal(path)
     assert "9.9.9" in message
     assert "0099 (later)" in message
@@ -71,10 +73,10 @@ def test_a_reader_of_a_database_without_tables_is_told_so(tmp_path: Path):
 
 def test_tables_of_another_application_are_named_and_nothing_is_changed(tmp_path: Path):
     path = tmp_path / "a.db"
-    change(path, "CREATE TABLE inbox (x)")
+    change(path, "CREATE TABLE perdure_inbox (x)")
     assert "file of its own" in refusal(path)
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("inbox",)]
+    assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("perdure_inbox",)]
     connection.close()
 
 

@@ -28,7 +28,7 @@ connection.execute("PRAGMA cache_size=10")
 connection.execute("BEGIN IMMEDIATE")
 for first in range(53, 153):
     connection.execute(
-        "INSERT INTO history (run, first, count, time, applied, worker, crc, payload) "
+        "INSERT INTO perdure_history (run, first, count, time, applied, worker, crc, payload) "
         "VALUES (?, ?, 1, 1, 1, 1, 1, zeroblob(4000))", (run, first))
 print("spilled", flush=True)
 sys.stdin.readline()
@@ -126,7 +126,7 @@ def test_a_commit_whose_answer_is_lost_is_in_doubt_and_can_be_resolved(
 def test_a_disk_error_before_the_commit_writes_nothing_and_the_next_verb_works(world: World):
     run = world.owned().run
     before = world.store.database.connection  # type: ignore[attr-defined]
-    Failing.on = "INSERT INTO history"
+    Failing.on = "INSERT INTO perdure_history"
     with pytest.raises(Unavailable):
         world.commit(turn(run))
     assert len(world.payloads(run)) == 1
@@ -174,11 +174,14 @@ def test_a_number_that_no_column_can_hold_is_refused(world: World):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE history SET payload = x'00' WHERE run = ? AND first = 3", "the row of event 3"),
-        ("DELETE FROM history WHERE run = ? AND first = 3", "events 3 to 3 are missing"),
-        ("DELETE FROM history WHERE run = ? AND first = 1", "events 1 to 2 are missing"),
-        ("DELETE FROM history WHERE run = ? AND first = 4", "ends with event 3; 4 events"),
-        ("DELETE FROM history WHERE run = ?", "ends with event 0; 4 events"),
+        (
+            "UPDATE perdure_history SET payload = x'00' WHERE run = ? AND first = 3",
+            "the row of event 3",
+        ),
+        ("DELETE FROM perdure_history WHERE run = ? AND first = 3", "events 3 to 3 are missing"),
+        ("DELETE FROM perdure_history WHERE run = ? AND first = 1", "events 1 to 2 are missing"),
+        ("DELETE FROM perdure_history WHERE run = ? AND first = 4", "ends with event 3; 4 events"),
+        ("DELETE FROM perdure_history WHERE run = ?", "ends with event 0; 4 events"),
     ],
 )
 def test_a_damaged_history_is_named_and_the_other_runs_load(world: World, damage: str, says: str):

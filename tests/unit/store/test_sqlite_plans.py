@@ -43,22 +43,25 @@ def scans(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "uses"),
     [
-        ("due", "USING INDEX state_due (wake_at>? AND wake_at<?)"),
-        ("claimable", "USING INDEX state_claimable"),
-        ("unserved", "USING INDEX state_claimable"),
-        ("parked", "USING INDEX state_by_status (status=? AND run>?)"),
-        ("release_runs", "USING INDEX state_by_owner (owner=?)"),
-        ("unread", "i USING COVERING INDEX inbox_by_execution (execution=?)"),
-        ("children", "c USING INDEX run_by_parent (parent_execution=?)"),
-        ("latest", "x USING COVERING INDEX run_by_workflow_id (namespace=? AND workflow_id=?)"),
-        ("targets", "x USING COVERING INDEX run_by_execution (execution=?)"),
-        ("targets", "i USING COVERING INDEX inbox_by_execution (execution=?)"),
-        ("history", "history USING INDEX history_by_run (run=? AND first>?)"),
-        ("last_turn", "history USING INDEX history_by_run (run=?)"),
-        ("histories", "history USING INDEX history_by_run (run=?)"),
-        ("inboxes", "i USING INDEX inbox_by_execution (execution=?)"),
-        ("attributes", "attr USING INDEX attr_by_run (run=?)"),
-        ("delete_attrs", "attr USING COVERING INDEX attr_by_run (run=?)"),
+        ("due", "USING INDEX perdure_state_due (wake_at>? AND wake_at<?)"),
+        ("claimable", "USING INDEX perdure_state_claimable"),
+        ("unserved", "USING INDEX perdure_state_claimable"),
+        ("parked", "USING INDEX perdure_state_by_status (status=? AND run>?)"),
+        ("release_runs", "USING INDEX perdure_state_by_owner (owner=?)"),
+        ("unread", "i USING COVERING INDEX perdure_inbox_by_execution (execution=?)"),
+        ("children", "c USING INDEX perdure_run_by_parent (parent_execution=?)"),
+        (
+            "latest",
+            "x USING COVERING INDEX perdure_run_by_workflow_id (namespace=? AND workflow_id=?)",
+        ),
+        ("targets", "x USING COVERING INDEX perdure_run_by_execution (execution=?)"),
+        ("targets", "i USING COVERING INDEX perdure_inbox_by_execution (execution=?)"),
+        ("history", "perdure_history USING INDEX perdure_history_by_run (run=? AND first>?)"),
+        ("last_turn", "perdure_history USING INDEX perdure_history_by_run (run=?)"),
+        ("histories", "perdure_history USING INDEX perdure_history_by_run (run=?)"),
+        ("inboxes", "i USING INDEX perdure_inbox_by_execution (execution=?)"),
+        ("attributes", "perdure_attr USING INDEX perdure_attr_by_run (run=?)"),
+        ("delete_attrs", "perdure_attr USING COVERING INDEX perdure_attr_by_run (run=?)"),
         ("latest_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id=?)"),
         ("prefix_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id>?"),
         ("update_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
@@ -93,14 +96,20 @@ def test_no_query_scans_a_table_that_grows(store: SqliteStore, name: str):
     ("where", "uses"),
     [
         (Filter(search={"k": "v"}), "a USING PRIMARY KEY (namespace=? AND key=? AND value=?"),
-        (Filter(workflow="w"), "r USING INDEX run_by_workflow (workflow=?"),
+        (Filter(workflow="w"), "r USING INDEX perdure_run_by_workflow (workflow=?"),
         (
             Filter(workflow_id="w"),
-            "INDEX run_by_workflow_id (namespace=? AND workflow_id=? AND run<?)",
+            "INDEX perdure_run_by_workflow_id (namespace=? AND workflow_id=? AND run<?)",
         ),
-        (Filter(status=(Status.FAILED,)), "s USING COVERING INDEX state_by_status (status=?"),
-        (Filter(correlation_id="c"), "r USING INDEX run_by_correlation_id (correlation_id=?"),
-        (Filter(tenant="t"), "r USING INDEX run_by_tenant (tenant=?"),
+        (
+            Filter(status=(Status.FAILED,)),
+            "s USING COVERING INDEX perdure_state_by_status (status=?",
+        ),
+        (
+            Filter(correlation_id="c"),
+            "r USING INDEX perdure_run_by_correlation_id (correlation_id=?",
+        ),
+        (Filter(tenant="t"), "r USING INDEX perdure_run_by_tenant (tenant=?"),
     ],
 )
 def test_a_list_is_led_by_its_index_and_goes_on_from_a_run_without_sorting(
@@ -130,13 +139,13 @@ def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
     connection: sqlite3.Connection = own.database.connection
     connection.execute(
         "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) "
-        "INSERT INTO run SELECT x, 'r' || x, x, 'default', 'w' || x, "
+        "INSERT INTO perdure_run SELECT x, 'r' || x, x, 'default', 'w' || x, "
         "CASE WHEN x < 10 THEN 'rare' ELSE 'common' END, '', 'q', 1, NULL, NULL, '', 1, "
         "NULL, NULL, NULL, NULL FROM n"
     )
     connection.execute(
-        "INSERT INTO state (run, execution, status, length, since) "
-        "SELECT run, run, CASE WHEN run % 1000 = 0 THEN 6 ELSE 5 END, 1, 1 FROM run"
+        "INSERT INTO perdure_state (run, execution, status, length, since) "
+        "SELECT run, run, CASE WHEN run % 1000 = 0 THEN 6 ELSE 5 END, 1, 1 FROM perdure_run"
     )
     rare = list_query(own.database, Filter(workflow="rare", status=(Status.COMPLETED,)), 5, None)[0]
     common = list_query(own.database, Filter(workflow="common", status=(Status.FAILED,)), 5, None)[

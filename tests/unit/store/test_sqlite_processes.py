@@ -106,7 +106,7 @@ def test_writers_of_several_processes_never_see_a_lock(tmp_path: Path):
     scripts = [Script(START_MANY, name, url) for name in ("one", "two", "three")]
     longest = [int(script.finish()[0]) for script in scripts]
     store = open_store(url)
-    assert len(store.database.execute("SELECT run FROM run").fetchall()) == 600
+    assert len(store.database.execute("SELECT run FROM perdure_run").fetchall()) == 600
     store.close()
     assert max(longest) < 2_000
 

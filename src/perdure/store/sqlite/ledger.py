@@ -11,7 +11,7 @@ from perdure.store.sqlite import faults
 from perdure.store.sqlite.database import Database, one, reading, writing
 
 _TABLE = """
-CREATE TABLE migration (
+CREATE TABLE perdure_migration (
     number INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
     checksum TEXT NOT NULL,
@@ -45,18 +45,20 @@ class SqliteLedger:
             for statement in statements(one_of.sql):
                 self._run(statement, f"migration {one_of.number:04} ({one_of.name})")
             row = (one_of.number, one_of.name, one_of.checksum, version, now)
-            self.database.execute("INSERT INTO migration VALUES (?, ?, ?, ?, ?)", row)
+            self.database.execute("INSERT INTO perdure_migration VALUES (?, ?, ?, ?, ?)", row)
 
     def _applied(self) -> list[Applied]:
         if not self._has_table():
             return []
         rows = self.database.execute(
-            "SELECT number, name, checksum, version FROM migration ORDER BY number"
+            "SELECT number, name, checksum, version FROM perdure_migration ORDER BY number"
         )
         return [Applied(*row) for row in rows.fetchall()]
 
     def _has_table(self) -> bool:
-        sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
+        sql = (
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'perdure_migration'"
+        )
         return bool(one(self.database, sql))
 
     def _run(self, statement: str, what: str) -> None:

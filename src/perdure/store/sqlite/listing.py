@@ -22,7 +22,7 @@ from perdure.values.states import CODES
 
 _BOUND = 2_000
 _HAS_ATTRIBUTE = (
-    "EXISTS (SELECT 1 FROM attr x WHERE x.namespace = ? AND x.key = ? AND x.value = ? "
+    "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? AND x.value = ? "
     "AND x.run = {run})"
 )
 
@@ -87,11 +87,13 @@ def _leaders(where: Filter) -> Iterator[Leader]:
     """Yield usable leaders; the last one is the table itself."""
     if where.workflow_id:
         parameters = (where.namespace, where.workflow_id)
-        yield Leader("run r", "r.namespace = ? AND r.workflow_id = ?", parameters, "r.run", "id")
+        yield Leader(
+            "perdure_run r", "r.namespace = ? AND r.workflow_id = ?", parameters, "r.run", "id"
+        )
         return
     for key, value in where.search.items():
         yield Leader(
-            "attr a",
+            "perdure_attr a",
             "a.namespace = ? AND a.key = ? AND a.value = ?",
             (where.namespace, key, _values(key, value)[0]),
             "a.run",
@@ -100,23 +102,25 @@ def _leaders(where: Filter) -> Iterator[Leader]:
     for column in ("workflow", "correlation_id", "tenant"):
         value = getattr(where, column)
         if value:
-            yield Leader("run r", f"r.{column} = ?", (value,), "r.run", column)
+            yield Leader("perdure_run r", f"r.{column} = ?", (value,), "r.run", column)
     if where.status:
         codes = [CODES[status] for status in where.status]
         marks = ",".join("?" * len(codes))
-        yield Leader("state s", f"s.status IN ({marks})", tuple(codes), "s.run", "status")
+        yield Leader("perdure_state s", f"s.status IN ({marks})", tuple(codes), "s.run", "status")
     parameters = (where.namespace,)
-    yield Leader("run r", "r.namespace = ?", parameters, "r.run", "namespace", is_ordered=False)
-    yield Leader("run r", "true", (), "r.run", "")
+    yield Leader(
+        "perdure_run r", "r.namespace = ?", parameters, "r.run", "namespace", is_ordered=False
+    )
+    yield Leader("perdure_run r", "true", (), "r.run", "")
 
 
 def _branches(leader: Leader, where: Filter, before: int | None) -> tuple[list[str], list[Any]]:
     conditions, parameters = _conditions(leader, where)
     tables = leader.tables
     if conditions and leader.run != "r.run":
-        tables += f" CROSS JOIN run r ON r.run = {leader.run}"
+        tables += f" CROSS JOIN perdure_run r ON r.run = {leader.run}"
     if any("s.status" in condition for condition in conditions):
-        tables += f" CROSS JOIN state s ON s.run = {leader.run}"
+        tables += f" CROSS JOIN perdure_state s ON s.run = {leader.run}"
     if before is not None:
         conditions.append(f"{leader.run} < ?")
         parameters.append(before)

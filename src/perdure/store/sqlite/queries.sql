@@ -3,16 +3,16 @@
 -- Status codes: 0 pending, 1 running, 2 waiting, 3 paused, 4 parked, from 5 on ended.
 
 -- name: fence
-UPDATE worker SET last_batch = ?3, lease_until = ?4
+UPDATE perdure_worker SET last_batch = ?3, lease_until = ?4
 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- name: next_run
-SELECT coalesce(max(run), 0) + 1 FROM run;
+SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
 
 -- Turns whose claim does not hold, or whose run this worker does not own.
 -- name: lost_claims
 SELECT json_group_array(j.value ->> 0)
-FROM json_each(?1) j LEFT JOIN state s ON s.run = j.value ->> 0
+FROM json_each(?1) j LEFT JOIN perdure_state s ON s.run = j.value ->> 0
 WHERE CASE
     WHEN j.value ->> 1 IS NULL THEN s.owner IS NOT ?2
     ELSE s.run IS NULL OR s.owner IS NOT NULL OR s.length <> j.value ->> 1 OR s.status >= 5
@@ -21,7 +21,7 @@ END;
 -- Executions that are to close but have inbox rows that the closing turn has not read.
 -- name: unread
 SELECT json_group_array(DISTINCT i.execution)
-FROM json_each(?1) e CROSS JOIN inbox i ON i.execution = e.value
+FROM json_each(?1) e CROSS JOIN perdure_inbox i ON i.execution = e.value
 WHERE i.id NOT IN (SELECT value FROM json_each(?2));
 
 -- Runs with an activity whose deciding row is gone already.
@@ -29,7 +29,7 @@ WHERE i.id NOT IN (SELECT value FROM json_each(?2));
 SELECT json_group_array(DISTINCT j.value ->> 0)
 FROM json_each(?1) j
 WHERE NOT EXISTS (
-    SELECT 1 FROM open_tx o WHERE o.run = j.value ->> 0 AND o.activity = j.value ->> 1
+    SELECT 1 FROM perdure_open_tx o WHERE o.run = j.value ->> 0 AND o.activity = j.value ->> 1
 );
 
 -- The latest run of each (namespace, workflow id).
@@ -39,19 +39,19 @@ SELECT json_group_array(json_array(
     r.parent_execution, r.parent_event
 ))
 FROM json_each(?1) j
-CROSS JOIN run r ON r.run = (
-    SELECT max(x.run) FROM run x
+CROSS JOIN perdure_run r ON r.run = (
+    SELECT max(x.run) FROM perdure_run x
     WHERE x.namespace = j.value ->> 0 AND x.workflow_id = j.value ->> 1
 )
-CROSS JOIN state s ON s.run = r.run;
+CROSS JOIN perdure_state s ON s.run = r.run;
 
 -- Runs that are there already under one of these run ids.
 -- name: same_run_id
 SELECT json_group_array(json_array(r.run, r.execution, r.run_id, s.status))
-FROM json_each(?1) j CROSS JOIN run r ON r.run_id = j.value CROSS JOIN state s ON s.run = r.run;
+FROM json_each(?1) j CROSS JOIN perdure_run r ON r.run_id = j.value CROSS JOIN perdure_state s ON s.run = r.run;
 
 -- name: insert_runs
-INSERT INTO run
+INSERT INTO perdure_run
 SELECT
     v ->> 0, v ->> 1, v ->> 2, v ->> 3, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
     coalesce(v ->> 9, before.parent_execution),
@@ -60,30 +60,30 @@ SELECT
     ?2, v ->> 12, v ->> 13, v ->> 14, v ->> 15
 FROM (SELECT value AS v FROM json_each(?1))
 -- A later run of an execution has the parent of the first.
-LEFT JOIN run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
+LEFT JOIN perdure_run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 
 -- name: insert_states
-INSERT INTO state
+INSERT INTO perdure_state
 SELECT
     value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
     value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0
 FROM json_each(?1);
 
 -- name: insert_memos
-INSERT OR REPLACE INTO memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
+INSERT OR REPLACE INTO perdure_memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
 
 -- name: delete_memos
-DELETE FROM memo WHERE run IN (SELECT value FROM json_each(?1));
+DELETE FROM perdure_memo WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: memos
 SELECT json_group_array(json_array(m.run, m.memo))
-FROM json_each(?1) j CROSS JOIN memo m ON m.run = j.value;
+FROM json_each(?1) j CROSS JOIN perdure_memo m ON m.run = j.value;
 
 -- name: insert_history
-INSERT INTO history (run, first, count, time, applied, worker, crc, payload) VALUES
+INSERT INTO perdure_history (run, first, count, time, applied, worker, crc, payload) VALUES
 
 -- name: update_states
-UPDATE state SET
+UPDATE perdure_state AS state SET
     status = v ->> 1, owner = v ->> 2, wake_at = v ->> 3, length = v ->> 4, closed_at = v ->> 5,
     reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = v ->> 10,
     progress = coalesce(v ->> 11, progress), lost_by = NULL, suspected = 0
@@ -91,23 +91,23 @@ FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
 -- name: touch_states
-UPDATE state SET
+UPDATE perdure_state AS state SET
     owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress),
     lost_by = CASE WHEN v ->> 1 IS NULL THEN lost_by END
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
 -- name: end_runs
-INSERT INTO history (run, first, count, time, applied, worker, crc, payload)
+INSERT INTO perdure_history (run, first, count, time, applied, worker, crc, payload)
 SELECT
     j.value,
-    (SELECT max(h.first) FROM history h WHERE h.run = j.value)
-    + (SELECT h.count FROM history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1),
+    (SELECT max(h.first) FROM perdure_history h WHERE h.run = j.value)
+    + (SELECT h.count FROM perdure_history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1),
     1, ?2, 0, ?3, ?4, ?5
 FROM json_each(?1) j;
 
 -- name: end_states
-UPDATE state SET
+UPDATE perdure_state AS state SET
     status = ?3, owner = NULL, wake_at = NULL, closed_at = ?2, since = ?2, waits = NULL,
     length = {real_length}
 WHERE run IN (SELECT value FROM json_each(?1));
@@ -115,44 +115,44 @@ WHERE run IN (SELECT value FROM json_each(?1));
 -- The length of a run in `state` according to its history.
 -- name: real_length
 (
-    SELECT h.first + h.count - 1 FROM history h
+    SELECT h.first + h.count - 1 FROM perdure_history h
     WHERE h.run = state.run ORDER BY h.first DESC LIMIT 1
 )
 
 -- name: consume
-DELETE FROM inbox WHERE id IN (SELECT value FROM json_each(?1));
+DELETE FROM perdure_inbox WHERE id IN (SELECT value FROM json_each(?1));
 
 -- name: empty_inboxes
-DELETE FROM inbox WHERE execution IN (SELECT value FROM json_each(?1));
+DELETE FROM perdure_inbox WHERE execution IN (SELECT value FROM json_each(?1));
 
 -- name: delete_open_tx
-DELETE FROM open_tx
+DELETE FROM perdure_open_tx
 WHERE (run, activity) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1));
 
 -- name: delete_open_tx_of_runs
-DELETE FROM open_tx WHERE run IN (SELECT value FROM json_each(?1));
+DELETE FROM perdure_open_tx WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: insert_open_tx
-INSERT OR REPLACE INTO open_tx
+INSERT OR REPLACE INTO perdure_open_tx
 SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1);
 
 -- name: delete_attrs
-DELETE FROM attr
+DELETE FROM perdure_attr
 WHERE (run, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1));
 
 -- name: insert_attrs
-INSERT INTO attr (namespace, key, value, run, form)
+INSERT INTO perdure_attr (namespace, key, value, run, form)
 SELECT r.namespace, j.value ->> 1, j.value ->> 2, r.run, j.value ->> 3
-FROM json_each(?1) j CROSS JOIN run r ON r.run = j.value ->> 0;
+FROM json_each(?1) j CROSS JOIN perdure_run r ON r.run = j.value ->> 0;
 
 -- Where posts go: the current run of an execution, its status, and how full its inbox is.
 -- name: targets
 WITH wanted AS MATERIALIZED (
     SELECT key AS n, CASE
         WHEN value ->> 0 IS NOT NULL
-        THEN (SELECT max(x.run) FROM run x WHERE x.execution = value ->> 0)
+        THEN (SELECT max(x.run) FROM perdure_run x WHERE x.execution = value ->> 0)
         ELSE (
-            SELECT max(x.run) FROM run x
+            SELECT max(x.run) FROM perdure_run x
             WHERE x.namespace = value ->> 1 AND x.workflow_id = value ->> 2
         )
     END AS run
@@ -160,48 +160,48 @@ WITH wanted AS MATERIALIZED (
 )
 SELECT json_group_array(json_array(
     w.n, r.execution, r.run, s.status,
-    (SELECT count(*) FROM (SELECT 1 FROM inbox i WHERE i.execution = r.execution LIMIT ?2))
+    (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT ?2))
 ))
-FROM wanted w CROSS JOIN run r ON r.run = w.run CROSS JOIN state s ON s.run = w.run;
+FROM wanted w CROSS JOIN perdure_run r ON r.run = w.run CROSS JOIN perdure_state s ON s.run = w.run;
 
 -- name: senders
 SELECT json_group_array(json_array(s.sender, s.seq))
-FROM json_each(?1) j CROSS JOIN sender s ON s.sender = j.value;
+FROM json_each(?1) j CROSS JOIN perdure_sender s ON s.sender = j.value;
 
 -- name: upsert_senders
-INSERT OR REPLACE INTO sender SELECT value ->> 0, value ->> 1, ?2 FROM json_each(?1);
+INSERT OR REPLACE INTO perdure_sender SELECT value ->> 0, value ->> 1, ?2 FROM json_each(?1);
 
 -- Open children of ended executions.
 -- name: children
 SELECT json_group_array(json_array(c.run, c.execution, c.parent_close))
 FROM json_each(?1) j
-CROSS JOIN run c ON c.parent_execution = j.value
-CROSS JOIN state s ON s.run = c.run
+CROSS JOIN perdure_run c ON c.parent_execution = j.value
+CROSS JOIN perdure_state s ON s.run = c.run
 WHERE s.status < 5 AND c.parent_close <> 'abandon';
 
 -- name: insert_inbox
-INSERT INTO inbox (execution, sender, seq, event, created_at) VALUES
+INSERT INTO perdure_inbox (execution, sender, seq, event, created_at) VALUES
 
 -- name: take_open_tx
-DELETE FROM open_tx WHERE run = ?1 AND activity = ?2 AND attempt = ?3;
+DELETE FROM perdure_open_tx WHERE run = ?1 AND activity = ?2 AND attempt = ?3;
 
 -- name: execution_of
-SELECT execution FROM run WHERE run = ?1;
+SELECT execution FROM perdure_run WHERE run = ?1;
 
 -- name: current_run
-SELECT max(run) FROM run WHERE execution = ?1;
+SELECT max(run) FROM perdure_run WHERE execution = ?1;
 
 -- Workers ----------------------------------------------------------------------------------------
 
 -- name: insert_worker
-INSERT INTO worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
+INSERT INTO perdure_worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
 VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7);
 
 -- name: forget_workers
-DELETE FROM worker WHERE state <> 'live' AND lease_until < ?1;
+DELETE FROM perdure_worker WHERE state <> 'live' AND lease_until < ?1;
 
 -- name: upsert_definitions
-INSERT INTO definition (name, version, code, source, queue, is_active, registered_at)
+INSERT INTO perdure_definition (name, version, code, source, queue, is_active, registered_at)
 SELECT
     value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2
 FROM json_each(?1) WHERE true
@@ -210,62 +210,62 @@ SET code = excluded.code, source = excluded.source, queue = excluded.queue
 WHERE (code, source, queue) IS NOT (excluded.code, excluded.source, excluded.queue);
 
 -- name: extend
-UPDATE worker SET lease_until = ?3 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
+UPDATE perdure_worker SET lease_until = ?3 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- name: leave
-UPDATE worker SET state = 'left', lease_until = ?3
+UPDATE perdure_worker SET state = 'left', lease_until = ?3
 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- name: take_over
-UPDATE worker SET epoch = epoch + 1, state = 'dead', lease_until = ?3
+UPDATE perdure_worker SET epoch = epoch + 1, state = 'dead', lease_until = ?3
 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- Whoever had work in flight must be looked at again, so a waiting run becomes a running one.
 -- name: release_runs
-UPDATE state SET
+UPDATE perdure_state AS state SET
     owner = NULL, length = {real_length}, status = CASE status WHEN 2 THEN 1 ELSE status END,
     lost_by = ?2
 WHERE owner = ?1;
 
 -- name: beats
-SELECT run, activity, details FROM beat WHERE run IN (SELECT value FROM json_each(?1));
+SELECT run, activity, details FROM perdure_beat WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: insert_beats
-INSERT OR REPLACE INTO beat (run, activity, details) VALUES
+INSERT OR REPLACE INTO perdure_beat (run, activity, details) VALUES
 
 -- name: delete_beats_of_runs
-DELETE FROM beat WHERE run IN (SELECT value FROM json_each(?1));
+DELETE FROM perdure_beat WHERE run IN (SELECT value FROM json_each(?1));
 
 -- name: suspect
-UPDATE state SET suspected = suspected + 1 WHERE run = ?1;
+UPDATE perdure_state AS state SET suspected = suspected + 1 WHERE run = ?1;
 
 -- name: resolve
-SELECT last_batch FROM worker WHERE id = ?1 AND epoch = ?2 AND state = 'live';
+SELECT last_batch FROM perdure_worker WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- name: workers
 SELECT
     id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues
-FROM worker WHERE state = 'live' ORDER BY id;
+FROM perdure_worker WHERE state = 'live' ORDER BY id;
 
 -- Questions --------------------------------------------------------------------------------------
 
 -- name: forget_questions
-DELETE FROM question WHERE deadline < ?1;
+DELETE FROM perdure_question WHERE deadline < ?1;
 
 -- name: insert_question
-INSERT INTO question (id, execution, name, args, deadline, update_id)
+INSERT INTO perdure_question (id, execution, name, args, deadline, update_id)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6);
 
 -- name: answer
-UPDATE question SET answer = ?2 WHERE id = ?1 AND answer IS NULL;
+UPDATE perdure_question SET answer = ?2 WHERE id = ?1 AND answer IS NULL;
 
 -- name: reply
-SELECT answer FROM question WHERE id = ?1;
+SELECT answer FROM perdure_question WHERE id = ?1;
 
 -- name: questions
 SELECT q.id, q.execution, q.name, q.args, q.deadline, r.run, q.update_id
-FROM question q
-CROSS JOIN run r ON r.run = (SELECT max(x.run) FROM run x WHERE x.execution = q.execution)
+FROM perdure_question q
+CROSS JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = q.execution)
 WHERE q.deadline > ?1 AND q.answer IS NULL
     AND r.workflow IN (SELECT value FROM json_each(?2))
 ORDER BY q.deadline LIMIT ?3;
@@ -282,7 +282,7 @@ state.suspected,
 r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo
 
 -- name: row_tables
-run r JOIN state ON state.run = r.run LEFT JOIN memo ON memo.run = r.run
+perdure_run r JOIN perdure_state AS state ON state.run = r.run LEFT JOIN perdure_memo AS memo ON memo.run = r.run
 
 -- name: turn_columns
 run, first, count, time, applied, worker, payload
@@ -291,45 +291,45 @@ run, first, count, time, applied, worker, payload
 SELECT {row_columns} FROM {row_tables} WHERE r.run = ?1;
 
 -- name: latest_of_workflow_id
-SELECT max(run) FROM run WHERE namespace = ?1 AND workflow_id = ?2;
+SELECT max(run) FROM perdure_run WHERE namespace = ?1 AND workflow_id = ?2;
 
 -- name: run_by_run_id
-SELECT run, execution, namespace, workflow_id FROM run WHERE run_id = ?1;
+SELECT run, execution, namespace, workflow_id FROM perdure_run WHERE run_id = ?1;
 
 -- name: run_id_by_number
-SELECT run_id FROM run WHERE run = ?1;
+SELECT run_id FROM perdure_run WHERE run = ?1;
 
 -- name: rows
 SELECT {row_columns} FROM {row_tables} WHERE r.run IN (SELECT value FROM json_each(?1));
 
 -- name: prefix_of_workflow_id
-SELECT max(run) FROM run
+SELECT max(run) FROM perdure_run
 WHERE namespace = ?1 AND workflow_id >= ?2 AND workflow_id < ?3
 GROUP BY workflow_id LIMIT ?4;
 
 -- name: prefix_of_run_id
-SELECT run FROM run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = ?1 LIMIT ?4;
+SELECT run FROM perdure_run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = ?1 LIMIT ?4;
 
 -- name: history
-SELECT {turn_columns} FROM history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
+SELECT {turn_columns} FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
 
 -- name: last_turn
-SELECT {turn_columns} FROM history WHERE run = ?1 ORDER BY first DESC LIMIT 1;
+SELECT {turn_columns} FROM perdure_history WHERE run = ?1 ORDER BY first DESC LIMIT 1;
 
 -- name: histories
-SELECT {turn_columns}, crc FROM history
+SELECT {turn_columns}, crc FROM perdure_history
 WHERE run IN (SELECT value FROM json_each(?1)) ORDER BY run, first;
 
 -- name: inboxes
 SELECT i.id, i.execution, r.run, i.event
 FROM json_each(?1) j
-CROSS JOIN run r ON r.run = j.value
-CROSS JOIN inbox i ON i.execution = r.execution
+CROSS JOIN perdure_run r ON r.run = j.value
+CROSS JOIN perdure_inbox i ON i.execution = r.execution
 ORDER BY i.id;
 
 -- name: claimable
 SELECT state.run
-FROM state INDEXED BY state_claimable CROSS JOIN run r ON r.run = state.run
+FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
 WHERE state.status = 1 AND state.owner IS NULL
     AND r.workflow IN (SELECT value FROM json_each(?1))
     AND r.queue IN (SELECT value FROM json_each(?2))
@@ -337,23 +337,23 @@ ORDER BY state.run LIMIT ?3;
 
 -- name: unserved
 SELECT {row_columns}
-FROM state INDEXED BY state_claimable CROSS JOIN run r ON r.run = state.run
-LEFT JOIN memo ON memo.run = r.run
+FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
+LEFT JOIN perdure_memo AS memo ON memo.run = r.run
 WHERE state.status = 1 AND state.owner IS NULL
     AND r.workflow NOT IN (SELECT value FROM json_each(?1))
 ORDER BY state.run LIMIT ?2;
 
 -- name: parked
 SELECT {row_columns}
-FROM state INDEXED BY state_by_status CROSS JOIN run r ON r.run = state.run
-LEFT JOIN memo ON memo.run = r.run
+FROM perdure_state AS state INDEXED BY perdure_state_by_status CROSS JOIN perdure_run r ON r.run = state.run
+LEFT JOIN perdure_memo AS memo ON memo.run = r.run
 WHERE state.status = 4 AND state.run > ?2
     AND state.reason IN (SELECT value FROM json_each(?1))
 ORDER BY state.run LIMIT ?3;
 
 -- name: due
 SELECT state.run, state.wake_at
-FROM state INDEXED BY state_due CROSS JOIN run r ON r.run = state.run
+FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
 WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status = 2
     AND state.wake_at <= ?1 AND state.wake_at > ?5
     AND r.workflow IN (SELECT value FROM json_each(?2))
@@ -362,9 +362,9 @@ ORDER BY state.wake_at, state.run LIMIT ?4;
 
 -- name: inbox
 SELECT i.id, i.execution, r.run, i.event
-FROM inbox i
-CROSS JOIN run r ON r.run = (SELECT max(x.run) FROM run x WHERE x.execution = i.execution)
-CROSS JOIN state ON state.run = r.run
+FROM perdure_inbox i
+CROSS JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = i.execution)
+CROSS JOIN perdure_state AS state ON state.run = r.run
 WHERE CASE
     WHEN state.owner IS NOT NULL THEN state.owner = ?3
     WHEN state.status IN (3, 4) THEN true
@@ -375,9 +375,9 @@ END
 ORDER BY i.id LIMIT ?4;
 
 -- name: definitions
-SELECT name, version, code, '', queue, is_active, registered_at FROM definition
+SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition
 ORDER BY name, registered_at;
 
 -- name: attributes
-SELECT key, value, form FROM attr WHERE run = ?1 ORDER BY key, form;
+SELECT key, value, form FROM perdure_attr WHERE run = ?1 ORDER BY key, form;
 

@@ -3,7 +3,7 @@
 -- Status codes are those of perdure.values.states.CODES: 0 pending, 1 running, 2 waiting, 3 paused,
 -- 4 parked; from 5 on the run has ended. Times are microseconds since 1970.
 
-CREATE TABLE worker (
+CREATE TABLE perdure_worker (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     epoch INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('live', 'left', 'dead')),
@@ -18,7 +18,7 @@ CREATE TABLE worker (
 );
 
 -- Facts of a start; they never change. `execution` is the number of the execution's first run.
-CREATE TABLE run (
+CREATE TABLE perdure_run (
     run INTEGER PRIMARY KEY,
     run_id TEXT NOT NULL UNIQUE,
     execution INTEGER NOT NULL,
@@ -37,15 +37,15 @@ CREATE TABLE run (
     tenant TEXT,
     tags TEXT
 );
-CREATE INDEX run_by_workflow_id ON run (namespace, workflow_id, run);
-CREATE INDEX run_by_execution ON run (execution);
-CREATE INDEX run_by_parent ON run (parent_execution) WHERE parent_execution IS NOT NULL;
-CREATE INDEX run_by_workflow ON run (workflow, run);
-CREATE INDEX run_by_correlation_id ON run (correlation_id, run) WHERE correlation_id IS NOT NULL;
-CREATE INDEX run_by_tenant ON run (tenant, run) WHERE tenant IS NOT NULL;
+CREATE INDEX perdure_run_by_workflow_id ON perdure_run (namespace, workflow_id, run);
+CREATE INDEX perdure_run_by_execution ON perdure_run (execution);
+CREATE INDEX perdure_run_by_parent ON perdure_run (parent_execution) WHERE parent_execution IS NOT NULL;
+CREATE INDEX perdure_run_by_workflow ON perdure_run (workflow, run);
+CREATE INDEX perdure_run_by_correlation_id ON perdure_run (correlation_id, run) WHERE correlation_id IS NOT NULL;
+CREATE INDEX perdure_run_by_tenant ON perdure_run (tenant, run) WHERE tenant IS NOT NULL;
 
 -- What changes. Not written when only the history grows: `length` is right while `owner` is null.
-CREATE TABLE state (
+CREATE TABLE perdure_state (
     run INTEGER PRIMARY KEY,
     execution INTEGER NOT NULL,
     status INTEGER NOT NULL,
@@ -62,20 +62,20 @@ CREATE TABLE state (
     lost_by INTEGER,
     suspected INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX state_by_status ON state (status, run);
-CREATE INDEX state_due ON state (wake_at, run)
+CREATE INDEX perdure_state_by_status ON perdure_state (status, run);
+CREATE INDEX perdure_state_due ON perdure_state (wake_at, run)
     WHERE owner IS NULL AND wake_at IS NOT NULL AND status = 2;
-CREATE INDEX state_by_owner ON state (owner) WHERE owner IS NOT NULL;
-CREATE INDEX state_claimable ON state (run) WHERE status = 1 AND owner IS NULL;
+CREATE INDEX perdure_state_by_owner ON perdure_state (owner) WHERE owner IS NOT NULL;
+CREATE INDEX perdure_state_claimable ON perdure_state (run) WHERE status = 1 AND owner IS NULL;
 
-CREATE TABLE memo (
+CREATE TABLE perdure_memo (
     run INTEGER PRIMARY KEY,
     memo TEXT NOT NULL
 );
 
 -- One row per turn, in the order of commits. Keyed by (run, first) instead, each turn would rewrite
 -- a page of its own: eight times the log, a sixth of the speed at 500 runs of 40 turns.
-CREATE TABLE history (
+CREATE TABLE perdure_history (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
     first INTEGER NOT NULL,
@@ -86,9 +86,9 @@ CREATE TABLE history (
     crc INTEGER NOT NULL,
     payload BLOB NOT NULL
 );
-CREATE UNIQUE INDEX history_by_run ON history (run, first);
+CREATE UNIQUE INDEX perdure_history_by_run ON perdure_history (run, first);
 
-CREATE TABLE inbox (
+CREATE TABLE perdure_inbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     execution INTEGER NOT NULL,
     sender TEXT NOT NULL,
@@ -96,17 +96,17 @@ CREATE TABLE inbox (
     event BLOB NOT NULL,
     created_at INTEGER NOT NULL
 );
-CREATE INDEX inbox_by_execution ON inbox (execution);
+CREATE INDEX perdure_inbox_by_execution ON perdure_inbox (execution);
 
 -- The last accepted number of each sender: a repeated post is refused also after its row was read.
-CREATE TABLE sender (
+CREATE TABLE perdure_sender (
     sender TEXT PRIMARY KEY,
     seq INTEGER NOT NULL,
     at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 -- Search attributes. `form`: null for text and numbers, -1 for a boolean, else the place in a list.
-CREATE TABLE attr (
+CREATE TABLE perdure_attr (
     namespace TEXT NOT NULL,
     key TEXT NOT NULL,
     value NOT NULL,
@@ -114,9 +114,9 @@ CREATE TABLE attr (
     form INTEGER,
     PRIMARY KEY (namespace, key, value, run)
 ) WITHOUT ROWID;
-CREATE INDEX attr_by_run ON attr (run, key);
+CREATE INDEX perdure_attr_by_run ON perdure_attr (run, key);
 
-CREATE TABLE definition (
+CREATE TABLE perdure_definition (
     name TEXT NOT NULL,
     version TEXT NOT NULL,
     code TEXT NOT NULL,
@@ -127,7 +127,7 @@ CREATE TABLE definition (
     PRIMARY KEY (name, version)
 );
 
-CREATE TABLE question (
+CREATE TABLE perdure_question (
     id TEXT PRIMARY KEY,
     execution INTEGER NOT NULL,
     name TEXT NOT NULL,
@@ -136,10 +136,10 @@ CREATE TABLE question (
     update_id TEXT NOT NULL,
     answer BLOB
 );
-CREATE INDEX question_by_deadline ON question (deadline);
+CREATE INDEX perdure_question_by_deadline ON perdure_question (deadline);
 
 -- What attempts under way last said of themselves, for the attempt after a crash.
-CREATE TABLE beat (
+CREATE TABLE perdure_beat (
     run INTEGER NOT NULL,
     activity INTEGER NOT NULL,
     details BLOB NOT NULL,
@@ -147,7 +147,7 @@ CREATE TABLE beat (
 ) WITHOUT ROWID;
 
 -- The deciding rows of transactional activities: whoever deletes one, decides.
-CREATE TABLE open_tx (
+CREATE TABLE perdure_open_tx (
     run INTEGER NOT NULL,
     activity INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
