@@ -18,7 +18,7 @@ from perdure.definition import Workflow
 from perdure.store.desk import Desk
 from perdure.store.port import Post, Posted, Question, Reader, RunRow, Started, StartRequest
 from perdure.values import events as ev
-from perdure.values import failures, payload
+from perdure.values import failures, limits, payload
 
 T = TypeVar("T")
 _SAFETY_SECONDS = 1.0
@@ -92,7 +92,13 @@ class StoreDoor:
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         now = self._now()
-        post = Post(event=ev.encode_turn([fact]), execution=row.execution, sender=sender, seq=seq)
+        post = Post(
+            event=ev.encode_turn([fact]),
+            execution=row.execution,
+            sender=sender,
+            seq=seq,
+            is_control=not isinstance(fact, ev.MessageReceived),
+        )
         return (await self._desk.write(lambda store: store.post([post], now)))[0]
 
     async def ask(self, row: RunRow, question: Question) -> bytes:
@@ -128,6 +134,22 @@ class StoreDoor:
     async def close(self) -> None:
         self._watch.close()
         await self._desk.close()
+
+
+def refusal(posted: Posted, workflow_id: str) -> errors.PerdureError | None:
+    """Return the error that says why an execution did not take a fact; ``None`` if it did."""
+    if posted.outcome in ("delivered", "duplicate"):
+        return None
+    if posted.outcome == "not_found":
+        return errors.NotFound(f"there is no workflow {workflow_id!r}")
+    if posted.outcome == "closed":
+        return errors.Closed(f"workflow {workflow_id!r} has ended")
+    if posted.outcome == "full":
+        return errors.Unavailable(
+            f"the inbox of {workflow_id!r} is full ({limits.INBOX_PER_EXECUTION} messages that it "
+            "has not received)"
+        )
+    return errors.Unavailable(f"what was sent to {workflow_id!r} could not be stored")
 
 
 class Watch:

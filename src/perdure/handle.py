@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import errors, views
-from perdure.door import Door, decode_answer
+from perdure.door import Door, decode_answer, refusal
 from perdure.store.port import Question, RunRow, TurnRow
 from perdure.values import events as ev
-from perdure.values import failures, limits, payload
+from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.states import Status
 from perdure.views import Execution, HistoryEvent
@@ -220,16 +220,9 @@ class Handle(Generic[T]):
     async def _post(self, fact: ev.Event, sender: str, seq: int) -> None:
         row = await self._row()
         posted = await self._door.post(row, fact, sender, seq)
-        if posted.outcome == "not_found":
-            raise errors.NotFound(f"there is no workflow {self.id!r}")
-        if posted.outcome == "closed":
-            raise errors.Closed(f"workflow {self.id!r} has ended")
-        if posted.outcome == "full":
-            raise errors.Unavailable(
-                f"the inbox of {self.id!r} is full ({limits.INBOX_PER_EXECUTION} messages)"
-            )
-        if posted.outcome not in ("delivered", "duplicate"):
-            raise errors.Unavailable(f"the message to {self.id!r} could not be stored")
+        error = refusal(posted, self.id)
+        if error is not None:
+            raise error
 
     async def _end(self, fact: ev.Event) -> bool:
         row = await self._row()

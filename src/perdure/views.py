@@ -278,9 +278,9 @@ def why(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: i
         text = f"{name} is {row.status} since {_ago(row.since, now)} ({row.reason}): {row.detail}"
         return f"{text}. To go on: {row.unblock}." if row.unblock else f"{text}."
     live = [w for w in workers if w.alive_for_sure is not False]
-    if not any(row.workflow in w.workflows for w in live):
-        who = "no worker is running" if not live else f"no worker knows workflow {row.workflow!r}"
-        return f"{name} waits for a worker: {who}. Start one with `perdure dev MODULE`."
+    unserved = _unserved(row, live)
+    if unserved:
+        return f"{name} waits for a worker: {unserved}. Start one with `perdure dev MODULE`."
     waiting = _waiting_for(turns, now)
     if waiting:
         return f"{name} is {row.status}: it waits for {waiting}."
@@ -296,6 +296,21 @@ def why(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: i
         where = f" at {waits['where']}" if waits.get("where") else ""
         return f"{name} is waiting{since} for {' or '.join(parts)}{where}."
     return f"{name} is {row.status}: its next turn has not been recorded yet."
+
+
+def _unserved(row: RunRow, live: Sequence[Worker]) -> str:
+    """Say why no live worker serves the run, or return ``""``."""
+    if not live:
+        return "no worker is running"
+    version = f"{row.workflow} {row.version}"
+    knowing = [w for w in live if row.workflow in w.workflows or version in w.workflows]
+    if not knowing:
+        others = any(key.startswith(row.workflow + " ") for w in live for key in w.workflows)
+        which = f" in version {row.version}" if others else ""
+        return f"no worker knows workflow {row.workflow!r}{which}"
+    if not any(row.queue in w.queues for w in knowing):
+        return f"no worker that knows it serves task queue {row.queue!r}"
+    return ""
 
 
 def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:

@@ -47,14 +47,16 @@ class World:
         self.worker = self.join()
 
     def join(self, name: str = "worker", *definitions: Definition) -> Worker:
+        known = definitions or (Definition("order", "1"),)
         worker = self.store.join(
             name,
             4711,
             "host",
             now=self.now,
             lease_until=self.now + 10_000,
+            workflows=[definition.name for definition in known],
             queues=QUEUES,
-            definitions=definitions or [Definition("order", "1")],
+            definitions=known,
         )
         self.numbers[worker.id] = 0
         return worker

@@ -181,8 +181,31 @@ def test_claimable_and_unserved_runs_divide_by_workflow(world: World):
     assert world.store.claimable(["order"], ["default"], limit=9) == [ours]
     assert world.store.claimable(["order"], ["default", "slow"], limit=9) == [ours, slow]
     assert world.store.claimable(["order"], ["default", "slow"], limit=1) == [ours]
-    assert [row.run for row in world.store.unserved(["order"], limit=9)] == [foreign]
-    assert world.store.unserved(["order", "unknown"], limit=9) == []
+    unserved = world.store.unserved
+    assert [row.run for row in unserved([(["order"], ["default"])], limit=9)] == [slow, foreign]
+    assert [row.run for row in unserved([(["order"], ["default", "slow"])], limit=9)] == [foreign]
+    services = [(["order"], ["default"]), (["unknown"], ["slow"])]
+    assert [row.run for row in unserved(services, limit=9)] == [slow, foreign]
+    services = [(["order", "unknown"], ["default"]), (["order"], ["slow"])]
+    assert unserved(services, limit=9) == []
+    assert [row.run for row in unserved([], limit=1)] == [ours]
+
+
+def test_a_name_with_a_version_serves_that_version_only(world: World):
+    first = world.start("first", version="1").run
+    second = world.start("second", version="2").run
+    assert world.store.claimable(["order 2"], ["default"], limit=9) == [second]
+    assert world.store.claimable(["order 1", "order 2"], ["default"], limit=9) == [first, second]
+    unserved = world.store.unserved([(["order 2"], ["default"])], limit=9)
+    assert [row.run for row in unserved] == [first]
+
+
+@pytest.mark.parametrize("reason", ["unknown_workflow", "unserved_queue"])
+def test_a_run_parked_because_nobody_served_it_is_claimable_again(world: World, reason: str):
+    run = world.asleep("order-1").run
+    world.commit(turn(run, claim=2, state=parked(3, reason)))
+    assert world.store.claimable(["order"], ["default"], limit=9) == [run]
+    assert world.store.claimable(["other"], ["default"], limit=9) == []
 
 
 def test_parked_runs_are_listed_by_reason_in_steps(world: World):

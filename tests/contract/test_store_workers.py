@@ -9,13 +9,13 @@ from perdure.values.states import Status
 
 
 def test_a_worker_joins_with_an_id_of_its_own_and_is_alive(world: World):
-    other = world.join("other", Definition("b", "1"), Definition("a", "1"), Definition("a", "2"))
+    other = world.join("other", Definition("b", "1"), Definition("a", "2"))
     assert other.id > world.worker.id
     rows = {row.id: row for row in world.store.workers()}
     assert set(rows) == {world.worker.id, other.id}
     row = rows[other.id]
     assert (row.name, row.pid, row.host, row.epoch, row.state) == ("other", 4711, "host", 1, "live")
-    assert (row.workflows, row.queues) == (("a", "b"), ("default",))
+    assert (row.workflows, row.queues) == (("b", "a"), ("default",))
     assert row.alive_for_sure is True
 
 

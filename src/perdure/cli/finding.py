@@ -45,7 +45,9 @@ async def find(client: Client, text: str) -> Handle[Any]:
 
 def serves(worker: WorkerView, workflow: str) -> bool:
     """Tell whether a worker is there and runs ``workflow``."""
-    return worker.state == "live" and workflow in worker.workflows
+    if worker.state != "live":
+        return False
+    return any(key.partition(" ")[0] == workflow for key in worker.workflows)
 
 
 async def _last(client: Client, workflow: str) -> Handle[Any]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from perdure import errors
 from perdure.activity import Activity
 from perdure.definition import Workflow, version_key
-from perdure.door import Watch
+from perdure.door import Watch, refusal
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
 from perdure.engine.clock import Clock
@@ -147,8 +147,21 @@ class Core:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the workflows this worker runs."""
+        """Names of the workflows this worker knows."""
         return tuple(self._workflows)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """What this worker runs: a name alone stands for all its versions."""
+        return tuple(
+            name if len(versions) == 1 else f"{name} {version}"
+            for name, versions in self._workflows.items()
+            for version in (versions if len(versions) == 1 else ("", *versions))
+        )
+
+    def serves(self, row: RunRow) -> bool:
+        """Tell whether this worker runs this workflow, in this version, on this queue."""
+        return row.queue in self.queues and self.definition(row.workflow, row.version) is not None
 
     def workflows(self) -> list[Workflow[Any, Any]]:
         """Return all registered definitions."""
@@ -298,8 +311,12 @@ class Core:
         for item in items:
             run.seen.discard(item.inbox)
             if item.done is not None:
-                post = Post(event=ev.encode_turn([item.fact]), execution=run.execution)
-                self.committer.add_post(post, self._tell(item))
+                post = Post(
+                    event=ev.encode_turn([item.fact]),
+                    execution=run.execution,
+                    is_control=not isinstance(item.fact, ev.MessageReceived),
+                )
+                self.committer.add_post(post, self._tell(item, run.workflow_id))
 
     def leave_in_inbox(self, run: Run, items: Sequence[Input]) -> None:
         """Keep facts from a stopped run until it goes on."""
@@ -337,14 +354,10 @@ class Core:
             return True
         if run.status is not Status.PARKED or run.definition is None:
             return False
-        if row.reason == ParkReason.UNKNOWN_WORKFLOW:
+        if row.reason in (ParkReason.UNKNOWN_WORKFLOW, ParkReason.UNSERVED_QUEUE):
             return True
         by_code = (ParkReason.NONDETERMINISM, ParkReason.UNEXPECTED, ParkReason.TURN_TIMEOUT)
         return row.reason in by_code and parked is not None and parked.code != run.definition.code
-
-    def no_definition(self, run: Run) -> None:
-        """Leave the run to a worker that knows it; the leases' sweep parks it if there is none."""
-        self.give_back(run)
 
     def cannot_replay(self, run: Run, reason: ParkReason, detail: str) -> None:
         """Park a run whose history the code does not fit."""
@@ -358,15 +371,20 @@ class Core:
         run.status = Status.RUNNING
         self.turns.park(run, [], reason, detail, first=asked)
 
-    def park_unserved(self, row: RunRow) -> None:
-        """Park a run no live worker knows."""
+    def park_unserved(self, row: RunRow, *, is_known: bool) -> None:
+        """Park a run no live worker serves; ``is_known``: some know it, on other queues."""
         if row.run in self.runs:
             return
         run = self.runs[row.run] = Run(row.run)
         identify(run, row)
         run.length = row.length
-        detail = f"no running worker defines workflow {row.workflow!r} (version {row.version})"
-        self.turns.park(run, [], ParkReason.UNKNOWN_WORKFLOW, detail)
+        what = f"workflow {row.workflow!r} (version {row.version})"
+        if is_known:
+            detail = f"no running worker that defines {what} serves task queue {row.queue!r}"
+            self.turns.park(run, [], ParkReason.UNSERVED_QUEUE, detail)
+        else:
+            detail = f"no running worker defines {what}"
+            self.turns.park(run, [], ParkReason.UNKNOWN_WORKFLOW, detail)
 
     # -- sends -------------------------------------------------------------------------------
 
@@ -455,18 +473,14 @@ class Core:
             except errors.Unavailable:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    def _tell(self, item: Input) -> Callable[[Posted], None]:
+    def _tell(self, item: Input, workflow_id: str) -> Callable[[Posted], None]:
         """Pass on to whoever handed a fact in what became of its inbox row."""
 
         def done(posted: Posted) -> None:
             assert item.done is not None
-            if posted.outcome in ("delivered", "duplicate"):
-                item.done(None)
+            item.done(refusal(posted, workflow_id))
+            if posted.outcome == "delivered":
                 self.feed(posted, item.fact)
-            elif posted.outcome in ("closed", "not_found"):
-                item.done(errors.Closed("the workflow has ended"))
-            else:
-                item.done(errors.Unavailable(f"the inbox did not take it: {posted.outcome}"))
 
         return done
 

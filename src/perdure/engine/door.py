@@ -45,10 +45,12 @@ class EngineDoor:
         core = self._core
         if row.status.is_terminal:
             return Posted("closed")
-        if core.definition(row.workflow, row.version) is None:
+        if not core.serves(row):
             return await self._store_door.post(row, fact, sender, seq)
         run = core.take_up(row.run)
-        if len(run.inputs) >= limits.INBOX_PER_EXECUTION:
+        unread = row.unread if run.instance is None else run.instance.unread
+        is_message = isinstance(fact, ev.MessageReceived)
+        if is_message and unread + len(run.inputs) >= limits.INBOX_PER_EXECUTION:
             return Posted("full")
         future: asyncio.Future[Posted] = asyncio.get_running_loop().create_future()
 

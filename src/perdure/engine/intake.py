@@ -70,13 +70,14 @@ class Intake:
     async def look_once(self) -> None:
         """Take up everything that waits for a worker like this one."""
         core = self._core
-        names, queues, worker = core.names, core.queues, core.committer.worker
+        served, queues, worker = core.served, core.queues, core.committer.worker
         now, behind = core.clock.now(), self._behind
+        known = core.names
         claimable, inbox, questions = await core.desk.read(
             lambda store: (
-                store.claimable(names, queues, limit=_PAGE),
-                store.inbox(names, queues, worker, limit=_PAGE),
-                store.questions(now, names, limit=100),
+                store.claimable(served, queues, limit=_PAGE),
+                store.inbox(served, queues, worker, limit=_PAGE),
+                store.questions(now, known, limit=100),
             )
         )
         for key in claimable:
@@ -97,10 +98,10 @@ class Intake:
     async def _read_timers(self, now: int) -> None:
         """Read what comes due within the horizon, on from where the last look ended."""
         core = self._core
-        names, queues = core.names, core.queues
+        served, queues = core.served, core.queues
         after, until = core.timers.known_until, now + HORIZON
         due = await core.desk.read(
-            lambda store: store.due(until, names, queues, limit=_TIMERS, after=after)
+            lambda store: store.due(until, served, queues, limit=_TIMERS, after=after)
         )
         if len(due) == _TIMERS:
             # More than a page: go on from the last time read (the overdue look catches ties).
@@ -113,8 +114,8 @@ class Intake:
     async def _read_overdue(self, now: int) -> None:
         """Wake what nobody woke: runs of a worker that died between commit and timer, say."""
         core = self._core
-        names, queues, until = core.names, core.queues, now - _OVERDUE
-        due = await core.desk.read(lambda store: store.due(until, names, queues, limit=_PAGE))
+        served, queues, until = core.served, core.queues, now - _OVERDUE
+        due = await core.desk.read(lambda store: store.due(until, served, queues, limit=_PAGE))
         for key, _ in due:
             core.timer_due(key)
 

@@ -24,7 +24,6 @@ _log = logging.getLogger("perdure.engine")
 _LOOK_SECONDS = 0.2
 _UNSERVED_AFTER = 2_000_000
 _UNPARK = (
-    ParkReason.UNKNOWN_WORKFLOW,
     ParkReason.NONDETERMINISM,
     ParkReason.UNEXPECTED,
     ParkReason.TURN_TIMEOUT,
@@ -59,6 +58,7 @@ class Leases:
                 socket.gethostname(),
                 now=now,
                 lease_until=now + core.settings.lease,
+                workflows=core.served,
                 queues=core.queues,
                 definitions=definitions,
             )
@@ -147,12 +147,13 @@ class Leases:
             is_dead = other.alive_for_sure is False or other.lease_until < now
             if is_dead:
                 await self._take_over(other, now)
-        known = {name for other in workers for name in other.workflows} | set(core.names)
-        names = tuple(sorted(known))
-        unserved = await core.desk.read(lambda store: store.unserved(names, limit=100))
+        services = [(other.workflows, other.queues) for other in workers]
+        unserved = await core.desk.read(lambda store: store.unserved(services, limit=100))
+        known = {name for workflows, _ in services for name in workflows}
         for row in unserved:
             if now - max(row.since, row.created_at) > _UNSERVED_AFTER:
-                core.park_unserved(row)
+                is_known = not known.isdisjoint((row.workflow, f"{row.workflow} {row.version}"))
+                core.park_unserved(row, is_known=is_known)
 
     async def unpark(self) -> None:
         """Try the parked runs that this worker's code may let go on."""

@@ -134,7 +134,7 @@ class Loader:
         elif loaded.broken:
             core.turns.park(run, [], ParkReason.CORRUPT_HISTORY, loaded.broken)
         elif run.definition is None:
-            core.no_definition(run)
+            core.give_back(run)  # to a worker that knows it; else it will be parked
         else:
             self._replay(run, loaded)
 

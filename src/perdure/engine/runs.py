@@ -65,6 +65,7 @@ class Run:
         "execution",
         "inputs",
         "instance",
+        "is_full",
         "is_owned",
         "is_queued",
         "key",
@@ -111,6 +112,8 @@ class Run:
         self.phase = Phase.IDLE
         self.is_queued = False
         self.is_owned = False
+        self.is_full = False
+        """Whether the code has left as many messages unread as an inbox may hold."""
         self.status = Status.RUNNING
         self.wake_at: int | None = None
         self.waits: str | None = None

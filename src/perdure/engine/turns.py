@@ -286,7 +286,14 @@ class Turns:
         _note_sources(write, taken)
         self._prepare(run, turn, write)
         is_busy = bool(instance.activities or instance.sends)
-        if run.status is not Status.RUNNING or not is_busy or turn.closed or not run.is_owned:
+        is_full = instance.unread >= limits.INBOX_PER_EXECUTION
+        if (
+            run.status is not Status.RUNNING
+            or not (is_busy and run.is_owned)
+            or turn.closed
+            or is_full is not run.is_full
+        ):
+            run.is_full = is_full
             self._write_state(run, instance, turn.closed, write, now)
         self._hand_in(run, write, taken, turn)
 
@@ -307,12 +314,20 @@ class Turns:
         elif instance.activities or instance.sends:
             # A send is answered by this worker's memory: should it die first, a takeover must see
             # that somebody waits (I9).
-            write.state = writes.open_state(Status.RUNNING, length, now, owned=True)
+            write.state = writes.open_state(
+                Status.RUNNING, length, now, owned=True, unread=instance.unread
+            )
         else:
             waits = instance.waits()
             text = _encode_waits(waits).decode()
             write.state = writes.open_state(
-                Status.WAITING, length, now, owned=False, wake_at=waits.next_due, waits=text
+                Status.WAITING,
+                length,
+                now,
+                owned=False,
+                wake_at=waits.next_due,
+                waits=text,
+                unread=instance.unread,
             )
 
     def _commit_blind(

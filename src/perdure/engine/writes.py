@@ -19,6 +19,7 @@ UNBLOCK: dict[ParkReason, str] = {
     ParkReason.NONDETERMINISM: "run a worker whose code fits the history (guard the change with "
     "workflow.patched), then restart it or call unpark",
     ParkReason.UNKNOWN_WORKFLOW: "start a worker that defines this workflow",
+    ParkReason.UNSERVED_QUEUE: "start a worker that serves this task queue",
     ParkReason.TURN_TIMEOUT: "mend the loop or the blocking call, then restart the worker",
     ParkReason.UNEXPECTED: "mend the code, then restart the worker or unpark",
     ParkReason.CORRUPT_HISTORY: "restore the row from a backup, then unpark; or terminate the run",
@@ -36,10 +37,17 @@ def open_state(
     owned: bool,
     wake_at: int | None = None,
     waits: str | None = None,
+    unread: int = 0,
 ) -> StateWrite:
     """Return the state row of a run that goes on."""
     return StateWrite(
-        status=status, owned=owned, length=length, wake_at=wake_at, waits=waits, since=now
+        status=status,
+        owned=owned,
+        length=length,
+        wake_at=wake_at,
+        waits=waits,
+        since=now,
+        unread=unread,
     )
 
 
@@ -141,6 +149,7 @@ def _cancel_sent(core: Core, run: Run, number: int, event: ev.CancelSent, write:
         workflow_id=event.target,
         namespace=run.namespace,
         refusal=_refusal(run, number, event.target),
+        is_control=True,
     )
     write.posts = [*write.posts, post]
 

@@ -329,6 +329,11 @@ class Mail:
         letters = [letter for queue in self._queues() for letter in queue.unread()]
         return [message for _, message in sorted([*letters, *self._unclaimed], key=_arrival)]
 
+    @property
+    def kept(self) -> int:
+        """How many messages nobody has received; about, since one may be on its way."""
+        return len(self._unclaimed) + sum(len(queue.items) for queue in self._queues())
+
     def awaited(self) -> list[str]:
         """Return the topics somebody waits on now (``*`` is the inbox)."""
         return [queue.topic for queue in self._queues() if queue.is_awaited]

@@ -208,6 +208,11 @@ class Instance:
             where=self.where(),
         )
 
+    @property
+    def unread(self) -> int:
+        """How many messages the code has not received."""
+        return self.mail.kept if "mail" in vars(self) else 0
+
     def next_due(self) -> int | None:
         """Return when the earliest timer (or the cancel's deadline) is due."""
         due = min((timer[0] for timer in self.timers.values()), default=None)

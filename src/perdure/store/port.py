@@ -18,6 +18,9 @@ a takeover. A turn of an unowned run *claims* it in the same commit: ``TurnWrite
 history length the turn was computed on; if the run has an owner, has grown or has closed
 meanwhile, the turn is dropped and named in ``Committed.lost``.
 
+**Workflows and queues** say what a worker serves: a run is its own if the queue is among the
+queues, and ``name`` (any version) or ``name version`` is among the workflows.
+
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
 
@@ -123,15 +126,21 @@ class Reader(Protocol):
     def claimable(
         self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[int]:
-        """Return up to ``limit`` running runs without an owner, of these workflows and queues."""
+        """Return up to ``limit`` runs that wait for a worker like this: running ones without an
+        owner, and those parked because nobody served them.
+        """
         ...
 
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
         """Return parked runs with one of these reasons, by ``run`` ascending from ``after``."""
         ...
 
-    def unserved(self, workflows: Sequence[str], *, limit: int) -> list[RunRow]:
-        """Return running, unowned runs whose workflow is not among ``workflows``."""
+    def unserved(
+        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
+    ) -> list[RunRow]:
+        """Return running, unowned runs that no worker with one of these (workflows, queues)
+        serves.
+        """
         ...
 
     def due(
@@ -223,10 +232,11 @@ class Store(Reader, Protocol):
         *,
         now: int,
         lease_until: int,
+        workflows: Sequence[str],
         queues: Sequence[str],
         definitions: Sequence[Definition],
     ) -> Worker:
-        """Register a worker with a new id and register its definitions."""
+        """Register a worker with a new id, what it serves, and its definitions."""
         ...
 
     def extend(

@@ -16,7 +16,8 @@ class StateWrite(msgspec.Struct, gc=False):
     """New values of a run's state row; written only when one of them changed.
 
     ``owned``: the committing worker keeps the run (it has work in flight). ``reason``, ``detail``
-    and ``unblock`` belong to parked and paused runs; ``waits`` is JSON text for ``why``.
+    and ``unblock`` belong to parked and paused runs; ``waits`` is JSON text for ``why``; ``unread``:
+    messages in the history that the code has not received.
     """
 
     status: Status
@@ -29,6 +30,7 @@ class StateWrite(msgspec.Struct, gc=False):
     unblock: str | None = None
     waits: str | None = None
     since: int = 0
+    unread: int = 0
 
 
 class Post(msgspec.Struct, gc=False):
@@ -40,7 +42,8 @@ class Post(msgspec.Struct, gc=False):
     so a sender repeats a post before it sends the next. ``refusal``: an encoded event to put into
     *the sending run's own* inbox if the target is unknown, closed or full (the sender is a
     workflow); else the verb's answer says so. A turn's post without a refusal is not limited in
-    number, since nobody would hear of it. Posts see what the turns of their batch did.
+    number, since nobody would hear of it; nor is one that ``is_control``, since it may be what
+    empties the inbox. Posts see what the turns of their batch did.
     """
 
     event: bytes
@@ -50,6 +53,7 @@ class Post(msgspec.Struct, gc=False):
     sender: str = ""
     seq: int = 0
     refusal: bytes | None = None
+    is_control: bool = False
 
 
 class StartRequest(msgspec.Struct, gc=False):
@@ -228,6 +232,7 @@ class RunRow(msgspec.Struct, gc=False):
     ``lost_by``: the worker that owned the run when its lease was taken over; ``None`` again with
     the next state that is written (and after a graceful ``leave``, which loses nothing).
     ``suspected``: how many workers ended while a turn of this run held them (R8).
+    ``unread``: messages in the history that the code had not received when the row was written.
     """
 
     run: int
@@ -256,6 +261,7 @@ class RunRow(msgspec.Struct, gc=False):
     parent_close: str = ""
     lost_by: int | None = None
     suspected: int = 0
+    unread: int = 0
     created_by: str | None = None
     correlation_id: str | None = None
     tenant: str | None = None

@@ -74,6 +74,7 @@ class ParkReason(StrEnum):
 
     NONDETERMINISM = "nondeterminism"
     UNKNOWN_WORKFLOW = "unknown_workflow"
+    UNSERVED_QUEUE = "unserved_queue"
     TURN_TIMEOUT = "turn_timeout"
     UNEXPECTED = "unexpected_error"
     CORRUPT_HISTORY = "corrupt_history"

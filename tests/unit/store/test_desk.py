@@ -169,6 +169,7 @@ def test_a_transactional_activity_runs_off_the_loop_and_its_commit_is_read(url: 
                 "h",
                 now=1,
                 lease_until=9,
+                workflows=["order"],
                 queues=["default"],
                 definitions=[Definition("order", "1")],
             )

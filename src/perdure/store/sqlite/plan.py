@@ -172,14 +172,12 @@ class Plan:
     def _first_state(self, request: StartRequest, run: int, execution: int, now: int) -> None:
         first = request.first
         if first is None:
-            self.states.append(
-                (run, execution, _RUNNING, None, None, 1, None, None, None, None, None, now, None)
-            )
+            self.states.append((run, execution, _RUNNING, None, None, 1, *_NOTHING, now, None, 0))
             return
         state = first.state
         if state is None:
             self.states.append(
-                (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, first.progress)
+                (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, first.progress, 0)
             )
         else:
             owner = self.worker if state.owned else None
@@ -198,6 +196,7 @@ class Plan:
                     state.waits,
                     state.since,
                     first.progress,
+                    state.unread,
                 )
             )
         rest = msgspec.structs.replace(first, state=None, claim=None, progress=None)
@@ -223,6 +222,7 @@ class Plan:
                 state.waits,
                 state.since,
                 turn.progress,
+                state.unread,
             )
         )
 

@@ -55,7 +55,8 @@ class Delivery:
             self._look_up(outgoing)
         for item in outgoing:
             # Without a refusal nobody would hear that a row was left out: a child's end must go in.
-            is_limited = item.place >= 0 or item.post.refusal is not None
+            is_told = item.place >= 0 or item.post.refusal is not None
+            is_limited = is_told and not item.post.is_control
             answer = self._post(item.post, is_limited=is_limited)
             if item.place >= 0:
                 answers[item.place] = answer

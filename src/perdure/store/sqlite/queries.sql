@@ -66,7 +66,7 @@ LEFT JOIN perdure_run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 INSERT INTO perdure_state
 SELECT
     value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0
+    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0, value ->> 13
 FROM json_each(?1);
 
 -- name: insert_memos
@@ -86,7 +86,7 @@ INSERT INTO perdure_history (run, first, count, time, applied, worker, crc, payl
 UPDATE perdure_state AS state SET
     status = v ->> 1, owner = v ->> 2, wake_at = v ->> 3, length = v ->> 4, closed_at = v ->> 5,
     reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = v ->> 10,
-    progress = coalesce(v ->> 11, progress), lost_by = NULL, suspected = 0
+    progress = coalesce(v ->> 11, progress), unread = v ->> 12, lost_by = NULL, suspected = 0
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
@@ -160,7 +160,8 @@ WITH wanted AS MATERIALIZED (
 )
 SELECT json_group_array(json_array(
     w.n, r.execution, r.run, s.status,
-    (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT ?2))
+    s.unread
+    + (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT ?2))
 ))
 FROM wanted w CROSS JOIN perdure_run r ON r.run = w.run CROSS JOIN perdure_state s ON s.run = w.run;
 
@@ -278,7 +279,7 @@ r.created_at, state.status,
 CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
 state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
 state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by,
-state.suspected,
+state.suspected, state.unread,
 r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo
 
 -- name: row_tables
@@ -327,20 +328,42 @@ CROSS JOIN perdure_run r ON r.run = j.value
 CROSS JOIN perdure_inbox i ON i.execution = r.execution
 ORDER BY i.id;
 
--- name: claimable
-SELECT state.run
-FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
-WHERE state.status = 1 AND state.owner IS NULL
-    AND r.workflow IN (SELECT value FROM json_each(?1))
-    AND r.queue IN (SELECT value FROM json_each(?2))
-ORDER BY state.run LIMIT ?3;
+-- Whether a worker that serves the workflows ?1 on the queues ?2 serves run `r`.
+-- name: is_served
+(
+    r.queue IN (SELECT value FROM json_each(?2)) AND (
+        r.workflow IN (SELECT value FROM json_each(?1))
+        OR r.workflow || ' ' || r.version IN (SELECT value FROM json_each(?1))
+    )
+)
 
+-- name: claimable
+SELECT run FROM (
+    SELECT state.run
+    FROM perdure_state AS state INDEXED BY perdure_state_claimable
+    CROSS JOIN perdure_run r ON r.run = state.run
+    WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+    UNION ALL
+    SELECT state.run
+    FROM perdure_state AS state INDEXED BY perdure_state_unserved
+    CROSS JOIN perdure_run r ON r.run = state.run
+    WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+)
+ORDER BY run LIMIT ?3;
+
+-- Runs that none of the services (workflows, queues) serves.
 -- name: unserved
 SELECT {row_columns}
 FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
 WHERE state.status = 1 AND state.owner IS NULL
-    AND r.workflow NOT IN (SELECT value FROM json_each(?1))
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(?1) w
+        WHERE r.queue IN (SELECT value FROM json_each(w.value, '$[1]')) AND (
+            r.workflow IN (SELECT value FROM json_each(w.value, '$[0]'))
+            OR r.workflow || ' ' || r.version IN (SELECT value FROM json_each(w.value, '$[0]'))
+        )
+    )
 ORDER BY state.run LIMIT ?2;
 
 -- name: parked
@@ -355,9 +378,8 @@ ORDER BY state.run LIMIT ?3;
 SELECT state.run, state.wake_at
 FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
 WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status = 2
-    AND state.wake_at <= ?1 AND state.wake_at > ?5
-    AND r.workflow IN (SELECT value FROM json_each(?2))
-    AND r.queue IN (SELECT value FROM json_each(?3))
+    AND state.wake_at <= ?3 AND state.wake_at > ?5
+    AND {is_served}
 ORDER BY state.wake_at, state.run LIMIT ?4;
 
 -- name: inbox
@@ -368,9 +390,7 @@ CROSS JOIN perdure_state AS state ON state.run = r.run
 WHERE CASE
     WHEN state.owner IS NOT NULL THEN state.owner = ?3
     WHEN state.status IN (3, 4) THEN true
-    ELSE state.status IN (1, 2)
-        AND r.workflow IN (SELECT value FROM json_each(?1))
-        AND r.queue IN (SELECT value FROM json_each(?2))
+    ELSE state.status IN (1, 2) AND {is_served}
 END
 ORDER BY i.id LIMIT ?4;
 

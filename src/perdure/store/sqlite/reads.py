@@ -116,8 +116,10 @@ class SqliteReader:
         return [_run(row) for row in self._all(SQL["parked"], wanted)]
 
     @reading
-    def unserved(self, workflows: Sequence[str], *, limit: int) -> list[RunRow]:
-        wanted = (to_json(list(workflows)), limit)
+    def unserved(
+        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
+    ) -> list[RunRow]:
+        wanted = (to_json(list(services)), limit)
         return [_run(row) for row in self._all(SQL["unserved"], wanted)]
 
     @reading
@@ -130,7 +132,7 @@ class SqliteReader:
         limit: int,
         after: int = -1,
     ) -> list[tuple[int, int]]:
-        served = (until, to_json(list(workflows)), to_json(list(queues)), limit, after)
+        served = (to_json(list(workflows)), to_json(list(queues)), until, limit, after)
         return self._all(SQL["due"], served)
 
     @reading
@@ -196,8 +198,8 @@ class SqliteReader:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    tags, memo = row[29], row[30]
-    fields: list[Any] = [*row[:10], status_of(row[10]), *row[11:29]]
+    tags, memo = row[30], row[31]
+    fields: list[Any] = [*row[:10], status_of(row[10]), *row[11:30]]
     fields.append(() if tags is None else tuple(_decode(tags)))
     fields.append(None if memo is None else memo.encode())
     return RunRow(*fields)

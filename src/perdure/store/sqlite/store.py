@@ -103,6 +103,7 @@ class SqliteStore(SqliteReader):
         *,
         now: int,
         lease_until: int,
+        workflows: Sequence[str],
         queues: Sequence[str],
         definitions: Sequence[Definition],
     ) -> Worker:
@@ -115,7 +116,7 @@ class SqliteStore(SqliteReader):
             state="live",
             started_at=now,
             lease_until=lease_until,
-            workflows=tuple(sorted({definition.name for definition in definitions})),
+            workflows=tuple(workflows),
             queues=tuple(queues),
         )
         return self._join(worker, now, definitions)

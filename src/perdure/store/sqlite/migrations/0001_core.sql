@@ -60,13 +60,16 @@ CREATE TABLE perdure_state (
     since INTEGER NOT NULL,
     progress TEXT,
     lost_by INTEGER,
-    suspected INTEGER NOT NULL DEFAULT 0
+    suspected INTEGER NOT NULL DEFAULT 0,
+    unread INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX perdure_state_by_status ON perdure_state (status, run);
 CREATE INDEX perdure_state_due ON perdure_state (wake_at, run)
     WHERE owner IS NULL AND wake_at IS NOT NULL AND status = 2;
 CREATE INDEX perdure_state_by_owner ON perdure_state (owner) WHERE owner IS NOT NULL;
 CREATE INDEX perdure_state_claimable ON perdure_state (run) WHERE status = 1 AND owner IS NULL;
+CREATE INDEX perdure_state_unserved ON perdure_state (run)
+    WHERE status = 4 AND reason IN ('unknown_workflow', 'unserved_queue');
 
 CREATE TABLE perdure_memo (
     run INTEGER PRIMARY KEY,
