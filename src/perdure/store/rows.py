@@ -16,8 +16,8 @@ class StateWrite(msgspec.Struct, gc=False):
     """New values of a run's state row; written only when one of them changed.
 
     ``owned``: the committing worker keeps the run (it has work in flight). ``reason``, ``detail``
-    and ``unblock`` belong to parked and paused runs; ``waits`` is JSON text for ``why``; ``unread``:
-    messages in the history that the code has not received.
+    and ``unblock`` belong to parked and paused runs; ``waits`` is JSON text for ``why``;
+    ``unread``: messages in the history that the code has not received.
     """
 
     status: Status
