@@ -1,0 +1,47 @@
+"""The watch over turns goes on whatever happens to the watcher."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from perdure.engine.guard import TurnGuard
+from perdure.errors import TurnTimeout, Unavailable
+
+GUARD_ENDS = "an error while the lease is extended ends the watching thread for good"
+
+
+@pytest.mark.xfail(strict=True, reason=GUARD_ENDS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_turn_is_interrupted_although_the_lease_could_not_be_extended_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # On a slow machine the guard could end the process of the tests.
+    monkeypatch.setattr(TurnGuard, "_give_up", lambda _: None)
+
+    def fail() -> None:
+        raise Unavailable("the database is locked")
+
+    guard = TurnGuard(limit=0.3, warn_after=0.1, on_held=fail)
+    outcome: list[str] = []
+
+    def turn() -> None:
+        guard.enter("a turn under test")
+        deadline = time.monotonic() + 2
+        try:
+            while time.monotonic() < deadline:
+                pass
+        except TurnTimeout:
+            guard.arrived()
+        outcome.append("interrupted" if guard.leave() else "not noticed")
+
+    guard.start()
+    try:
+        thread = threading.Thread(target=turn)
+        thread.start()
+        thread.join(20)
+    finally:
+        guard.stop()
+    assert outcome == ["interrupted"]
