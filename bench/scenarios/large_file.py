@@ -117,6 +117,7 @@ def make(path: Path) -> None:
             "bench",
             now=begin,
             lease_until=begin + SECOND,
+            workflows=(),
             queues=(),
             definitions=(),
         )

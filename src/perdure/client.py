@@ -14,12 +14,14 @@ from perdure import errors, views
 from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor
 from perdure.handle import Handle
+from perdure.mailbox import Mailbox
 from perdure.store.desk import open_desk
 from perdure.store.port import Filter, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
-from perdure.values.cron import check_cron
+from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
 from perdure.values.states import Status
+from perdure.values.terms import first_deadlines
 from perdure.views import Execution, Page
 from perdure.workflow import check_search, recorded_messages
 
@@ -27,32 +29,16 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
 
-CONFLICT = ("use_existing", "fail", "terminate_existing")
-REUSE = ("allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate")
-_OPTIONS = frozenset(
-    {
-        "id",
-        "name",
-        "version",
-        "task_queue",
-        "id_conflict_policy",
-        "id_reuse_policy",
-        "error_when_already_started",
-        "memo",
-        "search",
-        "search_attributes",
-        "namespace",
-        "messages",
-        "context",
-        "correlation_id",
-        "tags",
-        "tenant",
-        "created_by",
-        "eager",
-        "cron",
-    }
-)
-_QUESTION_TIMEOUT = 10_000_000
+_OPTIONS = SHARED | {
+    "correlation_id",
+    "created_by",
+    "eager",
+    "link",
+    "monitor",
+    "sender",
+    "tags",
+    "tenant",
+}
 
 
 class Client:
@@ -121,23 +107,24 @@ class Client:
             workflow: a definition, or the name of one.
             input: what the workflow function takes.
             **options: ``id`` (default: a new UUIDv7), ``version``, ``task_queue``,
-                ``id_conflict_policy`` (``use_existing``, the default with an id; ``fail``),
-                ``id_reuse_policy``, ``error_when_already_started``, ``memo``, ``search``,
-                ``messages``, ``context``, ``correlation_id``, ``tags``, ``tenant``, ``created_by``,
-                ``namespace``.
+                ``id_conflict_policy`` (``use_existing``, the default with an id; ``fail``;
+                ``terminate_existing``), ``id_reuse_policy``, ``error_when_already_started``;
+                ``execution_timeout``, ``run_timeout``, ``task_timeout``, ``start_delay``,
+                ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC); ``memo``,
+                ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``, ``tenant``,
+                ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to any worker;
+                ``sender`` (an open mailbox) is whom ``messages`` come from, with ``monitor`` and
+                ``link`` as in ``Mailbox.start``.
 
         Raises:
             NotFound: no such workflow is registered.
             Invalid: a bad option, or input that does not fit (the message has the field's path).
             AlreadyExists: the id is taken and the policy says ``fail``.
         """
-        if unknown := set(options) - _OPTIONS:
-            raise errors.Invalid(f"start: unknown option {', '.join(sorted(unknown))}")
-        if options.get("cron") is not None:
-            check_cron(options["cron"])
-            raise errors.UsageError("start: cron is checked, but not served by this version yet")
+        options = canonical(options, _OPTIONS, what="start")
         definition = await self._definition(workflow, options)
         request, started = self._request(workflow, definition, input, options)
+        box = self._watch_start(request, options)
         answer = await self.door.start(request, started, definition)
         if answer.refused:
             raise errors.AlreadyExists(
@@ -147,6 +134,8 @@ class Client:
         read = definition.read_result if definition is not None else payload.decode
         handle: Handle[Any] = Handle(self, answer.workflow_id, answer.run_id, read)
         handle.follow_from(answer.run)
+        if box is not None:
+            box.started(request.watches, handle.id)
         return handle
 
     @overload
@@ -162,6 +151,13 @@ class Client:
     def get(self, workflow_id: str, run_id: str | None = None) -> Handle[Any]:
         """Return a handle on an execution; its first call finds out whether that exists."""
         return Handle(self, ids.check_workflow_id(workflow_id), run_id or "", payload.decode)
+
+    def mailbox(self, *, trap_links: bool = False) -> Mailbox:
+        """Return a mailbox to open with ``async with``: an address that gets answers and notices.
+
+        ``trap_links``: a broken link is a notice instead of ``LinkedRunFailed``.
+        """
+        return Mailbox(self, self.start, trap_links=trap_links)
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -258,9 +254,10 @@ class Client:
         door = self.door
         now = door.now()
         run_id = ids.uuid7(now // 1000, door.chance(10))
-        explicit = options.get("id", options.get("name"))
+        explicit = options.get("id")
         workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
-        search: dict[str, Any] = options.get("search", options.get("search_attributes")) or {}
+        terms = read_terms(options)
+        deadlines = first_deadlines(terms, now)
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
         context = options.get("context")
         started = ev.RunStarted(
@@ -274,9 +271,15 @@ class Client:
             queue=queue,
             namespace=options.get("namespace") or self.namespace,
             context=payload.encode(dict(context), what="context") if context else None,
-            messages=recorded_messages(options.get("messages") or (), "", now),
+            messages=recorded_messages(
+                options.get("messages") or (), _address(options.get("sender")), now
+            ),
             started_at=now,
             first_started_at=now,
+            terms=terms,
+            not_before=deadlines.not_before,
+            run_deadline=deadlines.run,
+            execution_deadline=deadlines.execution,
         )
         request = StartRequest(
             workflow=name,
@@ -286,16 +289,34 @@ class Client:
             version=started.version,
             namespace=started.namespace,
             queue=queue,
-            conflict=_conflict(explicit is not None, options),
-            reuse=_one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
+            conflict=conflict_policy(options, is_explicit=explicit is not None),
+            reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
+            created_at=now,
+            not_before=deadlines.not_before,
+            is_eager=options.get("eager", True),
+            messages=tuple(
+                ev.encode_turn([ev.MessageReceived(message=message)])
+                for message in started.messages
+            ),
             created_by=options.get("created_by"),
             correlation_id=options.get("correlation_id"),
             tenant=options.get("tenant"),
             tags=tuple(options.get("tags") or ()),
             memo=payload.encode(dict(options["memo"])) if options.get("memo") else None,
-            search=check_search(search),
+            search=check_search(options.get("search") or {}),
         )
         return request, started
+
+    def _watch_start(self, request: StartRequest, options: Mapping[str, Any]) -> Mailbox | None:
+        """Let the sender's mailbox watch what is started, if it asks so."""
+        monitor, link = bool(options.get("monitor")), bool(options.get("link"))
+        if not monitor and not link:
+            return None
+        box = options.get("sender")
+        if not isinstance(box, Mailbox):
+            raise errors.Invalid("start: monitor= and link= need sender=, an open mailbox")
+        request.watches = box.new_watches(monitor=monitor, link=link)
+        return box
 
     def _filter(self, given: dict[str, Any]) -> Filter:
         allowed = set(Filter.__struct_fields__)
@@ -329,24 +350,13 @@ class Client:
         return self._sender, self._seq
 
 
+def _address(sender: Any) -> str:
+    if sender is None:
+        return ""
+    address = sender if isinstance(sender, str) else sender.id
+    return payload.text(address, what="sender")
+
+
 def _now() -> int:
     # Without a worker in this process there is no engine's clock to ask.
     return time.time_ns() // 1000  # noqa: TID251
-
-
-def _conflict(is_explicit: bool, options: Mapping[str, Any]) -> str:
-    policy = options.get("id_conflict_policy")
-    if policy is not None:
-        return _one_of("id_conflict_policy", policy, CONFLICT)
-    if options.get("error_when_already_started"):
-        return "fail"
-    return "use_existing" if is_explicit else "none"
-
-
-def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if value is None:
-        return allowed[0]
-    text = str(value).lower().replace("-", "_")
-    if text not in allowed:
-        raise errors.Invalid(f"{what}: {value!r}; use one of {', '.join(allowed)}")
-    return text

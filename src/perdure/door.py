@@ -16,7 +16,16 @@ import msgspec
 from perdure import errors
 from perdure.definition import Workflow
 from perdure.store.desk import Desk
-from perdure.store.port import Post, Posted, Question, Reader, RunRow, Started, StartRequest
+from perdure.store.port import (
+    Post,
+    Posted,
+    Question,
+    Reader,
+    RunRow,
+    Started,
+    StartRequest,
+    Store,
+)
 from perdure.values import events as ev
 from perdure.values import failures, limits, payload
 
@@ -48,6 +57,14 @@ class Door(Protocol):
 
     async def read(self, verb: Callable[[Reader], T]) -> T:
         """Read from the store."""
+        ...
+
+    async def write(self, verb: Callable[[Store], T]) -> T:
+        """Write to the store what needs no worker."""
+        ...
+
+    def next_change(self) -> asyncio.Future[None]:
+        """Return a future that is done when something may have come for a mailbox."""
         ...
 
     def now(self) -> int:
@@ -121,6 +138,12 @@ class StoreDoor:
 
     async def read(self, verb: Callable[[Reader], T]) -> T:
         return await self._desk.read(verb)
+
+    async def write(self, verb: Callable[[Store], T]) -> T:
+        return await self._desk.write(verb)
+
+    def next_change(self) -> asyncio.Future[None]:
+        return self._watch.next_change()
 
     def now(self) -> int:
         return self._now()

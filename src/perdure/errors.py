@@ -210,6 +210,12 @@ class NondeterminismError(PerdureError):
     code = "nondeterminism"
 
 
+class IORefused(NondeterminismError):
+    """Workflow code touched the world outside, which only activities may."""
+
+    code = "io_refused"
+
+
 # -- the store -----------------------------------------------------------------------------------
 
 
@@ -273,6 +279,14 @@ class ControlFlow(BaseException):
 
 class Evicted(ControlFlow):
     """Closes a coroutine whose run leaves memory. ``finally`` blocks run; nothing is recorded."""
+
+
+class TurnVoid(ControlFlow):
+    """Unwinds workflow code whose turn will not count; ``error`` says why."""
+
+    def __init__(self, error: PerdureError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class TurnTimeout(ControlFlow):

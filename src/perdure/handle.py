@@ -64,7 +64,7 @@ class Handle(Generic[T]):
         return f"<Handle {self.id!r}>"
 
     async def result(self, timeout: Duration | None = None) -> T:
-        """Wait for the result, following continue-as-new.
+        """Wait for the result, following continue-as-new and workflow retries.
 
         Raises:
             WorkflowFailed, WorkflowCancelled, WorkflowTerminated, WorkflowTimedOut: it ended so.
@@ -131,9 +131,12 @@ class Handle(Generic[T]):
             Closed: it has ended.
             Invalid: a bad topic, a payload that cannot be encoded or is too large.
         """
-        client = self._client
-        data = encode_message(topic, payload, client.max_payload)
-        sender, seq = client.next_seq()
+        sender, seq = self._client.next_seq()
+        await self.send_from(sender, seq, topic, payload)
+
+    async def send_from(self, sender: str, seq: int, topic: str, payload: Any) -> None:
+        """Send a message as ``sender``: its ``seq`` grows with every message it sends."""
+        data = encode_message(topic, payload, self._client.max_payload)
         message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
         await self._post(ev.MessageReceived(message=message), sender, seq)
 
@@ -146,6 +149,21 @@ class Handle(Generic[T]):
     async def terminate(self, reason: str = "") -> bool:
         """End the execution at once, without its code. False if it had ended."""
         return await self._end(ev.RunTerminated(reason=reason, by="client"))
+
+    async def pause(self) -> bool:
+        """Let the run take no turns until :meth:`resume`; what is under way goes on.
+
+        A deadline still ends it, and a cancel resumes it. False if it has ended or is paused.
+        """
+        if (await self._row()).status is Status.PAUSED:
+            return False
+        return await self._end(ev.RunPaused(by="client"))
+
+    async def resume(self) -> bool:
+        """Let a paused run go on. False if it is not paused."""
+        if (await self._row()).status is not Status.PAUSED:
+            return False
+        return await self._end(ev.RunResumed(by="client"))
 
     async def unpark(self) -> bool:
         """Let a parked run try again. False if it is not parked."""
@@ -193,14 +211,14 @@ class Handle(Generic[T]):
         run = self._run or (await self._row()).run
         while True:
             closing = await self._door.ended(run)
-            if not isinstance(closing, ev.RunContinued):
-                return self._outcome(closing)
-            if self._pinned:
+            next_run_id = _followed_by(closing)
+            if self._pinned and isinstance(closing, ev.RunContinued):
                 raise errors.Closed(
                     f"this run of {self.id!r} continued as new in run {closing.run_id}; "
                     "ask without a run_id to follow"
                 )
-            next_run_id = closing.run_id
+            if self._pinned or not next_run_id:
+                return self._outcome(closing)
             row = await self._find(next_run_id)
             run = row.run
 
@@ -215,7 +233,10 @@ class Handle(Generic[T]):
             raise errors.WorkflowCancelled(f"workflow {name!r} was cancelled: {closing.reason}")
         if isinstance(closing, ev.RunTerminated):
             raise errors.WorkflowTerminated(f"workflow {name!r} was terminated: {closing.reason}")
-        raise errors.WorkflowTimedOut(f"workflow {name!r} timed out")
+        assert isinstance(closing, ev.RunTimedOut)
+        raise errors.WorkflowTimedOut(
+            f"workflow {name!r} timed out: the {closing.timeout} timeout passed"
+        )
 
     async def _post(self, fact: ev.Event, sender: str, seq: int) -> None:
         row = await self._row()
@@ -271,6 +292,15 @@ class Handle(Generic[T]):
         if row is None:
             raise errors.NotFound(f"there is no workflow {self.id!r}")
         return row
+
+
+def _followed_by(closing: ev.Event) -> str:
+    """Return the run whose result is this one's too: a continuation or a retry, no cron tick."""
+    if isinstance(closing, ev.RunContinued):
+        return closing.run_id
+    if isinstance(closing, (ev.RunFailed, ev.RunTimedOut)) and closing.next_attempt > 1:
+        return closing.next_run
+    return ""
 
 
 async def _all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:

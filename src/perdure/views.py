@@ -162,7 +162,7 @@ def execution(
         version=row.version,
         status=row.status,
         created_at=to_datetime(row.created_at),
-        started_at=to_datetime(row.created_at),
+        started_at=to_datetime(row.begins_at or row.created_at),
         completed_at=to_datetime(row.closed_at) if row.closed_at is not None else None,
         current_step=_current_step(waits),
         reason=row.reason,
@@ -277,6 +277,8 @@ def why(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: i
     if row.status in (Status.PARKED, Status.PAUSED):
         text = f"{name} is {row.status} since {_ago(row.since, now)} ({row.reason}): {row.detail}"
         return f"{text}. To go on: {row.unblock}." if row.unblock else f"{text}."
+    if row.status is Status.PENDING and row.wake_at is not None and row.wake_at > now:
+        return f"{name} is pending: it begins {_in(row.wake_at, now)}."
     live = [w for w in workers if w.alive_for_sure is not False]
     unserved = _unserved(row, live)
     if unserved:

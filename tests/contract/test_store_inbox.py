@@ -160,7 +160,8 @@ def test_an_engine_reads_what_is_its_own_or_may_be_claimed(world: World):
 def test_anybody_reads_what_reaches_a_parked_run(world: World):
     run = world.owned().run
     world.commit(turn(run, state=parked(3)))
-    world.post(event=b"unpark")
+    world.post(event=b"message")
+    world.post(event=b"unpark", is_control=True)
     [row] = world.store.inbox([], [], world.worker.id, limit=9)
     assert row.event == b"unpark"
 

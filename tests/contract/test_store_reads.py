@@ -157,7 +157,7 @@ def test_a_load_brings_all_of_each_run_and_leaves_unknown_ones_out(world: World)
     assert loaded[one].row == world.row(one)
 
 
-def test_only_waiting_runs_that_nobody_owns_are_due_soonest_first(world: World):
+def test_waiting_and_stopped_runs_that_nobody_owns_are_due_soonest_first(world: World):
     late, soon = world.asleep("late", wake_at=300).run, world.asleep("soon", wake_at=200).run
     world.asleep("never")
     world.asleep("beyond", wake_at=301)
@@ -165,11 +165,12 @@ def test_only_waiting_runs_that_nobody_owns_are_due_soonest_first(world: World):
     held = world.asleep("held", wake_at=1).run
     world.commit(turn(held, claim=2, state=running(3, wake_at=1)))
     stopped = world.asleep("stopped", wake_at=1).run
-    world.commit(turn(stopped, claim=2, state=parked(3, wake_at=1)))
+    world.commit(turn(stopped, claim=2, state=parked(3, wake_at=100)))
     due = world.store.due(300, ["order"], ["default"], limit=9)
-    assert due == [(soon, 200), (late, 300)]
-    assert world.store.due(300, ["order"], ["default"], limit=1) == [(soon, 200)]
-    assert world.store.due(300, ["order"], ["slow"], limit=9) == []
+    assert due == [(stopped, 100), (soon, 200), (late, 300)]
+    assert world.store.due(300, ["order"], ["default"], limit=1) == [(stopped, 100)]
+    # Anybody may end a stopped run at its deadline: that needs no code.
+    assert world.store.due(300, ["order"], ["slow"], limit=9) == [(stopped, 100)]
     assert world.store.due(300, ["order"], ["default"], limit=9, after=200) == [(late, 300)]
 
 

@@ -221,12 +221,16 @@ def test_terminate_existing_ends_a_waiting_run_and_takes_its_place(world: World)
     assert world.load(old.run).broken == ""
 
 
-def test_terminate_existing_asks_the_owner_of_a_busy_run_and_starts_nothing(world: World):
+def test_terminate_existing_takes_a_busy_run_from_its_owner_and_ends_it(world: World):
     old = world.owned()
     answer = world.start(run_id="new", conflict="terminate_existing")
-    assert (answer.created, answer.refused, answer.run) == (False, "busy", old.run)
-    assert [kinds(event) for event in world.inbox(old.run)] == [["run_terminated"]]
-    assert world.row(old.run).status is Status.RUNNING
+    assert (answer.created, answer.refused, answer.replaced) == (True, "", old.run)
+    row = world.row(old.run)
+    assert (row.status, row.owner) == (Status.TERMINATED, None)
+    assert kinds(world.store.history(old.run)[-1].payload) == ["run_terminated"]
+    # Its owner finds out with its next turn, which leaves no trace.
+    assert world.commit(turn(old.run)).lost == {old.run}
+    assert world.row(old.run).length == row.length
 
 
 def test_terminate_existing_leaves_a_run_alone_that_moves_in_the_same_batch(world: World):

@@ -141,7 +141,7 @@ async def parent() -> list[str]:
         seen.append(exc.kind)
     await workflow.start(child, "wait", id="taken")
     try:
-        await workflow.execute(child, "wait", id="taken")
+        await workflow.execute(child, "wait", id="taken", id_conflict_policy="fail")
     except ChildFailed as exc:
         seen.append(exc.kind)
     return seen

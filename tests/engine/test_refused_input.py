@@ -14,7 +14,7 @@ import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import Client, Status, workflow
-from perdure.errors import Invalid, NotFound, PerdureError, UsageError
+from perdure.errors import Invalid, NotFound, PerdureError
 from perdure.handle import Handle
 
 LIMIT = 2_000

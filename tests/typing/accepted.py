@@ -117,7 +117,7 @@ async def everything(order: Order) -> dict[str, Any]:
     await message.reply("thanks", {"for": message.payload})
     assert_type(workflow.listen("anything"), Channel[Any])
     assert_type(workflow.inbox(), Channel[Message])
-    assert_type(workflow.events(), Channel[Exit])
+    assert_type(workflow.events(), Channel[workflow.Notice])
     async for one in orders:
         assert_type(one, Order)
 

@@ -3,7 +3,7 @@
 | code | meaning |
 |--:|---|
 | 0 | done; the run completed |
-| 1 | the run failed (or ran out of time), a handler of it refused |
+| 1 | the run failed (or ran out of time), a handler of it refused; `lint` found something |
 | 2 | usage or bad input |
 | 3 | not found |
 | 4 | conflict: it exists already, it has ended already |
@@ -36,6 +36,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.WorkflowCancelled, CANCELLED),
     (errors.WorkflowTerminated, CANCELLED),
     (errors.Failure, FAILED),
+    (errors.NondeterminismError, FAILED),
     (errors.NotFound, NOT_FOUND),
     (errors.AlreadyExists, CONFLICT),
     (errors.Conflict, CONFLICT),

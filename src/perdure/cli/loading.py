@@ -60,7 +60,7 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
     """
     module_name, _, wanted = target.partition(":")
     module = load_module(module_name)
-    workflows = _workflows(module)
+    workflows = workflows_of(module)
     known = ", ".join(sorted(workflows)) or "none"
     if wanted:
         if wanted in workflows:
@@ -68,8 +68,8 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
         versions = [found for found in workflows.values() if found.name == wanted]
         if versions:
             return module, max(versions, key=lambda found: version_key(found.version))
-        near = get_close_matches(wanted, workflows, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = get_close_matches(wanted, workflows, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise errors.UsageError(
             f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})"
         )
@@ -79,7 +79,8 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
     raise errors.UsageError(f"which workflow? write {module_name}:NAME (it has: {known})")
 
 
-def _workflows(module: ModuleType) -> dict[str, Workflow[Any, Any]]:
+def workflows_of(module: ModuleType) -> dict[str, Workflow[Any, Any]]:
+    """Return the workflows that a module holds, by the names it has for them."""
     return {name: found for name, found in vars(module).items() if isinstance(found, Workflow)}
 
 
@@ -115,18 +116,19 @@ def _import_file(name: str, path: Path) -> ModuleType:
 def _broken(target: str, exc: BaseException) -> errors.UsageError:
     """Say where in the user's code an import went wrong."""
     if isinstance(exc, SyntaxError) and exc.filename:
-        where = f"{_near(exc.filename)}, line {exc.lineno}"
+        where = f"{near(exc.filename)}, line {exc.lineno}"
         return errors.UsageError(f"{where}: SyntaxError: {exc.msg}")
     frames = [
         frame
         for frame in traceback.extract_tb(exc.__traceback__)
         if not frame.filename.startswith(("<", _PACKAGE))
     ]
-    where = f"{_near(frames[-1].filename)}, line {frames[-1].lineno}" if frames else target
+    where = f"{near(frames[-1].filename)}, line {frames[-1].lineno}" if frames else target
     text = exc.message if isinstance(exc, errors.PerdureError) else f"{type(exc).__name__}: {exc}"
     return errors.UsageError(f"{where}: {text}")
 
 
-def _near(filename: str) -> str:
-    near = os.path.relpath(filename)
-    return filename if near.startswith("..") else near
+def near(filename: str) -> str:
+    """Return a file name as seen from here, if it is below."""
+    relative = os.path.relpath(filename)
+    return filename if relative.startswith("..") else relative

@@ -103,7 +103,7 @@ class Answers:
         try:
             if run.status.is_terminal:
                 raise _Moved
-            if run.status in (Status.PARKED, Status.PAUSED):
+            if run.status.is_stopped:
                 raise errors.Unavailable(f"workflow {run.workflow_id!r} is {run.status}")
             if run.phase is Phase.GONE or instance is None or instance.started is None:
                 raise errors.Unavailable("the run is with another worker")

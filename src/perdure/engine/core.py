@@ -20,6 +20,7 @@ from perdure.definition import Workflow, version_key
 from perdure.door import Watch, refusal
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
+from perdure.engine.blind import GOES_ON
 from perdure.engine.clock import Clock
 from perdure.engine.committer import Committer
 from perdure.engine.guard import NoGuard, TurnGuard
@@ -36,7 +37,7 @@ from perdure.store.desk import Desk
 from perdure.store.port import Post, Posted, Reader, RunRow, Started, StartRequest, TurnWrite
 from perdure.values import events as ev
 from perdure.values import limits
-from perdure.values.states import ParkReason, Status
+from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ _log = logging.getLogger("perdure.engine")
 _FAR = 30_000_000
 _AGAIN_SECONDS = 0.1
 _CONSUMED = 50_000
+_CHUNK = 1_000
 ALWAYS_REPLAY = "PERDURE_ALWAYS_REPLAY"
 
 
@@ -258,19 +260,19 @@ class Core:
             self.turns.wake(run)
             return
         instance = run.instance
-        if run.on_idle and (instance is not None or run.status in (Status.PARKED, Status.PAUSED)):
+        if run.on_idle and (instance is not None or run.status.is_stopped):
             self._call_idle(run)
             if run.inputs:
                 return
         if run.is_owned and instance is not None:
-            due = instance.next_due() if instance.timers or instance.cancel else None
+            due = run.next_due()
             if due is not None:
                 self.timers.add(run.key, due, even_if_far=True)
         if self.always_replay:
             run.drop_instance()
         if run.is_owned or run.work or run.updates:
             return
-        if run.status is Status.WAITING and run.wake_at is not None:
+        if run.wake_at is not None and (run.status is Status.WAITING or run.status.is_stopped):
             self.timers.add(run.key, run.wake_at)
         far = run.wake_at is not None and run.wake_at - self.clock.now() > _FAR
         if far or run.instance is None or run.status is not Status.WAITING:
@@ -341,6 +343,28 @@ class Core:
         self.give_back(run)
         self.watch.resolve(run.key, closing)
 
+    def taken_away(self, key: int) -> None:
+        """A run was ended or moved by somebody else: stop what is under way here."""
+        run = self.runs.get(key)
+        if run is not None and run.phase is Phase.IDLE:
+            self.reload(run)
+        self.watch.look()
+
+    def look_at_owned(self) -> None:
+        """Some of this worker's runs were taken from it: find out which, and let them go."""
+        task = asyncio.get_running_loop().create_task(self._look_at_owned())
+        task.add_done_callback(_note)
+
+    async def _look_at_owned(self) -> None:
+        keys = [run.key for run in self.runs.values() if run.is_owned]
+        me = self.committer.worker
+        for start in range(0, len(keys), _CHUNK):
+            part = keys[start : start + _CHUNK]
+            rows = await self._read_patiently(lambda store, part=part: store.rows(part))
+            for row in rows:
+                if row.owner != me:
+                    self.taken_away(row.run)
+
     def closed_elsewhere(self, run: Run) -> None:
         """A loaded run turns out to have ended."""
         self.watch.look()
@@ -350,18 +374,19 @@ class Core:
 
     def wants_unparked(self, run: Run, row: RunRow, parked: ev.RunParked | None) -> bool:
         """Tell whether a stopped run should be tried: somebody asked, or the code is another."""
-        if any(isinstance(item.fact, (ev.RunUnparked, ev.RunResumed)) for item in run.inputs):
+        if any(isinstance(item.fact, GOES_ON) for item in run.inputs):
             return True
         if run.status is not Status.PARKED or run.definition is None:
             return False
         if row.reason in (ParkReason.UNKNOWN_WORKFLOW, ParkReason.UNSERVED_QUEUE):
             return True
-        by_code = (ParkReason.NONDETERMINISM, ParkReason.UNEXPECTED, ParkReason.TURN_TIMEOUT)
-        return row.reason in by_code and parked is not None and parked.code != run.definition.code
+        if row.reason not in MENDED_BY_CODE or parked is None:
+            return False
+        return parked.code != run.definition.code
 
     def cannot_replay(self, run: Run, reason: ParkReason, detail: str) -> None:
         """Park a run whose history the code does not fit."""
-        asked = [i for i in run.inputs if isinstance(i.fact, (ev.RunUnparked, ev.RunResumed))]
+        asked = [item for item in run.inputs if isinstance(item.fact, GOES_ON)]
         run.inputs = [item for item in run.inputs if item not in asked]
         if run.status is Status.PARKED and not asked:
             self.leave_in_inbox(run, run.inputs)
@@ -369,7 +394,7 @@ class Core:
             self.forget(run)
             return
         run.status = Status.RUNNING
-        self.turns.park(run, [], reason, detail, first=asked)
+        self.turns.blind.park(run, [], reason, detail, first=asked)
 
     def park_unserved(self, row: RunRow, *, is_known: bool) -> None:
         """Park a run no live worker serves; ``is_known``: some know it, on other queues."""
@@ -381,10 +406,10 @@ class Core:
         what = f"workflow {row.workflow!r} (version {row.version})"
         if is_known:
             detail = f"no running worker that defines {what} serves task queue {row.queue!r}"
-            self.turns.park(run, [], ParkReason.UNSERVED_QUEUE, detail)
+            self.turns.blind.park(run, [], ParkReason.UNSERVED_QUEUE, detail)
         else:
             detail = f"no running worker defines {what}"
-            self.turns.park(run, [], ParkReason.UNKNOWN_WORKFLOW, detail)
+            self.turns.blind.park(run, [], ParkReason.UNKNOWN_WORKFLOW, detail)
 
     # -- sends -------------------------------------------------------------------------------
 
@@ -492,4 +517,4 @@ class Core:
 
 def _note(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("could not find out about a start", exc_info=error)
+        _log.error("could not find out what became of a run", exc_info=error)

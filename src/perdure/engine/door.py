@@ -11,11 +11,12 @@ from perdure.definition import Workflow
 from perdure.door import StoreDoor
 from perdure.engine.core import Core
 from perdure.engine.runs import Input
-from perdure.store.port import Posted, Question, Reader, RunRow, Started, StartRequest
+from perdure.store.port import Posted, Question, Reader, RunRow, Started, StartRequest, Store
 from perdure.values import events as ev
 from perdure.values import limits
 
 T = TypeVar("T")
+_BUSY_TRIES = 1_000
 
 
 class EngineDoor:
@@ -35,11 +36,22 @@ class EngineDoor:
                 f"workflow {definition.name!r} is not among this engine's definitions; "
                 "pass it (or its module) in Engine(definitions=[…])"
             )
-        if known is None or request.queue not in core.queues:
+        is_remote = known is None or request.queue not in core.queues
+        if is_remote or known is None or not self._is_eager(request):
             answer = await self._store_door.start(request, started, definition)
             core.intake.look()
             return answer
-        return await core.start(request, started, known)
+        answer = await core.start(request, started, known)
+        for _ in range(_BUSY_TRIES):
+            if answer.refused != "busy":
+                return answer
+            answer = await core.start(request, started, known)
+        raise errors.Unavailable(
+            f"execution {request.workflow_id!r} is being started again and again; try later"
+        )
+
+    def _is_eager(self, request: StartRequest) -> bool:
+        return request.is_eager and request.not_before <= self._core.clock.now()
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         core = self._core
@@ -83,6 +95,12 @@ class EngineDoor:
 
     async def read(self, verb: Callable[[Reader], T]) -> T:
         return await self._core.desk.read(verb)
+
+    async def write(self, verb: Callable[[Store], T]) -> T:
+        return await self._core.desk.write(verb)
+
+    def next_change(self) -> asyncio.Future[None]:
+        return self._core.watch.next_change()
 
     def now(self) -> int:
         return self._core.clock.now()

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Self, cast
 
-from perdure import errors
+from perdure import errors, lint
 from perdure.activity import Activity
 from perdure.client import Client
 from perdure.definition import Workflow
+from perdure.engine import audit, interpreter
 from perdure.engine import clock as _clock
-from perdure.engine import interpreter
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.core import Core, Settings
 from perdure.engine.door import EngineDoor
@@ -132,7 +132,7 @@ class Engine:
         """Add a definition."""
         self._definitions.append(definition)
         if self._core is not None:
-            self._core.register(definition)
+            _register(self._core, definition)
 
     async def start(self) -> None:
         """Open the database, join its workers and begin."""
@@ -145,9 +145,10 @@ class Engine:
         core = Core(
             desk, self._clock, self._chance, self._settings, guard=guard, queues=self._queues
         )
+        audit.install()
         try:
             for definition in self._definitions:
-                core.register(definition)
+                _register(core, definition)
             now = self._clock.now()
             await desk.write(lambda store: store.migrate(now))
             self._leases = Leases(core, self._name)
@@ -304,6 +305,12 @@ def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, An
     if not found:
         raise errors.DefinitionError(f"module {module.__name__!r} defines no workflow or activity")
     return found
+
+
+def _register(core: Core, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
+    core.register(definition)
+    if isinstance(definition, Workflow):
+        lint.warn(definition)
 
 
 def _report(task: asyncio.Task[None]) -> None:

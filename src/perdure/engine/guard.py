@@ -43,6 +43,7 @@ class TurnGuard:
         self._what = ""
         self._run = 0
         self._since = 0.0
+        self._limit = limit
         self._warned = False
         self._raised_at = 0.0
         self._thread_id = 0
@@ -60,12 +61,16 @@ class TurnGuard:
         if self._thread is not None:
             self._thread.join(timeout=1)
 
-    def enter(self, what: str, run: int = 0) -> None:
-        """A turn of ``what`` (run number ``run``) begins in this thread."""
+    def enter(self, what: str, run: int = 0, limit: float = 0.0) -> None:
+        """A turn of ``what`` (run number ``run``) begins in this thread.
+
+        ``limit``: seconds this turn may take, if fewer than the guard's own.
+        """
         self._thread_id = threading.get_ident()
         self._what = what
         self._run = run
         self._warned = False
+        self._limit = min(limit, self.limit) if limit else self.limit
         self._since = time.monotonic()
 
     def leave(self) -> bool:
@@ -105,10 +110,9 @@ class TurnGuard:
                     held,
                     self.held_stack(),
                 )
-            if held < self._warn_after:
-                continue
-            if held < self.limit:
-                self._on_held()
+            if held < self._limit:
+                if held >= self._warn_after:
+                    self._on_held()
             elif not self._raised_at:
                 self._interrupt(since)
             elif held > 2 * self.limit:
@@ -127,7 +131,7 @@ class TurnGuard:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._thread_id), ctypes.py_object(errors.TurnTimeout)
             )
-        _log.error("interrupted a turn of %s after %.1f s", self._what, self.limit)
+        _log.error("interrupted a turn of %s after %.1f s", self._what, self._limit)
 
     def _give_up(self) -> None:
         _log.critical(
@@ -151,7 +155,7 @@ class NoGuard:
     def stop(self) -> None:
         """Nothing to stop."""
 
-    def enter(self, what: str, run: int = 0) -> None:
+    def enter(self, what: str, run: int = 0, limit: float = 0.0) -> None:
         """Nothing to time."""
 
     def leave(self) -> bool:

@@ -24,6 +24,7 @@ _log = logging.getLogger("perdure.engine")
 _PAGE = 1_000
 _TIMERS = 10_000
 _OVERDUE = 2_000_000
+_SOON = 5_000_000
 SAFETY_SECONDS = 1.0
 
 
@@ -73,15 +74,19 @@ class Intake:
         served, queues, worker = core.served, core.queues, core.committer.worker
         now, behind = core.clock.now(), self._behind
         known = core.names
-        claimable, inbox, questions = await core.desk.read(
+        soon = now + _SOON
+        claimable, beginning, inbox, questions = await core.desk.read(
             lambda store: (
                 store.claimable(served, queues, limit=_PAGE),
+                store.beginning(soon, served, queues, limit=_PAGE),
                 store.inbox(served, queues, worker, limit=_PAGE),
                 store.questions(now, known, limit=100),
             )
         )
         for key in claimable:
             core.claim(key)
+        for key, begins in beginning:
+            core.timers.add(key, begins, even_if_far=True)
         for row in inbox:
             fact = ev.decode_turn(row.event)[0]
             core.feed(Posted("delivered", row.id, row.execution, row.run, row.event), fact)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from perdure import errors
 from perdure.store.port import Definition, Worker
-from perdure.values.states import ParkReason
+from perdure.values.states import MENDED_BY_CODE
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.engine")
 _LOOK_SECONDS = 0.2
 _UNSERVED_AFTER = 2_000_000
-_UNPARK = (
-    ParkReason.NONDETERMINISM,
-    ParkReason.UNEXPECTED,
-    ParkReason.TURN_TIMEOUT,
-)
 
 
 class Leases:
@@ -41,6 +36,7 @@ class Leases:
         self.is_stopping = False
         self.taken_over = 0
         self._has_unparked = False
+        self._recalled = 0
 
     async def join(self) -> None:
         """Become a worker, with a new id and a lease."""
@@ -107,7 +103,7 @@ class Leases:
         if worker is None or now - self._extended_at < core.settings.lease // 3:
             return
         beats = core.runner.beats()
-        await core.desk.write(
+        recalled = await core.desk.write(
             lambda store: store.extend(
                 worker.id,
                 worker.epoch,
@@ -117,6 +113,9 @@ class Leases:
             )
         )
         self._extended_at = now
+        if recalled != self._recalled:
+            self._recalled = recalled
+            core.look_at_owned()
         core.clock.resync()
 
     def extend_while_held(self) -> None:
@@ -158,7 +157,7 @@ class Leases:
     async def unpark(self) -> None:
         """Try the parked runs that this worker's code may let go on."""
         core, after = self._core, 0
-        reasons = [str(reason) for reason in _UNPARK]
+        reasons = [str(reason) for reason in MENDED_BY_CODE]
         while True:
             rows = await core.desk.read(
                 lambda store, after=after: store.parked(reasons, limit=500, after=after)

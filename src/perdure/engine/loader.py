@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from perdure import errors
 from perdure.engine.activities import Past
 from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.writes import reason_of
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
@@ -94,7 +95,7 @@ class Loader:
             _log.exception("an internal error while loading %r", run)
             run.phase = Phase.IDLE
             detail = f"internal error while loading: {type(exc).__name__}: {exc}"
-            self._core.turns.park(run, [], ParkReason.CORRUPT_HISTORY, detail)
+            self._core.turns.blind.park(run, [], ParkReason.CORRUPT_HISTORY, detail)
 
     def _build(self, run: Run, loaded: Loaded) -> None:
         self.loaded += 1
@@ -122,21 +123,31 @@ class Loader:
         run.length = last.first + last.count - 1 if last and is_whole else row.length
         run.time = last.time if last is not None else 0
         self._take_inbox(run, loaded.inbox)
-        if run.status in (Status.PARKED, Status.PAUSED):
-            run.stop = row.reason or "", row.detail or "", row.unblock or ""
-            run.started = _started(loaded)
-            if not core.wants_unparked(run, row, _last_parked(loaded)):
-                core.turns.wake(run)
-                return
+        if run.status.is_stopped and self._stays_stopped(run, loaded):
+            core.turns.wake(run)
+            return
         if row.suspected >= _SUSPICIONS:
             detail = f"{row.suspected} workers ended while a turn of this run held them"
-            core.turns.park(run, [], ParkReason.SUSPECT, detail)
+            core.turns.blind.park(run, [], ParkReason.SUSPECT, detail)
         elif loaded.broken:
-            core.turns.park(run, [], ParkReason.CORRUPT_HISTORY, loaded.broken)
+            core.turns.blind.park(run, [], ParkReason.CORRUPT_HISTORY, loaded.broken)
         elif run.definition is None:
             core.give_back(run)  # to a worker that knows it; else it will be parked
         else:
             self._replay(run, loaded)
+
+    def _stays_stopped(self, run: Run, loaded: Loaded) -> bool:
+        """Tell whether a stopped run is still not to run its code."""
+        core, row = self._core, loaded.row
+        run.stop = row.reason or "", row.detail or "", row.unblock or ""
+        run.started = _started(loaded)
+        run.cancel_deadline = _cancel_deadline(loaded) if row.wake_at is not None else 0
+        now = core.clock.now()
+        run.timer_due = row.wake_at is not None and row.wake_at <= now
+        if run.status is Status.PENDING:
+            return run.started is None or run.started.not_before > now
+        due, _ = run.deadline
+        return bool(due and due <= now) or not core.wants_unparked(run, row, _last_parked(loaded))
 
     def _settle_doubt(self, run: Run, loaded: Loaded) -> None:
         """Find the turn whose acknowledgement was lost in the history, or give its inputs back."""
@@ -188,7 +199,7 @@ class Loader:
             ]
             blind = instance.replay(turns)
         except errors.NondeterminismError as exc:
-            problem = ParkReason.NONDETERMINISM, exc.message
+            problem = reason_of(exc), exc.message
         except (errors.Corrupt, errors.SchemaMismatch) as exc:
             problem = ParkReason.CORRUPT_HISTORY, exc.message
         except errors.TurnTimeout:
@@ -210,12 +221,20 @@ class Loader:
             (fact for fact in blind if isinstance(fact, ev.RunStarted)), None
         )
         core.answers.settle(run, instance)
+        cancels = [fact for fact in blind if isinstance(fact, ev.CancelRequested)]
+        if instance.cancel is not None or cancels:
+            run.cancel_deadline = (instance.cancel or cancels[0]).deadline
         self._find_open(run, instance, loaded, turns)
-        if run.status in (Status.PARKED, Status.PAUSED):
+        if run.status in (Status.PARKED, Status.PAUSED) and not any(
+            isinstance(item.fact, (ev.RunUnparked, ev.RunResumed)) for item in run.inputs
+        ):
+            is_parked = run.status is Status.PARKED
+            by = core.worker_name
+            fact = ev.RunUnparked(by=by) if is_parked else ev.RunResumed(by="cancel")
+            run.inputs.insert(0, Input(fact))
+        if run.status.is_stopped:
             run.status = Status.RUNNING
-            if not any(isinstance(i.fact, (ev.RunUnparked, ev.RunResumed)) for i in run.inputs):
-                run.inputs.insert(0, Input(ev.RunUnparked(by=core.worker_name)))
-        due = instance.next_due()
+        due = run.next_due()
         run.timer_due = due is not None and due <= core.clock.now()
         core.turns.wake(run)
 
@@ -264,7 +283,7 @@ class Loader:
             inputs = [_decided(run, fact) for fact in facts]
             for number in missing:
                 run.work.pop(number, None)  # nothing begins before somebody unparks it
-            core.turns.park(run, [], ParkReason.WORKER_LOST, parked.detail, first=inputs)
+            core.turns.blind.park(run, [], ParkReason.WORKER_LOST, parked.detail, first=inputs)
             return
         run.inputs[:0] = [Input(taken), *(_decided(run, fact) for fact in facts)]
         for fact in facts:
@@ -305,6 +324,19 @@ def _started(loaded: Loaded) -> ev.RunStarted | None:
     except (errors.StoreError, IndexError):
         return None
     return first if isinstance(first, ev.RunStarted) else None
+
+
+def _cancel_deadline(loaded: Loaded) -> int:
+    """Return the deadline of the cancel request in a history, or 0."""
+    for turn in loaded.turns:
+        try:
+            events = ev.decode_turn(turn.payload)
+        except errors.StoreError:
+            return 0
+        for event in events:
+            if isinstance(event, ev.CancelRequested):
+                return event.deadline
+    return 0
 
 
 def _last_parked(loaded: Loaded) -> ev.RunParked | None:

@@ -47,12 +47,21 @@ class Release:
             if run.key in result.lost:
                 self._lost(run, taken)
             elif run.key in result.reopened:
-                self._reopened(run, taken)
+                self._reopened(run, taken, closes=write.closes)
             else:
                 self._release_safely(run, write, taken, turn)
+        if result.has_mail:
+            core.watch.look()
+        if result.is_recalled:
+            core.look_at_owned()
+        for started in (*result.started, *result.children):
+            if started.replaced:
+                core.taken_away(started.replaced)
         for started in result.children:
-            if started.created:
+            if started.created and started.status is not Status.PENDING:
                 core.take_up(started.run)
+            elif started.created:
+                core.intake.look()
         if core.intake.is_behind:
             core.intake.catch_up()
             return
@@ -151,10 +160,10 @@ class Release:
         run.inputs = taken + run.inputs
         core.give_back(run)
 
-    def _reopened(self, run: Run, taken: list[Input]) -> None:
-        """The inbox was not empty when the run wanted to end: apply that first."""
+    def _reopened(self, run: Run, taken: list[Input], *, closes: bool) -> None:
+        """The inbox was not empty when the run wanted to end, say: apply that first."""
         core = self._core
-        run.closing_tries += 1
+        run.closing_tries += closes
         run.inputs = taken + run.inputs
         core.reload(run)
 
@@ -188,7 +197,7 @@ class Release:
                 if item.done is not None:
                     item.done(errors.Invalid(f"the store refused the turn: {error}"))
             kept = [item for item in taken if item.done is None]
-            core.turns.park(run, kept, ParkReason.STORE_REFUSED, describe(error))
+            core.turns.blind.park(run, kept, ParkReason.STORE_REFUSED, describe(error))
 
     def unresolved(self, batch: Batch, *, was_written: bool) -> None:
         """Rebuild every run of a batch whose acknowledgement was lost; loading settles the rest."""

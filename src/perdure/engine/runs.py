@@ -59,6 +59,7 @@ class Run:
 
     __slots__ = (
         "blind",
+        "cancel_deadline",
         "closing_tries",
         "definition",
         "doubt",
@@ -120,6 +121,7 @@ class Run:
         self.stop: tuple[str, str, str] = ("", "", "")
         """Of a parked or paused run: reason, detail, what unblocks."""
         self.timer_due = False
+        self.cancel_deadline = 0
         self.closing_tries = 0
         self.work: dict[int, Work] = {}
         """Attempts this worker has under way or in backoff, by activity."""
@@ -127,6 +129,24 @@ class Run:
         self.doubt: tuple[TurnWrite, list[Input]] | None = None
         """A turn whose commit is not known to have happened; settled when the run is loaded."""
         self.on_idle: tuple[Callable[[], None], ...] = ()
+
+    @property
+    def deadline(self) -> tuple[int, str]:
+        """When the run ends without its code, and why: a timeout's name or "cancel"; (0, "")."""
+        due, which = self.started.deadline if self.started is not None else (0, "")
+        if self.cancel_deadline and (not due or self.cancel_deadline < due):
+            return self.cancel_deadline, "cancel"
+        return due, which
+
+    def next_due(self) -> int | None:
+        """Return when the run must be looked at again: its start, a timer, its deadline."""
+        due = self.deadline[0] or None
+        if self.status is Status.PENDING and self.started is not None:
+            return min(due or self.started.not_before, self.started.not_before)
+        if self.status.is_stopped or self.instance is None:
+            return due
+        timer = self.instance.next_due()
+        return timer if due is None else due if timer is None else min(due, timer)
 
     def drop_instance(self) -> None:
         """Close the live instance; the next turn will load the run."""

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from perdure import errors
 from perdure.engine import writes
+from perdure.engine.blind import Blind
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.instance import Instance, Turn
 from perdure.store.port import StartRequest, TurnWrite
@@ -38,8 +38,6 @@ _log = logging.getLogger("perdure.engine")
 _SLICE = 200
 _BY_HAND = 1 << 62
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
-_WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
-_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, *_INERT)
 _ALWAYS_PARK = (MemoryError, RecursionError)
 _encode_waits = msgspec.json.Encoder().encode
 
@@ -57,6 +55,7 @@ class Turns:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.blind = Blind(core, self)
         self._ready: list[Run] = []
         self._scheduled = False
         self._under_way: dict[int, UnderWay] = {}
@@ -129,7 +128,7 @@ class Turns:
         except Exception as exc:  # noqa: BLE001 - whatever it is, one run pays
             _log.exception("an internal error in a turn of %r", run)
             if run.phase is Phase.IDLE:
-                self.park(run, [], ParkReason.UNEXPECTED, f"internal error: {describe(exc)}")
+                self.blind.park(run, [], ParkReason.UNEXPECTED, f"internal error: {describe(exc)}")
 
     def _take(self, run: Run) -> None:
         if not run.inputs and not run.timer_due:
@@ -138,58 +137,15 @@ class Turns:
         if run.status.is_terminal:
             self._core.give_back(run)
             return
-        if self._take_without_code(run):
+        if self.blind.take(run):
             return
         if run.instance is None:
             self._core.reload(run)
             return
         if run.inputs and all(isinstance(item.fact, _INERT) for item in run.inputs):
-            self._take_blind(run)
+            self.blind.record(run)
             return
         self._take_applied(run, run.instance)
-
-    def _take_without_code(self, run: Run) -> bool:
-        """End the run if an input says so, whatever its code would do."""
-        for index, item in enumerate(run.inputs):
-            if isinstance(item.fact, _WITHOUT_CODE):
-                del run.inputs[index]
-                self._end_without_code(run, item)
-                return True
-        if run.status in (Status.PARKED, Status.PAUSED):
-            self._take_while_stopped(run)
-            return True
-        return False
-
-    def _end_without_code(self, run: Run, end: Input) -> None:
-        """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
-        unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
-        dropped = [item for item in run.inputs if item.inbox and item not in unread]
-        run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
-        taken = [*dropped, *unread, end]
-        self._commit_blind(run, taken, [*unread, end], closing=end.fact)
-
-    def _take_while_stopped(self, run: Run) -> None:
-        """Record outcomes of a parked run; let everything else wait in its inbox."""
-        outcomes = [item for item in run.inputs if isinstance(item.fact, _OUTCOMES)]
-        others = [item for item in run.inputs if not isinstance(item.fact, _OUTCOMES)]
-        resumed = [i for i in others if isinstance(i.fact, (ev.RunUnparked, ev.RunResumed))]
-        if resumed:
-            run.inputs = [item for item in run.inputs if item is not resumed[0]]
-            run.status = Status.RUNNING
-            run.inputs.insert(0, resumed[0])
-            self.wake(run)
-            return
-        run.inputs = outcomes
-        run.timer_due = False
-        self._core.leave_in_inbox(run, others)
-        if outcomes:
-            self._take_blind(run)
-        else:
-            self._core.settle(run)
-
-    def _take_blind(self, run: Run) -> None:
-        taken, run.inputs = run.inputs, []
-        self._commit_blind(run, taken, taken)
 
     def _take_applied(self, run: Run, instance: Instance) -> None:
         now = max(self._core.clock.now(), instance.time)
@@ -200,18 +156,14 @@ class Turns:
         if run.timer_due:
             run.timer_due = False
             facts[:0] = instance.due_timers(now)
-            cancel = instance.cancel
-            if cancel is not None and cancel.deadline and cancel.deadline <= now:
-                end = ev.RunTerminated(reason="the deadline of the cancel request passed")
-                run.inputs = [*taken, Input(end)]
-                self._take_without_code(run)
-                return
             if not facts:
                 self._core.settle(run)
                 return
         turn = self._apply(run, instance, facts, now, taken)
         if turn is None:
             return
+        if instance.cancel is not None:
+            run.cancel_deadline = instance.cancel.deadline
         if turn.unexpected is not None and not self._may_fail(run, instance, turn.unexpected):
             self._park_unexpected(run, taken, turn.unexpected)
             return
@@ -222,7 +174,8 @@ class Turns:
     ) -> Turn | None:
         """Apply; park the run and return None if the code may not go on."""
         guard = self._core.guard
-        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key)
+        limit = run.started.terms.task_timeout if run.started is not None else 0
+        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key, limit / 1_000_000)
         error: BaseException | None = None
         turn: Turn | None = None
         try:
@@ -237,14 +190,15 @@ class Turns:
         except BaseException as exc:  # noqa: BLE001 - SystemExit of user code must not end us
             error = exc
         if guard.leave():
+            if limit:
+                run.inputs = taken + run.inputs
+                self.blind.end(run, Input(ev.RunTimedOut(timeout="task")))
+                return None
             detail = f"a turn ran longer than {self._core.turn_limit:g} s and was interrupted"
-            self.park(run, taken, ParkReason.TURN_TIMEOUT, detail)
+            self.blind.park(run, taken, ParkReason.TURN_TIMEOUT, detail)
             return None
         if error is not None:
-            reason = ParkReason.UNEXPECTED
-            if isinstance(error, errors.NondeterminismError):
-                reason = ParkReason.NONDETERMINISM
-            self.park(run, taken, reason, describe(error))
+            self.blind.park(run, taken, writes.reason_of(error), describe(error))
             return None
         return turn
 
@@ -257,7 +211,7 @@ class Turns:
         return instance.code == run.definition.code
 
     def _park_unexpected(self, run: Run, taken: list[Input], exc: BaseException) -> None:
-        self.park(run, taken, ParkReason.UNEXPECTED, describe(exc))
+        self.blind.park(run, taken, ParkReason.UNEXPECTED, describe(exc))
 
     # -- 3: what is written ------------------------------------------------------------------
 
@@ -283,7 +237,7 @@ class Turns:
             payload=payload,
             claim=None if run.is_owned else run.length,
         )
-        _note_sources(write, taken)
+        writes.note_sources(write, taken)
         self._prepare(run, turn, write)
         is_busy = bool(instance.activities or instance.sends)
         is_full = instance.unread >= limits.INBOX_PER_EXECUTION
@@ -295,7 +249,7 @@ class Turns:
         ):
             run.is_full = is_full
             self._write_state(run, instance, turn.closed, write, now)
-        self._hand_in(run, write, taken, turn)
+        self.hand_in(run, write, taken, turn)
 
     def _write_state(
         self,
@@ -325,98 +279,12 @@ class Turns:
                 length,
                 now,
                 owned=False,
-                wake_at=waits.next_due,
+                wake_at=run.next_due(),
                 waits=text,
                 unread=instance.unread,
             )
 
-    def _commit_blind(
-        self,
-        run: Run,
-        taken: list[Input],
-        recorded: list[Input],
-        *,
-        closing: ev.Event | None = None,
-    ) -> None:
-        now = max(self._core.clock.now(), run.time)
-        facts = [item.fact for item in recorded]
-        write = TurnWrite(
-            run=run.key,
-            execution=run.execution,
-            first=run.length + 1,
-            count=len(facts),
-            time=now,
-            payload=ev.encode_turn(facts),
-            applied=False,
-            claim=None if run.is_owned else run.length,
-        )
-        _note_sources(write, taken)
-        length = write.first + write.count - 1
-        if closing is not None:
-            write.state = writes.closed_state(closing, length, now)
-            write.closes = True
-            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
-            writes.announce_end(run, closing, write, now)
-            if run.instance is not None:
-                run.drop_instance()
-        elif not run.is_owned or run.status in (Status.PARKED, Status.PAUSED):
-            write.state = writes.open_state(
-                run.status, length, now, owned=bool(run.work), wake_at=run.wake_at, waits=run.waits
-            )
-            self._keep_stop(run, write)
-        if closing is None and run.instance is not None:
-            run.blind = [*run.blind, *facts]
-        self._hand_in(run, write, taken, None)
-
-    @staticmethod
-    def _keep_stop(run: Run, write: TurnWrite) -> None:
-        assert write.state is not None
-        reason, detail, unblock = run.stop
-        write.state.reason = reason or None
-        write.state.detail = detail or None
-        write.state.unblock = unblock or None
-
-    def park(
-        self,
-        run: Run,
-        taken: list[Input],
-        reason: ParkReason,
-        detail: str,
-        *,
-        first: Sequence[Input] = (),
-    ) -> None:
-        """Record that the run cannot go on, and keep what it had not applied.
-
-        ``first``: facts to record before (somebody had asked to unpark it).
-        """
-        run.drop_instance()
-        run.timer_due = False
-        run.inputs = taken + run.inputs
-        code = run.definition.code if run.definition is not None else ""
-        unblock = writes.UNBLOCK[reason]
-        event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
-        _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)
-        run.stop = reason.value, detail, unblock
-        now = max(self._core.clock.now(), run.time)
-        facts = [*(item.fact for item in first), event]
-        write = TurnWrite(
-            run=run.key,
-            execution=run.execution,
-            first=run.length + 1,
-            count=len(facts),
-            time=now,
-            payload=ev.encode_turn(facts),
-            applied=False,
-            claim=None if run.is_owned else run.length,
-        )
-        _note_sources(write, first)
-        write.state = writes.open_state(
-            Status.PARKED, run.length + len(facts), now, owned=bool(run.work)
-        )
-        self._keep_stop(run, write)
-        self._hand_in(run, write, list(first), None)
-
-    def _hand_in(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
+    def hand_in(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
         run.phase = Phase.COMMITTING
         self.taken += 1
         self._under_way[id(write)] = UnderWay(run, taken, turn)
@@ -476,18 +344,6 @@ class Turns:
         if turn is not None and isinstance(turn.unexpected, _ALWAYS_PARK):
             return None
         return turn
-
-
-def _note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
-    """Say which inbox rows and which transactions' deciding rows this turn takes away."""
-    if any(item.inbox for item in taken):
-        write.consumed = tuple(item.inbox for item in taken if item.inbox)
-    for item in taken:
-        if item.transaction is not None:
-            number, following = item.transaction
-            write.settles = (*write.settles, number)
-            if following:
-                write.opens = (*write.opens, (number, following))
 
 
 def _rank(item: Input) -> tuple[int, int]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite
+from perdure import errors
+from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
+from perdure.values import endings, failures, ids, payload
 from perdure.values import events as ev
-from perdure.values import failures, payload
-from perdure.values.ids import MAILBOX
 from perdure.values.states import ParkReason, Status
+from perdure.values.terms import first_deadlines, later_deadlines, successor
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
-    from perdure.engine.runs import Run
+    from perdure.engine.runs import Input, Run
 
 UNBLOCK: dict[ParkReason, str] = {
     ParkReason.NONDETERMINISM: "run a worker whose code fits the history (guard the change with "
@@ -26,7 +27,17 @@ UNBLOCK: dict[ParkReason, str] = {
     ParkReason.WORKER_LOST: "find out what kills the worker, then unpark; or terminate the run",
     ParkReason.STORE_REFUSED: "mend the data the store refused, then unpark; or terminate the run",
     ParkReason.SUSPECT: "find out what holds the worker, then unpark; or terminate the run",
+    ParkReason.IO_REFUSED: "move it into an activity, then restart the worker or unpark",
 }
+
+
+def reason_of(error: BaseException) -> ParkReason:
+    """Return why a run is parked whose code ended a turn or a replay with ``error``."""
+    if isinstance(error, errors.IORefused):
+        return ParkReason.IO_REFUSED
+    if isinstance(error, errors.NondeterminismError):
+        return ParkReason.NONDETERMINISM
+    return ParkReason.UNEXPECTED
 
 
 def open_state(
@@ -53,7 +64,7 @@ def open_state(
 
 def closed_state(closing: ev.Event, length: int, now: int) -> StateWrite:
     """Return the state row of a run that ends."""
-    status = Status(ev.CLOSES_AS[type(closing)])
+    status = Status(endings.status_of(closing))
     detail = None
     if isinstance(closing, ev.RunFailed):
         detail = closing.failure.root.message
@@ -66,14 +77,14 @@ def closed_state(closing: ev.Event, length: int, now: int) -> StateWrite:
 
 def announce_end(run: Run, closing: ev.Event, write: TurnWrite, now: int) -> None:
     """Put the end of a child into its parent's inbox, in the same commit."""
-    if run.parent is None or isinstance(closing, ev.RunContinued):
+    if run.parent is None or endings.next_run(closing):
         return
     execution, child = run.parent
     event = ev.ChildClosed(
         child=child,
-        status=ev.CLOSES_AS[type(closing)],
-        result=closing.result if isinstance(closing, ev.RunCompleted) else None,
-        failure=end_failure(closing),
+        status=endings.status_of(closing),
+        result=endings.result_of(closing),
+        failure=endings.failure_of(closing),
         run_id=run.run_id,
         at=now,
         asked_by=run.started.parent.run_id if run.started and run.started.parent else "",
@@ -81,22 +92,53 @@ def announce_end(run: Run, closing: ev.Event, write: TurnWrite, now: int) -> Non
     write.posts = [*write.posts, Post(event=ev.encode_turn([event]), execution=execution)]
 
 
-def end_failure(closing: ev.Event) -> failures.FailureInfo | None:
-    """Return the failure a closing event means to whoever waits for the run."""
-    if isinstance(closing, ev.RunFailed):
-        return closing.failure
-    if isinstance(closing, ev.RunCancelled):
-        return _end("WorkflowCancelled", "Canceled", closing.reason or "the workflow was cancelled")
-    if isinstance(closing, ev.RunTerminated):
-        text = closing.reason or "the workflow was terminated"
-        return _end("WorkflowTerminated", "Canceled", text)
-    if isinstance(closing, ev.RunTimedOut):
-        return _end("WorkflowTimedOut", "Timeout", f"the {closing.timeout} timeout passed")
-    return None
+def name_successor(core: Core, run: Run, end: ev.RunTimedOut, now: int) -> None:
+    """Let a run that timed out be followed by another, if its terms say so."""
+    started = run.started
+    if started is None or end.timeout == "execution":
+        return
+    following = successor(
+        started.terms, started.attempt, started.execution_deadline, endings.failure_of(end), now
+    )
+    if following is not None:
+        end.next_run = ids.uuid7(now // 1000, core.chance(10))
+        end.next_at, end.next_attempt = following
 
 
-def _end(name: str, kind: str, message: str) -> failures.FailureInfo:
-    return failures.FailureInfo(message, kind=kind, type=name, retryable=False)
+def succeed(core: Core, run: Run, closing: ev.Event, write: TurnWrite, now: int) -> None:
+    """Start, in the same commit, the run that follows this end by retry or cron."""
+    if not isinstance(closing, (ev.RunCompleted, ev.RunFailed, ev.RunTimedOut)):
+        return
+    before = run.started
+    if not closing.next_run or before is None:
+        return
+    messages = () if isinstance(closing, ev.RunTimedOut) else closing.messages
+    if isinstance(closing, ev.RunTimedOut) and run.instance is not None:
+        messages = tuple(run.instance.mail.unread())
+    write.closes_children = True
+    write.continued = _later_run(
+        core,
+        run,
+        before,
+        now,
+        run_id=closing.next_run,
+        input=before.input,
+        messages=messages,
+        attempt=closing.next_attempt,
+        not_before=closing.next_at if closing.next_at > now else 0,
+    )
+
+
+def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
+    """Say which inbox rows and which transactions' deciding rows this turn takes away."""
+    if any(item.inbox for item in taken):
+        write.consumed = tuple(item.inbox for item in taken if item.inbox)
+    for item in taken:
+        if item.transaction is not None:
+            number, following = item.transaction
+            write.settles = (*write.settles, number)
+            if following:
+                write.opens = (*write.opens, (number, following))
 
 
 # -- before the commit: what a command adds to the write -------------------------------------------
@@ -120,8 +162,6 @@ def _activity_cancelled(
 def _message_sent(
     core: Core, run: Run, number: int, event: ev.MessageSent, write: TurnWrite
 ) -> None:
-    if event.target.startswith(MAILBOX):
-        return  # nobody listens there yet: taken and dropped
     message = ev.Message(
         event.topic,
         event.payload,
@@ -132,7 +172,7 @@ def _message_sent(
     post = Post(
         event=ev.encode_turn([ev.MessageReceived(message=message)]),
         workflow_id=event.target,
-        namespace=run.namespace,
+        namespace=event.namespace or run.namespace,
         refusal=_refusal(run, number, event.target),
     )
     write.posts = [*write.posts, post]
@@ -147,11 +187,41 @@ def _cancel_sent(core: Core, run: Run, number: int, event: ev.CancelSent, write:
     post = Post(
         event=ev.encode_turn([fact]),
         workflow_id=event.target,
-        namespace=run.namespace,
+        namespace=event.namespace or run.namespace,
         refusal=_refusal(run, number, event.target),
         is_control=True,
     )
     write.posts = [*write.posts, post]
+
+
+def _watch_set(core: Core, run: Run, number: int, event: ev.WatchSet, write: TurnWrite) -> None:
+    refused = failures.FailureInfo(
+        f"there is no workflow {event.target!r}", "NotFound", "NotFound", retryable=False
+    )
+    answer = ev.SendResolved(send=number, failure=refused, asked_by=run.run_id)
+    watch = _watch(run, event, number, ev.encode_turn([answer]))
+    write.watches = [*write.watches, watch]
+
+
+def _watch_dropped(
+    core: Core, run: Run, number: int, event: ev.WatchDropped, write: TurnWrite
+) -> None:
+    watch = _watch(run, event, number, None)
+    watch.drop = True
+    write.watches = [*write.watches, watch]
+
+
+def _watch(
+    run: Run, event: ev.WatchSet | ev.WatchDropped, number: int, refusal: bytes | None
+) -> Watch:
+    return Watch(
+        way=event.way,
+        workflow_id=event.target,
+        namespace=event.namespace or run.namespace,
+        ref=number,
+        asked_by=run.run_id,
+        refusal=refusal,
+    )
 
 
 def _refusal(run: Run, number: int, target: str) -> bytes:
@@ -166,6 +236,8 @@ def _child_scheduled(
 ) -> None:
     parent = ev.Parent(run.execution, run.workflow_id, run.run_id, number)
     definition = core.definition(event.workflow, event.version)
+    now = _time(run)
+    deadlines = first_deadlines(event.terms, now)
     started = ev.RunStarted(
         workflow=event.workflow,
         version=event.version or (definition.version if definition else ""),
@@ -176,12 +248,16 @@ def _child_scheduled(
         code=definition.code if definition else "",
         flavour=core.flavour,
         queue=event.queue or run.queue,
-        namespace=run.namespace,
+        namespace=event.namespace or run.namespace,
         parent=parent,
         context=event.context,
         messages=event.messages,
-        started_at=_time(run),
-        first_started_at=_time(run),
+        started_at=now,
+        first_started_at=now,
+        terms=event.terms,
+        not_before=deadlines.not_before,
+        run_deadline=deadlines.run,
+        execution_deadline=deadlines.execution,
     )
     refused = ev.ChildClosed(
         child=number,
@@ -193,7 +269,7 @@ def _child_scheduled(
             retryable=False,
         ),
         run_id=event.run_id,
-        at=_time(run),
+        at=now,
         asked_by=run.run_id,
     )
     request = StartRequest(
@@ -202,12 +278,21 @@ def _child_scheduled(
         run_id=event.run_id,
         event=ev.encode_turn([started]),
         version=started.version,
-        namespace=run.namespace,
+        namespace=started.namespace,
         queue=started.queue,
-        conflict="none" if event.workflow_id == event.run_id else "fail",
+        conflict=event.conflict or "none",
+        reuse=event.reuse or "allow_duplicate",
+        created_at=now,
+        not_before=started.not_before,
         parent=(run.execution, number),
         parent_close=event.parent_close,
         refusal=ev.encode_turn([refused]),
+        watches=(Watch("child", ref=number, asked_by=run.run_id),) if event.conflict else (),
+        messages=tuple(
+            ev.encode_turn([ev.MessageReceived(message=message)]) for message in event.messages
+        )
+        if event.conflict
+        else (),
         memo=event.memo,
         search=payload.decode(event.search) if event.search else {},
     )
@@ -234,33 +319,70 @@ def _continued(core: Core, run: Run, number: int, event: ev.RunContinued, write:
     assert run.instance is not None
     before = run.instance.started
     assert before is not None
-    definition = core.definition(event.workflow, "")
-    started = ev.RunStarted(
+    write.continued = _later_run(
+        core,
+        run,
+        before,
+        _time(run),
+        run_id=event.run_id,
         workflow=event.workflow,
+        input=event.input,
+        messages=event.messages,
+    )
+
+
+def _later_run(
+    core: Core,
+    run: Run,
+    before: ev.RunStarted,
+    now: int,
+    *,
+    run_id: str,
+    input: bytes,
+    messages: tuple[ev.Message, ...],
+    workflow: str = "",
+    attempt: int = 1,
+    not_before: int = 0,
+) -> StartRequest:
+    """Return the start of the execution's next run: of other code only if ``workflow`` is given."""
+    name = workflow or before.workflow
+    version = before.version if not workflow else ""
+    definition = core.definition(name, version)
+    deadlines = later_deadlines(before.terms, now, before.execution_deadline, not_before)
+    started = ev.RunStarted(
+        workflow=name,
         version=definition.version if definition else before.version,
         workflow_id=before.workflow_id,
-        run_id=event.run_id,
+        run_id=run_id,
         seed=core.chance(16),
-        input=event.input,
+        input=input,
         code=definition.code if definition else "",
         flavour=core.flavour,
         queue=before.queue,
         namespace=before.namespace,
+        attempt=attempt,
         parent=before.parent,
         continued_from=before.run_id,
         context=before.context,
-        messages=event.messages,
-        started_at=_time(run),
+        messages=messages,
+        started_at=now,
         first_started_at=before.first_started_at,
+        terms=before.terms,
+        not_before=not_before,
+        run_deadline=deadlines.run,
+        execution_deadline=deadlines.execution,
     )
-    write.continued = StartRequest(
-        workflow=event.workflow,
+    return StartRequest(
+        workflow=name,
         workflow_id=before.workflow_id,
-        run_id=event.run_id,
+        run_id=run_id,
         event=ev.encode_turn([started]),
         version=started.version,
         namespace=before.namespace,
         queue=before.queue,
+        attempt=attempt,
+        created_at=now,
+        not_before=not_before,
         execution=run.execution,  # whose parent, and what its end means, the store knows
     )
 
@@ -270,15 +392,23 @@ def _time(run: Run) -> int:
     return run.instance.time
 
 
+def _ended(core: Core, run: Run, number: int, event: ev.Event, write: TurnWrite) -> None:
+    succeed(core, run, event, write, _time(run))
+
+
 PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] = {
     ev.ActivityScheduled: _activity_scheduled,
     ev.ActivityCancelled: _activity_cancelled,
     ev.MessageSent: _message_sent,
     ev.CancelSent: _cancel_sent,
     ev.ChildScheduled: _child_scheduled,
+    ev.WatchSet: _watch_set,
+    ev.WatchDropped: _watch_dropped,
     ev.AttributesSet: _attributes_set,
     ev.ProgressReported: _progress,
     ev.RunContinued: _continued,
+    ev.RunCompleted: _ended,
+    ev.RunFailed: _ended,
 }
 
 
@@ -315,6 +445,7 @@ RELEASE: dict[type[ev.Event], Callable[[Any, Any, int, Any], None]] = {
     ev.ActivityCancelled: _stop_activity,
     ev.MessageSent: _sent,
     ev.CancelSent: _sent,
+    ev.WatchSet: _sent,
     ev.UpdateCompleted: _update_answered,
 }
 
@@ -324,6 +455,5 @@ __all__ = [
     "UNBLOCK",
     "announce_end",
     "closed_state",
-    "end_failure",
     "open_state",
 ]

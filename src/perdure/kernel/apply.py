@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
+from perdure.kernel.watching import execution_ended
 from perdure.values import events as ev
 from perdure.values import failures
 
@@ -110,6 +111,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.MessageReceived: _message_received,
     ev.SendResolved: _send_resolved,
     ev.ChildClosed: _child_closed,
+    ev.ExecutionEnded: execution_ended,
     ev.UpdateAccepted: _update_accepted,
     ev.CancelRequested: _cancel_requested,
     ev.RunTaken: _run_taken,

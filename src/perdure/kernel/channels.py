@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
-from perdure.errors import ChannelClosed, UsageError
+from perdure.errors import ChannelClosed, LinkedRunFailed, UsageError
 from perdure.values.duration import Duration, microseconds
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Queue:
         self._senders.append(entry)
         try:
             await sent
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, LinkedRunFailed):
             self._senders = deque(other for other in self._senders if other is not entry)
             raise
 
@@ -255,7 +255,7 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
             source.queue.wait(waiter)
     try:
         queue, value = await waiter.future
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, LinkedRunFailed):
         _give_back(waiter)
         raise
     finally:

@@ -17,6 +17,7 @@ from perdure import errors
 from perdure.kernel.edge import ContinueAsNew
 from perdure.values import events as ev
 from perdure.values import failures, payload
+from perdure.values.terms import successor
 
 if TYPE_CHECKING:
     from perdure.kernel.instance import Instance
@@ -35,7 +36,7 @@ def closing_command(
         BaseException: ``exc``, when it is no outcome of the run.
     """
     if exc is None:
-        return _completed(instance), None
+        return _followed(instance, _completed(instance)), None
     for inner in _within(exc):
         if isinstance(inner, ContinueAsNew):
             unread = tuple(instance.mail.unread())
@@ -44,8 +45,28 @@ def closing_command(
             raise inner
     if isinstance(exc, asyncio.CancelledError):
         return _cancelled(instance), None
-    failed = ev.RunFailed(failure=failures.from_exception(exc))
+    failed = _followed(instance, ev.RunFailed(failure=failures.from_exception(exc)))
     return failed, None if all(_is_data(inner) for inner in _within(exc)) else exc
+
+
+def _followed(instance: Instance, closing: ev.Event) -> ev.Event:
+    """Name the run that follows this one, by its retry policy or its cron text."""
+    started = instance.started
+    if started is None or not (started.terms.retry or started.terms.cron):
+        return closing
+    failure = closing.failure if isinstance(closing, ev.RunFailed) else None
+    following = successor(
+        started.terms, started.attempt, started.execution_deadline, failure, instance.time
+    )
+    if following is None:
+        return closing
+    return msgspec.structs.replace(
+        closing,
+        next_run=instance.new_run_id("next"),
+        next_at=following.at,
+        next_attempt=following.attempt,
+        messages=tuple(instance.mail.unread()),
+    )
 
 
 def _is_data(exc: BaseException) -> bool:

@@ -24,7 +24,7 @@ import contextvars
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 from perdure import errors
 from perdure.kernel import compat, match
@@ -35,8 +35,9 @@ from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, 
 from perdure.kernel.entropy import Entropy, idempotency_key
 from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alone
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
-from perdure.kernel.pending import Child, PendingActivity
+from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
 from perdure.kernel.updates import run_update
+from perdure.kernel.watching import Main, Notice, Watch
 from perdure.values import events as ev
 from perdure.values import failures, ids
 
@@ -56,6 +57,8 @@ compat.install()
 _set_running_loop = asyncio._set_running_loop  # pyright: ignore[reportPrivateUsage]
 _get_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
 _SECOND = 1_000_000
+in_force: list[None] = []
+"""An entry for each activation under way, in whatever thread."""
 
 
 class Instance:
@@ -80,12 +83,14 @@ class Instance:
         self.timers: dict[int, tuple[int, Callable[[], None]]] = {}
         self.sends: dict[int, asyncio.Future[None]] = {}
         self.children: dict[int, Child] = {}
-        self.conditions: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
+        self.conditions: list[Condition] = []
         self.queries: dict[str, Any] = {}
         self.update_handlers: dict[str, Any] = {}
         self.updates: dict[str, asyncio.Task[Any] | None] = {}
         self.spawned: set[asyncio.Task[Any]] = set()
         self.cancel: ev.CancelRequested | None = None
+        self.traps_links = False
+        self.traps_cancel = False
         self.effects: list[tuple[str, Any]] = []
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False
@@ -99,6 +104,7 @@ class Instance:
         self._script: match.Script | None = None
         self._divergence: errors.NondeterminismError | None = None
         self._root: OrderedTask | None = None
+        self._main: Main | None = None
         self._failure: BaseException | None = None
         self._generators = Generators()
 
@@ -111,8 +117,13 @@ class Instance:
 
     @cached_property
     def notices(self) -> Queue:
-        """Notices about its children."""
+        """Notices about its children and what else it watches."""
         return Queue(None, "events")
+
+    @cached_property
+    def watches(self) -> dict[int, Watch]:
+        """Executions whose end this run is to be told."""
+        return {}
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -122,7 +133,8 @@ class Instance:
         """Run one turn at recorded time ``time`` (microseconds); with ``script``, replay it.
 
         Raises:
-            NondeterminismError: the code does not follow the script. The instance is spoilt.
+            NondeterminismError: the code does not follow the script, or has touched the world
+                outside (IORefused). The instance is spoilt.
             BaseException: what user code may not be stopped from raising (KeyboardInterrupt,
                 SystemExit, MemoryError, TurnTimeout). The instance is spoilt.
         """
@@ -171,11 +183,7 @@ class Instance:
         Raises:
             NotFound: the run has no such query.
         """
-        handler = self.queries.get(name)
-        if handler is None:
-            known = ", ".join(sorted(self.queries)) or "none"
-            raise errors.NotFound(f"query {name!r} is not defined by this run (it has: {known})")
-        return self._read(call, handler)
+        return self._read(call, _named("query", name, self.queries))
 
     def validate_update(self, name: str, call: Callable[[Any], None]) -> None:
         """Run an update's validator read-only.
@@ -183,11 +191,7 @@ class Instance:
         Raises:
             NotFound: the run has no such update.
         """
-        handler = self.update_handlers.get(name)
-        if handler is None:
-            known = ", ".join(sorted(self.update_handlers)) or "none"
-            raise errors.NotFound(f"update {name!r} is not defined by this run (it has: {known})")
-        self._read(call, handler)
+        self._read(call, _named("update", name, self.update_handlers))
 
     def evict(self) -> None:
         """Close every coroutine of the run without recording anything."""
@@ -214,12 +218,8 @@ class Instance:
         return self.mail.kept if "mail" in vars(self) else 0
 
     def next_due(self) -> int | None:
-        """Return when the earliest timer (or the cancel's deadline) is due."""
-        due = min((timer[0] for timer in self.timers.values()), default=None)
-        deadline = self.cancel.deadline if self.cancel is not None else 0
-        if deadline and (due is None or deadline < due):
-            return deadline
-        return due
+        """Return when the earliest timer is due."""
+        return min((timer[0] for timer in self.timers.values()), default=None)
 
     def due_timers(self, now: int) -> list[ev.TimerFired]:
         """Return firings of the timers due at ``now``, in order of due time, then of creation."""
@@ -228,7 +228,7 @@ class Instance:
 
     def where(self) -> str:
         """Return file, line and function where the workflow's main coroutine waits."""
-        return "" if self._root is None else match.waiting_place(self._root.get_coro())
+        return "" if self._main is None else match.waiting_place(self._main.coro)
 
     def idempotency_key(self, activity: int) -> str:
         """Return the key that all attempts of an activity share."""
@@ -332,6 +332,11 @@ class Instance:
             self._failure = exc
             self.loop.stop()
 
+    def refuse(self, error: errors.IORefused) -> NoReturn:
+        """Void the turn or query that runs: it ends with ``error``, whatever its code catches."""
+        self._diverged(error)
+        raise errors.TurnVoid(error)
+
     @property
     def is_read_only(self) -> bool:
         """Whether a query handler or a validator runs."""
@@ -355,7 +360,8 @@ class Instance:
         except errors.Invalid as exc:
             self.fail(exc)
             return
-        self._root = self.loop.create_task(coro, name="main")
+        self._main = Main(coro)
+        self._root = self.loop.create_task(self._main, name="main")
         self._root.add_done_callback(self._root_done)
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> OrderedTask:
@@ -371,11 +377,22 @@ class Instance:
         if self.cancel is not None:
             return
         self.cancel = event
+        if self.traps_cancel:
+            self.notices.offer(Notice("cancel_requested", event.by, self.time, reason=event.reason))
+            return
         for task in self.loop.live_tasks():
             # A task with a done callback is awaited (or in a group, a gather): its parent's
             # cancellation reaches it, and cancelling it too would do so twice.
             if task is self._root or task in self.spawned or not _callbacks(task):
                 task.cancel(event.reason or "the workflow was cancelled")
+
+    def interrupt(self, exc: BaseException) -> None:
+        """Throw ``exc`` into the main coroutine where it waits."""
+        if self._main is None or self._root is None or self._root.done():
+            return
+        if self._main.thrown is None:
+            self._main.thrown = exc
+            self._root.cancel()
 
     def run_update(self, event: ev.UpdateAccepted) -> None:
         """Start the handler of an accepted update."""
@@ -396,13 +413,17 @@ class Instance:
         outer_hooks = sys.get_asyncgen_hooks()
         outer_mode = self.mode
         self.mode = mode
+        in_force.append(None)
         _set_running_loop(self.loop)
         sys.set_asyncgen_hooks(firstiter=self._generators.hold, finalizer=leave_alone)
         try:
             return self._context.run(call, *args)
+        except errors.TurnVoid as void:
+            raise void.error from None
         finally:
             sys.set_asyncgen_hooks(*outer_hooks)
             _set_running_loop(outer_loop)
+            in_force.pop()
             self.mode = outer_mode
 
     def _read(self, call: Callable[[Any], Any], handler: Any) -> Any:
@@ -416,6 +437,9 @@ class Instance:
             loop.is_read_only = False
             woke = len(loop.ready) != ready
             self.is_spoilt |= woke
+            refused, self._divergence = self._divergence, None
+        if refused is not None:
+            raise refused
         if woke:
             raise errors.UsageError(
                 "a query handler or validator woke something in the workflow; it may only read"
@@ -427,28 +451,11 @@ class Instance:
             APPLY[type(fact)](self, fact)
         loop = self.loop
         loop.run_ready()
-        while self.conditions and not loop.is_stopping and self._wake_conditions():
+        while self.conditions and not loop.is_stopping and wake_where_true(self.conditions):
             loop.run_ready()
         if self._divergence is not None:
             return None, None
         return self._conclude()
-
-    def _wake_conditions(self) -> bool:
-        """Wake waiters whose predicate holds; tell whether there was one."""
-        woken = False
-        for predicate, future in list(self.conditions):
-            if future.done():
-                continue
-            try:
-                holds = bool(predicate())
-            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - who waits gets it
-                future.set_exception(exc)
-                woken = True
-                continue
-            if holds:
-                future.set_result(None)
-                woken = True
-        return woken
 
     def _conclude(self) -> tuple[ev.Event | None, BaseException | None]:
         """Add the closing command if the workflow has ended."""
@@ -469,7 +476,8 @@ class Instance:
         raised = match.raising_place(exc) if exc is not None else ""
         if raised or self._root is None:
             return raised
-        coro: Any = self._root.get_coro()
+        assert self._main is not None
+        coro: Any = self._main.coro
         return match.describe(coro.cr_code, coro.cr_code.co_firstlineno)
 
     def _root_done(self, _root: object) -> None:
@@ -482,7 +490,8 @@ class Instance:
 
     def _diverged(self, error: errors.NondeterminismError) -> None:
         self._divergence = self._divergence or error
-        self.loop.stop()
+        if self.mode is Mode.LIVE:
+            self.loop.stop()
 
     def _refuse(self, event: ev.Event) -> int:
         if self.mode is Mode.EVICTING:
@@ -497,6 +506,13 @@ class Instance:
     def _writing(self, what: str) -> None:
         if self.mode is Mode.READ_ONLY:
             raise errors.UsageError(f"a query handler or validator may not {what}")
+
+
+def _named(kind: str, name: str, handlers: dict[str, Any]) -> Any:
+    if name not in handlers:
+        known = ", ".join(sorted(handlers)) or "none"
+        raise errors.NotFound(f"{kind} {name!r} is not defined by this run (it has: {known})")
+    return handlers[name]
 
 
 def _callbacks(task: asyncio.Task[Any]) -> object:

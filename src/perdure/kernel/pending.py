@@ -1,16 +1,21 @@
-"""What a run has asked for and not yet got: activities and children."""
+"""What a run has asked for and not yet got: activities, children, conditions."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from perdure import errors
 from perdure.kernel.channels import Queue
 from perdure.kernel.loop import DeterministicLoop
+from perdure.kernel.watching import Notice
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.values.payload import Decode
+
+Condition = tuple[Callable[[], object], asyncio.Future[None]]
+"""A predicate of user code, and who waits until it is true."""
 
 
 class PendingActivity(NamedTuple):
@@ -45,7 +50,10 @@ class Child:
     def close(self, event: ev.ChildClosed) -> None:
         """Settle the child and put a notice on the run's events."""
         if not self.is_quiet:
-            self._notices.offer((self, event))
+            notice = Notice(
+                "exit", self.event.workflow_id, event.at, event.result, event.failure, self.read
+            )
+            self._notices.offer(notice)
         if self.future.done():
             return
         name = self.event.workflow_id
@@ -63,3 +71,21 @@ class Child:
         self.future.set_exception(exc)
         # Retrieved on purpose: a parent that only reads events() must not see a warning.
         self.future.exception()
+
+
+def wake_where_true(conditions: Sequence[Condition]) -> bool:
+    """Wake waiters whose predicate holds; tell whether there was one."""
+    woken = False
+    for predicate, future in list(conditions):
+        if future.done():
+            continue
+        try:
+            holds = bool(predicate())
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - who waits gets it
+            future.set_exception(exc)
+            woken = True
+            continue
+        if holds:
+            future.set_result(None)
+            woken = True
+    return woken

@@ -22,6 +22,9 @@ from perdure.values.payload import Decode
 if TYPE_CHECKING:
     from perdure.kernel.instance import Instance
 
+INTERRUPTED = (asyncio.CancelledError, errors.LinkedRunFailed)
+"""What is thrown into a waiting coroutine from outside: it gives up what it waits for."""
+
 _running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
 
 
@@ -52,7 +55,7 @@ async def activity(
     instance.activities[number] = PendingActivity(future, read, event, definition)
     try:
         return await future
-    except asyncio.CancelledError:
+    except INTERRUPTED:
         if instance.activities.pop(number, None) is not None:
             instance.command(ev.ActivityCancelled(activity=number))
         raise
@@ -68,7 +71,7 @@ async def sleep(instance: Instance, microseconds: int) -> None:
     instance.timers[number] = (instance.time + microseconds, partial(_settle, future))
     try:
         await future
-    except asyncio.CancelledError:
+    except INTERRUPTED:
         instance.cancel_timer(number)
         raise
 
@@ -87,23 +90,39 @@ async def condition(instance: Instance, predicate: Callable[[], object]) -> None
             instance.conditions.remove(entry)
 
 
-async def send(instance: Instance, target: str, topic: str, payload: bytes) -> None:
+async def send(
+    instance: Instance, target: str, topic: str, payload: bytes, namespace: str = ""
+) -> None:
     """Send a message and wait until it is committed.
 
     Raises:
         NotFound: the target is unknown or has ended.
     """
-    number = instance.command(ev.MessageSent(target=target, topic=topic, payload=payload))
+    number = instance.command(
+        ev.MessageSent(target=target, topic=topic, payload=payload, namespace=namespace)
+    )
     future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
     instance.sends[number] = future
     await future
 
 
 async def cancel_other(
-    instance: Instance, target: str, reason: str, deadline: int, *, terminate: bool
+    instance: Instance,
+    target: str,
+    reason: str,
+    deadline: int,
+    *,
+    terminate: bool,
+    namespace: str = "",
 ) -> None:
     """Ask another execution to end and wait until the request is committed."""
-    event = ev.CancelSent(target=target, reason=reason, deadline=deadline, terminate=terminate)
+    event = ev.CancelSent(
+        target=target,
+        reason=reason,
+        deadline=deadline,
+        terminate=terminate,
+        namespace=namespace,
+    )
     number = instance.command(event)
     future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
     instance.sends[number] = future

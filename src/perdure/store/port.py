@@ -21,6 +21,10 @@ meanwhile, the turn is dropped and named in ``Committed.lost``.
 **Workflows and queues** say what a worker serves: a run is its own if the queue is among the
 queues, and ``name`` (any version) or ``name version`` is among the workflows.
 
+**Replacing** a run (``terminate_existing``) is the one end that its owner does not write: the
+start takes the run from its owner, counts that in the owner's row, and ends it. The owner's next
+batch looks which of its runs are gone.
+
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
 
@@ -54,6 +58,7 @@ from perdure.store.rows import (
     StateWrite,
     TurnRow,
     TurnWrite,
+    Watch,
     Worker,
 )
 
@@ -76,6 +81,7 @@ __all__ = [
     "Store",
     "TurnRow",
     "TurnWrite",
+    "Watch",
     "Worker",
 ]
 
@@ -152,17 +158,23 @@ class Reader(Protocol):
         limit: int,
         after: int = -1,
     ) -> list[tuple[int, int]]:
-        """Return (run, wake_at) of unowned waiting runs due after ``after`` and by ``until``,
-        soonest first.
+        """Return (run, wake_at) of unowned waiting or stopped runs due after ``after`` and by
+        ``until``, soonest first.
         """
+        ...
+
+    def beginning(
+        self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
+    ) -> list[tuple[int, int]]:
+        """Return (run, wake_at) of pending runs that begin by ``until``, soonest first."""
         ...
 
     def inbox(
         self, workflows: Sequence[str], queues: Sequence[str], worker: int, *, limit: int
     ) -> list[InboxRow]:
         """Return inbox rows, oldest first, of runs that ``worker`` owns or that anybody may claim
-        (unowned and waiting or running, of these workflows and queues), and of parked and paused
-        runs.
+        (unowned and waiting or running, of these workflows and queues); of stopped runs only rows
+        that are control.
         """
         ...
 
@@ -172,6 +184,10 @@ class Reader(Protocol):
 
     def reply(self, question: str) -> bytes | None:
         """Return the answer to a question, or ``None`` while there is none."""
+        ...
+
+    def mail(self, mailboxes: Sequence[str], *, limit: int) -> list[tuple[int, str, bytes]]:
+        """Return (id, mailbox, event) of what lies in these mailboxes, oldest first."""
         ...
 
     def workers(self) -> list[Worker]:
@@ -241,8 +257,9 @@ class Store(Reader, Protocol):
 
     def extend(
         self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
-    ) -> None:
-        """Extend a lease and keep heartbeat details.
+    ) -> int:
+        """Extend a lease and keep heartbeat details; return how many runs were taken from the
+        worker one by one since it joined.
 
         Raises:
             LeaseLost: it was taken over.
@@ -292,6 +309,22 @@ class Store(Reader, Protocol):
             Superseded: the attempt was decided elsewhere; ``fn`` left no trace.
             TimeoutError: it took longer than ``time_limit`` seconds; it left no trace.
         """
+        ...
+
+    def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:
+        """Open mailboxes, or keep them open, until a time. What is sent to any other is dropped."""
+        ...
+
+    def close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
+        """Close these mailboxes, and those whose time is over, with their mail and watches."""
+        ...
+
+    def drop_mail(self, rows: Sequence[int]) -> None:
+        """Take away what was read."""
+        ...
+
+    def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
+        """Let mailboxes watch executions: ``watching``, ``ended`` (told at once), ``not_found``."""
         ...
 
     def changed(self) -> bool:

@@ -56,6 +56,27 @@ class Post(msgspec.Struct, gc=False):
     is_control: bool = False
 
 
+class Watch(msgspec.Struct, gc=False):
+    """Tell a watcher of the end of an execution: ``execution``, or the latest of ``workflow_id``.
+
+    The watcher is a mailbox, or (``mailbox`` empty) the run whose turn carries the watch. When the
+    execution ends, an ``ExecutionEnded`` with this ``way``, ``ref`` and ``asked_by`` goes there; at
+    once if it has ended; for ``way`` "child" a ``ChildClosed``. A "link" is also entered the other
+    way round, as "linked", for a failure of the watcher. ``refusal`` as in ``Post``; ``drop``: take
+    such watches back.
+    """
+
+    way: str
+    workflow_id: str = ""
+    namespace: str = "default"
+    execution: int | None = None
+    mailbox: str = ""
+    ref: int = 0
+    asked_by: str = ""
+    refusal: bytes | None = None
+    drop: bool = False
+
+
 class StartRequest(msgspec.Struct, gc=False):
     """Start a run. ``event`` is the encoded turn ``[RunStarted]``.
 
@@ -67,7 +88,11 @@ class StartRequest(msgspec.Struct, gc=False):
     that of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded
     event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
     engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
-    its ``state`` is the run's first. Dropped if the start is refused.
+    its ``state`` is the run's first. Dropped if the start is refused. ``created_at``: 0 means now.
+    ``not_before``: the run is pending until then. ``is_eager``: an engine may take the first turn
+    itself. ``messages``: encoded events for the inbox of the execution that is used instead
+    (``use_existing``); a new run has them in event 1. ``watches``: of the execution that is started
+    or used; a child's only of one that is used, since its parent hears of its own children anyway.
     """
 
     workflow: str
@@ -85,6 +110,11 @@ class StartRequest(msgspec.Struct, gc=False):
     parent_close: str = "terminate"
     refusal: bytes | None = None
     first: TurnWrite | None = None
+    created_at: int = 0
+    not_before: int = 0
+    is_eager: bool = True
+    messages: tuple[bytes, ...] = ()
+    watches: tuple[Watch, ...] = ()
     created_by: str | None = None
     correlation_id: str | None = None
     tenant: str | None = None
@@ -100,6 +130,7 @@ class TurnWrite(msgspec.Struct, gc=False):
     ``claim``: see the module's text; ``None`` means this worker owns the run already.
     ``closes``: the run ends with this turn. If its inbox then holds rows that are not in
     ``consumed``, the turn is dropped and named in ``Committed.reopened`` (unless ``force_close``).
+    ``closes_children``: the execution goes on (``continued``), but not its children.
     ``opens``: (activity, attempt) of transactional activities that this turn schedules;
     ``settles``: activities whose deciding row this turn takes away; if one is gone already (its
     transaction committed first), the turn is dropped and named in ``Committed.reopened``.
@@ -116,9 +147,11 @@ class TurnWrite(msgspec.Struct, gc=False):
     claim: int | None = None
     state: StateWrite | None = None
     closes: bool = False
+    closes_children: bool = False
     force_close: bool = False
     consumed: tuple[int, ...] = ()
     posts: Sequence[Post] = ()
+    watches: Sequence[Watch] = ()
     children: Sequence[StartRequest] = ()
     continued: StartRequest | None = None
     opens: tuple[tuple[int, int], ...] = ()
@@ -153,7 +186,11 @@ class Batch(msgspec.Struct):
 
 
 class Started(msgspec.Struct, gc=False):
-    """What became of a start. ``refused``: ``""`` or the error's code (``already_exists``)."""
+    """What became of a start.
+
+    ``refused``: ``""``, ``already_exists``, or ``busy``: an execution whose place it is to take is
+    started or moved in the same batch; try again. ``replaced``: the run whose place it took.
+    """
 
     run: int
     execution: int
@@ -162,6 +199,7 @@ class Started(msgspec.Struct, gc=False):
     created: bool
     status: Status
     refused: str = ""
+    replaced: int = 0
 
 
 class Posted(msgspec.Struct, gc=False):
@@ -185,6 +223,8 @@ class Committed(msgspec.Struct):
     whose claim failed; ``reopened``: runs whose closing or settling turn was dropped. Neither left
     a trace. ``fed``: inbox rows that this batch's turns put into inboxes: messages, cancels,
     refusals, children's ends, parent-close requests. ``children``: runs started by turns.
+    ``has_mail``: something went into a mailbox. ``is_recalled``: since the worker's last batch,
+    runs were taken from it one by one.
     """
 
     started: Sequence[Started] = ()
@@ -193,6 +233,8 @@ class Committed(msgspec.Struct):
     reopened: frozenset[int] = frozenset()
     fed: Sequence[Posted] = ()
     children: Sequence[Started] = ()
+    is_recalled: bool = False
+    has_mail: bool = False
 
 
 class Worker(msgspec.Struct):
@@ -245,6 +287,7 @@ class RunRow(msgspec.Struct, gc=False):
     queue: str
     attempt: int
     created_at: int
+    begins_at: int | None
     status: Status
     length: int
     owner: int | None = None

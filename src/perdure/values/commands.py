@@ -5,6 +5,7 @@ from __future__ import annotations
 from perdure.values.event import Event, Message
 from perdure.values.failures import FailureInfo
 from perdure.values.retry import RetryPolicy
+from perdure.values.terms import NO_TERMS, Terms
 
 
 class ActivityScheduled(Event, tag="activity_scheduled"):
@@ -64,6 +65,7 @@ class MessageSent(Event, tag="message_sent"):
     target: str
     topic: str
     payload: bytes = b"null"
+    namespace: str = ""
 
     def same_as(self, recorded: Event) -> bool:
         return (
@@ -87,10 +89,13 @@ class ChildScheduled(Event, tag="child_scheduled"):
     queue: str = ""
     parent_close: str = "terminate"
     conflict: str = ""
+    reuse: str = ""
+    namespace: str = ""
     context: bytes | None = None
     messages: tuple[Message, ...] = ()
     search: bytes | None = None
     memo: bytes | None = None
+    terms: Terms = NO_TERMS
 
     def same_as(self, recorded: Event) -> bool:
         return (
@@ -110,6 +115,7 @@ class CancelSent(Event, tag="cancel_sent"):
     reason: str = ""
     deadline: int = 0
     terminate: bool = False
+    namespace: str = ""
 
     def same_as(self, recorded: Event) -> bool:
         return (
@@ -117,6 +123,42 @@ class CancelSent(Event, tag="cancel_sent"):
             and recorded.target == self.target
             and recorded.terminate == self.terminate
         )
+
+
+class WatchSet(Event, tag="watch_set"):
+    """Be told of the end of an execution: ``way`` as in ``ExecutionEnded``."""
+
+    target: str
+    way: str
+    namespace: str = ""
+
+    def same_as(self, recorded: Event) -> bool:
+        return (
+            isinstance(recorded, WatchSet)
+            and recorded.target == self.target
+            and recorded.way == self.way
+        )
+
+    def brief(self) -> str:
+        return f"watch_set {self.way} {self.target!r}"
+
+
+class WatchDropped(Event, tag="watch_dropped"):
+    """Be told of it no more."""
+
+    target: str
+    way: str
+    namespace: str = ""
+
+    def same_as(self, recorded: Event) -> bool:
+        return (
+            isinstance(recorded, WatchDropped)
+            and recorded.target == self.target
+            and recorded.way == self.way
+        )
+
+    def brief(self) -> str:
+        return f"watch_dropped {self.way} {self.target!r}"
 
 
 class VersionMarked(Event, tag="version_marked"):
@@ -169,15 +211,27 @@ class UpdateCompleted(Event, tag="update_completed"):
 
 
 class RunCompleted(Event, tag="run_completed"):
-    """The workflow returned ``result``."""
+    """The workflow returned ``result``.
+
+    ``next_run``: the execution goes on in this run, started in the same commit, at ``next_at``: by
+    its cron text, or (``next_attempt`` above 1) as a retry. ``messages`` go along.
+    """
 
     result: bytes = b"null"
+    next_run: str = ""
+    next_at: int = 0
+    next_attempt: int = 0
+    messages: tuple[Message, ...] = ()
 
 
 class RunFailed(Event, tag="run_failed"):
-    """The workflow raised."""
+    """The workflow raised. For ``next_run`` see ``RunCompleted``."""
 
     failure: FailureInfo
+    next_run: str = ""
+    next_at: int = 0
+    next_attempt: int = 0
+    messages: tuple[Message, ...] = ()
 
     def brief(self) -> str:
         return f"run_failed: {self.failure.message}"

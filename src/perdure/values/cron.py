@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cronsim import CronSim, CronSimError
 
@@ -19,6 +19,7 @@ ALIASES = {
 }
 _FIELDS = 5
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def check_cron(text: object) -> str:
@@ -45,3 +46,13 @@ def check_cron(text: object) -> str:
     except StopIteration:
         raise Invalid(f"cron: {text!r} names a date that never comes") from None
     return resolved
+
+
+def next_tick(text: str, after: int) -> int:
+    """Return the first moment after ``after`` that a checked cron text names, in UTC.
+
+    Both in microseconds since 1970.
+    """
+    start = _UNIX_EPOCH + timedelta(microseconds=after)
+    tick = next(CronSim(text, start))
+    return (tick - _UNIX_EPOCH) // timedelta(microseconds=1)

@@ -6,10 +6,15 @@ from typing import ClassVar
 
 from perdure.values.event import Event, Message, Parent
 from perdure.values.failures import FailureInfo
+from perdure.values.terms import NO_TERMS, Terms
 
 
 class RunStarted(Event, tag="run_started"):
-    """Event 1. ``seed`` is secret: no API returns it, exports leave it out unless asked."""
+    """Event 1. ``seed`` is secret: no API returns it, exports leave it out unless asked.
+
+    Times in microseconds since 1970, 0 for none: the run takes no turn before ``not_before`` and
+    none after its deadlines.
+    """
 
     workflow: str
     version: str
@@ -28,6 +33,18 @@ class RunStarted(Event, tag="run_started"):
     messages: tuple[Message, ...] = ()
     started_at: int = 0
     first_started_at: int = 0
+    terms: Terms = NO_TERMS
+    not_before: int = 0
+    run_deadline: int = 0
+    execution_deadline: int = 0
+
+    @property
+    def deadline(self) -> tuple[int, str]:
+        """When the run is out of time, and by which timeout; (0, "") if never."""
+        if not self.run_deadline and not self.execution_deadline:
+            return 0, ""
+        limits = [(self.run_deadline, "run"), (self.execution_deadline, "execution")]
+        return min((limit for limit in limits if limit[0]), default=(0, ""))
 
     def brief(self) -> str:
         return f"run_started {self.workflow!r}"
@@ -135,6 +152,28 @@ class ChildClosed(Event, tag="child_closed"):
         return f"child_closed #{self.child} {self.status}"
 
 
+class ExecutionEnded(Event, tag="execution_ended"):
+    """An execution that this run watches has ended. ``watch``: the command that asked.
+
+    ``way``: "monitor", "link", "linked" (it had linked itself to this run) or "await"; as in
+    ``ChildClosed``, exactly one of ``result`` and ``failure`` is set, and ``asked_by`` is the run.
+    """
+
+    rank: ClassVar[int] = 2
+    watch: int
+    way: str
+    workflow_id: str
+    run_id: str
+    status: str
+    result: bytes | None = None
+    failure: FailureInfo | None = None
+    at: int = 0
+    asked_by: str = ""
+
+    def brief(self) -> str:
+        return f"execution_ended {self.workflow_id!r} {self.status}"
+
+
 class UpdateAccepted(Event, tag="update_accepted"):
     """An update passed its validator and its handler starts."""
 
@@ -211,6 +250,12 @@ class RunTerminated(Event, tag="run_terminated"):
 
 
 class RunTimedOut(Event, tag="run_timed_out"):
-    """Ended because its time was up."""
+    """Ended because its time was up. For ``next_run`` see ``RunCompleted``."""
 
     timeout: str = "run"
+    next_run: str = ""
+    next_at: int = 0
+    next_attempt: int = 0
+
+    def brief(self) -> str:
+        return f"run_timed_out ({self.timeout} timeout)"

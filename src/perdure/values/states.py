@@ -33,6 +33,11 @@ class Status(StrEnum):
         """Whether a run with this status has ended for good."""
         return self in TERMINAL
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run's code takes no turns for now."""
+        return self in STOPPED
+
 
 TERMINAL = frozenset(
     {
@@ -44,19 +49,22 @@ TERMINAL = frozenset(
         Status.CONTINUED_AS_NEW,
     }
 )
+STOPPED = frozenset({Status.PENDING, Status.PAUSED, Status.PARKED})
 OPEN = frozenset(Status) - TERMINAL
 
-_ENDS_WITHOUT_CODE = {Status.TERMINATED, Status.TIMED_OUT}
-
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.PENDING: frozenset({Status.RUNNING, Status.WAITING, Status.PARKED} | TERMINAL),
+    Status.PENDING: frozenset(
+        {Status.RUNNING, Status.WAITING, Status.PAUSED, Status.PARKED} | TERMINAL
+    ),
     Status.RUNNING: frozenset({Status.WAITING, Status.PAUSED, Status.PARKED} | TERMINAL),
     Status.WAITING: frozenset({Status.RUNNING, Status.PAUSED, Status.PARKED} | TERMINAL),
-    Status.PAUSED: frozenset({Status.RUNNING, Status.PARKED} | _ENDS_WITHOUT_CODE),
+    Status.PAUSED: frozenset(
+        {Status.PENDING, Status.RUNNING, Status.WAITING, Status.PARKED} | TERMINAL
+    ),
     Status.PARKED: frozenset({Status.RUNNING, Status.WAITING} | TERMINAL),
     **dict.fromkeys(TERMINAL, frozenset[Status]()),
 }
-"""What may follow what. A parked run whose code fits again goes straight to what its turn gives."""
+"""What may follow what. A stopped run that goes on goes straight to what its turn gives."""
 
 CODES: dict[Status, int] = {status: number for number, status in enumerate(Status)}
 """Small integers for the store. Append only: stored rows hold them."""
@@ -81,3 +89,13 @@ class ParkReason(StrEnum):
     WORKER_LOST = "worker_lost"
     STORE_REFUSED = "store_refused"
     SUSPECT = "suspect"
+    IO_REFUSED = "io_refused"
+
+
+MENDED_BY_CODE = (
+    ParkReason.NONDETERMINISM,
+    ParkReason.UNEXPECTED,
+    ParkReason.TURN_TIMEOUT,
+    ParkReason.IO_REFUSED,
+)
+"""A worker that starts with other code tries runs parked for these reasons again."""

@@ -25,16 +25,8 @@ from perdure.saga import Saga
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.duration import Duration, microseconds
-from perdure.workflow.children import (
-    PARENT_CLOSE,
-    ChildHandle,
-    Exit,
-    RemoteHandle,
-    events,
-    execute,
-    handle,
-    start,
-)
+from perdure.workflow.children import ChildHandle, execute, start
+from perdure.workflow.handles import RemoteHandle, handle
 from perdure.workflow.messages import (
     Message,
     check_topic,
@@ -53,6 +45,20 @@ from perdure.workflow.run import (
     info,
     started_event,
     to_time,
+)
+from perdure.workflow.watching import (
+    CancelRequested,
+    Exit,
+    LinkDown,
+    Notice,
+    events,
+    link,
+    monitor,
+    read_notice,
+    trap_cancel,
+    trap_links,
+    unlink,
+    unmonitor,
 )
 
 T = TypeVar("T")
@@ -263,13 +269,15 @@ def update(
 
 
 __all__ = [
-    "PARENT_CLOSE",
     "After",
+    "CancelRequested",
     "Channel",
     "ChildHandle",
     "Exit",
     "Info",
+    "LinkDown",
     "Message",
+    "Notice",
     "RemoteHandle",
     "Saga",
     "Workflow",
@@ -290,14 +298,17 @@ __all__ = [
     "history_size",
     "inbox",
     "info",
+    "link",
     "listen",
     "logger",
+    "monitor",
     "now",
     "patched",
     "progress",
     "query",
     "random",
     "random_bytes",
+    "read_notice",
     "recorded_messages",
     "saga",
     "select",
@@ -305,6 +316,10 @@ __all__ = [
     "sleep",
     "spawn",
     "start",
+    "trap_cancel",
+    "trap_links",
+    "unlink",
+    "unmonitor",
     "update",
     "uuid4",
     "version",

@@ -1,52 +1,33 @@
-"""Children, and handles on other executions."""
+"""Children."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Mapping
-from datetime import datetime
 from typing import Any, Generic, TypeVar, cast, overload
 
-import msgspec
-
-from perdure import errors
 from perdure.definition import Workflow
 from perdure.kernel import traps
-from perdure.kernel.channels import Channel
 from perdure.kernel.pending import Child
 from perdure.values import events as ev
-from perdure.values import failures, ids, payload
-from perdure.values.duration import Duration, optional_microseconds
-from perdure.workflow.messages import recorded_messages, send
-from perdure.workflow.run import check_search, context, started_event, to_time
+from perdure.values import ids, payload
+from perdure.values.duration import Duration
+from perdure.values.options import (
+    PARENT_CLOSE,
+    REUSE,
+    SHARED,
+    canonical,
+    conflict_policy,
+    one_of,
+    read_terms,
+)
+from perdure.workflow.handles import RemoteHandle
+from perdure.workflow.messages import recorded_messages
+from perdure.workflow.run import check_search, context, started_event
 
 T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-PARENT_CLOSE = ("terminate", "abandon", "request_cancel")
-_OPTIONS = frozenset(
-    {
-        "context",
-        "id",
-        "memo",
-        "messages",
-        "parent_close_policy",
-        "search",
-        "task_queue",
-        "version",
-    }
-)
-
-
-class Exit(msgspec.Struct, frozen=True):
-    """A notice on ``events()``: a child ended, with ``result`` or with ``error``."""
-
-    sender: str
-    at: datetime
-    result: Any = None
-    error: errors.PerdureError | None = None
-    kind: str = "exit"
 
 
 class ChildHandle(Generic[T]):
@@ -67,6 +48,15 @@ class ChildHandle(Generic[T]):
         """The id of the child's first run."""
         return self._child.event.run_id
 
+    @property
+    def namespace(self) -> str:
+        """Its namespace, if it is not the parent's."""
+        return self._child.event.namespace
+
+    def quieten(self) -> None:
+        """Give no notice of its end."""
+        self._child.is_quiet = True
+
     def done(self) -> bool:
         """Whether the child has ended."""
         return self._child.future.done()
@@ -80,61 +70,18 @@ class ChildHandle(Generic[T]):
         Raises:
             NotFound: it has ended.
         """
-        await send(self.id, topic, payload)
+        await RemoteHandle(self.id, self.namespace).send(topic, payload)
 
     async def cancel(self, reason: str = "", deadline: Duration | None = None) -> None:
         """Ask the child to end."""
-        await RemoteHandle(self.id).cancel(reason, deadline)
+        await RemoteHandle(self.id, self.namespace).cancel(reason, deadline)
 
     async def terminate(self, reason: str = "") -> None:
         """End the child at once."""
-        await RemoteHandle(self.id).terminate(reason)
+        await RemoteHandle(self.id, self.namespace).terminate(reason)
 
     def __repr__(self) -> str:
         return f"<child {self.id!r}>"
-
-
-class RemoteHandle:
-    """Any execution, by id."""
-
-    __slots__ = ("id",)
-
-    def __init__(self, workflow_id: str) -> None:
-        self.id = workflow_id
-
-    async def send(self, topic: str, payload: Any = None) -> None:
-        """Send it a message.
-
-        Raises:
-            NotFound: it is unknown or has ended.
-        """
-        await send(self.id, topic, payload)
-
-    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> None:
-        """Ask it to end; after ``deadline`` it is terminated.
-
-        Raises:
-            NotFound: it is unknown or has ended.
-        """
-        instance = traps.here()
-        limit = optional_microseconds(deadline, what="deadline")
-        due = instance.time + limit if limit is not None else 0
-        text = payload.text(reason, what="reason")
-        await traps.cancel_other(instance, self.id, text, due, terminate=False)
-
-    async def terminate(self, reason: str = "") -> None:
-        """End it at once.
-
-        Raises:
-            NotFound: it is unknown or has ended.
-        """
-        text = payload.text(reason, what="reason")
-        await traps.cancel_other(traps.here(), self.id, text, 0, terminate=True)
-
-
-def handle(workflow_id: str) -> RemoteHandle:
-    """Return a handle on any execution."""
-    return RemoteHandle(ids.check_workflow_id(workflow_id))
 
 
 @overload
@@ -142,11 +89,13 @@ async def start(child: Workflow[In, Out], input: In = ..., **options: Any) -> Ch
 @overload
 async def start(child: str, input: Any = None, **options: Any) -> ChildHandle[Any]: ...
 async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[Any]:
-    """Start a child and return its handle; one ``Exit`` will be on :func:`events`.
+    """Start a child and return its handle; one ``Exit`` will be on ``events()``.
 
-    Options: ``id``, ``version``, ``task_queue``, ``parent_close_policy`` (``terminate``,
-    ``abandon``, ``request_cancel``), ``context`` (merged over this run's), ``messages``,
-    ``search``, ``memo``.
+    Options are those of ``client.start``, and ``parent_close_policy`` (``terminate``, ``abandon``,
+    ``request_cancel``), ``wait_for_cancellation`` (``execute``, when cancelled, waits until the
+    child has ended); ``context`` is merged over this run's, and ``namespace`` may be another. With
+    an ``id`` of an open execution and the policy ``use_existing`` (the default) the handle is on
+    that execution: it is no child, and the parent's end does not touch it.
 
     Raises:
         Invalid: an option or the input is not acceptable.
@@ -168,13 +117,16 @@ async def execute(child: Any, input: Any = None, **options: Any) -> Any:
     scheduled.is_quiet = True
     try:
         return await asyncio.shield(scheduled.future)
-    except asyncio.CancelledError:
+    except traps.INTERRUPTED:
         if not scheduled.future.done():
-            traps.here().command(ev.CancelSent(target=scheduled.event.workflow_id))
+            event = scheduled.event
+            traps.here().command(ev.CancelSent(target=event.workflow_id, namespace=event.namespace))
+            if options.get("wait_for_cancellation"):
+                await asyncio.wait([scheduled.future])
         raise
 
 
-def _schedule_child(child: Any, value: Any, options: dict[str, Any]) -> Child:
+def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
     instance = traps.here()
     definition = cast("Workflow[Any, Any]", child) if isinstance(child, Workflow) else None
     name = (
@@ -182,8 +134,7 @@ def _schedule_child(child: Any, value: Any, options: dict[str, Any]) -> Child:
         if definition is not None
         else payload.text(cast("Any", child), what="workflow")
     )
-    if unknown := options.keys() - _OPTIONS:
-        raise errors.Invalid(f"start: unknown option {', '.join(sorted(unknown))}")
+    options = canonical(given, SHARED, what="start")
     data = payload.encode(value, what=f"input of {name}")
     payload.limit(data, instance.max_payload, what=f"input of {name}")
     if definition is not None:
@@ -199,7 +150,13 @@ def _schedule_child(child: Any, value: Any, options: dict[str, Any]) -> Child:
         version=_text(options, "version") or (definition.version if definition else ""),
         queue=_text(options, "task_queue")
         or (definition.task_queue if definition else started.queue),
-        parent_close=_policy(options),
+        parent_close=one_of(
+            "parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE
+        ),
+        conflict=_unless("none", conflict_policy(options, is_explicit=explicit is not None)),
+        reuse=_unless(REUSE[0], one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE)),
+        namespace=_text(options, "namespace"),
+        terms=read_terms(options),
         context=_merged_context(options.get("context")),
         messages=recorded_messages(
             options.get("messages") or (), started.workflow_id, instance.time, instance.max_payload
@@ -211,32 +168,14 @@ def _schedule_child(child: Any, value: Any, options: dict[str, Any]) -> Child:
     return traps.start_child(instance, event, read)
 
 
+def _unless(default: str, value: str) -> str:
+    return "" if value == default else value
+
+
 def _text(options: Mapping[str, Any], name: str) -> str:
     return payload.text(options.get(name) or "", what=name)
-
-
-def _policy(options: Mapping[str, Any]) -> str:
-    policy: str = options.get("parent_close_policy", "terminate")
-    if policy not in PARENT_CLOSE:
-        raise errors.Invalid(f"parent_close_policy: {policy!r}; use one of {PARENT_CLOSE}")
-    return policy
 
 
 def _merged_context(given: Mapping[str, Any] | None) -> bytes | None:
     merged = {**context, **(given or {})}
     return payload.encode(merged, what="context") if merged else None
-
-
-def events() -> Channel[Exit]:
-    """Return the channel of notices about started children."""
-    return Channel(queue=traps.here().notices, read=_read_notice)
-
-
-def _read_notice(item: tuple[Child, ev.ChildClosed]) -> Exit:
-    child, closed = item
-    result, error = None, None
-    if closed.failure is not None:
-        error = failures.to_exception(closed.failure)
-    else:
-        result = child.read(closed.result or payload.NULL)
-    return Exit(sender=child.event.workflow_id, at=to_time(closed.at), result=result, error=error)

@@ -50,8 +50,10 @@ async def send(target: Any, topic: str, payload: Any = None) -> None:
     address = target if isinstance(target, str) else target.id
     if not address:
         return
+    namespace = "" if isinstance(target, str) else getattr(target, "namespace", "")
     data = encode_message(topic, payload, instance.max_payload)
-    await traps.send(instance, payloads.text(address, what="target"), topic, data)
+    text = payloads.text(address, what="target")
+    await traps.send(instance, text, topic, data, namespace)
 
 
 @overload

@@ -328,16 +328,3 @@ def test_a_condition_is_given_up(where):
     run.cancel()
     assert run.asked == ["run_cancelled"]
     assert run.instance.conditions == []
-
-
-def test_the_deadline_of_the_request_is_when_the_run_is_due():
-    @workflow.define
-    async def wf():
-        try:
-            await workflow.sleep("1h")
-        finally:
-            await workflow.sleep("2h")
-
-    run = Run(wf)
-    run.turn(ev.CancelRequested(deadline=run.time + 7))
-    assert run.instance.next_due() == run.time + 7

@@ -42,6 +42,7 @@ def test_execute_runs_a_child_and_returns_its_result_decoded():
         input=b'{"number":1}',
         version="2.1.0",
         queue="fast",
+        conflict="use_existing",
     )
     assert run.instance.waits().children == ["ship-1"]
     run.turn(run.child_closed(result={"number": 2}))
@@ -227,7 +228,7 @@ def test_the_context_is_inherited():
     [
         (ship, {"number": "x"}, {}, r"ship\(order\): Expected `int`"),
         (ship, None, {}, r"ship\(order\): Expected `object`, got `null`"),
-        (ship, Order(1), {"colour": "red"}, "start: unknown option colour"),
+        (ship, Order(1), {"colour": "red"}, "start: unknown option 'colour'"),
         (ship, Order(1), {"id": ""}, "id: 0 characters"),
         (ship, Order(1), {"id": 5}, "id: 5 is not text"),
         (ship, Order(1), {"parent_close_policy": "kill"}, "parent_close_policy: 'kill'"),

@@ -10,6 +10,7 @@ from perdure.kernel.apply import APPLY
 from perdure.values import events as ev
 from perdure.values.failures import FailureInfo
 from perdure.values.retry import RetryPolicy
+from perdure.values.terms import Terms
 
 EVERY = ev.FACTS + ev.COMMANDS
 
@@ -41,6 +42,13 @@ FIELDS = {
         interval=numbers,
         backoff=st.floats(1, 100),
         non_retryable=st.lists(texts, max_size=2).map(tuple),
+    ),
+    "Terms": st.builds(
+        Terms,
+        execution_timeout=numbers,
+        start_delay=numbers,
+        retry=st.none() | st.builds(RetryPolicy, max_attempts=numbers),
+        cron=texts,
     ),
     "Parent": st.builds(
         ev.Parent, execution=numbers, workflow_id=texts, run_id=texts, child=numbers

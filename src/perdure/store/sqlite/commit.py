@@ -10,14 +10,14 @@ rows with bytes go in by the hundred.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
 import msgspec
 
 from perdure.errors import AlreadyRead, LeaseLost
-from perdure.store.port import Batch, Committed, Posted, Started
+from perdure.store.port import Batch, Committed, Posted, Started, Watch
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.database import Database, one
 from perdure.store.sqlite.plan import ENDED, Plan, make_plan
@@ -40,15 +40,22 @@ _decode: Callable[[str], Any] = msgspec.json.decode
 
 
 class Committer:
-    """Writes batches on one database. ``_next_run`` is a guess that each batch checks."""
+    """Writes batches on one database.
+
+    ``_next_run`` is a guess that each batch checks; ``_recalled``: how many runs each worker knew
+    to have been taken from it.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._next_run = 1
+        self._recalled: dict[int, int] = {}
 
     def commit(self, batch: Batch) -> Committed:
         """Write a worker's batch: see the port."""
-        return self._transact(_Attempt(self._database, batch, is_fenced=True))
+        return self._transact(
+            _Attempt(self._database, batch, is_fenced=True, recalled=self._recalled)
+        )
 
     def start(self, batch: Batch) -> list[Started]:
         """Write the starts of somebody who is no worker; a repeated run id changes nothing."""
@@ -57,6 +64,24 @@ class Committer:
     def post(self, batch: Batch) -> list[Posted]:
         """Write posts."""
         return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).posted)
+
+    def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
+        """Let mailboxes watch executions."""
+        database = self._database
+        plan = Plan(0)
+        plan.watching = [(watch, 0) for watch in watches]
+        database.begin()
+        try:
+            delivery = Delivery(database, now)
+            delivery.deliver(plan.seal(), 0)
+        except (sqlite3.Error, *faults.BAD_VALUES) as exc:
+            database.undo(exc)
+            raise faults.translate(exc, database.name) from exc
+        except BaseException:
+            database.rollback()
+            raise
+        database.commit()
+        return delivery.watched
 
     def _transact(self, attempt: _Attempt) -> Committed:
         database = self._database
@@ -82,10 +107,19 @@ class _Attempt:
     plan: Plan
     decisions: Decisions
 
-    def __init__(self, database: Database, batch: Batch, *, is_fenced: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        batch: Batch,
+        *,
+        is_fenced: bool,
+        recalled: dict[int, int] | None = None,
+    ) -> None:
         self._database = database
         self._batch = batch
         self._is_fenced = is_fenced
+        self._recalled = {} if recalled is None else recalled
+        self._is_recalled = False
         self._lost = _NOBODY
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
@@ -110,18 +144,26 @@ class _Attempt:
         batch, database = self._batch, self._database
         if self._is_fenced:
             marks = (batch.worker, batch.epoch, batch.number, batch.lease_until)
-            if database.execute(SQL["fence"], marks).rowcount != 1:
+            fenced = database.execute(SQL["fence"], marks).fetchone()
+            if fenced is None:
                 raise LeaseLost(
                     f"worker {batch.worker} no longer holds its lease (epoch {batch.epoch}); "
                     "another worker has taken over its runs"
                 )
+            self._is_recalled = self._recalled.get(batch.worker, 0) != fenced[0]
+            self._recalled[batch.worker] = fenced[0]
+            if self._is_recalled:
+                self._questions = _questions(batch, every_claim=True)
         self._ask()
         _write(database, self.plan, batch.now)
         plan = self.plan
         posted: list[Posted] = []
         fed: list[Posted] = []
-        if plan.outgoing or plan.ended:
-            posted, fed = Delivery(database, batch.now).deliver(plan, len(batch.posts))
+        has_mail = False
+        if plan.outgoing or plan.orphaned or plan.watching:
+            delivery = Delivery(database, batch.now)
+            posted, fed = delivery.deliver(plan, len(batch.posts))
+            has_mail = delivery.has_mail
         return Committed(
             started=[decision.started for decision in self.decisions.own],
             posted=posted,
@@ -129,6 +171,8 @@ class _Attempt:
             reopened=self._reopened,
             fed=fed,
             children=[decision.started for decision in self.decisions.of_turns],
+            is_recalled=self._is_recalled,
+            has_mail=has_mail,
         )
 
     def _ask(self) -> None:
@@ -148,6 +192,11 @@ class _Attempt:
         same = self._same()
         if dropped or latest or same or next_run != self._guess:
             self.decisions = Judge(self._batch, next_run, latest, same).decide(dropped)
+            busy = self.decisions.busy & {turn.run for turn in self._batch.turns}
+            if busy:
+                self._reopened |= busy
+                dropped |= busy
+                self.decisions = Judge(self._batch, next_run, latest, same).decide(dropped)
             self.plan = make_plan(self._batch, self.decisions, dropped)
 
     def _reopened_runs(self) -> frozenset[int]:
@@ -187,14 +236,17 @@ class _Attempt:
         }
 
 
-def _questions(batch: Batch) -> dict[str, str]:
-    """Encode what must be asked about a batch's turns; what nobody needs is left out."""
+def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
+    """Encode what must be asked about a batch's turns; what nobody needs is left out.
+
+    A worker that holds its lease owns its runs, unless some were taken from it (``every_claim``).
+    """
     claims: list[Any] = []
     closing: list[int] = []
     consumed: list[int] = []
     settles: list[Any] = []
     for turn in batch.turns:
-        if turn.claim is not None or turn.state is not None:
+        if every_claim or turn.claim is not None or turn.state is not None:
             claims.append((turn.run, turn.claim))
         if turn.closes and not turn.force_close:
             closing.append(turn.execution)
@@ -218,6 +270,7 @@ def _write(database: Database, plan: Plan, now: int) -> None:
     if plan.replaced:
         ended = (json["replaced"], now, plan.worker, crc32(ENDED), ENDED)
         execute(SQL["end_runs"], ended)
+        execute(SQL["recall"], (json["replaced"],))
         execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
     if plan.runs:
         execute(SQL["insert_runs"], (json["runs"], now))
@@ -247,6 +300,11 @@ def _write(database: Database, plan: Plan, now: int) -> None:
         execute(SQL["insert_attrs"], (json["attrs"],))
     if plan.memo_changes:
         _merge_memos(database, plan.memo_changes)
+    if plan.watches:
+        execute(SQL["insert_watches"], (json["watches"],))
+    if plan.inherited:
+        execute(SQL["inherit_memos"], (json["inherited"],))
+        execute(SQL["inherit_attrs"], (json["inherited"],))
 
 
 def _consume(database: Database, plan: Plan) -> None:

@@ -15,13 +15,15 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import StoreRefused
-from perdure.store.port import Batch, Post, StartRequest, TurnWrite
+from perdure.store.port import Batch, Post, StartRequest, TurnWrite, Watch
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
+from perdure.store.sqlite.watching import Row, row_of
 from perdure.values import events
 from perdure.values.failures import FailureInfo
 from perdure.values.states import CODES, Status
 
+_PENDING = CODES[Status.PENDING]
 _RUNNING = CODES[Status.RUNNING]
 _NOTHING = (None,) * 5
 _MAX_INTEGER = 2**63 - 1
@@ -56,10 +58,12 @@ class Plan:
         "ended",
         "forgotten_attrs",
         "history",
+        "inherited",
         "json",
         "memo_changes",
         "memos",
         "opened",
+        "orphaned",
         "outgoing",
         "replaced",
         "runs",
@@ -67,6 +71,8 @@ class Plan:
         "states",
         "touches",
         "updates",
+        "watches",
+        "watching",
         "worker",
     )
 
@@ -83,12 +89,16 @@ class Plan:
         self.settled: list[Any] = []
         self.closed: list[int] = []
         self.ended: list[int] = []
+        self.inherited: list[Any] = []
+        self.orphaned: list[int] = []
         self.emptied: list[int] = []
         self.replaced: list[int] = []
         self.forgotten_attrs: list[Any] = []
         self.attrs: list[Any] = []
         self.memo_changes: dict[int, dict[str, Any]] = {}
         self.outgoing: list[Outgoing] = []
+        self.watches: list[Row] = []
+        self.watching: list[tuple[Watch, int]] = []
         self.json: dict[str, str] = {}
         self.bytes = 0
 
@@ -115,6 +125,8 @@ class Plan:
                 request.correlation_id,
                 request.tenant,
                 to_json(request.tags) if request.tags else None,
+                request.created_at or None,
+                request.not_before or None,
             )
         )
         if request.first is None:
@@ -125,6 +137,10 @@ class Plan:
             self.memos.append((run, _memo_text(request.memo)))
         if request.search:
             self._search(run, request.search, is_new=True)
+        if request.watches and request.parent is None:
+            self.watches += [row_of(watch, execution, None) for watch in request.watches]
+        if decision.follows:
+            self.inherited.append((run, decision.follows))
         self._first_state(request, run, execution, now)
         if decision.ends is not None:
             self._replace(decision)
@@ -149,6 +165,8 @@ class Plan:
             self.consumed += turn.consumed
         if turn.posts:
             self.outgoing += [Outgoing(post, -1, execution) for post in turn.posts]
+        if turn.watches:
+            self.watching += [(watch, execution) for watch in turn.watches]
         if turn.closes:
             self._close(turn, run, execution)
         if turn.opens:
@@ -172,7 +190,9 @@ class Plan:
     def _first_state(self, request: StartRequest, run: int, execution: int, now: int) -> None:
         first = request.first
         if first is None:
-            self.states.append((run, execution, _RUNNING, None, None, 1, *_NOTHING, now, None, 0))
+            begins = request.not_before if request.not_before > now else None
+            status = _RUNNING if begins is None else _PENDING
+            self.states.append((run, execution, status, None, begins, 1, *_NOTHING, now, None, 0))
             return
         state = first.state
         if state is None:
@@ -228,9 +248,12 @@ class Plan:
 
     def _close(self, turn: TurnWrite, run: int, execution: int) -> None:
         self.closed.append(run)
+        if turn.closes_children:
+            self.orphaned.append(execution)
         if turn.continued is None:
             # Children and unread messages of a continued run pass to the next one.
             self.ended.append(execution)
+            self.orphaned.append(execution)
             if turn.force_close:
                 self.emptied.append(execution)
 
@@ -240,6 +263,7 @@ class Plan:
         self.replaced.append(old.run)
         self.closed.append(old.run)
         self.ended.append(old.execution)
+        self.orphaned.append(old.execution)
         self.emptied.append(old.execution)
         if old.parent is not None:
             closed = events.ChildClosed(
@@ -251,7 +275,7 @@ class Plan:
                 run_id=old.run_id,
             )
             event = events.encode_turn([closed])
-            self.outgoing.append(Outgoing(Post(event, execution=old.parent[0])))
+            self.outgoing.append(Outgoing(Post(event, execution=old.parent[0], is_control=True)))
 
     def _search(self, run: int, search: dict[str, Any], *, is_new: bool) -> None:
         for key, value in search.items():
@@ -280,10 +304,13 @@ _AS_JSON = (
     "settled",
     "closed",
     "ended",
+    "inherited",
+    "orphaned",
     "emptied",
     "replaced",
     "forgotten_attrs",
     "attrs",
+    "watches",
 )
 
 
@@ -303,11 +330,15 @@ def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Pl
 
 
 def _refuse(plan: Plan, decision: Decision) -> None:
-    if decision.busy is not None:
-        plan.outgoing.append(Outgoing(Post(ENDED, execution=decision.busy.execution)))
     request = decision.request
+    if not decision.started.created and not decision.started.refused:
+        # An execution that is used instead of a new one gets the start's messages.
+        execution = decision.started.execution
+        plan.outgoing += [Outgoing(Post(event, execution=execution)) for event in request.messages]
+        home = decision.parent[0] if decision.parent is not None else None
+        plan.watches += [row_of(watch, execution, home) for watch in request.watches]
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
-        refusal = Post(request.refusal, execution=decision.parent[0])
+        refusal = Post(request.refusal, execution=decision.parent[0], is_control=True)
         plan.outgoing.append(Outgoing(refusal))
 
 

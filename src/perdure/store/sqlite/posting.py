@@ -12,15 +12,17 @@ from typing import Any
 
 import msgspec
 
-from perdure.store.port import Post, Posted
+from perdure.store.port import Post, Posted, Watch
 from perdure.store.sqlite.database import Database, one
 from perdure.store.sqlite.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
 from perdure.store.sqlite.sql import SQL, ManyRows, to_json
+from perdure.store.sqlite.watching import Watching, row_of
 from perdure.values.ids import MAILBOX
 from perdure.values.limits import INBOX_PER_EXECUTION
 from perdure.values.states import CODES, TERMINAL
 
-_INSERT = ManyRows("insert_inbox", 5)
+_INSERT = ManyRows("insert_inbox", 6)
+_INSERT_MAIL = ManyRows("insert_mail", 2)
 _CLOSED = frozenset(CODES[status] for status in TERMINAL)
 _decode: Callable[[str], Any] = msgspec.json.decode
 
@@ -45,14 +47,19 @@ class Delivery:
         self._senders: dict[str, int] = {}
         self._rows: list[Any] = []
         self._accepted: list[Posted] = []
+        self._watching = Watching(database)
+        self._open: set[str] = set()
+        self._mail: list[Any] = []
+        self.watched: list[str] = []
+        """What became of each watch: ``watching``, ``dropped``, ``ended`` or ``not_found``."""
 
     def deliver(self, plan: Plan, posts: int) -> tuple[list[Posted], list[Posted]]:
         """Write the plan's posts; return the answers to the batch's own and the rows of turns."""
         answers = [Posted("not_found")] * posts
         fed: list[Posted] = []
         outgoing = plan.outgoing
-        if outgoing:
-            self._look_up(outgoing)
+        if outgoing or plan.watching:
+            self._look_up(outgoing, plan.watching)
         for item in outgoing:
             # Without a refusal nobody would hear that a row was left out: a child's end must go in.
             is_told = item.place >= 0 or item.post.refusal is not None
@@ -64,21 +71,32 @@ class Delivery:
                 if answer.execution:  # a mailbox has none
                     fed.append(answer)
             elif answer.outcome != "duplicate" and item.post.refusal is not None and item.home:
-                refusal = Post(item.post.refusal, execution=item.home)
+                refusal = Post(item.post.refusal, execution=item.home, is_control=True)
                 back = self._post(refusal, is_limited=False)
                 if back.outcome == "delivered":
                     fed.append(back)
-        if plan.ended:
+        if plan.orphaned:
             self._close_children(plan, fed)
+        for watch, home in plan.watching:
+            self._watch(watch, home, fed)
+        if plan.ended or plan.watching:
+            self._give_notice(plan.ended, fed)
         self._insert()
         return answers, fed
 
-    def _look_up(self, outgoing: list[Outgoing]) -> None:
+    def _look_up(self, outgoing: list[Outgoing], watching: list[tuple[Watch, int]]) -> None:
         addresses: dict[Address, None] = {}
         for item in outgoing:
             addresses[_address(item.post)] = None
             if item.post.refusal is not None and item.home:
                 addresses[item.home, None, None] = None
+        for watch, home in watching:
+            addresses[_address(watch)] = None
+            if home:
+                addresses[home, None, None] = None
+        boxes = [address[2] for address in addresses if _is_mailbox(address)]
+        boxes += [watch.mailbox for watch, _ in watching if watch.mailbox]
+        self._find_mailboxes(boxes)
         places = [address for address in addresses if not _is_mailbox(address)]
         text = one(self._database, SQL["targets"], (to_json(places), INBOX_PER_EXECUTION))
         by_execution: dict[int, _Target] = {}
@@ -96,6 +114,7 @@ class Delivery:
             return Posted("duplicate")
         address = _address(post)
         if _is_mailbox(address):
+            self._put_mail(address[2], post.event)
             return Posted("delivered")
         target = self._targets.get(address)
         if target is None:
@@ -110,18 +129,73 @@ class Delivery:
         return self._accept(target.execution, target.run, post)
 
     def _accept(self, execution: int, run: int, post: Post) -> Posted:
-        self._rows += (execution, post.sender, post.seq, post.event, self._now)
+        self._rows += (
+            execution,
+            post.sender,
+            post.seq,
+            post.event,
+            int(post.is_control),
+            self._now,
+        )
         answer = Posted("delivered", execution=execution, run=run, event=post.event)
         self._accepted.append(answer)
         return answer
 
+    def _watch(self, watch: Watch, home: int, fed: list[Posted]) -> None:
+        target = self._targets.get(_address(watch))
+        if target is None:
+            self.watched.append("not_found")
+            if watch.refusal is not None and home and not watch.drop:
+                refusal = Post(watch.refusal, execution=home, is_control=True)
+                back = self._post(refusal, is_limited=False)
+                if back.outcome == "delivered":
+                    fed.append(back)
+            return
+        row = row_of(watch, target.execution, home)
+        if watch.drop:
+            self._watching.drop(row)
+            self.watched.append("dropped")
+        elif target.status in _CLOSED:
+            watcher = self._targets.get((home, None, None))
+            self._watching.answer(row, watcher.run if watcher is not None else 0)
+            self.watched.append("ended")
+        else:
+            self._watching.enter(row)
+            self.watched.append("watching")
+
+    def _give_notice(self, ended: list[int], fed: list[Posted]) -> None:
+        notices = list(self._watching.notices(ended))
+        self._find_mailboxes([notice.mailbox for notice in notices if notice.mailbox])
+        for notice in notices:
+            if notice.mailbox:
+                self._put_mail(notice.mailbox, notice.event)
+            elif notice.watcher is not None and notice.run:
+                post = Post(notice.event, is_control=True)
+                fed.append(self._accept(notice.watcher, notice.run, post))
+
+    def _find_mailboxes(self, boxes: list[str]) -> None:
+        if boxes:
+            wanted = to_json(sorted(set(boxes)))
+            self._open.update(_decode(one(self._database, SQL["open_mailboxes"], (wanted,))))
+
+    def _put_mail(self, mailbox: str, event: bytes) -> None:
+        if mailbox in self._open:
+            self._mail += (mailbox, event)
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether something went into a mailbox."""
+        return bool(self._mail)
+
     def _close_children(self, plan: Plan, fed: list[Posted]) -> None:
-        children = one(self._database, SQL["children"], (plan.json["ended"],))
+        children = one(self._database, SQL["children"], (plan.json["orphaned"],))
         for run, execution, policy in _decode(children):
             event = CLOSE_BY_TERMINATE if policy == "terminate" else CLOSE_BY_CANCEL
-            fed.append(self._accept(execution, run, Post(event)))
+            fed.append(self._accept(execution, run, Post(event, is_control=True)))
 
     def _insert(self) -> None:
+        for text, part in _INSERT_MAIL.statements(self._mail):
+            self._database.execute(text, part)
         if not self._rows:
             return
         done = 0
@@ -142,7 +216,7 @@ def _number(rows: Iterable[Posted], first: int) -> None:
         row.id = id
 
 
-def _address(post: Post) -> Address:
+def _address(post: Post | Watch) -> Address:
     if post.execution is not None:
         return post.execution, None, None
     return None, post.namespace, post.workflow_id

@@ -4,7 +4,7 @@
 
 -- name: fence
 UPDATE perdure_worker SET last_batch = ?3, lease_until = ?4
-WHERE id = ?1 AND epoch = ?2 AND state = 'live';
+WHERE id = ?1 AND epoch = ?2 AND state = 'live' RETURNING recalled;
 
 -- name: next_run
 SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
@@ -57,9 +57,10 @@ SELECT
     coalesce(v ->> 9, before.parent_execution),
     coalesce(v ->> 10, before.parent_event),
     CASE WHEN v ->> 9 IS NULL AND before.run IS NOT NULL THEN before.parent_close ELSE v ->> 11 END,
-    ?2, v ->> 12, v ->> 13, v ->> 14, v ->> 15
+    coalesce(v ->> 16, ?2), v ->> 17, coalesce(v ->> 12, before.created_by), coalesce(v ->> 13, before.correlation_id),
+    coalesce(v ->> 14, before.tenant), coalesce(v ->> 15, before.tags)
 FROM (SELECT value AS v FROM json_each(?1))
--- A later run of an execution has the parent of the first.
+-- A later run of an execution has the parent, the tags and so on of the first.
 LEFT JOIN perdure_run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 
 -- name: insert_states
@@ -71,6 +72,15 @@ FROM json_each(?1);
 
 -- name: insert_memos
 INSERT OR REPLACE INTO perdure_memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
+
+-- name: inherit_memos
+INSERT OR IGNORE INTO perdure_memo
+SELECT j.value ->> 0, m.memo FROM json_each(?1) j CROSS JOIN perdure_memo m ON m.run = j.value ->> 1;
+
+-- name: inherit_attrs
+INSERT OR IGNORE INTO perdure_attr (namespace, key, value, run, form)
+SELECT a.namespace, a.key, a.value, j.value ->> 0, a.form
+FROM json_each(?1) j CROSS JOIN perdure_attr a ON a.run = j.value ->> 1;
 
 -- name: delete_memos
 DELETE FROM perdure_memo WHERE run IN (SELECT value FROM json_each(?1));
@@ -105,6 +115,10 @@ SELECT
     + (SELECT h.count FROM perdure_history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1),
     1, ?2, 0, ?3, ?4, ?5
 FROM json_each(?1) j;
+
+-- name: recall
+UPDATE perdure_worker SET recalled = recalled + 1
+WHERE id IN (SELECT s.owner FROM json_each(?1) j CROSS JOIN perdure_state s ON s.run = j.value);
 
 -- name: end_states
 UPDATE perdure_state AS state SET
@@ -181,7 +195,7 @@ CROSS JOIN perdure_state s ON s.run = c.run
 WHERE s.status < 5 AND c.parent_close <> 'abandon';
 
 -- name: insert_inbox
-INSERT INTO perdure_inbox (execution, sender, seq, event, created_at) VALUES
+INSERT INTO perdure_inbox (execution, sender, seq, event, is_control, created_at) VALUES
 
 -- name: take_open_tx
 DELETE FROM perdure_open_tx WHERE run = ?1 AND activity = ?2 AND attempt = ?3;
@@ -191,6 +205,82 @@ SELECT execution FROM perdure_run WHERE run = ?1;
 
 -- name: current_run
 SELECT max(run) FROM perdure_run WHERE execution = ?1;
+
+-- Watches ----------------------------------------------------------------------------------------
+
+-- name: insert_watches
+INSERT INTO perdure_watch (target, watcher, mailbox, way, ref, asked_by)
+SELECT
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+FROM json_each(?1);
+
+-- Takes (target, watcher, mailbox, way) back.
+-- name: delete_watches
+DELETE FROM perdure_watch WHERE id IN (
+    SELECT w.id FROM json_each(?1) j CROSS JOIN perdure_watch w ON w.target = j.value ->> 0
+    WHERE w.watcher IS j.value ->> 1 AND w.mailbox IS j.value ->> 2 AND w.way = j.value ->> 3
+);
+
+-- Who watches the ended executions, and with which run each of them is now.
+-- name: watchers
+SELECT json_group_array(json_array(
+    w.target, w.watcher, w.mailbox, w.way, w.ref, w.asked_by,
+    (SELECT max(x.run) FROM perdure_run x WHERE x.execution = w.watcher)
+))
+FROM json_each(?1) j CROSS JOIN perdure_watch w ON w.target = j.value;
+
+-- name: has_watches
+SELECT EXISTS (
+    SELECT 1 FROM json_each(?1) j CROSS JOIN perdure_watch w ON w.watcher = j.value
+);
+
+-- name: delete_watches_of_ended
+DELETE FROM perdure_watch WHERE target IN (SELECT value FROM json_each(?1));
+
+-- name: delete_watches_by_ended
+DELETE FROM perdure_watch WHERE watcher IN (SELECT value FROM json_each(?1));
+
+-- The last turn of each execution's current run.
+-- name: endings
+SELECT r.execution, r.workflow_id, r.run_id, h.time, h.payload
+FROM json_each(?1) j
+CROSS JOIN perdure_run r ON r.run = (
+    SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.value
+)
+CROSS JOIN perdure_history h ON h.run = r.run AND h.first = (
+    SELECT max(x.first) FROM perdure_history x WHERE x.run = r.run
+);
+
+-- name: open_mailboxes
+SELECT json_group_array(m.mailbox)
+FROM json_each(?1) j CROSS JOIN perdure_mailbox m ON m.mailbox = j.value;
+
+-- name: keep_mailboxes
+INSERT OR REPLACE INTO perdure_mailbox SELECT value, ?2 FROM json_each(?1);
+
+-- name: over_mailboxes
+SELECT json_group_array(mailbox) FROM perdure_mailbox
+WHERE until < ?2 OR mailbox IN (SELECT value FROM json_each(?1));
+
+-- name: close_mailboxes
+DELETE FROM perdure_mailbox WHERE mailbox IN (SELECT value FROM json_each(?1));
+
+-- name: delete_mail_of_mailboxes
+DELETE FROM perdure_mail WHERE mailbox IN (SELECT value FROM json_each(?1));
+
+-- name: delete_watches_of_mailboxes
+DELETE FROM perdure_watch WHERE mailbox IN (SELECT value FROM json_each(?1));
+
+-- name: insert_mail
+INSERT INTO perdure_mail (mailbox, event) VALUES
+
+-- name: mail
+SELECT m.id, m.mailbox, m.event
+FROM json_each(?1) j CROSS JOIN perdure_mail m ON m.mailbox = j.value
+ORDER BY m.id LIMIT ?2;
+
+-- name: drop_mail
+DELETE FROM perdure_mail WHERE id IN (SELECT value FROM json_each(?1));
 
 -- Workers ----------------------------------------------------------------------------------------
 
@@ -211,7 +301,8 @@ SET code = excluded.code, source = excluded.source, queue = excluded.queue
 WHERE (code, source, queue) IS NOT (excluded.code, excluded.source, excluded.queue);
 
 -- name: extend
-UPDATE perdure_worker SET lease_until = ?3 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
+UPDATE perdure_worker SET lease_until = ?3
+WHERE id = ?1 AND epoch = ?2 AND state = 'live' RETURNING recalled;
 
 -- name: leave
 UPDATE perdure_worker SET state = 'left', lease_until = ?3
@@ -275,7 +366,7 @@ ORDER BY q.deadline LIMIT ?3;
 
 -- name: row_columns
 r.run, r.execution, r.run_id, r.namespace, r.workflow_id, r.workflow, r.version, r.queue, r.attempt,
-r.created_at, state.status,
+r.created_at, r.begins_at, state.status,
 CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
 state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
 state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by,
@@ -377,9 +468,9 @@ ORDER BY state.run LIMIT ?3;
 -- name: due
 SELECT state.run, state.wake_at
 FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
-WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status = 2
+WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
     AND state.wake_at <= ?3 AND state.wake_at > ?5
-    AND {is_served}
+    AND (state.status IN (3, 4) OR {is_served})
 ORDER BY state.wake_at, state.run LIMIT ?4;
 
 -- name: inbox
@@ -389,10 +480,19 @@ CROSS JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE 
 CROSS JOIN perdure_state AS state ON state.run = r.run
 WHERE CASE
     WHEN state.owner IS NOT NULL THEN state.owner = ?3
-    WHEN state.status IN (3, 4) THEN true
+    WHEN state.status IN (3, 4) THEN i.is_control
+    WHEN state.status = 0 THEN i.is_control AND {is_served}
     ELSE state.status IN (1, 2) AND {is_served}
 END
 ORDER BY i.id LIMIT ?4;
+
+-- Pending runs that begin by ?3.
+-- name: beginning
+SELECT state.run, state.wake_at
+FROM perdure_state AS state INDEXED BY perdure_state_pending
+CROSS JOIN perdure_run r ON r.run = state.run
+WHERE state.status = 0 AND state.wake_at <= ?3 AND {is_served}
+ORDER BY state.wake_at, state.run LIMIT ?4;
 
 -- name: definitions
 SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition

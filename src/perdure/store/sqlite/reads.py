@@ -136,6 +136,13 @@ class SqliteReader:
         return self._all(SQL["due"], served)
 
     @reading
+    def beginning(
+        self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
+    ) -> list[tuple[int, int]]:
+        served = (to_json(list(workflows)), to_json(list(queues)), until, limit)
+        return self._all(SQL["beginning"], served)
+
+    @reading
     def inbox(
         self, workflows: Sequence[str], queues: Sequence[str], worker: int, *, limit: int
     ) -> list[InboxRow]:
@@ -151,6 +158,10 @@ class SqliteReader:
     def reply(self, question: str) -> bytes | None:
         row = self._one(SQL["reply"], (question,))
         return None if row is None else row[0]
+
+    @reading
+    def mail(self, mailboxes: Sequence[str], *, limit: int) -> list[tuple[int, str, bytes]]:
+        return self._all(SQL["mail"], (to_json(list(mailboxes)), limit))
 
     @reading
     def workers(self) -> list[Worker]:
@@ -198,8 +209,8 @@ class SqliteReader:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    tags, memo = row[30], row[31]
-    fields: list[Any] = [*row[:10], status_of(row[10]), *row[11:30]]
+    tags, memo = row[31], row[32]
+    fields: list[Any] = [*row[:11], status_of(row[11]), *row[12:31]]
     fields.append(() if tags is None else tuple(_decode(tags)))
     fields.append(None if memo is None else memo.encode())
     return RunRow(*fields)

@@ -32,8 +32,8 @@ class Existing(msgspec.Struct, gc=False):
 class Decision(msgspec.Struct, gc=False):
     """What becomes of one start. ``parent`` is the request's, with a new execution filled in.
 
-    ``ends``: an open run that the new one takes the place of. ``busy``: an open run that must be
-    asked to end, since a worker has work of it in flight.
+    ``ends``: an open run that the new one takes the place of. ``follows``: the run of the same
+    execution before it, whose memo and attributes it takes over.
     """
 
     request: StartRequest
@@ -41,15 +41,19 @@ class Decision(msgspec.Struct, gc=False):
     parent: tuple[int, int] | None
     is_written: bool
     ends: Existing | None = None
-    busy: Existing | None = None
+    follows: int = 0
 
 
 class Decisions(msgspec.Struct):
-    """All decisions: of the batch's own starts, and of those that its turns ask for."""
+    """All decisions: of the batch's own starts, and of those that its turns ask for.
+
+    ``busy``: runs whose turn asks for a start that must wait for the next batch.
+    """
 
     own: list[Decision]
     of_turns: list[Decision]
     next_run: int
+    busy: frozenset[int]
 
     def everything(self) -> Iterator[Decision]:
         """Yield the decisions in the order they were made."""
@@ -102,6 +106,7 @@ class Judge:
         self._first = next_run
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
+        self._busy: set[int] = set()
 
     def decide(self, dropped: frozenset[int]) -> Decisions:
         """Judge all starts except those of ``dropped`` turns."""
@@ -110,17 +115,21 @@ class Judge:
             decision = self._judge(request, 0)
             own.append(decision)
             if request.first is not None and decision.is_written:
-                self._turn(request.first, decision.started.execution)
+                self._turn(request.first, decision.started.run, decision.started.execution)
         for turn in self._batch.turns:
             if (turn.children or turn.continued is not None) and turn.run not in dropped:
-                self._turn(turn, turn.execution)
-        return Decisions(own, self._of_turns, self._next)
+                self._turn(turn, turn.run, turn.execution)
+        return Decisions(own, self._of_turns, self._next, frozenset(self._busy))
 
-    def _turn(self, turn: TurnWrite, execution: int) -> None:
-        for request in _of_turn(turn):
-            self._of_turns.append(self._judge(request, execution))
+    def _turn(self, turn: TurnWrite, run: int, execution: int) -> None:
+        children = [self._judge(request, execution) for request in turn.children]
+        if any(child.started.refused == "busy" for child in children):
+            self._busy.add(run)
+        self._of_turns += children
+        if turn.continued is not None:
+            self._of_turns.append(self._judge(turn.continued, execution, run))
 
-    def _judge(self, request: StartRequest, execution: int) -> Decision:
+    def _judge(self, request: StartRequest, execution: int, before: int = 0) -> Decision:
         parent = request.parent
         if parent is not None and parent[0] == 0:
             parent = (execution, parent[1])
@@ -137,7 +146,7 @@ class Judge:
                 ends = decision.ends
         # A first turn that continues as new does not know its execution's number yet.
         home = execution if request.execution == 0 else request.execution
-        return self._create(request, parent, ends, home)
+        return self._create(request, parent, ends, home, before)
 
     def _create(
         self,
@@ -145,6 +154,7 @@ class Judge:
         parent: tuple[int, int] | None,
         ends: Existing | None,
         home: int | None,
+        before: int,
     ) -> Decision:
         run = self._next
         self._next += 1
@@ -152,16 +162,21 @@ class Judge:
         status = Status.RUNNING
         if first is not None and first.state is not None:
             status = first.state.status
+        elif request.not_before > self._batch.now:
+            status = Status.PENDING
         new = Existing(run, home or run, request.run_id, status, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
-        return Decision(request, _started(request, new, created=True), parent, True, ends)
+        started = _started(request, new, created=True)
+        if ends is not None:
+            started.replaced = ends.run
+        return Decision(request, started, parent, True, ends, before)
 
     def _against(
         self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
     ) -> Decision:
-        def refuse(code: str, busy: Existing | None = None) -> Decision:
+        def refuse(code: str) -> Decision:
             answer = _started(request, existing, created=False, refused=code)
-            return Decision(request, answer, parent, False, busy=busy)
+            return Decision(request, answer, parent, False)
 
         if existing.status.is_terminal:
             allowed = request.reuse == "allow_duplicate" or (
@@ -175,12 +190,11 @@ class Judge:
             return refuse("")
         if request.conflict != "terminate_existing":
             return refuse("already_exists")
-        # A run with work in flight, or that this batch starts or moves, is for its owner to end.
-        is_free = existing.run < self._first and existing.run not in self._touched
-        if is_free and existing.owner is None:
-            answer = _started(request, existing, created=True)
-            return Decision(request, answer, parent, True, ends=existing)
-        return refuse("busy", busy=existing)
+        if existing.run >= self._first or existing.run in self._touched:
+            # This batch starts or moves it: whoever asks tries again with the next.
+            return refuse("busy")
+        answer = _started(request, existing, created=True)
+        return Decision(request, answer, parent, True, ends=existing)
 
 
 def _started(request: StartRequest, run: Existing, *, created: bool, refused: str = "") -> Started:

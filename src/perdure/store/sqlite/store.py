@@ -27,6 +27,7 @@ from perdure.store.port import (
     Question,
     Started,
     StartRequest,
+    Watch,
     Worker,
 )
 from perdure.store.sqlite.checkpoint import Checkpointer
@@ -35,7 +36,7 @@ from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.database import Database, one, reading, writing
 from perdure.store.sqlite.ledger import SqliteLedger
 from perdure.store.sqlite.reads import SqliteReader
-from perdure.store.sqlite.sql import SQL
+from perdure.store.sqlite.sql import SQL, to_json
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
 
 R = TypeVar("R")
@@ -128,8 +129,8 @@ class SqliteStore(SqliteReader):
     @writing
     def extend(
         self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
-    ) -> None:
-        self._workers.extend(worker, epoch, lease_until, beats)
+    ) -> int:
+        return self._workers.extend(worker, epoch, lease_until, beats)
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
         self._leave(worker, epoch, now)
@@ -184,6 +185,25 @@ class SqliteStore(SqliteReader):
             time_limit=time_limit,
             now=now,
         )
+
+    @writing
+    def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:
+        self.database.execute(SQL["keep_mailboxes"], (to_json(list(mailboxes)), until))
+
+    @writing
+    def close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
+        execute = self.database.execute
+        over = (one(self.database, SQL["over_mailboxes"], (to_json(list(mailboxes)), now)),)
+        execute(SQL["close_mailboxes"], over)
+        execute(SQL["delete_mail_of_mailboxes"], over)
+        execute(SQL["delete_watches_of_mailboxes"], over)
+
+    @writing
+    def drop_mail(self, rows: Sequence[int]) -> None:
+        self.database.execute(SQL["drop_mail"], (to_json(list(rows)),))
+
+    def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
+        return self._committer.watch(watches, now)
 
     @reading
     def changed(self) -> bool:

@@ -51,7 +51,7 @@ _READ_PRAGMAS = frozenset(
 _WRITE_PRAGMAS = frozenset({"incremental_vacuum", "optimize", "shrink_memory", "wal_checkpoint"})
 _INTERRUPT_EVERY = 0.01
 _LATE = "the transactional activity ran out of time; nothing of it was written"
-_INBOX = ManyRows("insert_inbox", 5)
+_INBOX = ManyRows("insert_inbox", 6)
 
 
 class GatedCursor(sqlite3.Cursor):
@@ -301,7 +301,7 @@ def _call(
 def _record(database: Database, run: int, execution: int, event: bytes, now: int) -> Posted:
     try:
         current = one(database, SQL["current_run"], (execution,))
-        text, row = next(_INBOX.statements([execution, "", 0, event, now]))
+        text, row = next(_INBOX.statements([execution, "", 0, event, 1, now]))
         id = database.execute(text, row).lastrowid
     except sqlite3.Error as exc:
         raise faults.translate(exc, database.name) from exc

@@ -57,14 +57,16 @@ class Workers:
         self._hold(id)
         return msgspec.structs.replace(worker, id=id, alive_for_sure=True)
 
-    def extend(self, worker: int, epoch: int, lease_until: int, beats: Sequence[Beat]) -> None:
+    def extend(self, worker: int, epoch: int, lease_until: int, beats: Sequence[Beat]) -> int:
         """Extend a lease and keep heartbeat details, inside a transaction."""
         marks = (worker, epoch, lease_until)
-        if self._database.execute(SQL["extend"], marks).rowcount != 1:
+        found = self._database.execute(SQL["extend"], marks).fetchone()
+        if found is None:
             raise _lost(worker, epoch)
         values = [value for beat in beats for value in (beat.run, beat.activity, beat.details)]
         for text, part in _BEATS.statements(values):
             self._database.execute(text, part)
+        return int(found[0])
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
         """Hand all runs back inside a transaction."""

@@ -13,6 +13,8 @@ CREATE TABLE perdure_worker (
     started_at INTEGER NOT NULL,
     lease_until INTEGER NOT NULL,
     last_batch INTEGER NOT NULL DEFAULT 0,
+    -- How many of its runs were taken from it one by one: its next batch looks which.
+    recalled INTEGER NOT NULL DEFAULT 0,
     workflows TEXT NOT NULL,
     queues TEXT NOT NULL
 );
@@ -32,6 +34,7 @@ CREATE TABLE perdure_run (
     parent_event INTEGER,
     parent_close TEXT NOT NULL,
     created_at INTEGER NOT NULL,
+    begins_at INTEGER,
     created_by TEXT,
     correlation_id TEXT,
     tenant TEXT,
@@ -65,7 +68,8 @@ CREATE TABLE perdure_state (
 );
 CREATE INDEX perdure_state_by_status ON perdure_state (status, run);
 CREATE INDEX perdure_state_due ON perdure_state (wake_at, run)
-    WHERE owner IS NULL AND wake_at IS NOT NULL AND status = 2;
+    WHERE owner IS NULL AND wake_at IS NOT NULL AND status IN (0, 2, 3, 4);
+CREATE INDEX perdure_state_pending ON perdure_state (wake_at, run) WHERE status = 0;
 CREATE INDEX perdure_state_by_owner ON perdure_state (owner) WHERE owner IS NOT NULL;
 CREATE INDEX perdure_state_claimable ON perdure_state (run) WHERE status = 1 AND owner IS NULL;
 CREATE INDEX perdure_state_unserved ON perdure_state (run)
@@ -97,6 +101,7 @@ CREATE TABLE perdure_inbox (
     sender TEXT NOT NULL,
     seq INTEGER NOT NULL,
     event BLOB NOT NULL,
+    is_control INTEGER NOT NULL,
     created_at INTEGER NOT NULL
 );
 CREATE INDEX perdure_inbox_by_execution ON perdure_inbox (execution);
@@ -107,6 +112,33 @@ CREATE TABLE perdure_sender (
     seq INTEGER NOT NULL,
     at INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- Who is told of an execution's end: an execution, or a mailbox.
+CREATE TABLE perdure_watch (
+    id INTEGER PRIMARY KEY,
+    target INTEGER NOT NULL,
+    watcher INTEGER,
+    mailbox TEXT,
+    way TEXT NOT NULL,
+    ref INTEGER NOT NULL,
+    asked_by TEXT NOT NULL
+);
+CREATE INDEX perdure_watch_by_target ON perdure_watch (target);
+CREATE INDEX perdure_watch_by_watcher ON perdure_watch (watcher) WHERE watcher IS NOT NULL;
+CREATE INDEX perdure_watch_by_mailbox ON perdure_watch (mailbox) WHERE mailbox IS NOT NULL;
+
+-- Addresses of callers outside. `until`: when one that nobody keeps open is forgotten.
+CREATE TABLE perdure_mailbox (
+    mailbox TEXT PRIMARY KEY,
+    until INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE perdure_mail (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    mailbox TEXT NOT NULL,
+    event BLOB NOT NULL
+);
+CREATE INDEX perdure_mail_by_mailbox ON perdure_mail (mailbox);
 
 -- Search attributes. `form`: null for text and numbers, -1 for a boolean, else the place in a list.
 CREATE TABLE perdure_attr (

@@ -1,0 +1,245 @@
+"""What is recorded without the code: ends, pauses, parking, and what reaches a stopped run.
+
+Such facts make a *blind* history row (R3). A run is *stopped* while it is pending (its start is
+delayed), paused or parked; outcomes and children's ends are recorded then, messages stay in the
+inbox, and a cancel lets the run try again, so that its code can clean up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from perdure.engine import writes
+from perdure.engine.runs import Input, Run
+from perdure.store.port import TurnWrite
+from perdure.values import events as ev
+from perdure.values import limits
+from perdure.values.states import ParkReason, Status
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+    from perdure.engine.turns import Turns
+
+_log = logging.getLogger("perdure.engine")
+_INERT = (ev.AttemptFailed, ev.AttemptLost)
+_WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
+GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
+"""What lets a parked or paused run try again: a cancel too, so that it can clean up."""
+_RECORDED_AT_ONCE = (
+    ev.ActivityCompleted,
+    ev.ActivityFailed,
+    ev.ChildClosed,
+    ev.RunPaused,
+    ev.SendResolved,
+    *_INERT,
+)
+"""What a stopped run need not leave in its inbox. Messages stay there, where they are counted."""
+
+
+class Blind:
+    """See the module's text. The turns' other half: those that the code does not take."""
+
+    def __init__(self, core: Core, turns: Turns) -> None:
+        self._core = core
+        self._turns = turns
+
+    def take(self, run: Run) -> bool:
+        """Do what needs no code: an end asked for, a deadline, a pause, a run that is stopped."""
+        for index, item in enumerate(run.inputs):
+            if isinstance(item.fact, _WITHOUT_CODE):
+                del run.inputs[index]
+                self.end(run, item)
+                return True
+        if run.timer_due:
+            due, which = run.deadline
+            if due and due <= self._core.clock.now():
+                self.end(run, Input(_out_of_time(which)))
+                return True
+        if run.status.is_stopped:
+            self._take_while_stopped(run)
+            return True
+        for item in run.inputs:
+            if isinstance(item.fact, ev.RunPaused):
+                self._pause(run, item)
+                return True
+        return False
+
+    def end(self, run: Run, end: Input) -> None:
+        """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
+        unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
+        dropped = [item for item in run.inputs if item.inbox and item not in unread]
+        run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
+        taken = [*dropped, *unread, end]
+        if isinstance(end.fact, ev.RunTimedOut):
+            writes.name_successor(self._core, run, end.fact, self._core.clock.now())
+        self.commit(run, taken, [*unread, end], closing=end.fact)
+
+    def _pause(self, run: Run, asked: Input) -> None:
+        """Take no turns from here on; what is under way goes on, and its outcome is recorded."""
+        run.inputs.remove(asked)
+        run.status = Status.PAUSED
+        run.stop = "paused", "somebody paused it", "`perdure resume`"
+        self.commit(run, [asked], [asked])
+
+    def _take_while_stopped(self, run: Run) -> None:
+        """Let the run go on if something says so; else record what came, but not messages."""
+        if run.status is Status.PENDING:
+            self._take_while_pending(run)
+            return
+        asked = next((item for item in run.inputs if isinstance(item.fact, GOES_ON)), None)
+        if asked is not None:
+            self._go_on(run, asked)
+            return
+        recorded = [item for item in run.inputs if isinstance(item.fact, _RECORDED_AT_ONCE)]
+        others = [item for item in run.inputs if item not in recorded]
+        run.inputs = recorded
+        run.timer_due = False
+        self._core.leave_in_inbox(run, others)
+        if recorded:
+            self.record(run)
+        else:
+            self._core.settle(run)
+
+    def _go_on(self, run: Run, asked: Input) -> None:
+        begins = run.started.not_before if run.started is not None else 0
+        if begins > self._core.clock.now() and isinstance(asked.fact, ev.RunResumed):
+            run.inputs.remove(asked)
+            run.status, run.wake_at, run.stop = Status.PENDING, begins, ("", "", "")
+            self.commit(run, [asked], [asked])
+            return
+        before, run.status = run.status, Status.RUNNING
+        run.timer_due = True  # whatever came due meanwhile
+        if not isinstance(asked.fact, ev.CancelRequested):
+            run.inputs.remove(asked)
+            run.inputs.insert(0, asked)
+        elif before is Status.PAUSED:
+            run.inputs.insert(0, Input(ev.RunResumed(by="cancel")))
+        self._turns.wake(run)
+
+    def _take_while_pending(self, run: Run) -> None:
+        """Begin when it is time; before that, end or pause if asked, and let the rest wait."""
+        assert run.started is not None
+        if run.timer_due and run.started.not_before <= self._core.clock.now():
+            run.timer_due = False
+            self._core.reload(run)
+            return
+        run.timer_due = False
+        for item in run.inputs:
+            if isinstance(item.fact, ev.CancelRequested):
+                run.inputs.remove(item)
+                end = Input(ev.RunCancelled(reason=item.fact.reason))
+                self.commit(run, [item, end], [item, end], closing=end.fact)
+                return
+            if isinstance(item.fact, ev.RunPaused):
+                self._pause(run, item)
+                return
+        others, run.inputs = run.inputs, []
+        self._core.leave_in_inbox(run, others)
+        self._core.settle(run)
+
+    def record(self, run: Run) -> None:
+        taken, run.inputs = run.inputs, []
+        self.commit(run, taken, taken)
+
+    def commit(
+        self,
+        run: Run,
+        taken: list[Input],
+        recorded: list[Input],
+        *,
+        closing: ev.Event | None = None,
+    ) -> None:
+        now = max(self._core.clock.now(), run.time)
+        facts = [item.fact for item in recorded]
+        write = TurnWrite(
+            run=run.key,
+            execution=run.execution,
+            first=run.length + 1,
+            count=len(facts),
+            time=now,
+            payload=ev.encode_turn(facts),
+            applied=False,
+            claim=None if run.is_owned else run.length,
+        )
+        writes.note_sources(write, taken)
+        length = write.first + write.count - 1
+        if closing is not None:
+            write.state = writes.closed_state(closing, length, now)
+            write.closes = True
+            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
+            writes.announce_end(run, closing, write, now)
+            writes.succeed(self._core, run, closing, write, now)
+            if run.instance is not None:
+                run.drop_instance()
+        elif not run.is_owned or run.status.is_stopped:
+            wake_at = run.next_due() if run.status.is_stopped else run.wake_at
+            write.state = writes.open_state(
+                run.status, length, now, owned=bool(run.work), wake_at=wake_at, waits=run.waits
+            )
+            self._keep_stop(run, write)
+        if closing is None and run.instance is not None:
+            run.blind = [*run.blind, *facts]
+        self._turns.hand_in(run, write, taken, None)
+
+    @staticmethod
+    def _keep_stop(run: Run, write: TurnWrite) -> None:
+        assert write.state is not None
+        reason, detail, unblock = run.stop
+        write.state.reason = reason or None
+        write.state.detail = detail or None
+        write.state.unblock = unblock or None
+
+    def park(
+        self,
+        run: Run,
+        taken: list[Input],
+        reason: ParkReason,
+        detail: str,
+        *,
+        first: Sequence[Input] = (),
+    ) -> None:
+        """Record that the run cannot go on, and keep what it had not applied.
+
+        ``first``: facts to record before (somebody had asked to unpark it).
+        """
+        run.drop_instance()
+        run.timer_due = False
+        run.inputs = taken + run.inputs
+        code = run.definition.code if run.definition is not None else ""
+        unblock = writes.UNBLOCK[reason]
+        event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
+        _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)
+        run.stop = reason.value, detail, unblock
+        now = max(self._core.clock.now(), run.time)
+        facts = [*(item.fact for item in first), event]
+        write = TurnWrite(
+            run=run.key,
+            execution=run.execution,
+            first=run.length + 1,
+            count=len(facts),
+            time=now,
+            payload=ev.encode_turn(facts),
+            applied=False,
+            claim=None if run.is_owned else run.length,
+        )
+        writes.note_sources(write, first)
+        for item in first:
+            if isinstance(item.fact, ev.CancelRequested) and not run.cancel_deadline:
+                run.cancel_deadline = item.fact.deadline
+        write.state = writes.open_state(
+            Status.PARKED,
+            run.length + len(facts),
+            now,
+            owned=bool(run.work),
+            wake_at=run.deadline[0] or None,
+        )
+        self._keep_stop(run, write)
+        self._turns.hand_in(run, write, list(first), None)
+
+
+def _out_of_time(which: str) -> ev.Event:
+    if which == "cancel":
+        return ev.RunTerminated(reason="the deadline of the cancel request passed")
+    return ev.RunTimedOut(timeout=which)

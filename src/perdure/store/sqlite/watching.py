@@ -1,0 +1,136 @@
+"""Watches: who is told of an execution's end, in the commit that ends it.
+
+A watch is a row. It is entered while its target is open; a watch of a target that has ended is
+answered at once instead. The notices of both are made here from the closing event, which stands in
+the last history row of the target, so that whoever ends a run need not know who watches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from perdure.store.rows import Watch
+from perdure.store.sqlite.database import Database, one
+from perdure.store.sqlite.sql import SQL, to_json
+from perdure.values import endings
+from perdure.values import events as ev
+
+_decode: Callable[[str], Any] = msgspec.json.decode
+
+
+class Row(NamedTuple):
+    """A watch as it is stored: the watcher is an execution or a mailbox."""
+
+    target: int
+    watcher: int | None
+    mailbox: str | None
+    way: str
+    ref: int
+    asked_by: str
+
+
+class Notice(NamedTuple):
+    """An encoded event for a watcher. ``run``: the watching execution's current run."""
+
+    watcher: int | None
+    run: int
+    mailbox: str | None
+    event: bytes
+
+
+def row_of(watch: Watch, target: int, home: int | None) -> Row:
+    """Return the row of a watch; ``home`` is the execution that carries it."""
+    watcher = None if watch.mailbox else home
+    return Row(target, watcher, watch.mailbox or None, watch.way, watch.ref, watch.asked_by)
+
+
+class Watching:
+    """The watches of one batch: entered, taken back, and answered."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._entered: list[Row] = []
+        self._dropped: list[tuple[Any, ...]] = []
+        self._due: list[tuple[Row, int]] = []
+
+    def enter(self, row: Row) -> None:
+        """Watch an open execution."""
+        self._entered += _with_reverse(row)
+
+    def drop(self, row: Row) -> None:
+        """Take a watch back."""
+        self._dropped += [each[:4] for each in _with_reverse(row)]
+
+    def answer(self, row: Row, run: int) -> None:
+        """The target has ended: tell the watcher, whose current run is ``run``."""
+        self._due.append((row, run))
+
+    def notices(self, ended: Sequence[int]) -> Iterator[Notice]:
+        """Write the watches; yield the notices of what was answered and of ended executions."""
+        execute = self._database.execute
+        if self._dropped:
+            execute(SQL["delete_watches"], (to_json(self._dropped),))
+        if self._entered:
+            execute(SQL["insert_watches"], (to_json(self._entered),))
+        if ended:
+            self._end(ended)
+        if self._due:
+            targets = sorted({row.target for row, _ in self._due})
+            found = execute(SQL["endings"], (to_json(targets),)).fetchall()
+            facts = {each[0]: each for each in found}
+            for row, run in self._due:
+                event = _event(row, facts[row.target])
+                if event is not None:
+                    yield Notice(row.watcher, run, row.mailbox, ev.encode_turn([event]))
+
+    def _end(self, ended: Sequence[int]) -> None:
+        database, over = self._database, (to_json(list(ended)),)
+        gone = set(ended)
+        rows = _decode(one(database, SQL["watchers"], over))
+        for *columns, run in rows:
+            row = Row(*columns)
+            if row.watcher not in gone:
+                self._due.append((row, run or 0))
+        if rows:
+            database.execute(SQL["delete_watches_of_ended"], over)
+        if one(database, SQL["has_watches"], over):
+            database.execute(SQL["delete_watches_by_ended"], over)
+
+
+def _with_reverse(row: Row) -> list[Row]:
+    """A link between executions is entered both ways: each hears of the other's failure."""
+    if row.way != "link" or row.watcher is None:
+        return [row]
+    return [row, Row(row.watcher, row.target, None, "linked", 0, "")]
+
+
+def _event(row: Row, facts: tuple[Any, ...]) -> ev.Event | None:
+    _, workflow_id, run_id, time, payload = facts
+    closing = ev.decode_turn(payload)[-1]
+    failure = endings.failure_of(closing)
+    if row.way == "linked" and failure is None:
+        return None
+    if row.way == "child":
+        return ev.ChildClosed(
+            child=row.ref,
+            status=endings.status_of(closing),
+            result=endings.result_of(closing),
+            failure=failure,
+            run_id=run_id,
+            at=time,
+            asked_by=row.asked_by,
+        )
+    return ev.ExecutionEnded(
+        watch=row.ref,
+        way=row.way,
+        workflow_id=workflow_id,
+        run_id=run_id,
+        status=endings.status_of(closing),
+        result=endings.result_of(closing),
+        failure=failure,
+        at=time,
+        asked_by=row.asked_by,
+    )

@@ -1,0 +1,44 @@
+"""What the end of a run means to whoever waits for it."""
+
+from __future__ import annotations
+
+from perdure.values import events as ev
+from perdure.values.failures import FailureInfo
+
+
+def status_of(closing: ev.Event) -> str:
+    """Return the status of a run with this closing event."""
+    return ev.CLOSES_AS[type(closing)]
+
+
+def next_run(closing: ev.Event) -> str:
+    """Return the id of the run in which the execution goes on, or ``""``."""
+    if isinstance(closing, ev.RunContinued):
+        return closing.run_id
+    if isinstance(closing, (ev.RunCompleted, ev.RunFailed, ev.RunTimedOut)):
+        return closing.next_run
+    return ""
+
+
+def result_of(closing: ev.Event) -> bytes | None:
+    """Return the encoded result, if the run completed."""
+    return closing.result if isinstance(closing, ev.RunCompleted) else None
+
+
+def failure_of(closing: ev.Event) -> FailureInfo | None:
+    """Return the failure that the end means; ``None`` if the run completed."""
+    if isinstance(closing, ev.RunFailed):
+        return closing.failure
+    if isinstance(closing, ev.RunCancelled):
+        return _end("WorkflowCancelled", "Canceled", closing.reason or "the workflow was cancelled")
+    if isinstance(closing, ev.RunTerminated):
+        text = closing.reason or "the workflow was terminated"
+        return _end("WorkflowTerminated", "Canceled", text)
+    if isinstance(closing, ev.RunTimedOut):
+        text = f"the {closing.timeout} timeout passed"
+        return _end("WorkflowTimedOut", "Timeout", text, retryable=closing.timeout == "run")
+    return None
+
+
+def _end(name: str, kind: str, message: str, *, retryable: bool = False) -> FailureInfo:
+    return FailureInfo(message, kind=kind, type=name, retryable=retryable)

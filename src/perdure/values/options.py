@@ -1,0 +1,125 @@
+"""Options of a start, as clients and workflows write them: names, aliases, and what they mean.
+
+The longer names of the table are those of Wippy's start options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.errors import Invalid
+from perdure.values.cron import check_cron
+from perdure.values.duration import Duration, microseconds
+from perdure.values.retry import Retry
+from perdure.values.terms import NO_TERMS, Terms
+
+CONFLICT = ("use_existing", "fail", "terminate_existing")
+REUSE = ("allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate")
+PARENT_CLOSE = ("terminate", "abandon", "request_cancel")
+
+ALIASES = {
+    "name": "id",
+    "search_attributes": "search",
+    "retry_policy": "retry",
+    "cron_schedule": "cron",
+    "enable_eager_start": "eager",
+    "execution_error_when_already_started": "error_when_already_started",
+}
+SHARED = frozenset(
+    {
+        "id",
+        "version",
+        "task_queue",
+        "execution_timeout",
+        "run_timeout",
+        "task_timeout",
+        "id_conflict_policy",
+        "id_reuse_policy",
+        "error_when_already_started",
+        "retry",
+        "cron",
+        "memo",
+        "search",
+        "start_delay",
+        "parent_close_policy",
+        "wait_for_cancellation",
+        "namespace",
+        "messages",
+        "context",
+    }
+)
+"""What both a client and a workflow may ask of a start."""
+
+
+def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -> dict[str, Any]:
+    """Return options under their own names; those given as ``None`` are left out.
+
+    Raises:
+        Invalid: an unknown option, or one given under both of its names.
+    """
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        own = ALIASES.get(name, name)
+        if own not in allowed:
+            raise Invalid(f"{what}: unknown option {name!r}; it takes {', '.join(sorted(allowed))}")
+        if own in options:
+            raise Invalid(f"{what}: {own!r} is given under two names")
+        if value is not None:
+            options[own] = value
+    return options
+
+
+def read_terms(options: Mapping[str, Any]) -> Terms:
+    """Return the terms among canonical options.
+
+    Raises:
+        Invalid: a bad duration, retry policy or cron text.
+    """
+    times = ("execution_timeout", "run_timeout", "task_timeout", "start_delay")
+    given = {name: _time(name, options[name]) for name in times if name in options}
+    retry = options.get("retry")
+    if retry is not None and not isinstance(retry, Retry):
+        raise Invalid(f"retry: {retry!r} is not a Retry(…)")
+    cron = options.get("cron")
+    if not given and retry is None and cron is None:
+        return NO_TERMS
+    return Terms(
+        **given,
+        retry=None if retry is None else retry.resolve(),
+        cron="" if cron is None else check_cron(cron),
+    )
+
+
+def conflict_policy(options: Mapping[str, Any], *, is_explicit: bool) -> str:
+    """Return what to do about an open execution of the id; ``none``: the id is new for sure.
+
+    An explicit policy wins over ``error_when_already_started``.
+    """
+    policy = options.get("id_conflict_policy")
+    if policy is not None:
+        return one_of("id_conflict_policy", policy, CONFLICT)
+    if options.get("error_when_already_started"):
+        return "fail"
+    return "use_existing" if is_explicit else "none"
+
+
+def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return the option's value; ``None`` is the first, case and ``-`` do not matter.
+
+    Raises:
+        Invalid: it is none of them.
+    """
+    if value is None:
+        return allowed[0]
+    text = str(value).lower().replace("-", "_")
+    if text not in allowed:
+        raise Invalid(f"{what}: {value!r}; use one of {', '.join(allowed)}")
+    return text
+
+
+def _time(name: str, value: Duration) -> int:
+    time = microseconds(value, what=name)
+    if time == 0 and name != "start_delay":
+        raise Invalid(f"{name}: {value!r} leaves no time; leave it out for no limit")
+    return time
