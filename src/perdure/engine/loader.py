@@ -13,8 +13,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine.activities import Past
+from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
@@ -193,10 +194,10 @@ class Loader:
             problem = ParkReason.CORRUPT_HISTORY, exc.message
         except errors.TurnTimeout:
             core.guard.arrived()
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            core.guard.leave()
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever code does in a replay, it is parked
+        except BaseException as exc:  # whatever code does in a replay, it is parked
+            if ends_the_loop(exc):
+                core.guard.leave()
+                raise
             problem = ParkReason.UNEXPECTED, f"in a replay: {type(exc).__name__}: {exc}"
         if core.guard.leave():
             problem = ParkReason.TURN_TIMEOUT, "the replay ran longer than the turn limit"

@@ -1,0 +1,132 @@
+"""What a worker knows of an activity that it carries to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from perdure import activity, errors
+from perdure.values import events as ev
+from perdure.values import failures, payload
+from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
+
+if TYPE_CHECKING:
+    from perdure.engine.runs import Run
+
+_SECOND = 1_000_000
+
+
+class Work:
+    """One activity that this worker carries to its outcome, attempt by attempt."""
+
+    __slots__ = (
+        "attempt",
+        "beaten_at",
+        "definition",
+        "details",
+        "event",
+        "has_begun",
+        "is_cut",
+        "left_details",
+        "not_before",
+        "number",
+        "retry_call",
+        "run",
+        "scheduled_at",
+        "started_at",
+        "task",
+        "time",
+        "waits_for_slot",
+    )
+
+    def __init__(
+        self, run: Run, number: int, event: ev.ActivityScheduled, definition: Any, now: int
+    ) -> None:
+        self.run = run
+        self.number = number
+        self.event = event
+        self.definition: activity.Activity[Any, Any] | None = definition
+        self.attempt = 1
+        self.scheduled_at = now
+        self.not_before = 0
+        self.started_at = 0
+        self.beaten_at = 0.0
+        self.details: bytes | None = None
+        self.left_details: bytes | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
+        """Whether the attempt has entered the function: what it does may have happened."""
+        self.is_cut = False
+        """Whether the attempt was cut off by a stop: what comes of it now comes too late."""
+        self.retry_call: asyncio.TimerHandle | None = None
+        self.waits_for_slot = False
+        self.time = asyncio.get_running_loop().time
+        """Seconds of the loop's clock; may be called from any thread."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt is under way, due or queued."""
+        return self.task is None and self.retry_call is None and not self.waits_for_slot
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The policy recorded with the call, or the definition's."""
+        if self.event.retry is not None:
+            return self.event.retry
+        return (self.definition.retry if self.definition else None) or ACTIVITY_DEFAULT
+
+    def begin(self) -> None:
+        """The attempt enters the function; called from any thread."""
+        self.has_begun = True
+
+    def beat(self, details: Any) -> None:
+        """Take a heartbeat; called from any thread."""
+        if details is not None:
+            self.details = payload.encode(details, what="heartbeat details")
+        self.beaten_at = self.time()
+
+    def __repr__(self) -> str:
+        return f"{self.event.name} of {self.run.workflow_id!r} (attempt {self.attempt})"
+
+
+class Past:
+    """What a history says of an activity without an outcome."""
+
+    __slots__ = ("attempts", "details", "lost_in_a_row", "retry_at", "scheduled_at", "worker")
+
+    def __init__(self, scheduled_at: int, worker: int) -> None:
+        self.scheduled_at = scheduled_at
+        self.worker = worker
+        self.attempts = 0
+        self.retry_at = 0
+        self.lost_in_a_row = 0
+        self.details: bytes | None = None
+
+
+class TimedOut(Exception):
+    """An attempt ran out of time; after the ``schedule`` timeout there is no other."""
+
+    def __init__(self, which: str, limit: int) -> None:
+        super().__init__(which)
+        self.is_final = which == "schedule"
+        self.info = timed_out(which, limit)
+
+
+def timed_out(which: str, limit: int) -> failures.FailureInfo:
+    """Return the failure of an attempt that ran out of time."""
+    return failures.FailureInfo(
+        f"the {which} timeout of {limit / _SECOND:g} s passed",
+        kind=errors.Kind.TIMEOUT,
+        type="TimeoutError",
+        details=payload.encode({"timeout_type": which}),
+    )
+
+
+def missing(name: str) -> failures.FailureInfo:
+    """Return the failure of an activity that this worker does not know."""
+    return failures.FailureInfo(
+        f"activity {name!r} is not registered with this worker; name its module in definitions=",
+        kind=errors.Kind.NOT_FOUND,
+        type="NotFound",
+        retryable=False,
+    )
