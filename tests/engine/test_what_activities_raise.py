@@ -120,7 +120,7 @@ async def test_a_workflow_that_raises_what_has_no_text_fails(tmp_path: Path):
 @workflow.define
 async def interrupts(sleeps: bool) -> None:
     if sleeps:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # sleep: of the workflow
     raise KeyboardInterrupt
 
 

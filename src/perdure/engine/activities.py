@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SECOND = 1_000_000
+_CLEAN_UP_SECONDS = 1.0
+_RECORD_SECONDS = 5.0
+_NAMED = 10
 
 
 class Runner:
@@ -47,6 +50,8 @@ class Runner:
         self.threads = ThreadPool(thread_slots)
         self.is_stopping = False
         self._is_cutting = False
+        self._uncounted: set[tuple[int, int]] = set()
+        self._counted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, run: Run, number: int, pending: PendingActivity, attempt: int = 1) -> None:
@@ -84,6 +89,7 @@ class Runner:
                     self._begin_at(work, work.not_before)
             return
         assert isinstance(fact, (ev.AttemptFailed, ev.AttemptLost))
+        self._is_counted(run, fact.activity)
         work = run.work.get(fact.activity)
         if work is not None:
             work.attempt = fact.attempt + 1
@@ -112,12 +118,15 @@ class Runner:
         work = run.work.pop(number, None)
         if work is not None:
             self._stop(work)
+        self._is_counted(run, number)
 
     def cancel_all(self, run: Run) -> None:
         """Stop everything of a run."""
         works, run.work = run.work, {}
         for work in works.values():
             self._stop(work)
+            if run.status.is_terminal:
+                self._is_counted(run, work.number)
 
     def beats(self) -> list[Beat]:
         """Return heartbeat details of attempts under way (written with the lease)."""
@@ -128,8 +137,11 @@ class Runner:
             if work.details is not None
         ]
 
-    async def stop(self, grace: float) -> None:
-        """Begin nothing new; give what runs ``grace`` seconds, then cancel it."""
+    async def stop(self, grace: float) -> bool:
+        """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.
+
+        False: an attempt was cut off and could not be recorded.
+        """
         self.is_stopping = True
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
@@ -137,8 +149,54 @@ class Runner:
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1)
+            await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
         self.threads.close()
+        return await self._record_cuts()
+
+    async def _record_cuts(self) -> bool:
+        """Record the attempts that were under way as lost: what they did may stand (I13)."""
+        works = [work for run in self._core.runs.values() for work in run.work.values()]
+        cut = [work for work in works if work.has_begun and work.is_cut_off]
+        if not cut:
+            return True
+        names = ", ".join(repr(work) for work in cut[:_NAMED])
+        more = f" and {len(cut) - _NAMED} more" if len(cut) > _NAMED else ""
+        _log.warning("the stop cut off what was still running; it counts: %s%s", names, more)
+        self._uncounted = {(work.run.key, work.number) for work in cut}
+        self._counted.clear()
+        for work in cut:
+            self._cut(work)
+        try:
+            async with asyncio.timeout(_RECORD_SECONDS):
+                await self._counted.wait()
+        except TimeoutError:
+            _log.error("%d of them could not be recorded", len(self._uncounted))
+            return False
+        return True
+
+    def _cut(self, work: Work) -> None:
+        run = work.run
+        work.is_cut = True
+        fact = ev.AttemptLost(
+            activity=work.number,
+            attempt=work.attempt,
+            worker=self._core.worker_name,
+            heartbeat=work.details or work.left_details,
+            by_stop=True,
+        )
+        outcome = self.lost_outcome(work, work.attempt, 0)
+        transaction = None
+        if work.event.transactional:
+            transaction = (work.number, 0 if outcome is not None else work.attempt + 1)
+        self._core.turns.put(run, Input(fact, transaction=transaction))
+        if outcome is not None:
+            del run.work[work.number]
+            self._core.turns.put(run, Input(outcome))
+
+    def _is_counted(self, run: Run, number: int) -> None:
+        self._uncounted.discard((run.key, number))
+        if not self._uncounted:
+            self._counted.set()
 
     # -- attempts ----------------------------------------------------------------------------
 
@@ -342,7 +400,8 @@ class Runner:
     # -- outcomes ----------------------------------------------------------------------------
 
     def _is_current(self, work: Work) -> bool:
-        return work.run.work.get(work.number) is work and work.run.phase is not Phase.GONE
+        run = work.run
+        return run.work.get(work.number) is work and run.phase is not Phase.GONE and not work.is_cut
 
     def _complete(self, work: Work, data: bytes) -> None:
         if not self._is_current(work):

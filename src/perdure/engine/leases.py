@@ -69,15 +69,19 @@ class Leases:
             self.worker.id, self.worker.epoch, self.worker.last_batch, core.settings.lease
         )
 
-    async def leave(self) -> None:
-        """Hand all runs back."""
+    async def leave(self, *, is_clean: bool = True) -> None:
+        """Hand all runs back; as those of a worker that died, if what it began is not recorded."""
         worker = self.worker
         if worker is None:
             return
         self.worker = None
         now = self._core.clock.now()
+        write = self._core.desk.write
         try:
-            await self._core.desk.write(lambda store: store.leave(worker.id, worker.epoch, now))
+            if is_clean:
+                await write(lambda store: store.leave(worker.id, worker.epoch, now))
+            else:
+                await write(lambda store: store.take_over(worker.id, worker.epoch, now))
         except errors.LeaseLost:
             _log.info("the lease was taken over before this worker left")
         except errors.StoreError as error:
@@ -176,5 +180,6 @@ class Leases:
         )
         if took:
             self.taken_over += 1
-            _log.warning("worker %s (pid %d) is gone; took its runs over", other.name, other.pid)
+            how = "is gone" if other.alive_for_sure is False else "is silent, its lease is over"
+            _log.warning("worker %s (pid %d) %s; took its runs over", other.name, other.pid, how)
             self._core.intake.look()

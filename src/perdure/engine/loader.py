@@ -337,5 +337,6 @@ def _pasts(loaded: Loaded, turns: list[StoredTurn], wanted: set[int]) -> dict[in
                 if isinstance(event, ev.AttemptFailed):
                     past.retry_at, past.lost_in_a_row = event.retry_at, 0
                 else:
-                    past.retry_at, past.lost_in_a_row = 0, past.lost_in_a_row + 1
+                    past.retry_at = 0
+                    past.lost_in_a_row += 0 if event.by_stop else 1
     return pasts

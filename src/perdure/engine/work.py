@@ -69,6 +69,11 @@ class Work:
         return self.task is None and self.retry_call is None and not self.waits_for_slot
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether an attempt was cancelled, or will not hear of it."""
+        return self.task is not None and (self.task.cancelled() or not self.task.done())
+
+    @property
     def policy(self) -> RetryPolicy:
         """The policy recorded with the call, or the definition's."""
         if self.event.retry is not None:
