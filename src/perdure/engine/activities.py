@@ -20,7 +20,7 @@ from perdure import activity, errors
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import Raised, ThreadPool
-from perdure.engine.work import Past, TimedOut, Work, missing, timed_out
+from perdure.engine.work import Past, TimedOut, Work, missing, resolved, timed_out
 from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.store.port import Beat
@@ -56,8 +56,7 @@ class Runner:
 
     def dispatch(self, run: Run, number: int, pending: PendingActivity, attempt: int = 1) -> None:
         """Begin an attempt of a scheduled activity."""
-        definition = pending.definition or self._core.activity(pending.event.name)
-        work = Work(run, number, pending.event, definition, run.time)
+        work = self._work(run, number, pending, run.time)
         work.attempt = attempt
         run.work[number] = work
         self._begin(work)
@@ -68,8 +67,7 @@ class Runner:
         """Take up an activity from before this worker had the run; return what must be recorded
         first, or ``None`` if the next attempt may begin once the run is owned.
         """
-        definition = pending.definition or self._core.activity(pending.event.name)
-        work = Work(run, number, pending.event, definition, past.scheduled_at)
+        work = self._work(run, number, pending, past.scheduled_at)
         work.attempt = past.attempts + 1
         work.left_details = past.details
         work.not_before = past.retry_at
@@ -80,6 +78,11 @@ class Runner:
         return ev.AttemptLost(
             activity=number, attempt=work.attempt, worker=str(past.worker), heartbeat=past.details
         )
+
+    def _work(self, run: Run, number: int, pending: PendingActivity, scheduled_at: int) -> Work:
+        known = self._core.activity(pending.event.name)
+        event = resolved(pending, known)
+        return Work(run, number, event, pending.definition or known, scheduled_at)
 
     def recorded(self, run: Run, fact: ev.Event) -> None:
         """Go on after a fact about attempts was committed."""

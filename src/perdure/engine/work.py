@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from perdure import activity, errors
+from perdure.kernel.pending import PendingActivity
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 
 if TYPE_CHECKING:
     from perdure.engine.runs import Run
+
+T = TypeVar("T")
+Activity = activity.Activity[Any, Any]
 
 _SECOND = 1_000_000
 
@@ -92,6 +98,31 @@ class Work:
 
     def __repr__(self) -> str:
         return f"{self.event.name} of {self.run.workflow_id!r} (attempt {self.attempt})"
+
+
+def resolved(pending: PendingActivity, known: Activity | None) -> ev.ActivityScheduled:
+    """Return a call with all its options.
+
+    A call by name says none: they are those of the definition that has the name here. A call of a
+    definition has said them, also those that ``options()`` changed.
+    """
+    event = pending.event
+    if pending.definition is not None or known is None:
+        return event
+    return msgspec.structs.replace(
+        event,
+        retry=_or(event.retry, known.retry),
+        timeout=_or(event.timeout, known.timeout),
+        queue_timeout=_or(event.queue_timeout, known.queue_timeout),
+        schedule_timeout=_or(event.schedule_timeout, known.schedule_timeout),
+        heartbeat_timeout=_or(event.heartbeat_timeout, known.heartbeat_timeout),
+        queue=event.queue or known.task_queue,
+        transactional=known.transactional,
+    )
+
+
+def _or(said: T | None, otherwise: T | None) -> T | None:
+    return otherwise if said is None else said
 
 
 class Past:

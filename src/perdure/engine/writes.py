@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite
 from perdure.values import events as ev
 from perdure.values import failures, payload
@@ -105,6 +106,9 @@ def _end(name: str, kind: str, message: str) -> failures.FailureInfo:
 def _activity_scheduled(
     core: Core, run: Run, number: int, event: ev.ActivityScheduled, write: TurnWrite
 ) -> None:
+    pending = run.instance.activities.get(number) if run.instance is not None else None
+    if pending is not None:
+        event = resolved(pending, core.activity(event.name))  # as it will be dispatched
     if event.transactional:
         write.opens = (*write.opens, (number, 1))
 
