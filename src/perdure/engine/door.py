@@ -29,6 +29,7 @@ class EngineDoor:
         self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
     ) -> Started:
         core = self._core
+        core.watch.check()
         known = core.definition(request.workflow, request.version)
         if definition is not None and known is not definition:
             raise errors.NotFound(
@@ -43,6 +44,7 @@ class EngineDoor:
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         core = self._core
+        core.watch.check()
         if row.status.is_terminal:
             return Posted("closed")
         if not core.serves(row):
@@ -68,6 +70,7 @@ class EngineDoor:
         return await future
 
     async def ask(self, row: RunRow, question: Question) -> bytes:
+        self._core.watch.check()
         try:
             return await self._core.answers.ask(question)
         except errors.Unavailable:
@@ -82,6 +85,7 @@ class EngineDoor:
         return await core.watch.ended(run)
 
     async def read(self, verb: Callable[[Reader], T]) -> T:
+        self._core.watch.check()
         return await self._core.desk.read(verb)
 
     def now(self) -> int:
