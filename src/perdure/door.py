@@ -15,6 +15,7 @@ import msgspec
 
 from perdure import errors
 from perdure.definition import Workflow
+from perdure.store.complaints import Complaints
 from perdure.store.desk import Desk, check_loop
 from perdure.store.port import Post, Posted, Question, Reader, RunRow, Started, StartRequest
 from perdure.values import events as ev
@@ -159,6 +160,7 @@ class Watch:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._loop = asyncio.get_running_loop()
+        self._trouble = Complaints(_log, self._loop.time)
         self._is_closed = False
         self._waiting: dict[int, list[asyncio.Future[ev.Event]]] = {}
         self._changes: list[asyncio.Future[None]] = []
@@ -250,7 +252,7 @@ class Watch:
                 await self._look_once()
             except (errors.PerdureError, OSError) as error:
                 # Whatever it is: without this task nobody who waits would hear anything.
-                _log.warning("could not look for ended runs, will try again: %s", error)
+                self._trouble.add("could not look for ended runs, will try again: %s", error)
 
     async def _look_once(self) -> None:
         keys = [run for run in self._waiting if not self.is_at_hand(run)]

@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from perdure import errors
+from perdure.store.complaints import Complaints
 from perdure.store.port import Definition, Worker
 from perdure.values.states import ParkReason
 
@@ -41,6 +42,7 @@ class Leases:
         self.is_stopping = False
         self.taken_over = 0
         self._has_unparked = False
+        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     async def join(self) -> None:
         """Become a worker, with a new id and a lease."""
@@ -102,7 +104,9 @@ class Leases:
                     self._core.committer.discard()
                     self._core.fenced()
             except errors.StoreError as error:
-                _log.warning("could not look after leases, will try again: %s", error)
+                self._trouble.add("could not look after leases, will try again: %s", error)
+            else:
+                self._trouble.over("leases can be looked after again")
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _extend(self) -> None:

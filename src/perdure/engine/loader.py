@@ -17,6 +17,7 @@ from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
+from perdure.store.complaints import Complaints
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
 from perdure.values.states import ParkReason, Status
@@ -40,6 +41,7 @@ class Loader:
         self._wanted: dict[int, Run] = {}
         self._task: asyncio.Task[None] | None = None
         self.loaded = 0
+        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     def request(self, run: Run) -> None:
         """Load ``run``; it takes its turn afterwards."""
@@ -81,7 +83,7 @@ class Loader:
                 self._core.give_back(run)
 
     async def _retry(self, runs: dict[int, Run], error: errors.StoreError) -> None:
-        _log.warning("could not load %d runs, will try again: %s", len(runs), error)
+        self._trouble.add("could not load %d runs, will try again: %s", len(runs), error)
         await asyncio.sleep(0.1)
         for key, run in runs.items():
             if run.phase is Phase.LOADING:

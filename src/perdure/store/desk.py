@@ -14,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from perdure.errors import UsageError
 from perdure.kernel.loop import DeterministicLoop
+from perdure.store.complaints import Complaints
 from perdure.store.opening import open_store
 from perdure.store.port import Posted, Reader, Store
 
@@ -148,6 +150,8 @@ class ThreadDesk:
         self._watch = watch and not store.is_private
         self._is_closed = False
         self._is_reported = False
+        self._blind = Complaints(log, time.monotonic)
+        self._untidy = Complaints(log, time.monotonic)
         self._writes: _Queue = SimpleQueue()
         self._reads: _Queue = self._writes
         self._threads = [_thread(self._write_loop, "perdure-write")]
@@ -274,7 +278,7 @@ class ThreadDesk:
                 return False
         except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
             # The next verb meets the same trouble and tells its caller.
-            log.warning("looking for changes of other processes failed: %s", exc)
+            self._blind.add("looking for changes of other processes failed: %s", exc)
             return False
         if not self._is_reported:
             self._is_reported = True
@@ -290,7 +294,7 @@ class ThreadDesk:
         try:
             self._store.tidy(idle=idle)
         except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
-            log.warning("housekeeping of the store failed: %s", exc)
+            self._untidy.add("housekeeping of the store failed: %s", exc)
 
 
 def _thread(target: Callable[[], None], name: str) -> threading.Thread:
