@@ -35,6 +35,8 @@ from perdure.values.duration import SECOND, Duration, microseconds
 _log = logging.getLogger("perdure.engine")
 _STOP_GRACE = 5.0
 _JOIN_AGAIN_SECONDS = 0.2
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME_SIGNAL_SECONDS = 0.5
 _SETTLE_SECONDS = 2.0
 _DRAIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.002
@@ -194,19 +196,33 @@ class Engine:
         await core.desk.close()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then stop gracefully."""
+        """Serve until SIGTERM or SIGINT, then stop gracefully.
+
+        A second signal in the same half second is taken for the same one: a terminal and a
+        supervisor may both send it. After that, signals do what they did before.
+        """
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ended.set)
+
+        def ignore_no_more() -> None:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+        def end() -> None:
+            if not ended.is_set():
+                ended.set()
+                loop.call_later(_SAME_SIGNAL_SECONDS, ignore_no_more)
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, end)
         started_here = self._core is None
         try:
             if started_here:
                 await self.start()
             await ended.wait()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            if not ended.is_set():
+                ignore_no_more()
             if started_here:
                 await self.stop()
 
