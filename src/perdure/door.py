@@ -15,7 +15,8 @@ import msgspec
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.store.desk import Desk
+from perdure.store.complaints import Complaints
+from perdure.store.desk import Desk, check_loop
 from perdure.store.port import (
     Post,
     Posted,
@@ -31,6 +32,7 @@ from perdure.values import failures, limits, payload
 
 T = TypeVar("T")
 _SAFETY_SECONDS = 1.0
+_CLOSED = "the client was closed, or the engine it belongs to has stopped"
 _log = logging.getLogger("perdure.client")
 
 
@@ -180,6 +182,9 @@ class Watch:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._loop = asyncio.get_running_loop()
+        self._trouble = Complaints(_log, self._loop.time)
+        self._is_closed = False
         self._waiting: dict[int, list[asyncio.Future[ev.Event]]] = {}
         self._changes: list[asyncio.Future[None]] = []
         self._looking: asyncio.Task[None] | None = None
@@ -188,9 +193,25 @@ class Watch:
         """Tells which runs somebody here will :meth:`resolve`."""
         desk.on_change = self.look
 
+    def check(self) -> None:
+        """Make sure that a wait can be answered.
+
+        Raises:
+            Unavailable: the watch was closed.
+            UsageError: called in workflow code, or in another loop than its own.
+        """
+        check_loop(self._loop)
+        if self._is_closed:
+            raise errors.Unavailable(_CLOSED)
+
     def next_change(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next foreign commit."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Return a future that is done at the next foreign commit.
+
+        Raises:
+            Unavailable: the watch was closed.
+        """
+        self.check()
+        future: asyncio.Future[None] = self._loop.create_future()
         self._changes.append(future)
         return future
 
@@ -200,7 +221,8 @@ class Watch:
         Raises:
             Unavailable: the watch was closed first.
         """
-        loop = asyncio.get_running_loop()
+        self.check()
+        loop = self._loop
         future: asyncio.Future[ev.Event] = loop.create_future()
         self._waiting.setdefault(run, []).append(future)
         self._changed.set()
@@ -230,13 +252,15 @@ class Watch:
         self._changed.set()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching; who waits hears of it. A second call does nothing."""
+        self._is_closed = True
         if self._looking is not None:
             self._looking.cancel()
+        self.look()
         waiting, self._waiting = self._waiting, {}
         for future in (future for futures in waiting.values() for future in futures):
             if not future.done():
-                future.set_exception(errors.Unavailable("the client was closed"))
+                future.set_exception(errors.Unavailable(_CLOSED))
 
     async def _look(self) -> None:
         """Look after each change, and once a second: a change may go unnoticed."""
@@ -249,8 +273,9 @@ class Watch:
             self._changed.clear()
             try:
                 await self._look_once()
-            except errors.Unavailable as error:
-                _log.warning("could not look for ended runs, will try again: %s", error)
+            except (errors.PerdureError, OSError) as error:
+                # Whatever it is: without this task nobody who waits would hear anything.
+                self._trouble.add("could not look for ended runs, will try again: %s", error)
 
     async def _look_once(self) -> None:
         keys = [run for run in self._waiting if not self.is_at_hand(run)]

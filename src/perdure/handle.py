@@ -19,6 +19,7 @@ from perdure.workflow import encode_message
 T = TypeVar("T")
 _PAGE = 5_000
 _FOLLOW_PAUSE = 0.05
+_STATE_SECONDS = 1.0
 
 
 class Host(Protocol):
@@ -73,8 +74,15 @@ class Handle(Generic[T]):
         """
         if timeout is None:
             return await self._result()
-        async with asyncio.timeout(microseconds(timeout, what="timeout") / 1_000_000):
-            return await self._result()
+        limit = asyncio.timeout(microseconds(timeout, what="timeout") / 1_000_000)
+        try:
+            async with limit:
+                return await self._result()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"workflow {self.id!r} has not ended within {timeout}; {await self._state()}"
+            raise TimeoutError(text) from None
 
     async def status(self) -> Status:
         """Return the status."""
@@ -221,6 +229,15 @@ class Handle(Generic[T]):
                 return self._outcome(closing)
             row = await self._find(next_run_id)
             run = row.run
+
+    async def _state(self) -> str:
+        """Say how the run is, for an error: soon, and whatever happens."""
+        try:
+            async with asyncio.timeout(_STATE_SECONDS):
+                row = await self._row()
+        except (errors.PerdureError, TimeoutError):
+            return "its status cannot be read now"
+        return f"run {row.run_id} is {row.status}"
 
     def _outcome(self, closing: ev.Event) -> T:
         name = self.id

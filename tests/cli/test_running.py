@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,53 @@ def test_a_signal_stops_dev_gracefully(shell: Shell, number: signal.Signals):
         assert worker.wait() == 0
         assert worker.said.endswith("stopped\n")
         assert shell.ok("workers", "-o", "json").json == []
+
+
+BUSY = """
+import asyncio
+from pathlib import Path
+from perdure import activity, workflow
+
+@activity.define
+async def busy() -> int:
+    Path("mark").touch()
+    while not Path("release").exists():
+        await asyncio.sleep(0.01)  # sleep: the activity is busy until the test lets it go
+    return 1
+
+@workflow.define
+async def main() -> int:
+    return await busy()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_that_comes_twice_at_once_stops_dev_as_gracefully(
+    shell: Shell, number: signal.Signals
+):
+    (shell.folder / "busy.py").write_text(BUSY)
+    with shell.worker("busy.py") as worker:
+        shell.ok("start", "main", "--id", "a")
+        shell.until((shell.folder / "mark").exists)
+        worker.process.send_signal(number)
+        worker.until_says("stopping")
+        worker.process.send_signal(number)
+        (shell.folder / "release").touch()
+        assert worker.wait() == 0
+        assert worker.said.endswith("stopped\n")
+    assert shell.ok("result", "a", "--timeout", "1s").json == 1
+
+
+def test_a_second_signal_after_a_while_ends_dev_at_once(shell: Shell):
+    (shell.folder / "busy.py").write_text(BUSY)
+    with shell.worker("busy.py") as worker:
+        shell.ok("start", "main", "--id", "a")
+        shell.until((shell.folder / "mark").exists)
+        worker.process.send_signal(signal.SIGTERM)
+        worker.until_says("stopping")
+        time.sleep(0.7)  # sleep: the second signal must come later than the same one twice
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.wait() == -signal.SIGTERM
 
 
 def test_dev_serves_several_modules_on_a_named_database(shell: Shell):

@@ -133,7 +133,7 @@ def _effects_of(
             if attempt > 1:
                 before = recorded.get((number, attempt - 1))
                 yield from _came_after(f"{what}, attempt {attempt}", first, before, tick_of)
-            if len(effects) > 1 and not world.graceful_stops:
+            if len(effects) > 1:
                 yield f"{what}: attempt {attempt} began {len(effects)} times, on {who} (I13)"
             is_open = not history.row.status.is_terminal and history.row.status != Status.PARKED
             if final is None and is_open and (number, attempt) not in recorded:

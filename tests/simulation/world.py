@@ -69,7 +69,6 @@ class World:
         self.seen_results: list[tuple[str, Any]] = []
         self.started: set[str] = set()
         self.maybe_started: set[str] = set()
-        self.graceful_stops = 0
         self._standing: dict[str, list[tuple[int, bool]]] = {}
         self._names = 0
         self._always_replays = chance.random() < 0.15
@@ -129,7 +128,6 @@ class World:
                 worker.freeze()
                 loop.call_later(chance.choice((0.3, 1.5, 3.0, 6.0)), self._thaw, worker)
             elif drawn < faults.kills + faults.freezes + faults.stops:
-                self.graceful_stops += 1
                 self.sim.note(worker.name, "stops")
                 self._stops.append(loop.create_task(worker.stop()))
 

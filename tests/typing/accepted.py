@@ -12,7 +12,7 @@ from uuid import UUID
 from perdure import ApplicationError, Client, Engine, Handle, Retry, activity, workflow
 from perdure.activity import Activity
 from perdure.definition import Workflow
-from perdure.workflow import After, Channel, ChildHandle, Exit, Info, Message, Saga
+from perdure.workflow import After, Channel, ChildHandle, Info, Message, Saga
 
 
 @dataclass

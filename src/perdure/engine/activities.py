@@ -13,19 +13,20 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
+from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
-from perdure.engine.threads import ThreadPool
+from perdure.engine.threads import Raised, ThreadPool
+from perdure.engine.work import Past, TimedOut, Work, missing, resolved, timed_out
 from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.store.port import Beat
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.limits import LOST_IN_A_ROW
-from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 from perdure.values.states import ParkReason
 
 if TYPE_CHECKING:
@@ -33,67 +34,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SECOND = 1_000_000
-
-
-class Work:
-    """One activity that this worker carries to its outcome, attempt by attempt."""
-
-    __slots__ = (
-        "attempt",
-        "beaten_at",
-        "definition",
-        "details",
-        "event",
-        "left_details",
-        "not_before",
-        "number",
-        "retry_call",
-        "run",
-        "scheduled_at",
-        "started_at",
-        "task",
-        "time",
-        "waits_for_slot",
-    )
-
-    def __init__(
-        self, run: Run, number: int, event: ev.ActivityScheduled, definition: Any, now: int
-    ) -> None:
-        self.run = run
-        self.number = number
-        self.event = event
-        self.definition: activity.Activity[Any, Any] | None = definition
-        self.attempt = 1
-        self.scheduled_at = now
-        self.not_before = 0
-        self.started_at = 0
-        self.not_before = 0
-        self.beaten_at = 0.0
-        self.details: bytes | None = None
-        self.left_details: bytes | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.retry_call: asyncio.TimerHandle | None = None
-        self.waits_for_slot = False
-        self.time = asyncio.get_running_loop().time
-        """Seconds of the loop's clock; may be called from any thread."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no attempt is under way, due or queued."""
-        return self.task is None and self.retry_call is None and not self.waits_for_slot
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """The policy recorded with the call, or the definition's."""
-        if self.event.retry is not None:
-            return self.event.retry
-        return (self.definition.retry if self.definition else None) or ACTIVITY_DEFAULT
-
-    def beat(self, details: Any) -> None:
-        """Take a heartbeat; called from any thread."""
-        if details is not None:
-            self.details = payload.encode(details, what="heartbeat details")
-        self.beaten_at = self.time()
+_CLEAN_UP_SECONDS = 1.0
+_RECORD_SECONDS = 5.0
+_NAMED = 10
 
 
 class Runner:
@@ -106,12 +49,14 @@ class Runner:
         self._waiting: deque[Work] = deque()
         self.threads = ThreadPool(thread_slots)
         self.is_stopping = False
+        self._is_cutting = False
+        self._uncounted: set[tuple[int, int]] = set()
+        self._counted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dispatch(self, run: Run, number: int, pending: PendingActivity, attempt: int = 1) -> None:
         """Begin an attempt of a scheduled activity."""
-        definition = pending.definition or self._core.activity(pending.event.name)
-        work = Work(run, number, pending.event, definition, run.time)
+        work = self._work(run, number, pending, run.time)
         work.attempt = attempt
         run.work[number] = work
         self._begin(work)
@@ -122,19 +67,22 @@ class Runner:
         """Take up an activity from before this worker had the run; return what must be recorded
         first, or ``None`` if the next attempt may begin once the run is owned.
         """
-        definition = pending.definition or self._core.activity(pending.event.name)
-        work = Work(run, number, pending.event, definition, past.scheduled_at)
+        work = self._work(run, number, pending, past.scheduled_at)
         work.attempt = past.attempts + 1
         work.left_details = past.details
         work.not_before = past.retry_at
         run.work[number] = work
-        work.not_before = past.retry_at
         in_backoff = past.retry_at > self._core.clock.now()
         if not was_lost or in_backoff:
             return None
         return ev.AttemptLost(
             activity=number, attempt=work.attempt, worker=str(past.worker), heartbeat=past.details
         )
+
+    def _work(self, run: Run, number: int, pending: PendingActivity, scheduled_at: int) -> Work:
+        known = self._core.activity(pending.event.name)
+        event = resolved(pending, known)
+        return Work(run, number, event, pending.definition or known, scheduled_at)
 
     def recorded(self, run: Run, fact: ev.Event) -> None:
         """Go on after a fact about attempts was committed."""
@@ -144,6 +92,7 @@ class Runner:
                     self._begin_at(work, work.not_before)
             return
         assert isinstance(fact, (ev.AttemptFailed, ev.AttemptLost))
+        self._is_counted(run, fact.activity)
         work = run.work.get(fact.activity)
         if work is not None:
             work.attempt = fact.attempt + 1
@@ -172,12 +121,15 @@ class Runner:
         work = run.work.pop(number, None)
         if work is not None:
             self._stop(work)
+        self._is_counted(run, number)
 
     def cancel_all(self, run: Run) -> None:
         """Stop everything of a run."""
         works, run.work = run.work, {}
         for work in works.values():
             self._stop(work)
+            if run.status.is_terminal:
+                self._is_counted(run, work.number)
 
     def beats(self) -> list[Beat]:
         """Return heartbeat details of attempts under way (written with the lease)."""
@@ -188,16 +140,66 @@ class Runner:
             if work.details is not None
         ]
 
-    async def stop(self, grace: float) -> None:
-        """Begin nothing new; give what runs ``grace`` seconds, then cancel it."""
+    async def stop(self, grace: float) -> bool:
+        """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.
+
+        False: an attempt was cut off and could not be recorded.
+        """
         self.is_stopping = True
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
+        self._is_cutting = True
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1)
+            await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
         self.threads.close()
+        return await self._record_cuts()
+
+    async def _record_cuts(self) -> bool:
+        """Record the attempts that were under way as lost: what they did may stand (I13)."""
+        works = [work for run in self._core.runs.values() for work in run.work.values()]
+        cut = [work for work in works if work.has_begun and work.is_cut_off]
+        if not cut:
+            return True
+        names = ", ".join(repr(work) for work in cut[:_NAMED])
+        more = f" and {len(cut) - _NAMED} more" if len(cut) > _NAMED else ""
+        _log.warning("the stop cut off what was still running; it counts: %s%s", names, more)
+        self._uncounted = {(work.run.key, work.number) for work in cut}
+        self._counted.clear()
+        for work in cut:
+            self._cut(work)
+        try:
+            async with asyncio.timeout(_RECORD_SECONDS):
+                await self._counted.wait()
+        except TimeoutError:
+            _log.error("%d of them could not be recorded", len(self._uncounted))
+            return False
+        return True
+
+    def _cut(self, work: Work) -> None:
+        run = work.run
+        work.is_cut = True
+        fact = ev.AttemptLost(
+            activity=work.number,
+            attempt=work.attempt,
+            worker=self._core.worker_name,
+            heartbeat=work.details or work.left_details,
+            by_stop=True,
+        )
+        outcome = self.lost_outcome(work, work.attempt, 0)
+        transaction = None
+        if work.event.transactional:
+            transaction = (work.number, 0 if outcome is not None else work.attempt + 1)
+        self._core.turns.put(run, Input(fact, transaction=transaction))
+        if outcome is not None:
+            del run.work[work.number]
+            self._core.turns.put(run, Input(outcome))
+
+    def _is_counted(self, run: Run, number: int) -> None:
+        self._uncounted.discard((run.key, number))
+        if not self._uncounted:
+            self._counted.set()
 
     # -- attempts ----------------------------------------------------------------------------
 
@@ -222,16 +224,20 @@ class Runner:
             return
         self._running += 1
         work.started_at = self._core.clock.now()
-        task = asyncio.get_running_loop().create_task(self._attempt(work))
+        work.has_begun = False
+        task = asyncio.get_running_loop().create_task(self._attempt(work), name=_name(work))
         work.task = task
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(functools.partial(self._ended, work))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._running -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("an attempt ended outside its own handling", exc_info=error)
+            _log.error("an attempt of %r ended outside its own handling", work, exc_info=error)
+            if work.task is task and not ends_the_loop(error):
+                # Without this the run would wait for an outcome that nobody brings.
+                self._fail(work, failures.from_exception(error))
         # Each at most once: what needs a thread while none is left goes back into the queue.
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:
@@ -248,12 +254,12 @@ class Runner:
     def _queue_timed_out(self, work: Work, attempt: int) -> None:
         if work.waits_for_slot and work.attempt == attempt and self._is_current(work):
             self._waiting.remove(work)
-            self._fail(work, _timed_out("queue", work.event.queue_timeout or 0), final=True)
+            self._fail(work, timed_out("queue", work.event.queue_timeout or 0), final=True)
 
     async def _attempt(self, work: Work) -> None:
         definition = work.definition
         if definition is None:
-            self._fail(work, _missing(work.event.name), final=True)
+            self._fail(work, missing(work.event.name), final=True)
             return
         try:
             if work.event.transactional:
@@ -265,14 +271,16 @@ class Runner:
                 payload.encode(result, what=what), self._core.max_payload, what=what
             )
         except asyncio.CancelledError:
-            if not self._is_current(work) or self.is_stopping:
+            if not self._is_current(work) or self._is_cutting:
                 raise
             info = failures.FailureInfo(
                 "the activity cancelled itself", "Canceled", "CancelledError"
             )
             self._fail(work, info)
-        except _TimedOut as timed_out:
-            self._fail(work, timed_out.info, final=timed_out.is_final)
+        except TimedOut as late:
+            self._fail(work, late.info, final=late.is_final)
+        except Raised as raised:
+            self._fail(work, failures.from_exception(raised.error))
         except Exception as exc:  # noqa: BLE001 - user code may raise anything
             self._fail(work, failures.from_exception(exc))
         else:
@@ -288,9 +296,11 @@ class Runner:
                 and event.schedule_timeout is None
                 and (event.heartbeat_timeout is None)
             ):
-                return await definition.fn(*args)
-            return await self._timed(work, asyncio.ensure_future(definition.fn(*args)))
-        future = self.threads.submit(definition.fn, *args)
+                return await _enter(work, definition.fn, args)
+            loop = asyncio.get_running_loop()
+            call = loop.create_task(_enter(work, definition.fn, args), name=_name(work))
+            return await self._timed(work, call)
+        future = self.threads.submit(definition.fn, *args, on_begin=work.begin)
         try:
             return await self._timed(work, future)
         finally:
@@ -313,12 +323,12 @@ class Runner:
                 if event.heartbeat_timeout is not None:
                     quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
                     if quiet <= 0:
-                        raise _TimedOut("heartbeat", event.heartbeat_timeout)
+                        raise TimedOut("heartbeat", event.heartbeat_timeout)
                     left = quiet if left is None else min(left, quiet)
                 if left is not None and left <= 0:
                     which = min(limits)[1]
                     limit = event.timeout if which == "attempt" else event.schedule_timeout
-                    raise _TimedOut(which, limit or 0)
+                    raise TimedOut(which, limit or 0)
                 await asyncio.wait([future], timeout=left)
         except BaseException:
             future.cancel()
@@ -360,7 +370,7 @@ class Runner:
                 time_limit=limit,
                 now=self._core.clock.now(),
             )
-            _, posted = await self.threads.submit(job)
+            _, posted = await self.threads.submit(job, on_begin=work.begin)
         except errors.Superseded:
             _log.info("a transaction of %s was decided elsewhere", event.name)
             return
@@ -393,7 +403,8 @@ class Runner:
     # -- outcomes ----------------------------------------------------------------------------
 
     def _is_current(self, work: Work) -> bool:
-        return work.run.work.get(work.number) is work and work.run.phase is not Phase.GONE
+        run = work.run
+        return run.work.get(work.number) is work and run.phase is not Phase.GONE and not work.is_cut
 
     def _complete(self, work: Work, data: bytes) -> None:
         if not self._is_current(work):
@@ -452,40 +463,27 @@ class Runner:
             self._waiting.remove(work)
 
 
-class Past:
-    """What a history says of an activity without an outcome."""
-
-    __slots__ = ("attempts", "details", "lost_in_a_row", "retry_at", "scheduled_at", "worker")
-
-    def __init__(self, scheduled_at: int, worker: int) -> None:
-        self.scheduled_at = scheduled_at
-        self.worker = worker
-        self.attempts = 0
-        self.retry_at = 0
-        self.lost_in_a_row = 0
-        self.details: bytes | None = None
-
-
-class _TimedOut(Exception):
-    def __init__(self, which: str, limit: int) -> None:
-        super().__init__(which)
-        self.is_final = which == "schedule"
-        self.info = _timed_out(which, limit)
+async def _enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
+    """Call an async activity. A ``SystemExit`` in a task would end the loop: it comes wrapped."""
+    task = asyncio.current_task()
+    work.begin()
+    try:
+        return await fn(*args)
+    except Exception:
+        raise
+    except BaseException as exc:
+        # Not in its own task: the coroutine is being closed, and this is how Python does it.
+        if ends_the_loop(exc) or _current_task() is not task:
+            raise
+        raise Raised(exc) from exc
 
 
-def _timed_out(which: str, limit: int) -> failures.FailureInfo:
-    return failures.FailureInfo(
-        f"the {which} timeout of {limit / _SECOND:g} s passed",
-        kind=errors.Kind.TIMEOUT,
-        type="TimeoutError",
-        details=payload.encode({"timeout_type": which}),
-    )
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs any more
+        return None
 
 
-def _missing(name: str) -> failures.FailureInfo:
-    return failures.FailureInfo(
-        f"activity {name!r} is not registered with this worker; name its module in definitions=",
-        kind=errors.Kind.NOT_FOUND,
-        type="NotFound",
-        retryable=False,
-    )
+def _name(work: Work) -> str:
+    return f"activity {work!r}"

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from perdure import errors
 from perdure.engine.clock import Clock
+from perdure.store.complaints import Complaints
 from perdure.store.desk import Desk
 from perdure.store.port import Batch, Committed, Post, Posted, StartRequest, TurnWrite
 from perdure.values import limits
@@ -70,6 +71,8 @@ class Committer:
         self.lease = 10_000_000
         self.batches = 0
         self.is_in_doubt = False
+        self._failures = 0
+        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     def bind(self, worker: int, epoch: int, last_batch: int, lease: int) -> None:
         """Commit as this worker from here on."""
@@ -200,8 +203,9 @@ class Committer:
         except (errors.LeaseLost, errors.UsageError):
             raise
         except errors.Unavailable as error:
-            _log.warning("a commit was not acknowledged: %s", error)
+            self._trouble.add("a commit was not acknowledged: %s", error)
             was_written = await self._resolve(batch)
+            await self._back_off()
             self._outcomes.unresolved(batch, was_written=was_written)
             for done in posted:
                 done(Posted("unavailable"))
@@ -212,9 +216,21 @@ class Committer:
             await self._bisect(batch, posted, refused)
             return
         self.batches += 1
+        self._failures = 0
+        self._trouble.over("the store takes commits again")
         for done, answer in zip(posted, result.posted, strict=True):
             done(answer)
         self._outcomes.committed(batch, result)
+
+    async def _back_off(self) -> None:
+        """Wait longer after each failure in a row: a full disk does not empty itself in a moment.
+
+        Once is an accident, and costs no time.
+        """
+        if self._failures:
+            doubled = _RESOLVE_PAUSE * 2.0 ** min(self._failures - 1, 16)
+            await asyncio.sleep(min(doubled, _RESOLVE_PAUSE_MAX))
+        self._failures += 1
 
     async def _bisect(
         self, batch: Batch, posted: list[Callable[[Posted], None]], error: errors.StoreError

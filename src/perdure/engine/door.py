@@ -30,6 +30,7 @@ class EngineDoor:
         self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
     ) -> Started:
         core = self._core
+        core.watch.check()
         known = core.definition(request.workflow, request.version)
         if definition is not None and known is not definition:
             raise errors.NotFound(
@@ -55,6 +56,7 @@ class EngineDoor:
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         core = self._core
+        core.watch.check()
         if row.status.is_terminal:
             return Posted("closed")
         if not core.serves(row):
@@ -80,6 +82,7 @@ class EngineDoor:
         return await future
 
     async def ask(self, row: RunRow, question: Question) -> bytes:
+        self._core.watch.check()
         try:
             return await self._core.answers.ask(question)
         except errors.Unavailable:
@@ -94,6 +97,7 @@ class EngineDoor:
         return await core.watch.ended(run)
 
     async def read(self, verb: Callable[[Reader], T]) -> T:
+        self._core.watch.check()
         return await self._core.desk.read(verb)
 
     async def write(self, verb: Callable[[Store], T]) -> T:

@@ -28,12 +28,19 @@ from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.leases import Leases
 from perdure.engine.listeners import Listeners
 from perdure.store.desk import Desk, open_desk
+from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.duration import SECOND, Duration, microseconds
 
 _log = logging.getLogger("perdure.engine")
 _STOP_GRACE = 5.0
 _JOIN_AGAIN_SECONDS = 0.2
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SAME_SIGNAL_SECONDS = 0.5
+_SETTLE_SECONDS = 2.0
+_DRAIN_SECONDS = 10.0
+_LOOK_SECONDS = 0.002
+_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 
 
 class Engine:
@@ -172,19 +179,17 @@ class Engine:
             return
         core.intake.is_stopping = leases.is_stopping = True
         core.intake.look()
-        await core.runner.stop(microseconds(grace, what="grace") / SECOND)
-        await core.committer.drained()
-        core.turns.is_stopping = True
-        await core.committer.drained()
+        is_counted = await core.runner.stop(microseconds(grace, what="grace") / SECOND)
+        is_written = await _drained(core)
+        core.watch.close()  # from here on nobody would be answered
         core.committer.stop()
         if self._rejoining is not None:
             self._tasks.append(self._rejoining)
-        for task in self._tasks[1:]:
+        for task in self._tasks[1 if is_written else 0 :]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
-        await leases.leave()
-        core.watch.close()
+        await leases.leave(is_clean=is_counted and is_written)
         core.guard.stop()
         if self._is_tuned:
             interpreter.restore()
@@ -192,19 +197,33 @@ class Engine:
         await core.desk.close()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then stop gracefully."""
+        """Serve until SIGTERM or SIGINT, then stop gracefully.
+
+        A second signal in the same half second is taken for the same one: a terminal and a
+        supervisor may both send it. After that, signals do what they did before.
+        """
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ended.set)
+
+        def ignore_no_more() -> None:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+        def end() -> None:
+            if not ended.is_set():
+                ended.set()
+                loop.call_later(_SAME_SIGNAL_SECONDS, ignore_no_more)
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, end)
         started_here = self._core is None
         try:
             if started_here:
                 await self.start()
             await ended.wait()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            if not ended.is_set():
+                ignore_no_more()
             if started_here:
                 await self.stop()
 
@@ -259,6 +278,29 @@ class Engine:
             on_held=lambda: self._leases and self._leases.extend_while_held(),
             on_stuck=lambda run: self._leases and self._leases.suspect(run),
         )
+
+
+async def _drained(core: Core) -> bool:
+    """Let what came of attempts be written, and then take no more turns; False if some is not."""
+    parts = core.turns, core.loader, core.committer
+    try:
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            while not all(part.is_idle for part in parts):  # noqa: ASYNC110 - they share no event
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        _log.info("runs go on and on; they are stopped between two turns")
+    core.turns.is_stopping = True
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            await core.committer.drained()
+    except TimeoutError:
+        _log.error("the store does not answer; what was not written is done again elsewhere")
+        return False
+    return not any(
+        isinstance(item.fact, _OUTCOMES) and not item.inbox
+        for run in core.runs.values()
+        for item in run.inputs
+    )
 
 
 def parse_size(value: int | str) -> int:

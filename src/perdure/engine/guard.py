@@ -5,10 +5,16 @@ that holds the loop; at the limit it raises ``TurnTimeout`` in the loop's thread
 (``PyThreadState_SetAsyncExc``), and the run is parked. While the loop is held the thread also
 extends the lease in its place, up to the limit: a turn of nine seconds must not cost the lease.
 Where C code holds on past the limit, the run is recorded as a suspect and the process ends.
+
+Outside of turns the loop can be held too, by an async activity that blocks. The thread leaves a
+callback in the loop now and then; one that is not answered within ``warn_after`` is reported with
+the stack, and the lease is extended as for a turn. Nothing is interrupted: it is not a turn's code,
+and at the limit another worker may take over.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import os
@@ -22,6 +28,7 @@ from perdure import errors
 
 _log = logging.getLogger("perdure.engine")
 _LOOK_EVERY = 0.05
+_ASK_EVERY_LOOKS = 5
 
 
 class TurnGuard:
@@ -49,9 +56,16 @@ class TurnGuard:
         self._thread_id = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_answered = True
+        self._looks = 0
+        self._held = 0.0
+        self._is_told = False
 
     def start(self) -> None:
-        """Start the watching thread."""
+        """Start the watching thread; the loop it watches is the one that runs here."""
+        self._thread_id = threading.get_ident()
+        self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._watch, name="perdure-guard", daemon=True)
         self._thread.start()
 
@@ -100,6 +114,7 @@ class TurnGuard:
         while not self._stop.wait(_LOOK_EVERY):
             since = self._since
             if not since:
+                self._watch_loop()
                 continue
             held = time.monotonic() - since
             if held >= self._warn_after and not self._warned:
@@ -112,11 +127,59 @@ class TurnGuard:
                 )
             if held < self._limit:
                 if held >= self._warn_after:
-                    self._on_held()
+                    self._keep_lease()
             elif not self._raised_at:
                 self._interrupt(since)
             elif held > 2 * self.limit:
                 self._give_up()
+
+    def _watch_loop(self) -> None:
+        """Ask the loop for a sign of life, or see how long it has owed one."""
+        if self._is_answered:
+            self._looks += 1
+            if self._looks >= _ASK_EVERY_LOOKS:
+                self._ask()
+            return
+        # Counted in looks: while the whole process was stopped, nobody held the loop.
+        self._held += _LOOK_EVERY
+        if self._held < self._warn_after:
+            return
+        if not self._is_told:
+            self._is_told = True
+            _log.warning(
+                "%s has held the event loop for %.1f s; nothing else can go on. What blocks "
+                "belongs in a plain function, which runs in a thread:\n%s",
+                self._holder(),
+                self._held,
+                self.held_stack(),
+            )
+        if self._held < self.limit:
+            self._keep_lease()
+
+    def _ask(self) -> None:
+        self._looks, self._held = 0, 0.0
+        self._is_told = self._is_answered = False
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._answer)
+        except RuntimeError:
+            self._stop.set()  # the loop was closed
+
+    def _answer(self) -> None:
+        self._is_answered = True
+
+    def _holder(self) -> str:
+        try:
+            task = asyncio.current_task(self._loop)
+        except RuntimeError:
+            task = None
+        return "a callback" if task is None else task.get_name()
+
+    def _keep_lease(self) -> None:
+        try:
+            self._on_held()
+        except errors.PerdureError as error:
+            _log.info("the lease was not extended while the loop is held: %s", error)
 
     def held_stack(self) -> str:
         """Return the stack of the thread that holds the loop."""

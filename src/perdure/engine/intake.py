@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from perdure import errors
 from perdure.door import encode_answer
 from perdure.engine.timers import HORIZON
+from perdure.store.complaints import Complaints
 from perdure.store.port import Posted, Question
 from perdure.values import events as ev
 from perdure.values import failures
@@ -38,6 +39,7 @@ class Intake:
         self._questions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_stopping = False
+        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     def look(self) -> None:
         """Look soon."""
@@ -59,7 +61,9 @@ class Intake:
             try:
                 await self.look_once()
             except errors.StoreError as error:
-                _log.warning("could not look for work, will try again: %s", error)
+                self._trouble.add("could not look for work, will try again: %s", error)
+            else:
+                self._trouble.over("work can be looked for again")
             if not self._wake.is_set():
                 try:
                     async with asyncio.timeout(SAFETY_SECONDS):

@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from perdure import errors
+from perdure.store.complaints import Complaints
 from perdure.store.port import Definition, Worker
 from perdure.values.states import MENDED_BY_CODE
 
@@ -37,6 +38,7 @@ class Leases:
         self.taken_over = 0
         self._has_unparked = False
         self._recalled = 0
+        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     async def join(self) -> None:
         """Become a worker, with a new id and a lease."""
@@ -65,15 +67,19 @@ class Leases:
             self.worker.id, self.worker.epoch, self.worker.last_batch, core.settings.lease
         )
 
-    async def leave(self) -> None:
-        """Hand all runs back."""
+    async def leave(self, *, is_clean: bool = True) -> None:
+        """Hand all runs back; as those of a worker that died, if what it began is not recorded."""
         worker = self.worker
         if worker is None:
             return
         self.worker = None
         now = self._core.clock.now()
+        write = self._core.desk.write
         try:
-            await self._core.desk.write(lambda store: store.leave(worker.id, worker.epoch, now))
+            if is_clean:
+                await write(lambda store: store.leave(worker.id, worker.epoch, now))
+            else:
+                await write(lambda store: store.take_over(worker.id, worker.epoch, now))
         except errors.LeaseLost:
             _log.info("the lease was taken over before this worker left")
         except errors.StoreError as error:
@@ -94,7 +100,9 @@ class Leases:
                     self._core.committer.discard()
                     self._core.fenced()
             except errors.StoreError as error:
-                _log.warning("could not look after leases, will try again: %s", error)
+                self._trouble.add("could not look after leases, will try again: %s", error)
+            else:
+                self._trouble.over("leases can be looked after again")
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _extend(self) -> None:
@@ -175,5 +183,6 @@ class Leases:
         )
         if took:
             self.taken_over += 1
-            _log.warning("worker %s (pid %d) is gone; took its runs over", other.name, other.pid)
+            how = "is gone" if other.alive_for_sure is False else "is silent, its lease is over"
+            _log.warning("worker %s (pid %d) %s; took its runs over", other.name, other.pid, how)
             self._core.intake.look()

@@ -13,10 +13,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine.activities import Past
+from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.work import Past
 from perdure.engine.writes import reason_of
 from perdure.kernel.instance import Instance, StoredTurn
+from perdure.store.complaints import Complaints
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
 from perdure.values.states import ParkReason, Status
@@ -40,6 +42,7 @@ class Loader:
         self._wanted: dict[int, Run] = {}
         self._task: asyncio.Task[None] | None = None
         self.loaded = 0
+        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     def request(self, run: Run) -> None:
         """Load ``run``; it takes its turn afterwards."""
@@ -81,7 +84,7 @@ class Loader:
                 self._core.give_back(run)
 
     async def _retry(self, runs: dict[int, Run], error: errors.StoreError) -> None:
-        _log.warning("could not load %d runs, will try again: %s", len(runs), error)
+        self._trouble.add("could not load %d runs, will try again: %s", len(runs), error)
         await asyncio.sleep(0.1)
         for key, run in runs.items():
             if run.phase is Phase.LOADING:
@@ -204,10 +207,10 @@ class Loader:
             problem = ParkReason.CORRUPT_HISTORY, exc.message
         except errors.TurnTimeout:
             core.guard.arrived()
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            core.guard.leave()
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever code does in a replay, it is parked
+        except BaseException as exc:  # whatever code does in a replay, it is parked
+            if ends_the_loop(exc):
+                core.guard.leave()
+                raise
             problem = ParkReason.UNEXPECTED, f"in a replay: {type(exc).__name__}: {exc}"
         if core.guard.leave():
             problem = ParkReason.TURN_TIMEOUT, "the replay ran longer than the turn limit"
@@ -368,5 +371,6 @@ def _pasts(loaded: Loaded, turns: list[StoredTurn], wanted: set[int]) -> dict[in
                 if isinstance(event, ev.AttemptFailed):
                     past.retry_at, past.lost_in_a_row = event.retry_at, 0
                 else:
-                    past.retry_at, past.lost_in_a_row = 0, past.lost_in_a_row + 1
+                    past.retry_at = 0
+                    past.lost_in_a_row += 0 if event.by_stop else 1
     return pasts

@@ -17,7 +17,7 @@ from perdure.values.states import Status
 
 if TYPE_CHECKING:
     from perdure.definition import Workflow
-    from perdure.engine.activities import Work
+    from perdure.engine.work import Work
     from perdure.store.port import TurnWrite
 
 Done = Callable[[BaseException | None], None]

@@ -13,11 +13,25 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 _log = logging.getLogger("perdure.engine")
 
-Job = tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context, "asyncio.Future[Any]"]
+
+class Raised(Exception):
+    """Carries an exception that a future or a task cannot hold without harm to the loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
+class _Job(NamedTuple):
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    context: contextvars.Context
+    future: asyncio.Future[Any]
+    on_begin: Callable[[], None]
 
 
 class ThreadPool:
@@ -25,7 +39,7 @@ class ThreadPool:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = 0
         self._busy: dict[asyncio.Future[Any], threading.Thread] = {}
         self._lock = threading.Lock()
@@ -37,15 +51,20 @@ class ThreadPool:
         """Whether too many threads were abandoned to take on more."""
         return self.abandoned * 4 > self.slots
 
-    def submit(self, fn: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Run ``fn(*args)`` in a thread, in a copy of the current context."""
+    def submit(
+        self, fn: Callable[..., Any], *args: Any, on_begin: Callable[[], None] = lambda: None
+    ) -> asyncio.Future[Any]:
+        """Run ``fn(*args)`` in a thread, in a copy of the current context.
+
+        ``on_begin`` is called in the thread, at once before: not if the future was cancelled first.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._open += 1
         future.add_done_callback(self._done)
         if self._threads < self.slots and self._threads < self._open:
             self._add_thread()
-        self._jobs.put((fn, args, contextvars.copy_context(), future))
+        self._jobs.put(_Job(fn, args, contextvars.copy_context(), future, on_begin))
         return future
 
     def abandon(self, future: asyncio.Future[Any]) -> None:
@@ -80,13 +99,14 @@ class ThreadPool:
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (job := self._jobs.get()) is not None:
-            fn, args, context, future = job
+            future = job.future
             with self._lock:
                 if future.cancelled():
                     continue
                 self._busy[future] = threading.current_thread()
+                job.on_begin()
             try:
-                result, error = context.run(fn, *args), None
+                result, error = job.context.run(job.fn, *job.args), None
             except BaseException as exc:  # noqa: BLE001 - it is the function's outcome
                 result, error = None, exc
             with self._lock:
@@ -103,7 +123,9 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         return
     if error is None:
         future.set_result(result)
-    elif isinstance(error, StopIteration):
-        future.set_exception(RuntimeError("the activity raised StopIteration"))
-    else:
+    elif isinstance(error, (Exception, asyncio.CancelledError)) and not isinstance(
+        error, StopIteration
+    ):
         future.set_exception(error)
+    else:
+        future.set_exception(Raised(error))

@@ -24,6 +24,7 @@ import msgspec
 from perdure import errors
 from perdure.engine import writes
 from perdure.engine.blind import Blind
+from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.instance import Instance, Turn
 from perdure.store.port import StartRequest, TurnWrite
@@ -182,13 +183,13 @@ class Turns:
             turn = instance.apply([*run.blind, *facts] if run.blind else facts, now)
         except errors.TurnTimeout:
             guard.arrived()
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            guard.leave()
-            run.inputs = taken + run.inputs
-            run.drop_instance()
-            raise
-        except BaseException as exc:  # noqa: BLE001 - SystemExit of user code must not end us
-            error = exc
+        except BaseException as exc:
+            if ends_the_loop(exc):
+                guard.leave()
+                run.inputs = taken + run.inputs
+                run.drop_instance()
+                raise
+            error = exc  # also user code's SystemExit must not end us
         if guard.leave():
             if limit:
                 run.inputs = taken + run.inputs
@@ -334,11 +335,11 @@ class Turns:
             turn = instance.apply([started], now)
         except errors.TurnTimeout:
             guard.arrived()
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            guard.leave()
-            raise
-        except BaseException:  # noqa: BLE001 - loading meets it again, and parks
-            turn = None
+        except BaseException as exc:
+            if ends_the_loop(exc):
+                guard.leave()
+                raise
+            turn = None  # loading meets it again, and parks
         if guard.leave():
             return None
         if turn is not None and isinstance(turn.unexpected, _ALWAYS_PARK):

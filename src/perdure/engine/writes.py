@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
+from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.values import endings, failures, ids, payload
 from perdure.values import events as ev
@@ -147,6 +148,9 @@ def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
 def _activity_scheduled(
     core: Core, run: Run, number: int, event: ev.ActivityScheduled, write: TurnWrite
 ) -> None:
+    pending = run.instance.activities.get(number) if run.instance is not None else None
+    if pending is not None:
+        event = resolved(pending, core.activity(event.name))  # as it will be dispatched
     if event.transactional:
         write.opens = (*write.opens, (number, 1))
 

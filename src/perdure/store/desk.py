@@ -14,11 +14,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from perdure.errors import UsageError
+from perdure.kernel.loop import DeterministicLoop
+from perdure.store.complaints import Complaints
 from perdure.store.opening import open_store
 from perdure.store.port import Posted, Reader, Store
 
@@ -27,6 +30,11 @@ log = logging.getLogger("perdure.store")
 T = TypeVar("T")
 R = TypeVar("R")
 
+_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
+_IN_WORKFLOW = (
+    "a client or an engine cannot be used in workflow code: it would not replay. Use it in an "
+    "activity, or workflow.start_child, workflow.send and the like"
+)
 _POLL_SECONDS = 0.020
 _IDLE_POLLS = 100
 _STILL_THERE_SECONDS = 1.0
@@ -137,11 +145,13 @@ class ThreadDesk:
 
     def __init__(self, store: Any, *, watch: bool) -> None:
         self.on_change: Callable[[], None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._store = store
         self._watch = watch and not store.is_private
         self._is_closed = False
         self._is_reported = False
+        self._blind = Complaints(log, time.monotonic)
+        self._untidy = Complaints(log, time.monotonic)
         self._writes: _Queue = SimpleQueue()
         self._reads: _Queue = self._writes
         self._threads = [_thread(self._write_loop, "perdure-write")]
@@ -156,7 +166,7 @@ class ThreadDesk:
         """Run ``verb`` on the writing connection.
 
         Raises:
-            UsageError: the desk was closed.
+            UsageError: the desk was closed, or belongs to another event loop.
         """
         return self._hand_in(self._writes, verb)
 
@@ -164,7 +174,7 @@ class ThreadDesk:
         """Run ``verb`` on the reading connection.
 
         Raises:
-            UsageError: the desk was closed.
+            UsageError: the desk was closed, or belongs to another event loop.
         """
         return self._hand_in(self._reads, verb)
 
@@ -215,6 +225,7 @@ class ThreadDesk:
 
     def _hand_in(self, queue: _Queue, verb: Callable[[Any], T]) -> asyncio.Future[T]:
         self._check_open()
+        check_loop(self._loop)
         future: asyncio.Future[T] = self._loop.create_future()
         queue.put(_Order(verb, self._loop, future))
         return future
@@ -267,7 +278,7 @@ class ThreadDesk:
                 return False
         except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
             # The next verb meets the same trouble and tells its caller.
-            log.warning("looking for changes of other processes failed: %s", exc)
+            self._blind.add("looking for changes of other processes failed: %s", exc)
             return False
         if not self._is_reported:
             self._is_reported = True
@@ -283,7 +294,7 @@ class ThreadDesk:
         try:
             self._store.tidy(idle=idle)
         except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
-            log.warning("housekeeping of the store failed: %s", exc)
+            self._untidy.add("housekeeping of the store failed: %s", exc)
 
 
 def _thread(target: Callable[[], None], name: str) -> threading.Thread:
@@ -296,6 +307,38 @@ def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> N
     except RuntimeError:
         # The loop was closed; nobody is left to hear the answer.
         pass
+    except Exception:
+        log.exception("an answer of the store could not be delivered")
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running loop, to be bound to it.
+
+    Raises:
+        UsageError: workflow code asks.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, DeterministicLoop):
+        raise UsageError(_IN_WORKFLOW)
+    return loop
+
+
+def check_loop(home: asyncio.AbstractEventLoop) -> None:
+    """Make sure that the caller runs in ``home``: an answer could not reach another loop.
+
+    Raises:
+        UsageError: it is workflow code, or runs in another loop or thread.
+    """
+    loop = _running_loop()
+    if loop is home:
+        return
+    if isinstance(loop, DeterministicLoop):
+        raise UsageError(_IN_WORKFLOW)
+    raise UsageError(
+        "a client belongs to the event loop in which it, or its engine, was opened, and was used "
+        "from another one or from none. Open a Client(url) where you are, or pass the coroutine to "
+        "asyncio.run_coroutine_threadsafe(…, loop) with the loop it belongs to"
+    )
 
 
 def open_desk(
@@ -311,6 +354,7 @@ def open_desk(
     ``watch``: look for commits of other processes while idle, and call ``on_change``. The other
     arguments and the errors are those of :func:`perdure.store.opening.open_store`.
     """
+    running_loop()
     store = open_store(url, options=options, allow_data_loss=allow_data_loss, readonly=readonly)
     try:
         return ThreadDesk(store, watch=watch)

@@ -89,12 +89,16 @@ class AttemptFailed(Event, tag="attempt_failed"):
 
 
 class AttemptLost(Event, tag="attempt_lost"):
-    """An attempt was cut off with its worker. It counts as an attempt."""
+    """An attempt was cut off with its worker. It counts as an attempt.
+
+    ``by_stop``: the worker was asked to stop and cut it off; nothing speaks against the activity.
+    """
 
     activity: int
     attempt: int
     worker: str = ""
     heartbeat: bytes | None = None
+    by_stop: bool = False
 
     def brief(self) -> str:
         return f"attempt_lost #{self.activity} attempt {self.attempt} with {self.worker}"

@@ -8,6 +8,7 @@ is rebuilt and recorded again, because a workflow let an activity's failure thro
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -66,20 +67,31 @@ def from_exception(exc: BaseException, *, _depth: int = 0) -> FailureInfo:
     """Record ``exc``. An exception that is not Perdure's becomes kind ``Internal``, retryable.
 
     A group is recorded like a wrapper around its first exception; it may be tried again if all of
-    its exceptions may.
+    its exceptions may. Whatever its class makes of ``str()`` or of its attributes, there is a
+    record: a run must not wait for ever because an exception has no text.
     """
+    try:
+        return _from_exception(exc, _depth)
+    except Exception as broken:  # noqa: BLE001 - the code of the exception's class may raise anything
+        name = _clean(type(exc).__name__)
+        message = f"{name} (it could not be read: {_clean(type(broken).__name__)})"
+        return FailureInfo(message, type=name)
+
+
+def _from_exception(exc: BaseException, depth: int) -> FailureInfo:
     cause = exc.__cause__
-    if isinstance(exc, errors.PerdureError) and exc.cause is not None:
-        cause = exc.cause
+    if isinstance(exc, errors.PerdureError):
+        # A class of the user may have left out super().__init__().
+        cause = getattr(exc, "cause", None) or cause
     members = _members(exc)
     if cause is None and members:
         cause = members[0]
     inner = None
-    if cause is not None and _depth < _CHAIN_LIMIT:
-        inner = from_exception(cause, _depth=_depth + 1)
+    if cause is not None and depth < _CHAIN_LIMIT:
+        inner = from_exception(cause, _depth=depth + 1)
     if isinstance(exc, errors.PerdureError):
         return _from_perdure(exc, inner)
-    message = str(exc) or type(exc).__name__
+    message = _text(exc) or type(exc).__name__
     kind = str(errors.Kind.TIMEOUT if isinstance(exc, TimeoutError) else errors.Kind.INTERNAL)
     if members and inner is not None:
         message, kind = f"{message}: {inner.message}", inner.root.kind
@@ -87,7 +99,7 @@ def from_exception(exc: BaseException, *, _depth: int = 0) -> FailureInfo:
         message=_clean(message),
         kind=kind,
         type=type(exc).__name__,
-        retryable=all(getattr(member, "retryable", True) for member in members),
+        retryable=all(bool(getattr(member, "retryable", True)) for member in members),
         trace=_trace(exc),
         cause=inner,
     )
@@ -100,11 +112,11 @@ def _members(exc: BaseException) -> tuple[BaseException, ...]:
 def _from_perdure(exc: errors.PerdureError, cause: FailureInfo | None) -> FailureInfo:
     recorded: FailureInfo | None = vars(exc).get(_RECORDED)
     return FailureInfo(
-        message=_clean(exc.message),
-        kind=_clean(exc.kind),
+        message=_clean(getattr(exc, "message", type(exc).__name__)),
+        kind=_clean(getattr(exc, "kind", exc.default_kind)),
         type=type(exc).__name__ if recorded is None else recorded.type,
-        retryable=bool(exc.retryable),
-        details=_encode_details(exc.details),
+        retryable=bool(getattr(exc, "retryable", exc.default_retryable)),
+        details=_encode_details(getattr(exc, "details", None)),
         trace=_notes(exc),
         cause=cause,
     )
@@ -146,7 +158,7 @@ def _encode_details(details: Any) -> bytes | None:
         return payload.encode(details)
     except errors.Invalid:
         # The failure matters more than its details: keep them readable rather than lose both.
-        return payload.encode(repr(details))
+        return payload.encode(_text(details, repr))
 
 
 def _decode_details(details: bytes | None) -> Any:
@@ -160,10 +172,21 @@ def _trace(exc: BaseException) -> str:
 
 
 def _notes(exc: BaseException) -> str:
-    notes: list[str] = getattr(exc, "__notes__", [])
-    return _clean("\n".join(notes))
+    notes: list[object] = getattr(exc, "__notes__", [])
+    return _clean("\n".join(_text(note) for note in notes))
 
 
 def _clean(text: object) -> str:
     """Return text that can be encoded: file names, for one, may hold lone surrogates."""
-    return str(text)[:_TEXT_LIMIT].encode(errors="backslashreplace").decode()
+    return _text(text)[:_TEXT_LIMIT].encode(errors="backslashreplace").decode()
+
+
+def _text(value: object, read: Callable[[object], str] = str) -> str:
+    """Return what ``read`` makes of a value, or say that it could not."""
+    try:
+        return read(value)
+    except (KeyboardInterrupt, errors.ControlFlow):
+        raise
+    except BaseException as exc:  # noqa: BLE001 - it is not our code
+        name, why = type(value).__name__, type(exc).__name__
+        return f"<{name}: its {read.__name__}() raised {why}>"

@@ -1,6 +1,9 @@
 """What is opened, with which settings, and what is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.contract.store_contract import World, request
@@ -151,3 +154,33 @@ def test_a_database_without_tables_asks_to_be_migrated(tmp_path: Path):
     with pytest.raises(SchemaMismatch, match="migrate"):
         store.find("x")
     store.close()
+
+
+_LOOKS = """
+import os, sys
+from perdure.errors import Unavailable
+from perdure.store.opening import open_store
+import perdure.store.sqlite.store
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+try:
+    open_store(sys.argv[1], readonly=True)
+except Unavailable as exc:
+    print(exc)
+"""
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out():
+    # Not in tmp_path, where only its owner may look: root may write everywhere, so another looks.
+    with TemporaryDirectory(prefix="perdure-") as folder:
+        url = f"sqlite:///{folder}/a.db"
+        store = open_store(url)
+        store.migrate(1)
+        store.close()
+        Path(folder).chmod(0o555)
+        said = subprocess.run(
+            [sys.executable, "-c", _LOOKS, url], capture_output=True, text=True, check=False
+        )
+        Path(folder).chmod(0o755)
+    assert "must be writable, also to look only" in said.stdout, said
+    assert folder in said.stdout

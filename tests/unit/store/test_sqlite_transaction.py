@@ -157,6 +157,56 @@ def test_methods_that_would_leave_the_transaction_are_refused(
     assert rows(world) == []
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM perdure_history",
+        "UPDATE perdure_state SET status = 1",
+        "INSERT INTO PERDURE_inbox (execution) VALUES (1)",
+        "REPLACE INTO perdure_worker (id) VALUES (1)",
+        "DROP TABLE perdure_run",
+        "ALTER TABLE perdure_run ADD COLUMN mine",
+        "CREATE INDEX mine_index ON perdure_run (run)",
+        "CREATE TRIGGER own AFTER INSERT ON perdure_inbox BEGIN DELETE FROM mine; END",
+        "CREATE TEMP TRIGGER own AFTER INSERT ON perdure_inbox BEGIN DELETE FROM mine; END",
+        "CREATE TEMP TABLE perdure_inbox (x)",
+        "CREATE TEMP VIEW perdure_inbox AS SELECT 1",
+        "CREATE TABLE perdure_more (x)",
+        "WITH one AS (SELECT 1) DELETE FROM perdure_run",
+    ],
+)
+def test_perdures_own_tables_cannot_be_changed(world: World, run: int, statement: str):
+    def change(connection: sqlite3.Connection) -> int:
+        insert(connection, 1)
+        with pytest.raises(UsageError, match="is Perdure's"):
+            connection.execute(statement)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        transact(world, run, change)
+    assert rows(world) == []
+    assert is_open(world, run), "Perdure's own statements still work"
+
+
+def test_perdures_own_tables_cannot_be_changed_by_a_trigger_of_the_user(world: World, run: int):
+    assert isinstance(world.store, SqliteStore)
+    world.store.database.execute(
+        "CREATE TRIGGER own AFTER INSERT ON mine BEGIN DELETE FROM perdure_inbox; END"
+    )
+    with pytest.raises(UsageError, match="perdure_inbox is Perdure's"):
+        transact(world, run, lambda connection: insert(connection, 1))
+
+
+def test_perdures_own_tables_can_be_read_and_columns_may_have_any_name(world: World, run: int):
+    def read(connection: sqlite3.Connection) -> int:
+        connection.execute("CREATE TABLE theirs (perdure_run)")
+        connection.execute("INSERT INTO theirs SELECT run FROM perdure_run")
+        return connection.execute("UPDATE theirs SET perdure_run = 5").rowcount
+
+    assert transact(world, run, read)[0] == 1
+    assert world.inbox(run) == [b"outcome 1"]
+
+
 def test_savepoints_reading_pragmas_and_cursors_work(world: World, run: int):
     def work(connection: sqlite3.Connection) -> list[Any]:
         connection.row_factory = sqlite3.Row

@@ -157,6 +157,47 @@ def test_text_that_cannot_be_encoded_does_not_spoil_the_turn():
     assert "caf" in info.message
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class Exits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Secretive(Exception):
+    @property
+    def __notes__(self):
+        raise RuntimeError("no notes")
+
+
+class Bare(ApplicationError):
+    def __init__(self):
+        pass
+
+
+@pytest.mark.parametrize("broken", [Mute, Exits, Secretive, Bare])
+def test_an_exception_that_has_no_text_is_recorded_with_its_class(broken):
+    info = from_exception(raised(broken()))
+    assert info.type == broken.__name__
+    assert broken.__name__ in info.message
+    event = ev.RunFailed(failure=info)
+    assert ev.decode_turn(ev.encode_turn([event])) == [event]
+
+
+def test_details_and_notes_without_text_do_not_hide_the_failure():
+    exc = raised(ApplicationError("declined", details=Mute()))
+    exc.__notes__ = ["seen", Mute()]
+    info = from_exception(exc)
+    assert info.message == "declined"
+    assert "seen" in info.trace
+    assert "Mute" in to_exception(info).details
+
+
 def test_a_message_without_end_is_cut():
     assert len(from_exception(ApplicationError("x" * 100_000)).message) == 8192
 

@@ -11,6 +11,7 @@ locks this process holds on it.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ _KNOWN = {
     "journal_mode": ("WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"),
 }
 _CACHED_STATEMENTS = 512
+_NO_WAY_IN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -147,6 +149,13 @@ def _explain(exc: sqlite3.Error, settings: Settings) -> Exception:
         return Invalid(f"{path} cannot be a database: the folder {file.parent} does not exist")
     if settings.readonly and not file.exists():
         return Invalid(f"there is no database at {path}")
+    if code in _NO_WAY_IN and not os.access(file.parent, os.W_OK):
+        return Unavailable(
+            f"{settings.name} cannot be opened: the folder {file.parent} must be writable, also to "
+            "look only, because those who share a database meet in a file beside it (-shm). Run as "
+            f"somebody who may write there, or copy {file.name} and {file.name}-wal elsewhere",
+            cause=exc,
+        )
     if faults.is_busy(exc):
         return Unavailable(f"{settings.name} is locked by another connection", cause=exc)
     return faults.translate(exc, settings.name)

@@ -19,6 +19,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from perdure.errors import StoreError, Unavailable, UsageError
@@ -50,6 +51,8 @@ class Database:
         self.name = settings.name
         self.connection = connect_patiently(settings)
         self.execute = self.connection.execute
+        self._file = _identity(self.path)
+        self._is_gone = False
         self.token = WriteToken() if self.path is None else token_for(self.path)
         self.written = 0
         self._pid = os.getpid()
@@ -63,7 +66,7 @@ class Database:
 
         Raises:
             UsageError: closed, or used in a forked process.
-            Unavailable: it cannot be opened again yet.
+            Unavailable: it cannot be opened again yet, or its file is gone.
         """
         if self._pid != os.getpid():
             raise UsageError(
@@ -72,6 +75,7 @@ class Database:
             )
         if self._closed:
             raise UsageError(f"{self.name} was closed")
+        self._check_file()
         if self._doubtful:
             self.connection = connect_patiently(self.settings)
             self.execute = self.connection.execute
@@ -115,6 +119,8 @@ class Database:
         finally:
             self._release()
         self.written += _PER_COMMIT
+        # What went into a file without a name is in no database: it must not be acknowledged.
+        self._check_file()
 
     def rollback(self) -> None:
         """Undo the transaction, whatever state it is in."""
@@ -174,6 +180,23 @@ class Database:
             self._closed = True
             self.connection.close()
 
+    def _check_file(self) -> None:
+        """Make sure that the path still leads to the file that was opened.
+
+        Asked of the path only: opening and closing the file would drop the locks on it.
+        """
+        if self._file is None or _identity(self.path) == self._file:
+            self._is_gone = False
+            return
+        message = (
+            f"{self.name} was deleted, moved or replaced while it was open; nothing is written any "
+            "more. Stop this process, put the right file with its -wal in place, and start again"
+        )
+        if not self._is_gone:
+            self._is_gone = True
+            log.critical(message)
+        raise Unavailable(message)
+
     def _begin_immediate(self) -> None:
         patience = Patience(self.settings)
         while True:
@@ -197,6 +220,17 @@ class Database:
     def _release(self) -> None:
         self._released = time.monotonic()
         self.token.release()
+
+
+def _identity(path: str | None) -> tuple[int, int] | None:
+    """Return what tells one file from another; ``None`` in memory, or if there is none."""
+    if path is None:
+        return None
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Patience:

@@ -34,6 +34,34 @@ _NOT_YOURS = (
     "the transaction of a transactional activity belongs to Perdure: no COMMIT, ROLLBACK, ATTACH, "
     "DETACH and no PRAGMA that changes something. Raise an exception to undo; savepoints are fine"
 )
+_OURS = "perdure_"
+_OUR_TABLE = (
+    "{} is Perdure's: names that begin with perdure_ may be read here, and not written, altered or "
+    "made; a run is changed through workflow and client calls only"
+)
+# What names a table it changes: as the first argument of the authorizer, or as the second where
+# the first is a database (ALTER) or an index or trigger on the table.
+_CHANGES = frozenset(
+    {
+        sqlite3.SQLITE_INSERT,
+        sqlite3.SQLITE_UPDATE,
+        sqlite3.SQLITE_DELETE,
+        sqlite3.SQLITE_ALTER_TABLE,
+        sqlite3.SQLITE_CREATE_INDEX,
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_INDEX,
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+        sqlite3.SQLITE_CREATE_TRIGGER,
+        sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_CREATE_VTABLE,
+        sqlite3.SQLITE_DROP_INDEX,
+        sqlite3.SQLITE_DROP_TABLE,
+        sqlite3.SQLITE_DROP_TRIGGER,
+        sqlite3.SQLITE_DROP_VIEW,
+    }
+)
 _READ_PRAGMAS = frozenset(
     {
         "foreign_key_check",
@@ -156,6 +184,7 @@ class Gate:
     def __init__(self, connection: GatedConnection) -> None:
         self._connection = connection
         self._lock = threading.RLock()
+        self._denied = _NOT_YOURS
         self.is_lent = False
         self.is_due = False
         self.has_ended = False
@@ -175,11 +204,11 @@ class Gate:
         if self.is_due:
             raise TimeoutError(_LATE) from exc
         if faults.code_of(exc) == sqlite3.SQLITE_AUTH:
-            raise UsageError(_NOT_YOURS, cause=exc) from exc
+            raise UsageError(self._denied, cause=exc) from exc
 
     def lend(self) -> None:
         """Begin a user's turn."""
-        self._connection.set_authorizer(_authorize)
+        self._connection.set_authorizer(self._authorize)
         self.is_lent = True
 
     def take_back(self) -> bool:
@@ -188,6 +217,32 @@ class Gate:
             self.is_lent = False
             self._connection.set_authorizer(None)
             return not self.is_due
+
+    def _authorize(
+        self,
+        action: int,
+        first: str | None,
+        second: str | None,
+        schema: str | None,
+        trigger: str | None,
+    ) -> int:
+        if action in (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH):
+            return self._deny(_NOT_YOURS)
+        if action == sqlite3.SQLITE_PRAGMA:
+            name = (first or "").lower()
+            if name in _READ_PRAGMAS or (second is None and name not in _WRITE_PRAGMAS):
+                return sqlite3.SQLITE_OK
+            return self._deny(_NOT_YOURS)
+        if action in _CHANGES:
+            # The second argument of an update is a column: its name is the user's.
+            for name in (first,) if action == sqlite3.SQLITE_UPDATE else (first, second):
+                if name and name.lower().startswith(_OURS):
+                    return self._deny(_OUR_TABLE.format(name))
+        return sqlite3.SQLITE_OK
+
+    def _deny(self, why: str) -> int:
+        self._denied = why
+        return sqlite3.SQLITE_DENY
 
     def reset(self) -> None:
         """Open the gate for the next user of a shared connection."""
@@ -206,19 +261,6 @@ class Gate:
                 self.has_ended = True
         finally:
             self._lock.release()
-
-
-def _authorize(
-    action: int, first: str | None, second: str | None, schema: str | None, trigger: str | None
-) -> int:
-    if action in (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH):
-        return sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_PRAGMA:
-        name = (first or "").lower()
-        if name in _READ_PRAGMAS or (second is None and name not in _WRITE_PRAGMAS):
-            return sqlite3.SQLITE_OK
-        return sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK
 
 
 def run_transaction(

@@ -1,0 +1,168 @@
+"""What a worker knows of an activity that it carries to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from perdure import activity, errors
+from perdure.kernel.pending import PendingActivity
+from perdure.values import events as ev
+from perdure.values import failures, payload
+from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
+
+if TYPE_CHECKING:
+    from perdure.engine.runs import Run
+
+T = TypeVar("T")
+Activity = activity.Activity[Any, Any]
+
+_SECOND = 1_000_000
+
+
+class Work:
+    """One activity that this worker carries to its outcome, attempt by attempt."""
+
+    __slots__ = (
+        "attempt",
+        "beaten_at",
+        "definition",
+        "details",
+        "event",
+        "has_begun",
+        "is_cut",
+        "left_details",
+        "not_before",
+        "number",
+        "retry_call",
+        "run",
+        "scheduled_at",
+        "started_at",
+        "task",
+        "time",
+        "waits_for_slot",
+    )
+
+    def __init__(
+        self, run: Run, number: int, event: ev.ActivityScheduled, definition: Any, now: int
+    ) -> None:
+        self.run = run
+        self.number = number
+        self.event = event
+        self.definition: activity.Activity[Any, Any] | None = definition
+        self.attempt = 1
+        self.scheduled_at = now
+        self.not_before = 0
+        self.started_at = 0
+        self.beaten_at = 0.0
+        self.details: bytes | None = None
+        self.left_details: bytes | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.has_begun = False
+        """Whether the attempt has entered the function: what it does may have happened."""
+        self.is_cut = False
+        """Whether the attempt was cut off by a stop: what comes of it now comes too late."""
+        self.retry_call: asyncio.TimerHandle | None = None
+        self.waits_for_slot = False
+        self.time = asyncio.get_running_loop().time
+        """Seconds of the loop's clock; may be called from any thread."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt is under way, due or queued."""
+        return self.task is None and self.retry_call is None and not self.waits_for_slot
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether an attempt was cancelled, or will not hear of it."""
+        return self.task is not None and (self.task.cancelled() or not self.task.done())
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The policy recorded with the call, or the definition's."""
+        if self.event.retry is not None:
+            return self.event.retry
+        return (self.definition.retry if self.definition else None) or ACTIVITY_DEFAULT
+
+    def begin(self) -> None:
+        """The attempt enters the function; called from any thread."""
+        self.has_begun = True
+
+    def beat(self, details: Any) -> None:
+        """Take a heartbeat; called from any thread."""
+        if details is not None:
+            self.details = payload.encode(details, what="heartbeat details")
+        self.beaten_at = self.time()
+
+    def __repr__(self) -> str:
+        return f"{self.event.name} of {self.run.workflow_id!r} (attempt {self.attempt})"
+
+
+def resolved(pending: PendingActivity, known: Activity | None) -> ev.ActivityScheduled:
+    """Return a call with all its options.
+
+    A call by name says none: they are those of the definition that has the name here. A call of a
+    definition has said them, also those that ``options()`` changed.
+    """
+    event = pending.event
+    if pending.definition is not None or known is None:
+        return event
+    return msgspec.structs.replace(
+        event,
+        retry=_or(event.retry, known.retry),
+        timeout=_or(event.timeout, known.timeout),
+        queue_timeout=_or(event.queue_timeout, known.queue_timeout),
+        schedule_timeout=_or(event.schedule_timeout, known.schedule_timeout),
+        heartbeat_timeout=_or(event.heartbeat_timeout, known.heartbeat_timeout),
+        queue=event.queue or known.task_queue,
+        transactional=known.transactional,
+    )
+
+
+def _or(said: T | None, otherwise: T | None) -> T | None:
+    return otherwise if said is None else said
+
+
+class Past:
+    """What a history says of an activity without an outcome."""
+
+    __slots__ = ("attempts", "details", "lost_in_a_row", "retry_at", "scheduled_at", "worker")
+
+    def __init__(self, scheduled_at: int, worker: int) -> None:
+        self.scheduled_at = scheduled_at
+        self.worker = worker
+        self.attempts = 0
+        self.retry_at = 0
+        self.lost_in_a_row = 0
+        self.details: bytes | None = None
+
+
+class TimedOut(Exception):
+    """An attempt ran out of time; after the ``schedule`` timeout there is no other."""
+
+    def __init__(self, which: str, limit: int) -> None:
+        super().__init__(which)
+        self.is_final = which == "schedule"
+        self.info = timed_out(which, limit)
+
+
+def timed_out(which: str, limit: int) -> failures.FailureInfo:
+    """Return the failure of an attempt that ran out of time."""
+    return failures.FailureInfo(
+        f"the {which} timeout of {limit / _SECOND:g} s passed",
+        kind=errors.Kind.TIMEOUT,
+        type="TimeoutError",
+        details=payload.encode({"timeout_type": which}),
+    )
+
+
+def missing(name: str) -> failures.FailureInfo:
+    """Return the failure of an activity that this worker does not know."""
+    return failures.FailureInfo(
+        f"activity {name!r} is not registered with this worker; name its module in definitions=",
+        kind=errors.Kind.NOT_FOUND,
+        type="NotFound",
+        retryable=False,
+    )
