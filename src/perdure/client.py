@@ -129,7 +129,8 @@ class Client:
         Raises:
             NotFound: no such workflow is registered.
             Invalid: a bad option, or input that does not fit (the message has the field's path).
-            AlreadyExists: the id is taken and the policy says ``fail``.
+            AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
+                execution of another workflow.
         """
         if unknown := set(options) - _OPTIONS:
             raise errors.Invalid(f"start: unknown option {', '.join(sorted(unknown))}")
@@ -140,8 +141,9 @@ class Client:
         request, started = self._request(workflow, definition, input, options)
         answer = await self.door.start(request, started, definition)
         if answer.refused:
+            of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
             raise errors.AlreadyExists(
-                f"an execution with id {answer.workflow_id!r} exists and is {answer.status}",
+                f"an execution{of} with id {answer.workflow_id!r} exists and is {answer.status}",
                 details={"run_id": answer.run_id, "status": str(answer.status)},
             )
         read = definition.read_result if definition is not None else payload.decode

@@ -60,14 +60,15 @@ class StartRequest(msgspec.Struct, gc=False):
     """Start a run. ``event`` is the encoded turn ``[RunStarted]``.
 
     ``conflict``: what to do if ``workflow_id`` has an *open* execution: ``"none"`` (the id is
-    generated: do not look), ``"use_existing"``, ``"fail"``, ``"terminate_existing"``. ``reuse``:
-    the same for a closed one: ``"allow_duplicate"``, ``"allow_duplicate_failed_only"``,
-    ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
-    retry) and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means
-    that of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded
-    event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
-    engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
-    its ``state`` is the run's first. Dropped if the start is refused.
+    generated: do not look), ``"use_existing"`` (one of another workflow is refused), ``"fail"``,
+    ``"terminate_existing"``. ``reuse``: the same for a closed one: ``"allow_duplicate"``,
+    ``"allow_duplicate_failed_only"``, ``"reject_duplicate"``. ``execution``: continue this
+    execution (continue-as-new, workflow retry) and skip both checks. ``parent``: (execution, event
+    id there). In both, execution 0 means that of the turn which asks: a first turn does not know
+    its own yet. ``refusal``: an encoded event for the parent's inbox if the start is refused.
+    ``first``: the first turn, computed by an engine of the same process; its row begins with event
+    1 and is written *instead of* ``event``; its ``state`` is the run's first. Dropped if the start
+    is refused.
     """
 
     workflow: str
@@ -153,7 +154,10 @@ class Batch(msgspec.Struct):
 
 
 class Started(msgspec.Struct, gc=False):
-    """What became of a start. ``refused``: ``""`` or the error's code (``already_exists``)."""
+    """What became of a start. ``refused``: ``""`` or the error's code (``already_exists``).
+
+    ``workflow``: what the execution that has the id began as.
+    """
 
     run: int
     execution: int
@@ -162,6 +166,7 @@ class Started(msgspec.Struct, gc=False):
     created: bool
     status: Status
     refused: str = ""
+    workflow: str = ""
 
 
 class Posted(msgspec.Struct, gc=False):

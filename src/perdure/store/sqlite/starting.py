@@ -19,12 +19,13 @@ Key = tuple[str, str]
 
 
 class Existing(msgspec.Struct, gc=False):
-    """The latest run of a workflow id."""
+    """The latest run of a workflow id. ``workflow``: what its execution began as."""
 
     run: int
     execution: int
     run_id: str
     status: Status
+    workflow: str
     owner: int | None = None
     parent: tuple[int, int] | None = None
 
@@ -152,7 +153,10 @@ class Judge:
         status = Status.RUNNING
         if first is not None and first.state is not None:
             status = first.state.status
-        new = Existing(run, home or run, request.run_id, status, None, parent)
+        before = self._latest.get((request.namespace, request.workflow_id))
+        is_same = before is not None and before.execution == home
+        workflow = before.workflow if before is not None and is_same else request.workflow
+        new = Existing(run, home or run, request.run_id, status, workflow, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
         return Decision(request, _started(request, new, created=True), parent, True, ends)
 
@@ -171,7 +175,7 @@ class Judge:
             if not allowed:
                 return refuse("already_exists")
             return Decision(request, _started(request, existing, created=True), parent, True)
-        if request.conflict == "use_existing":
+        if request.conflict == "use_existing" and existing.workflow == request.workflow:
             return refuse("")
         if request.conflict != "terminate_existing":
             return refuse("already_exists")
@@ -192,4 +196,5 @@ def _started(request: StartRequest, run: Existing, *, created: bool, refused: st
         created=created,
         status=run.status,
         refused=refused,
+        workflow=run.workflow,
     )
