@@ -128,8 +128,8 @@ async def test_a_corrupt_row_is_named_and_its_run_alone_is_parked(tmp_path: Path
             await until_status(await engine.client.start("changing", id=name), Status.WAITING)
     connection = sqlite3.connect(tmp_path / "test.db")
     connection.execute(
-        "update history set payload = zeroblob(5) where first > 1 and run ="
-        " (select run from run where workflow_id = 'bad')"
+        "update perdure_history set payload = zeroblob(5) where first > 1 and run ="
+        " (select run from perdure_run where workflow_id = 'bad')"
     )
     connection.commit()
     connection.close()
