@@ -209,7 +209,7 @@ class Handle(Generic[T]):
         if isinstance(closing, ev.RunCompleted):
             return self._read(closing.result)
         if isinstance(closing, ev.RunFailed):
-            message = f"workflow {name!r} failed: {closing.failure.root.message}"
+            message = f"workflow {name!r} failed: {closing.failure.text}"
             raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
         if isinstance(closing, ev.RunCancelled):
             raise errors.WorkflowCancelled(f"workflow {name!r} was cancelled: {closing.reason}")

@@ -17,7 +17,7 @@ import msgspec
 from perdure import errors
 from perdure.store.port import RunRow, TurnRow, Worker
 from perdure.values import events as ev
-from perdure.values import payload
+from perdure.values import failures, payload
 from perdure.values.duration import to_text
 from perdure.values.states import Status
 
@@ -334,13 +334,17 @@ def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:
             when = f"is due {_in(failed['retry_at'], now)}" if failed["retry_at"] > now else "runs"
             texts.append(
                 f"activity {name!r}, whose attempt {attempt} {when} "
-                f"(attempt {attempt - 1} failed: {failed['failure']['message']})"
+                f"(attempt {attempt - 1} failed: {_text(failed['failure'])})"
             )
         else:
             texts.append(f"activity {name!r}, scheduled {_ago(since, now)}")
     if len(scheduled) > 3:
         texts.append(f"{len(scheduled) - 3} more activities")
     return " and ".join(texts)
+
+
+def _text(failure: dict[str, Any]) -> str:
+    return msgspec.convert(failure, failures.FailureInfo).text
 
 
 def _waits(row: RunRow) -> dict[str, Any]:

@@ -52,6 +52,11 @@ async def boom(text: str = "no card") -> None:
 
 
 @workflow.define
+async def bug() -> str:
+    return {"a": "b"}["boom"]
+
+
+@workflow.define
 async def wait(value: object = None) -> object:
     state = ["waiting"]
 

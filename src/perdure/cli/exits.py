@@ -50,6 +50,10 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 
+_UNTOLD = (errors.Kind.CANCELED, errors.Kind.INTERNAL)
+"""Kinds that say nothing which the text does not: of an exception, it names the class."""
+
+
 def code_of(exc: BaseException) -> int:
     """Return the exit code for an exception; ``DEFECT`` if it is none that users can cause."""
     for cls, code in _CODES:
@@ -61,6 +65,6 @@ def code_of(exc: BaseException) -> int:
 def line_of(exc: BaseException) -> str:
     """Return what to print for an exception, in one line."""
     text = exc.message if isinstance(exc, errors.PerdureError) else str(exc) or type(exc).__name__
-    if isinstance(exc, errors.Failure) and exc.kind not in (errors.Kind.CANCELED, exc.code):
+    if isinstance(exc, errors.Failure) and exc.kind not in (*_UNTOLD, exc.code):
         text = f"{text} ({exc.kind})"
     return " ".join(text.split())

@@ -56,7 +56,7 @@ def closed_state(closing: ev.Event, length: int, now: int) -> StateWrite:
     status = Status(ev.CLOSES_AS[type(closing)])
     detail = None
     if isinstance(closing, ev.RunFailed):
-        detail = closing.failure.root.message
+        detail = closing.failure.text
     elif isinstance(closing, (ev.RunCancelled, ev.RunTerminated)):
         detail = closing.reason or None
     return StateWrite(
