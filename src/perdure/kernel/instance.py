@@ -205,6 +205,7 @@ class Instance:
             next_due=self.next_due(),
             conditions=len(self.conditions),
             updates=len(self.updates),
+            handlers=list(self.update_handlers),
             where=self.where(),
         )
 
