@@ -118,6 +118,7 @@ def make(path: Path) -> None:
             now=begin,
             lease_until=begin + SECOND,
             queues=(),
+            workflows=(),
             definitions=(),
         )
         filler = _Filler(store, worker.id, worker.epoch, begin)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from perdure import ApplicationError, activity, workflow
+from perdure import ApplicationError, Retry, activity, workflow
 
 
 @dataclass
@@ -54,6 +54,16 @@ async def boom(text: str = "no card") -> None:
 @workflow.define
 async def bug() -> str:
     return {"a": "b"}["boom"]
+
+
+@activity.define(retry=Retry(max_attempts=2, interval="1ms"))
+async def flaky() -> None:
+    raise OSError("the line is dead")
+
+
+@workflow.define
+async def unlucky() -> None:
+    await flaky()
 
 
 @workflow.define

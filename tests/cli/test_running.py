@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -228,6 +229,32 @@ def test_a_signal_stops_dev_gracefully(shell: Shell, number: signal.Signals):
         assert worker.wait() == 0
         assert worker.said.endswith("stopped\n")
         assert shell.ok("workers", "-o", "json").json == []
+
+
+def test_dev_tells_what_goes_wrong_once_it_is_recorded_and_not_again_in_a_replay(shell: Shell):
+    with shell.worker(PROGRAMS) as worker:
+        shell.ok("start", "unlucky", "--id", "u")
+        shell("result", "u", "--timeout", "10s")
+        for id in ("w", "k"):
+            shell.ok("start", "wait", "--id", id)
+            shell.until(lambda one=id: shell.status(one) == "waiting")
+        shell.ok("cancel", "w", "--reason", "enough")
+        shell.ok("terminate", "k")
+        worker.until_says("[w]")
+        worker.until_says("[k]")
+        worker.interrupt()
+    said = worker.said
+    place = r"OSError: the line is dead \(programs\.py:\d+\)"
+    attempt = r"WARNING perdure\.runs: \[u\] activity 'flaky', attempt"
+    assert len(re.findall(rf"{attempt} 1 failed: {place}; tried again in \dms\n", said)) == 1
+    assert len(re.findall(rf"{attempt} 2 failed: {place}; not tried again\n", said)) == 1
+    ended = rf"ERROR perdure\.runs: \[u\] workflow 'unlucky' failed: {place}(?:\n    .*)+programs"
+    assert len(re.findall(ended, said)) == 1
+    assert "INFO perdure.runs: [w] workflow 'wait' was cancelled: enough\n" in said
+    assert "WARNING perdure.runs: [k] workflow 'wait' was terminated\n" in said
+    with shell.worker(PROGRAMS) as again:
+        again.interrupt()
+    assert "perdure.runs" not in again.said
 
 
 def test_dev_serves_several_modules_on_a_named_database(shell: Shell):

@@ -107,7 +107,7 @@ async def test_a_parent_tells_that_nobody_serves_its_child(tmp_path: Path):
 
 
 def row(**values: object) -> RunRow:
-    given: dict[str, object] = dict.fromkeys(RunRow.__struct_fields__)
+    given: dict[str, object] = {**dict.fromkeys(RunRow.__struct_fields__)}
     given |= {"workflow": "w", "workflow_id": "1", "version": "", "queue": "default"}
     return RunRow(**{**given, **values})  # pyright: ignore[reportArgumentType]
 

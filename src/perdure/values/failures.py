@@ -7,10 +7,9 @@ is rebuilt and recorded again, because a workflow let an activity's failure thro
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import msgspec
@@ -25,8 +24,8 @@ _MEMBERS_NAMED = 5
 _FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
 _NOT_USERS = (
     "<",
-    str(Path(__file__).parents[1]) + os.sep,
-    str(Path(os.__file__).parent) + os.sep,
+    str(Path(__file__).parents[1] / "_")[:-1],
+    str(Path(traceback.__file__).parent / "_")[:-1],
 )
 _PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
@@ -128,7 +127,7 @@ def _place(trace: str) -> str:
     if not own:
         return ""
     file, line = own[-1]
-    return f"{os.path.basename(file)}:{line}"  # noqa: PTH119 - a path of another machine, perhaps
+    return f"{PurePath(file).name}:{line}"
 
 
 def _named(members: tuple[BaseException, ...]) -> str:
