@@ -212,9 +212,15 @@ class Handle(Generic[T]):
             message = f"workflow {name!r} failed: {closing.failure.text}"
             raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
         if isinstance(closing, ev.RunCancelled):
-            raise errors.WorkflowCancelled(f"workflow {name!r} was cancelled: {closing.reason}")
+            because = f": {closing.text}" if closing.text else ""
+            failure = closing.failure
+            raise errors.WorkflowCancelled(
+                f"workflow {name!r} was cancelled{because}",
+                cause=failures.to_exception(failure) if failure is not None else None,
+            )
         if isinstance(closing, ev.RunTerminated):
-            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated: {closing.reason}")
+            because = f": {closing.reason}" if closing.reason else ""
+            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated{because}")
         raise errors.WorkflowTimedOut(f"workflow {name!r} timed out")
 
     async def _post(self, fact: ev.Event, sender: str, seq: int) -> None:

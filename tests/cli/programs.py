@@ -66,6 +66,18 @@ async def unlucky() -> None:
     await flaky()
 
 
+@activity.define(retry=Retry(max_attempts=1))
+async def give_back() -> None:
+    raise OSError("nobody is there")
+
+
+@workflow.define
+async def undoing() -> None:
+    async with workflow.saga() as undo:
+        undo.add(give_back)
+        await workflow.listen("go").receive()
+
+
 @workflow.define
 async def wait(value: object = None) -> object:
     state = ["waiting"]

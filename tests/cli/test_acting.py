@@ -213,6 +213,28 @@ def test_terminate_ends_a_run_at_once(served: Shell):
     assert served.status(id) == "terminated"
 
 
+def test_a_cancelled_run_shows_which_compensations_failed(served: Shell):
+    served.ok("start", "undoing", "--id", "undo")
+    served.until(lambda: served.status("undo") == "waiting")
+    served.ok("cancel", "undo")
+    done = served("result", "undo")
+    assert done.code == 5
+    told = "1 compensation(s) failed: activity 'give_back' failed: nobody is there"
+    assert done.err.splitlines()[-1] == f"error: workflow 'undo' was cancelled: {told}"
+    shown = served.ok("show", "undo").out
+    assert "status      cancelled" in shown
+    assert told in shown
+    assert "OSError: nobody is there (programs.py:" in shown
+
+
+@pytest.mark.parametrize("command", ["cancel", "terminate"])
+def test_an_end_without_a_reason_is_told_without_a_dangling_colon(served: Shell, command: str):
+    id = waiting(served, f"no-reason-{command}")
+    served.ok(command, id)
+    last = served("result", id).err.splitlines()[-1]
+    assert last.endswith(("was cancelled", "was terminated"))
+
+
 @pytest.mark.parametrize("command", ["cancel", "terminate", "unpark"])
 def test_what_changes_nothing_is_a_conflict(served: Shell, command: str):
     id = f"done-{command}"

@@ -42,7 +42,7 @@ def tell_end(run: Run, closing: ev.Event | None) -> None:
         text = f"{closing.failure.text}{_last_lines(closing.failure)}"
         log.error("[%s] workflow %r failed: %s", *who, text)
     elif isinstance(closing, ev.RunCancelled):
-        log.info("[%s] workflow %r was cancelled%s", *who, _because(closing.reason))
+        log.info("[%s] workflow %r was cancelled%s", *who, _because(closing.text))
     elif isinstance(closing, ev.RunTerminated):
         log.warning("[%s] workflow %r was terminated%s", *who, _because(closing.reason))
     elif isinstance(closing, ev.RunTimedOut):

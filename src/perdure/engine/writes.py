@@ -57,7 +57,9 @@ def closed_state(closing: ev.Event, length: int, now: int) -> StateWrite:
     detail = None
     if isinstance(closing, ev.RunFailed):
         detail = closing.failure.text
-    elif isinstance(closing, (ev.RunCancelled, ev.RunTerminated)):
+    elif isinstance(closing, ev.RunCancelled):
+        detail = closing.text or None
+    elif isinstance(closing, ev.RunTerminated):
         detail = closing.reason or None
     return StateWrite(
         status=status, owned=False, length=length, closed_at=now, detail=detail, since=now
@@ -86,7 +88,8 @@ def end_failure(closing: ev.Event) -> failures.FailureInfo | None:
     if isinstance(closing, ev.RunFailed):
         return closing.failure
     if isinstance(closing, ev.RunCancelled):
-        return _end("WorkflowCancelled", "Canceled", closing.reason or "the workflow was cancelled")
+        text = closing.text or "the workflow was cancelled"
+        return _end("WorkflowCancelled", "Canceled", text, closing.failure)
     if isinstance(closing, ev.RunTerminated):
         text = closing.reason or "the workflow was terminated"
         return _end("WorkflowTerminated", "Canceled", text)
@@ -95,8 +98,10 @@ def end_failure(closing: ev.Event) -> failures.FailureInfo | None:
     return None
 
 
-def _end(name: str, kind: str, message: str) -> failures.FailureInfo:
-    return failures.FailureInfo(message, kind=kind, type=name, retryable=False)
+def _end(
+    name: str, kind: str, message: str, cause: failures.FailureInfo | None = None
+) -> failures.FailureInfo:
+    return failures.FailureInfo(message, kind=kind, type=name, retryable=False, cause=cause)
 
 
 # -- before the commit: what a command adds to the write -------------------------------------------

@@ -86,6 +86,8 @@ class Instance:
         self.updates: dict[str, asyncio.Task[Any] | None] = {}
         self.spawned: set[asyncio.Task[Any]] = set()
         self.cancel: ev.CancelRequested | None = None
+        self.not_undone: failures.FailureInfo | None = None
+        """Of a cancelled saga: which compensations failed."""
         self.effects: list[tuple[str, Any]] = []
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False
