@@ -110,7 +110,11 @@ class Client:
 
     @overload
     async def start(
-        self, workflow: Workflow[In, Out], input: In = ..., **options: Any
+        self, workflow: Workflow[None, Out], input: None = None, **options: Any
+    ) -> Handle[Out]: ...
+    @overload
+    async def start(
+        self, workflow: Workflow[In, Out], input: In, **options: Any
     ) -> Handle[Out]: ...
     @overload
     async def start(self, workflow: str, input: Any = None, **options: Any) -> Handle[Any]: ...
@@ -153,8 +157,10 @@ class Client:
 
     @overload
     async def execute(
-        self, workflow: Workflow[In, Out], input: In = ..., **options: Any
+        self, workflow: Workflow[None, Out], input: None = None, **options: Any
     ) -> Out: ...
+    @overload
+    async def execute(self, workflow: Workflow[In, Out], input: In, **options: Any) -> Out: ...
     @overload
     async def execute(self, workflow: str, input: Any = None, **options: Any) -> Any: ...
     async def execute(self, workflow: Any, input: Any = None, **options: Any) -> Any:

@@ -8,18 +8,20 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from perdure import errors
 from perdure.values import payload
 
 In = TypeVar("In")
+In_contra = TypeVar("In_contra", contravariant=True)
 Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
 _NAME = re.compile(r"[^\x00-\x20\x7f]{1,200}")
 _VERSION = re.compile(r"\d+(\.\d+){0,2}([-+][0-9A-Za-z.-]+)?")
 
 
-class Workflow(Generic[In, Out]):
+class Workflow(Generic[In_contra, Out]):
     """A defined workflow; start it with a client, or from another workflow.
 
     ``fn`` is the bare coroutine function; ``code`` a fingerprint of its source that comments,
@@ -114,6 +116,14 @@ def version_key(version: str) -> tuple[int, int, int, bool, str]:
     return major, minor, patch, not rest, rest
 
 
+class _WithDefault(Protocol[In_contra, Out_co]):
+    """A function whose one input may be left out."""
+
+    def __call__(self, input_: In_contra = ..., /) -> Coroutine[Any, Any, Out_co]: ...
+
+
+@overload
+def define(fn: _WithDefault[In, Out], /) -> Workflow[In | None, Out]: ...
 @overload
 def define(fn: Callable[[In], Coroutine[Any, Any, Out]], /) -> Workflow[In, Out]: ...
 @overload
@@ -146,6 +156,8 @@ class _Decorator:
     def __init__(self, **options: Any) -> None:
         self._options = options
 
+    @overload
+    def __call__(self, fn: _WithDefault[In, Out]) -> Workflow[In | None, Out]: ...
     @overload
     def __call__(self, fn: Callable[[In], Coroutine[Any, Any, Out]]) -> Workflow[In, Out]: ...
     @overload

@@ -65,7 +65,9 @@ def listen(topic: str, type: Any, *, message: bool = False) -> Channel[Any]: ...
 def listen(topic: str, type: Any = Any, *, message: bool = False) -> Channel[Any]:
     """Return the channel of ``topic``: payloads (decoded as ``type``), or whole messages.
 
-    What came before is in it. A topic with a listener never goes to the inbox.
+    What came before is in it. A topic with a listener never goes to the inbox. A payload that does
+    not fit ``type`` raises :class:`Invalid` where it is received: the sender was answered long ago,
+    so only the receiver can decide. Uncaught, that fails the run.
     """
     check_topic(topic)
     queue = traps.here().mail.listen(topic)

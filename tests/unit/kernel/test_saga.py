@@ -119,8 +119,9 @@ def test_compensating_raises_one_error_that_names_all():
     run = Run(wf)
     run.fail("cancel", "first")
     run.fail("cancel", "second")
+    failed = "activity 'cancel' failed:"
     assert run.result == [
-        "2 compensation(s) failed: activity 'cancel' failed: first; activity 'cancel' failed: second",
+        f"2 compensation(s) failed: {failed} first; {failed} second",
         "CompensationFailed",
         False,
         ["activity 'cancel' failed: first", "activity 'cancel' failed: second"],
