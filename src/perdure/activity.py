@@ -26,7 +26,7 @@ from perdure.values.retry import ACTIVITY_DEFAULT, Retry, RetryPolicy
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ISOLATIONS = ("inline", "thread", "process")
+_ISOLATIONS = ("inline", "thread")
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -171,11 +171,8 @@ class Activity(Generic[P, R]):
     def _check(self) -> None:
         if self.isolation not in _ISOLATIONS:
             raise errors.DefinitionError(
-                f"activity {self.name!r}: isolation {self.isolation!r}; use one of {_ISOLATIONS}"
-            )
-        if self.isolation == "process":
-            raise errors.DefinitionError(
-                f"activity {self.name!r}: isolation='process' is not available in this version"
+                f"activity {self.name!r}: isolation {self.isolation!r}; use 'inline' (async "
+                "functions) or 'thread' (plain functions)"
             )
         if self.transactional and self.is_async:
             raise errors.DefinitionError(
@@ -215,7 +212,8 @@ def define(fn: Any = None, /, **options: Any) -> Any:
             attempts), ``heartbeat_timeout`` (between heartbeats), ``task_queue``,
             ``transactional`` (the function writes to the same database through
             ``activity.connection()`` and commits together with its outcome: exactly once),
-            ``isolation``.
+            ``isolation`` (``"inline"`` in the event loop, as async functions run; ``"thread"``, as
+            plain functions do).
 
     Raises:
         DefinitionError: options that cannot work together.

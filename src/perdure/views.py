@@ -255,12 +255,21 @@ def export(row: RunRow, turns: Sequence[TurnRow], *, with_seed: bool) -> dict[st
     }
 
 
-def unknown_workflow(name: str, version: str, known: Sequence[str]) -> errors.NotFound:
-    """Return the error for a name nobody registered, with the nearest one that is."""
-    wanted = f"{name!r} version {version!r}" if version else repr(name)
-    near = difflib.get_close_matches(name, known, n=1)
+def unknown_workflow(name: str, version: str, known: Sequence[tuple[str, str]]) -> errors.NotFound:
+    """Return the error for what nobody registered, with what there is.
+
+    ``known``: names and versions.
+    """
+    versions = sorted({other for found, other in known if found == name})
+    if versions:
+        return errors.NotFound(
+            f"workflow {name!r} has no version {version!r} (registered: {', '.join(versions)})"
+        )
+    names = sorted({found for found, _ in known})
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    registered = ", ".join(sorted(set(known))) or "none yet: start a worker that defines it"
+    wanted = f"{name!r} version {version!r}" if version else repr(name)
+    registered = ", ".join(names) or "none yet: start a worker that defines it"
     return errors.NotFound(f"workflow {wanted} is not registered{hint} (registered: {registered})")
 
 

@@ -92,6 +92,12 @@ def test_an_unknown_workflow_is_not_found_and_the_nearest_is_named(served: Shell
     assert "did you mean 'hello'" in done.err
 
 
+def test_an_unknown_version_is_not_found_and_those_there_are_are_named(served: Shell):
+    done = served("start", "hello", "--version", "9")
+    assert done.code == 3
+    assert done.err == "error: workflow 'hello' has no version '9' (registered: 1.0.0)\n"
+
+
 def test_an_open_execution_with_the_id_is_used_again(served: Shell):
     id = waiting(served, "twice")
     run_id = served.ok("show", id, "-o", "json").json["run_id"]

@@ -10,6 +10,7 @@
 | 5 | the run was cancelled or terminated |
 | 6 | the store, or a worker that must answer, cannot be reached |
 | 70 | a defect of Perdure |
+| 74 | the output cannot be written (a full disk) |
 | 124 | the wait timed out; the run goes on |
 | 130 | interrupted (Ctrl-C) |
 | 141 | nobody reads the output any more |
@@ -27,6 +28,7 @@ CONFLICT = 4
 CANCELLED = 5
 UNREACHABLE = 6
 DEFECT = 70
+NOT_WRITTEN = 74
 TIMED_OUT = 124
 INTERRUPTED = 130
 NO_READER = 141

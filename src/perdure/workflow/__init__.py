@@ -139,7 +139,7 @@ async def attrs(
 
 
 async def progress(done: float, total: float | None = None, note: str = "") -> None:
-    """Say how far the run is; shown by ``describe``, the CLI and the UI."""
+    """Say how far the run is; shown by ``describe`` and ``perdure show``."""
     traps.here().command(
         ev.ProgressReported(
             done=float(done),
