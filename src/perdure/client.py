@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -15,13 +15,14 @@ from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor
 from perdure.handle import Handle
 from perdure.store.desk import open_desk
+from perdure.store.opening import parse_url
 from perdure.store.port import Filter, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.cron import check_cron
 from perdure.values.states import Status
 from perdure.views import Execution, Page
-from perdure.workflow import check_search, recorded_messages
+from perdure.workflow import check_mapping, check_search, recorded_messages
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -72,6 +73,11 @@ class Client:
     ) -> None:
         if (url is None) == (door is None):
             raise errors.UsageError("Client: give a database url")
+        if url is not None and parse_url(url) is None:
+            raise errors.UsageError(
+                f"Client: {url} would be a database of this client alone, which runs nothing; take "
+                "`engine.client` of the engine that has it in memory"
+            )
         self._url = url
         self._own = door
         self._read_only = read_only
@@ -189,8 +195,8 @@ class Client:
                 ``tags``, ``correlation_id``, ``tenant``, ``created_by``, ``started_after``,
                 ``started_before`` (aware datetimes), ``namespace``.
         """
-        if not 1 <= limit <= limits.LIST_MAX:
-            raise errors.Invalid(f"limit: {limit} is not from 1 to {limits.LIST_MAX}")
+        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
+            raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
         where = self._filter(filters)
         before = views.decode_cursor(cursor) if cursor else None
         rows = await self.door.read(lambda store: store.list(where, limit=limit + 1, before=before))
@@ -269,8 +275,9 @@ class Client:
         explicit = options.get("id", options.get("name"))
         workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
         search: dict[str, Any] = options.get("search", options.get("search_attributes")) or {}
+        memo = check_mapping(options.get("memo") or {}, "memo")
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
-        context = options.get("context")
+        context = check_mapping(options.get("context") or {}, "context")
         started = ev.RunStarted(
             workflow=name,
             version=options.get("version") or (definition.version if definition else ""),
@@ -299,8 +306,8 @@ class Client:
             created_by=options.get("created_by"),
             correlation_id=options.get("correlation_id"),
             tenant=options.get("tenant"),
-            tags=tuple(options.get("tags") or ()),
-            memo=payload.encode(dict(options["memo"])) if options.get("memo") else None,
+            tags=_texts(options.get("tags") or (), "tags"),
+            memo=payload.encode(dict(memo), what="memo") if memo else None,
             search=check_search(search),
         )
         return request, started
@@ -318,12 +325,11 @@ class Client:
             names = ", ".join(Status)
             raise errors.Invalid(f"status: {exc}; use {names}") from exc
         values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
-        if isinstance(values.get("tags"), str):
-            values["tags"] = (values["tags"],)
         for key in ("started_after", "started_before"):
             if isinstance(values.get(key), datetime):
                 values[key] = views.from_datetime(values[key])
-        values["tags"] = tuple(values.get("tags", ()))
+        tags = values.get("tags", ())
+        values["tags"] = (tags,) if isinstance(tags, str) else _texts(tags, "tags")
         try:
             return msgspec.convert({"namespace": self.namespace, **values}, Filter)
         except msgspec.ValidationError as exc:
@@ -349,6 +355,12 @@ def _conflict(is_explicit: bool, options: Mapping[str, Any]) -> str:
     if options.get("error_when_already_started"):
         return "fail"
     return "use_existing" if is_explicit else "none"
+
+
+def _texts(given: Any, what: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise errors.Invalid(f"{what}: {given!r} is not a list of text; write [{given!r}]")
+    return tuple(payload.text(one, what=what) for one in cast("Iterable[Any]", given))
 
 
 def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -30,10 +30,14 @@ def load_module(target: str) -> ModuleType:
     """
     path = Path(target)
     is_file = target.endswith(".py") or os.sep in target
+    if path.is_dir() and (is_file or not target.strip(".")):
+        raise errors.UsageError(f"{target} is a folder; name a module in it, or a .py file")
     if is_file and not path.is_file():
         hint = f"; did you mean {target}.py?" if Path(f"{target}.py").is_file() else ""
         raise errors.UsageError(f"there is no file {target}{hint}")
     name = target
+    if not is_file and not all(part.isidentifier() for part in name.split(".")):
+        raise errors.UsageError(f"{target!r} is neither a dotted module name nor a .py file")
     folder = Path.cwd()
     if is_file:
         path = path.resolve()

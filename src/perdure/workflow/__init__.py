@@ -24,6 +24,7 @@ from perdure.kernel.edge import ContinueAsNew
 from perdure.saga import Saga
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.defining import is_name
 from perdure.values.duration import Duration, microseconds
 from perdure.workflow.children import (
     PARENT_CLOSE,
@@ -46,6 +47,7 @@ from perdure.workflow.messages import (
 )
 from perdure.workflow.run import (
     Info,
+    check_mapping,
     check_search,
     context,
     history_length,
@@ -133,7 +135,7 @@ async def attrs(
     traps.here().command(
         ev.AttributesSet(
             search=payload.encode(check_search(search)) if search else None,
-            memo=payload.encode(dict(memo), what="memo") if memo else None,
+            memo=payload.encode(dict(check_mapping(memo, "memo")), what="memo") if memo else None,
         )
     )
 
@@ -240,7 +242,7 @@ def query(name: str) -> Callable[[Handler], Handler]:
     """Let ``handle.query(name, …)`` call the decorated inner function. It may only read."""
 
     def register(fn: Handler) -> Handler:
-        traps.here().queries[name] = QueryHandler(name, fn)
+        _once(traps.here().queries, name, "query")[name] = QueryHandler(name, fn)
         return fn
 
     return register
@@ -256,10 +258,19 @@ def update(
     """
 
     def register(fn: Handler) -> Handler:
-        traps.here().update_handlers[name] = UpdateHandler(name, fn, validator)
+        handlers = _once(traps.here().update_handlers, name, "update")
+        handlers[name] = UpdateHandler(name, fn, validator)
         return fn
 
     return register
+
+
+def _once(handlers: dict[str, Any], name: object, what: str) -> dict[str, Any]:
+    if not is_name(name):
+        raise errors.UsageError(f'{what}: write @workflow.{what}("NAME"), not {name!r}')
+    if name in handlers:
+        raise errors.UsageError(f"{what} {name!r} is defined twice in this run")
+    return handlers
 
 
 __all__ = [
@@ -276,6 +287,7 @@ __all__ = [
     "after",
     "attrs",
     "call",
+    "check_mapping",
     "check_search",
     "check_topic",
     "context",

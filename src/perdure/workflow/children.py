@@ -18,7 +18,7 @@ from perdure.values import events as ev
 from perdure.values import failures, ids, payload
 from perdure.values.duration import Duration, optional_microseconds
 from perdure.workflow.messages import recorded_messages, send
-from perdure.workflow.run import check_search, context, started_event, to_time
+from perdure.workflow.run import check_mapping, check_search, context, started_event, to_time
 
 T = TypeVar("T")
 In = TypeVar("In")
@@ -197,6 +197,7 @@ def _schedule_child(child: Any, value: Any, options: dict[str, Any]) -> Child:
     started = started_event(instance)
     run_id = instance.new_run_id("child")
     explicit = options.get("id")
+    memo = dict(check_mapping(options.get("memo") or {}, "memo"))
     event = ev.ChildScheduled(
         workflow=name,
         workflow_id=run_id if explicit is None else ids.check_workflow_id(explicit),
@@ -211,7 +212,7 @@ def _schedule_child(child: Any, value: Any, options: dict[str, Any]) -> Child:
             options.get("messages") or (), started.workflow_id, instance.time, instance.max_payload
         ),
         search=payload.encode(check_search(options["search"])) if options.get("search") else None,
-        memo=payload.encode(options["memo"], what="memo") if options.get("memo") else None,
+        memo=payload.encode(memo, what="memo") if memo else None,
     )
     read = payload.decode if definition is None else definition.read_result
     return traps.start_child(instance, event, read)
@@ -229,7 +230,7 @@ def _policy(options: Mapping[str, Any]) -> str:
 
 
 def _merged_context(given: Mapping[str, Any] | None) -> bytes | None:
-    merged = {**context, **(given or {})}
+    merged = {**context, **check_mapping(given or {}, "context")}
     return payload.encode(merged, what="context") if merged else None
 
 
