@@ -153,6 +153,10 @@ BROKEN = {
         "async",
     ),
     "a module that exits": ("import sys\nsys.exit(0)\n", "line 2: SystemExit"),
+    "a module that runs an event loop": (
+        "import asyncio\nasync def main(): ...\nasyncio.run(main())\n",
+        "line 3: the module runs an event loop while it is imported; put that under `if __name__",
+    ),
     "a module without definitions": ("x = 1\n", "no workflow"),
 }
 
@@ -167,6 +171,15 @@ def test_a_broken_module_is_one_line_and_bad_usage(shell: Shell, case: str, comm
     assert says in done.err
     assert len(done.err.splitlines()) == 1, done.err
     assert not (shell.folder / "perdure.db").exists()
+
+
+def test_a_folder_is_no_module(shell: Shell):
+    done = shell("dev", ".")
+    assert (done.code, done.err) == (
+        2,
+        "error: . is a folder; name a module in it, or a .py file\n",
+    )
+    assert "'a-b' is neither a dotted module name nor a .py file" in shell("dev", "a-b").err
 
 
 @pytest.mark.parametrize(
