@@ -1,7 +1,8 @@
 """What workflow code calls.
 
 Everything here works inside a workflow's activation and raises :class:`UsageError` elsewhere. Plain
-functions return at once; what is awaited may suspend the run, for seconds or for months.
+functions return at once; what is awaited may suspend the run, for seconds or for months. A call
+whose ``await`` was forgotten does nothing, and is logged as a warning with the id of the run.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 async def sleep(duration: Duration) -> None:
-    """Sleep durably; a restart does not lengthen it."""
+    """Sleep durably: ``await workflow.sleep("1h")``. A restart does not lengthen it."""
     await traps.sleep(traps.here(), microseconds(duration, what="sleep"))
 
 
@@ -122,7 +123,7 @@ logger = _ReplaySafeLogger(logging.getLogger("perdure.workflow"), {})
 async def attrs(
     *, search: Mapping[str, Any] | None = None, memo: Mapping[str, Any] | None = None
 ) -> None:
-    """Merge search attributes and memo into the run's; ``None`` removes a key.
+    """Merge search attributes and memo into the run's; ``None`` removes a key. Await it.
 
     ``search`` (text, number, bool, list of text) is indexed, ``memo`` (any payload) is not.
 
@@ -141,7 +142,7 @@ async def attrs(
 
 
 async def progress(done: float, total: float | None = None, note: str = "") -> None:
-    """Say how far the run is; shown by ``describe`` and ``perdure show``."""
+    """Say how far the run is; shown by ``describe`` and ``perdure show``. Await it."""
     traps.here().command(
         ev.ProgressReported(
             done=float(done),
@@ -152,7 +153,7 @@ async def progress(done: float, total: float | None = None, note: str = "") -> N
 
 
 async def emit(event: str, data: Any = None) -> None:
-    """Tell the engine's listeners ``data`` after this turn is committed; not recorded."""
+    """Tell the engine's listeners ``data`` after this turn is committed; not recorded. Await it."""
     traps.here().effect("emit", (event, payload.encode(data, what="data")))
 
 
@@ -160,7 +161,10 @@ async def emit(event: str, data: Any = None) -> None:
 
 
 def call(name: str, *args: Any) -> Coroutine[Any, Any, Any]:
-    """Call an activity by name; it must be registered with the worker that runs it."""
+    """Call an activity by name: ``await workflow.call("charge", order)``.
+
+    It must be registered with the worker that runs it.
+    """
     return _activity.by_name(name, args)
 
 
@@ -168,7 +172,7 @@ def call(name: str, *args: Any) -> Coroutine[Any, Any, Any]:
 
 
 async def wait_condition(predicate: Callable[[], object], timeout: Duration | None = None) -> None:
-    """Wait until ``predicate()`` is true; it is asked after every step of the run.
+    """Wait until ``predicate()`` is true; it is asked after every step of the run. Await it.
 
     Raises:
         TimeoutError: it was not within ``timeout``.
@@ -222,7 +226,8 @@ def patched(change_id: str) -> bool:
 async def continue_as_new(input: Any = None, *, workflow: Any = None) -> NoReturn:
     """End this run; the execution goes on in a new one with ``input`` and an empty history.
 
-    Messages nobody received go along; children stay the execution's.
+    ``await workflow.continue_as_new(state)``: without the ``await`` nothing happens. Messages nobody
+    received go along; children stay the execution's.
     """
     instance = traps.here()
     started = started_event(instance)

@@ -146,7 +146,7 @@ async def start(child: Workflow[In, Out], input: In, **options: Any) -> ChildHan
 @overload
 async def start(child: str, input: Any = None, **options: Any) -> ChildHandle[Any]: ...
 async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[Any]:
-    """Start a child and return its handle; one ``Exit`` will be on :func:`events`.
+    """Start a child and return its handle; one ``Exit`` will be on :func:`events`. Await it.
 
     Options: ``id``, ``version``, ``task_queue``, ``parent_close_policy`` (``terminate``,
     ``abandon``, ``request_cancel``), ``context`` (merged over this run's), ``messages``,
@@ -165,7 +165,7 @@ async def execute(child: Workflow[In, Out], input: In, **options: Any) -> Out: .
 @overload
 async def execute(child: str, input: Any = None, **options: Any) -> Any: ...
 async def execute(child: Any, input: Any = None, **options: Any) -> Any:
-    """Run a child and wait for its result. Cancelling the wait asks the child to end.
+    """Run a child and wait for its result; await it. Cancelling the wait asks the child to end.
 
     Raises:
         ChildFailed: the child did not complete.
