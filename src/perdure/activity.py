@@ -20,13 +20,25 @@ from perdure import errors
 from perdure.kernel import traps
 from perdure.values import events as ev
 from perdure.values import payload
-from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.defining import check_options, defined_name, is_name, warn_of_namesake
+from perdure.values.duration import Duration, microseconds
 from perdure.values.retry import ACTIVITY_DEFAULT, Retry, RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ISOLATIONS = ("inline", "thread", "process")
+_OPTIONS = (
+    "name",
+    "retry",
+    "timeout",
+    "queue_timeout",
+    "schedule_timeout",
+    "heartbeat_timeout",
+    "task_queue",
+    "transactional",
+    "isolation",
+)
+_ISOLATIONS = ("inline", "thread")
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -92,7 +104,7 @@ class Activity(Generic[P, R]):
         isolation: str = "",
     ) -> None:
         self.fn = fn
-        self.name = name or fn.__name__
+        self.name = defined_name(fn, name, "activity")
         self.is_async = inspect.iscoroutinefunction(fn)
         self.isolation = isolation or ("inline" if self.is_async else "thread")
         self.retry = retry
@@ -103,13 +115,16 @@ class Activity(Generic[P, R]):
         self.task_queue = task_queue
         self.transactional = transactional
         self.arguments = payload.Arguments(fn, self.name)
-        hint = payload.hints_of(fn).get("return", Any)
+        hints = payload.hints_of(fn)
+        hint = hints.get("return", Any)
         self.read_result = payload.decoder(hint, what=f"{self.name} -> result")
         self.__doc__ = fn.__doc__
         self.__name__ = self.name
         self.__module__ = fn.__module__
         self.__wrapped__ = fn
         self._check()
+        payload.warn_of_unresolved(fn, hints, f"activity {self.name!r}")
+        warn_of_namesake(fn, Activity, "activity")
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run durably inside a workflow; call the function anywhere else."""
@@ -136,7 +151,7 @@ class Activity(Generic[P, R]):
         """Return the activity with these options for the calls made through the returned object."""
         other = copy.copy(self)
         if retry is not None:
-            other.retry = retry.resolve(self.retry or ACTIVITY_DEFAULT)
+            other.retry = _policy(retry).resolve(self.retry or ACTIVITY_DEFAULT)
         other.timeout = _or(timeout, self.timeout, "timeout")
         other.queue_timeout = _or(queue_timeout, self.queue_timeout, "queue_timeout")
         other.schedule_timeout = _or(schedule_timeout, self.schedule_timeout, "schedule_timeout")
@@ -169,13 +184,14 @@ class Activity(Generic[P, R]):
         return await asyncio.to_thread(self.fn, *args, **kwargs)
 
     def _check(self) -> None:
+        if not is_name(self.name):
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: the name must be 1 to 200 characters, in one line"
+            )
         if self.isolation not in _ISOLATIONS:
             raise errors.DefinitionError(
-                f"activity {self.name!r}: isolation {self.isolation!r}; use one of {_ISOLATIONS}"
-            )
-        if self.isolation == "process":
-            raise errors.DefinitionError(
-                f"activity {self.name!r}: isolation='process' is not available in this version"
+                f"activity {self.name!r}: isolation {self.isolation!r}; use 'inline' (async "
+                "functions) or 'thread' (plain functions)"
             )
         if self.transactional and self.is_async:
             raise errors.DefinitionError(
@@ -215,7 +231,8 @@ def define(fn: Any = None, /, **options: Any) -> Any:
             attempts), ``heartbeat_timeout`` (between heartbeats), ``task_queue``,
             ``transactional`` (the function writes to the same database through
             ``activity.connection()`` and commits together with its outcome: exactly once),
-            ``isolation``.
+            ``isolation`` (``"inline"`` in the event loop, as async functions run; ``"thread"``, as
+            plain functions do).
 
     Raises:
         DefinitionError: options that cannot work together.
@@ -236,12 +253,13 @@ class _Decorator:
         heartbeat_timeout: Duration | None = None,
         **rest: Any,
     ) -> None:
+        check_options({**rest}, _OPTIONS, "activity")
         self._options: dict[str, Any] = {
-            "retry": None if retry is None else retry.resolve(),
-            "timeout": optional_microseconds(timeout, what="timeout"),
-            "queue_timeout": optional_microseconds(queue_timeout, what="queue_timeout"),
-            "schedule_timeout": optional_microseconds(schedule_timeout, what="schedule_timeout"),
-            "heartbeat_timeout": optional_microseconds(heartbeat_timeout, what="heartbeat_timeout"),
+            "retry": None if retry is None else _policy(retry).resolve(),
+            "timeout": _or(timeout, None, "timeout"),
+            "queue_timeout": _or(queue_timeout, None, "queue_timeout"),
+            "schedule_timeout": _or(schedule_timeout, None, "schedule_timeout"),
+            "heartbeat_timeout": _or(heartbeat_timeout, None, "heartbeat_timeout"),
             **rest,
         }
 
@@ -324,4 +342,17 @@ def _attempt() -> Attempt:
 
 
 def _or(given: Duration | None, otherwise: int | None, what: str) -> int | None:
-    return otherwise if given is None else optional_microseconds(given, what=what)
+    if given is None:
+        return otherwise
+    limit = microseconds(given, what=what)
+    if limit == 0:
+        raise errors.Invalid(f"{what}: {given!r} leaves no time at all; None means no limit")
+    return limit
+
+
+def _policy(retry: object) -> Retry:
+    if not isinstance(retry, Retry):
+        raise errors.DefinitionError(
+            f"retry: {retry!r} is not a policy; write Retry(max_attempts=…, interval=…)"
+        )
+    return retry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -16,6 +16,7 @@ from perdure.door import Door, StoreDoor
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.store.desk import open_desk
+from perdure.store.opening import parse_url
 from perdure.store.port import Filter, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
@@ -23,7 +24,7 @@ from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, on
 from perdure.values.states import Status
 from perdure.values.terms import first_deadlines
 from perdure.views import Execution, Page
-from perdure.workflow import check_search, recorded_messages
+from perdure.workflow import check_mapping, check_search, recorded_messages
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -58,6 +59,11 @@ class Client:
     ) -> None:
         if (url is None) == (door is None):
             raise errors.UsageError("Client: give a database url")
+        if url is not None and parse_url(url) is None:
+            raise errors.UsageError(
+                f"Client: {url} would be a database of this client alone, which runs nothing; take "
+                "`engine.client` of the engine that has it in memory"
+            )
         self._url = url
         self._own = door
         self._read_only = read_only
@@ -96,7 +102,11 @@ class Client:
 
     @overload
     async def start(
-        self, workflow: Workflow[In, Out], input: In = ..., **options: Any
+        self, workflow: Workflow[None, Out], input: None = None, **options: Any
+    ) -> Handle[Out]: ...
+    @overload
+    async def start(
+        self, workflow: Workflow[In, Out], input: In, **options: Any
     ) -> Handle[Out]: ...
     @overload
     async def start(self, workflow: str, input: Any = None, **options: Any) -> Handle[Any]: ...
@@ -119,7 +129,8 @@ class Client:
         Raises:
             NotFound: no such workflow is registered.
             Invalid: a bad option, or input that does not fit (the message has the field's path).
-            AlreadyExists: the id is taken and the policy says ``fail``.
+            AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
+                execution of another workflow.
         """
         options = canonical(options, _OPTIONS, what="start")
         definition = await self._definition(workflow, options)
@@ -127,8 +138,9 @@ class Client:
         box = self._watch_start(request, options)
         answer = await self.door.start(request, started, definition)
         if answer.refused:
+            of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
             raise errors.AlreadyExists(
-                f"an execution with id {answer.workflow_id!r} exists and is {answer.status}",
+                f"an execution{of} with id {answer.workflow_id!r} exists and is {answer.status}",
                 details={"run_id": answer.run_id, "status": str(answer.status)},
             )
         read = definition.read_result if definition is not None else payload.decode
@@ -140,8 +152,10 @@ class Client:
 
     @overload
     async def execute(
-        self, workflow: Workflow[In, Out], input: In = ..., **options: Any
+        self, workflow: Workflow[None, Out], input: None = None, **options: Any
     ) -> Out: ...
+    @overload
+    async def execute(self, workflow: Workflow[In, Out], input: In, **options: Any) -> Out: ...
     @overload
     async def execute(self, workflow: str, input: Any = None, **options: Any) -> Any: ...
     async def execute(self, workflow: Any, input: Any = None, **options: Any) -> Any:
@@ -177,8 +191,8 @@ class Client:
                 ``tags``, ``correlation_id``, ``tenant``, ``created_by``, ``started_after``,
                 ``started_before`` (aware datetimes), ``namespace``.
         """
-        if not 1 <= limit <= limits.LIST_MAX:
-            raise errors.Invalid(f"limit: {limit} is not from 1 to {limits.LIST_MAX}")
+        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
+            raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
         where = self._filter(filters)
         before = views.decode_cursor(cursor) if cursor else None
         rows = await self.door.read(lambda store: store.list(where, limit=limit + 1, before=before))
@@ -234,7 +248,7 @@ class Client:
         known = await self.door.read(lambda store: store.definitions())
         fitting = [d for d in known if d.name == workflow and version in ("", d.version)]
         if not fitting:
-            raise views.unknown_workflow(workflow, version, [d.name for d in known])
+            raise views.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
         # The run keeps the version it began with: the highest there is now.
         options["version"] = max((d.version for d in fitting), key=version_key)
         return None
@@ -258,8 +272,9 @@ class Client:
         workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
         terms = read_terms(options)
         deadlines = first_deadlines(terms, now)
+        memo = check_mapping(options.get("memo") or {}, "memo")
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
-        context = options.get("context")
+        context = check_mapping(options.get("context") or {}, "context")
         started = ev.RunStarted(
             workflow=name,
             version=options.get("version") or (definition.version if definition else ""),
@@ -301,8 +316,8 @@ class Client:
             created_by=options.get("created_by"),
             correlation_id=options.get("correlation_id"),
             tenant=options.get("tenant"),
-            tags=tuple(options.get("tags") or ()),
-            memo=payload.encode(dict(options["memo"])) if options.get("memo") else None,
+            tags=_texts(options.get("tags") or (), "tags"),
+            memo=payload.encode(dict(memo), what="memo") if memo else None,
             search=check_search(options.get("search") or {}),
         )
         return request, started
@@ -331,12 +346,11 @@ class Client:
             names = ", ".join(Status)
             raise errors.Invalid(f"status: {exc}; use {names}") from exc
         values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
-        if isinstance(values.get("tags"), str):
-            values["tags"] = (values["tags"],)
         for key in ("started_after", "started_before"):
             if isinstance(values.get(key), datetime):
                 values[key] = views.from_datetime(values[key])
-        values["tags"] = tuple(values.get("tags", ()))
+        tags = values.get("tags", ())
+        values["tags"] = (tags,) if isinstance(tags, str) else _texts(tags, "tags")
         try:
             return msgspec.convert({"namespace": self.namespace, **values}, Filter)
         except msgspec.ValidationError as exc:
@@ -360,3 +374,9 @@ def _address(sender: Any) -> str:
 def _now() -> int:
     # Without a worker in this process there is no engine's clock to ask.
     return time.time_ns() // 1000  # noqa: TID251
+
+
+def _texts(given: Any, what: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise errors.Invalid(f"{what}: {given!r} is not a list of text; write [{given!r}]")
+    return tuple(payload.text(one, what=what) for one in cast("Iterable[Any]", given))

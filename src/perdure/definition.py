@@ -8,18 +8,22 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from perdure import errors
 from perdure.values import payload
+from perdure.values.defining import check_options, defined_name, is_name, warn_of_namesake
 
 In = TypeVar("In")
+In_contra = TypeVar("In_contra", contravariant=True)
 Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
 _NAME = re.compile(r"[^\x00-\x20\x7f]{1,200}")
+_OPTIONS = ("name", "version", "task_queue", "triggers", "description")
 _VERSION = re.compile(r"\d+(\.\d+){0,2}([-+][0-9A-Za-z.-]+)?")
 
 
-class Workflow(Generic[In, Out]):
+class Workflow(Generic[In_contra, Out]):
     """A defined workflow; start it with a client, or from another workflow.
 
     ``fn`` is the bare coroutine function; ``code`` a fingerprint of its source that comments,
@@ -37,7 +41,7 @@ class Workflow(Generic[In, Out]):
         description: str = "",
     ) -> None:
         self.fn = fn
-        self.name = name or fn.__name__
+        self.name = defined_name(fn, name, "workflow")
         self.version = version
         self.task_queue = task_queue
         self.triggers = tuple(triggers)
@@ -51,6 +55,8 @@ class Workflow(Generic[In, Out]):
         self.__wrapped__ = fn
         self._check()
         hints = payload.hints_of(fn)
+        payload.warn_of_unresolved(fn, hints, f"workflow {self.name!r}")
+        warn_of_namesake(fn, Workflow, "workflow")
         parameters = list(inspect.signature(fn).parameters.values())
         self._takes_input = bool(parameters)
         self._default = parameters[0].default if parameters else inspect.Parameter.empty
@@ -94,9 +100,9 @@ class Workflow(Generic[In, Out]):
         where = f"workflow {self.name!r} ({self.fn.__module__}.{self.fn.__qualname__})"
         if not inspect.iscoroutinefunction(self.fn):
             raise errors.DefinitionError(f"{where}: a workflow is an async function")
-        if not _NAME.fullmatch(self.name):
+        if not is_name(self.name) or not _NAME.fullmatch(self.name):
             raise errors.DefinitionError(f"{where}: the name must be 1 to 200 visible characters")
-        if not _VERSION.fullmatch(self.version):
+        if not is_name(self.version) or not _VERSION.fullmatch(self.version):
             raise errors.DefinitionError(f"{where}: version {self.version!r} is not like '1.2.0'")
         parameters = list(inspect.signature(self.fn).parameters.values())
         plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -114,6 +120,14 @@ def version_key(version: str) -> tuple[int, int, int, bool, str]:
     return major, minor, patch, not rest, rest
 
 
+class _WithDefault(Protocol[In_contra, Out_co]):
+    """A function whose one input may be left out."""
+
+    def __call__(self, input_: In_contra = ..., /) -> Coroutine[Any, Any, Out_co]: ...
+
+
+@overload
+def define(fn: _WithDefault[In, Out], /) -> Workflow[In | None, Out]: ...
 @overload
 def define(fn: Callable[[In], Coroutine[Any, Any, Out]], /) -> Workflow[In, Out]: ...
 @overload
@@ -144,8 +158,11 @@ def define(fn: Any = None, /, **options: Any) -> Any:
 
 class _Decorator:
     def __init__(self, **options: Any) -> None:
+        check_options(options, _OPTIONS, "workflow")
         self._options = options
 
+    @overload
+    def __call__(self, fn: _WithDefault[In, Out]) -> Workflow[In | None, Out]: ...
     @overload
     def __call__(self, fn: Callable[[In], Coroutine[Any, Any, Out]]) -> Workflow[In, Out]: ...
     @overload

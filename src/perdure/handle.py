@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import errors, views
 from perdure.door import Door, decode_answer, refusal
-from perdure.store.port import Question, RunRow, TurnRow
+from perdure.store.port import Question, RunRow, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
@@ -20,6 +20,8 @@ T = TypeVar("T")
 _PAGE = 5_000
 _FOLLOW_PAUSE = 0.05
 _STATE_SECONDS = 1.0
+_FOLLOWED = 3
+"""How many children of a run, and how many generations, ``why`` looks at."""
 
 
 class Host(Protocol):
@@ -58,7 +60,7 @@ class Handle(Generic[T]):
         self._pinned = bool(run_id)
         self._run = 0
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, T]:
         return self.result().__await__()
 
     def __repr__(self) -> str:
@@ -110,10 +112,8 @@ class Handle(Generic[T]):
 
     async def why(self) -> str:
         """Return one sentence: what the run waits for, or why it cannot go on."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
         workers = await self._door.read(lambda store: store.workers())
-        return views.why(row, turns, workers, self._door.now())
+        return await self._why(await self._row(), workers, _FOLLOWED)
 
     async def follow(self, after: int = 0) -> AsyncIterator[HistoryEvent]:
         """Yield events as they are committed, from the one after id ``after``, until the end."""
@@ -244,12 +244,18 @@ class Handle(Generic[T]):
         if isinstance(closing, ev.RunCompleted):
             return self._read(closing.result)
         if isinstance(closing, ev.RunFailed):
-            message = f"workflow {name!r} failed: {closing.failure.root.message}"
+            message = f"workflow {name!r} failed: {closing.failure.text}"
             raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
         if isinstance(closing, ev.RunCancelled):
-            raise errors.WorkflowCancelled(f"workflow {name!r} was cancelled: {closing.reason}")
+            because = f": {closing.text}" if closing.text else ""
+            failure = closing.failure
+            raise errors.WorkflowCancelled(
+                f"workflow {name!r} was cancelled{because}",
+                cause=failures.to_exception(failure) if failure is not None else None,
+            )
         if isinstance(closing, ev.RunTerminated):
-            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated: {closing.reason}")
+            because = f": {closing.reason}" if closing.reason else ""
+            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated{because}")
         assert isinstance(closing, ev.RunTimedOut)
         raise errors.WorkflowTimedOut(
             f"workflow {name!r} timed out: the {closing.timeout} timeout passed"
@@ -288,6 +294,17 @@ class Handle(Generic[T]):
             update=update_id,
         )
         return payload.decode(decode_answer(await self._door.ask(row, question)))
+
+    async def _why(self, row: RunRow, workers: Sequence[Worker], depth: int) -> str:
+        children: list[str] = []
+        for name in views.children_of(row)[:_FOLLOWED] if depth else ():
+            child = await self._door.read(
+                lambda store, name=name: store.find(name, namespace=row.namespace)
+            )
+            if child is not None:
+                children.append(await self._why(child, workers, depth - 1))
+        turns = await _all_turns(self._door, row.run)
+        return views.why(row, turns, workers, self._door.now(), children)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

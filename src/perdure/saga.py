@@ -5,12 +5,16 @@ Plain workflow code on top of activities; nothing below knows of it.
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
 from perdure import errors
+from perdure.kernel import traps
+from perdure.values import failures
 
 P = ParamSpec("P")
 
@@ -18,8 +22,8 @@ P = ParamSpec("P")
 class Saga:
     """Runs the added compensations newest first, each once: on failure, or when asked.
 
-    A compensation that fails does not stop the others; what failed is a note on the failure that
-    began the unwinding.
+    A compensation that fails does not stop the others. What failed is logged as an error, is a note
+    on the failure that began the unwinding, and stands in the end of a run that was cancelled.
     """
 
     def __init__(self) -> None:
@@ -37,20 +41,21 @@ class Saga:
         Raises:
             ApplicationError: compensations failed; the first is its cause, all are in its details.
         """
-        failed: list[Exception] = []
+        failed: list[tuple[str, Exception]] = []
         while self._compensations:
             compensation = self._compensations.pop()
             try:
                 await compensation()
             except Exception as exc:  # noqa: BLE001 - the others must run; raised below
-                failed.append(exc)
+                failed.append((_name(compensation), exc))
         if failed:
+            told = "; ".join(_told(name, exc) for name, exc in failed)
             raise errors.ApplicationError(
-                f"{len(failed)} compensation(s) failed: {failed[0]}",
+                f"{len(failed)} compensation(s) failed: {told}",
                 kind="CompensationFailed",
                 retryable=False,
-                details=[str(exc) for exc in failed],
-                cause=failed[0],
+                details=[str(exc) for _, exc in failed],
+                cause=failed[0][1],
             )
 
     async def __aenter__(self) -> Self:
@@ -68,3 +73,23 @@ class Saga:
             await self.compensate()
         except errors.ApplicationError as failed:
             exc.add_note(str(failed))
+            _tell(failed, exc)
+
+
+def _name(compensation: Callable[[], Awaitable[Any]]) -> str:
+    fn: Any = compensation.func if isinstance(compensation, functools.partial) else compensation
+    return str(getattr(fn, "__name__", fn))
+
+
+def _told(name: str, exc: Exception) -> str:
+    is_named = isinstance(exc, (errors.ActivityFailed, errors.ChildFailed))
+    return str(exc) if is_named else f"{name}: {type(exc).__name__}: {exc}"
+
+
+def _tell(failed: errors.ApplicationError, began: BaseException) -> None:
+    instance = traps.current()
+    if instance is None:
+        return
+    instance.effect("log", (logging.ERROR, str(failed)))
+    if isinstance(began, asyncio.CancelledError):
+        instance.not_undone = failures.from_exception(failed)

@@ -17,8 +17,8 @@ import msgspec
 from perdure import errors
 from perdure.store.port import RunRow, TurnRow, Worker
 from perdure.values import events as ev
-from perdure.values import payload
-from perdure.values.duration import to_text
+from perdure.values import failures, payload
+from perdure.values.duration import SECOND, to_text
 from perdure.values.states import Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -255,49 +255,92 @@ def export(row: RunRow, turns: Sequence[TurnRow], *, with_seed: bool) -> dict[st
     }
 
 
-def unknown_workflow(name: str, version: str, known: Sequence[str]) -> errors.NotFound:
-    """Return the error for a name nobody registered, with the nearest one that is."""
-    wanted = f"{name!r} version {version!r}" if version else repr(name)
-    near = difflib.get_close_matches(name, known, n=1)
+def unknown_workflow(name: str, version: str, known: Sequence[tuple[str, str]]) -> errors.NotFound:
+    """Return the error for what nobody registered, with what there is.
+
+    ``known``: names and versions.
+    """
+    versions = sorted({other for found, other in known if found == name})
+    if versions:
+        return errors.NotFound(
+            f"workflow {name!r} has no version {version!r} (registered: {', '.join(versions)})"
+        )
+    names = sorted({found for found, _ in known})
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    registered = ", ".join(sorted(set(known))) or "none yet: start a worker that defines it"
+    wanted = f"{name!r} version {version!r}" if version else repr(name)
+    registered = ", ".join(names) or "none yet: start a worker that defines it"
     return errors.NotFound(f"workflow {wanted} is not registered{hint} (registered: {registered})")
 
 
 # -- why -----------------------------------------------------------------------------------------
 
 
-def why(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: int) -> str:
-    """Return one sentence: what the run waits for, or why it cannot go on."""
+def why(
+    row: RunRow,
+    turns: Sequence[TurnRow],
+    workers: Sequence[Worker],
+    now: int,
+    children: Sequence[str] = (),
+) -> str:
+    """Return one sentence: what the run waits for, or why it cannot go on.
+
+    ``children``: the same sentences about the children it waits for (:func:`children_of`).
+    """
     name = f"{row.workflow} {row.workflow_id!r}"
+    text = f"{name} {_standing(row, turns, workers, now)}"
+    return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
+
+
+def children_of(row: RunRow) -> Sequence[str]:
+    """Return the ids of the children that an open run waits for."""
+    return [] if row.status.is_terminal else _waits(row).get("children", [])
+
+
+def _standing(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: int) -> str:
     if row.status.is_terminal:
         when = f" {_ago(row.closed_at, now)}" if row.closed_at else ""
-        because = f": {row.detail}" if row.detail else ""
-        return f"{name} ended{when} as {row.status}{because}."
+        because = f": {row.detail.rstrip('.')}" if row.detail else ""
+        return f"ended{when} as {row.status}{because}"
     if row.status in (Status.PARKED, Status.PAUSED):
-        text = f"{name} is {row.status} since {_ago(row.since, now)} ({row.reason}): {row.detail}"
-        return f"{text}. To go on: {row.unblock}." if row.unblock else f"{text}."
+        detail = (row.detail or "").rstrip(".")
+        text = f"is {row.status} since {_ago(row.since, now)} ({row.reason}): {detail}"
+        return f"{text}. To go on: {row.unblock}" if row.unblock else text
     if row.status is Status.PENDING and row.wake_at is not None and row.wake_at > now:
-        return f"{name} is pending: it begins {_in(row.wake_at, now)}."
+        return f"is pending: it begins {_in(row.wake_at, now)}"
     live = [w for w in workers if w.alive_for_sure is not False]
     unserved = _unserved(row, live)
     if unserved:
-        return f"{name} waits for a worker: {unserved}. Start one with `perdure dev MODULE`."
+        return f"waits for a worker: {unserved}. Start one with `perdure dev MODULE`"
     waiting = _waiting_for(turns, now)
     if waiting:
-        return f"{name} is {row.status}: it waits for {waiting}."
+        return f"is {row.status}: it waits for {waiting}"
+    return _idle(row, now)
+
+
+def _idle(row: RunRow, now: int) -> str:
+    """Say what a run without work in flight waits for."""
     waits = _waits(row)
+    if row.status is not Status.WAITING:
+        return f"is {row.status}: its next turn has not been recorded yet"
     parts = [_message(topic) for topic in waits.get("topics", ())]
     if row.wake_at is not None:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
     parts += [f"child {child!r}" for child in waits.get("children", ())]
     if waits.get("conditions"):
         parts.append("a condition of its own")
-    if parts:
-        since = f" since {_ago(row.since, now)}" if row.since else ""
-        where = f" at {waits['where']}" if waits.get("where") else ""
-        return f"{name} is waiting{since} for {' or '.join(parts)}{where}."
-    return f"{name} is {row.status}: its next turn has not been recorded yet."
+    if waits.get("updates"):
+        parts.append("an update that is under way")
+    if not parts:
+        parts = [f"update {name!r}" for name in waits.get("handlers", ())]
+    where = f" at {waits['where']}" if waits.get("where") else ""
+    if not parts:
+        return (
+            f"is stuck: nothing can wake it: since {_ago(row.since, now)} it waits{where} for "
+            "something only its own code could do. To end it: `perdure cancel` or "
+            "`perdure terminate`"
+        )
+    return f"is waiting since {_ago(row.since, now)} for {' or '.join(parts)}{where}"
 
 
 def _unserved(row: RunRow, live: Sequence[Worker]) -> str:
@@ -308,7 +351,7 @@ def _unserved(row: RunRow, live: Sequence[Worker]) -> str:
     knowing = [w for w in live if row.workflow in w.workflows or version in w.workflows]
     if not knowing:
         others = any(key.startswith(row.workflow + " ") for w in live for key in w.workflows)
-        which = f" in version {row.version}" if others else ""
+        which = f" in version {row.version}" if others and row.version else ""
         return f"no worker knows workflow {row.workflow!r}{which}"
     if not any(row.queue in w.queues for w in knowing):
         return f"no worker that knows it serves task queue {row.queue!r}"
@@ -336,13 +379,17 @@ def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:
             when = f"is due {_in(failed['retry_at'], now)}" if failed["retry_at"] > now else "runs"
             texts.append(
                 f"activity {name!r}, whose attempt {attempt} {when} "
-                f"(attempt {attempt - 1} failed: {failed['failure']['message']})"
+                f"(attempt {attempt - 1} failed: {_text(failed['failure'])})"
             )
         else:
             texts.append(f"activity {name!r}, scheduled {_ago(since, now)}")
     if len(scheduled) > 3:
         texts.append(f"{len(scheduled) - 3} more activities")
     return " and ".join(texts)
+
+
+def _text(failure: dict[str, Any]) -> str:
+    return msgspec.convert(failure, failures.FailureInfo).text
 
 
 def _waits(row: RunRow) -> dict[str, Any]:
@@ -361,11 +408,14 @@ def _current_step(waits: dict[str, Any]) -> str | None:
 
 
 def _ago(then: int | None, now: int) -> str:
-    return f"{_rough(now - (then or now))} ago"
+    past = now - (then or now)
+    return f"{_rough(past)} ago" if past >= SECOND else "just now"
 
 
 def _in(then: int, now: int) -> str:
-    return f"in {_rough(then - now)}" if then > now else "now"
+    if then <= now:
+        return "now"
+    return f"in {_rough(then - now)}" if then - now >= SECOND else "in less than a second"
 
 
 def _rough(microseconds: int) -> str:

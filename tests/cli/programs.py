@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from perdure import ApplicationError, activity, workflow
+from perdure import ApplicationError, Retry, activity, workflow
 
 
 @dataclass
@@ -49,6 +49,33 @@ async def echo(value: object = None) -> object:
 @workflow.define
 async def boom(text: str = "no card") -> None:
     raise ApplicationError(text, kind="CardDeclined", retryable=False)
+
+
+@workflow.define
+async def bug() -> str:
+    return {"a": "b"}["boom"]
+
+
+@activity.define(retry=Retry(max_attempts=2, interval="1ms"))
+async def flaky() -> None:
+    raise OSError("the line is dead")
+
+
+@workflow.define
+async def unlucky() -> None:
+    await flaky()
+
+
+@activity.define(retry=Retry(max_attempts=1))
+async def give_back() -> None:
+    raise OSError("nobody is there")
+
+
+@workflow.define
+async def undoing() -> None:
+    async with workflow.saga() as undo:
+        undo.add(give_back)
+        await workflow.listen("go").receive()
 
 
 @workflow.define

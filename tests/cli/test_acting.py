@@ -92,6 +92,12 @@ def test_an_unknown_workflow_is_not_found_and_the_nearest_is_named(served: Shell
     assert "did you mean 'hello'" in done.err
 
 
+def test_an_unknown_version_is_not_found_and_those_there_are_are_named(served: Shell):
+    done = served("start", "hello", "--version", "9")
+    assert done.code == 3
+    assert done.err == "error: workflow 'hello' has no version '9' (registered: 1.0.0)\n"
+
+
 def test_an_open_execution_with_the_id_is_used_again(served: Shell):
     id = waiting(served, "twice")
     run_id = served.ok("show", id, "-o", "json").json["run_id"]
@@ -211,6 +217,28 @@ def test_terminate_ends_a_run_at_once(served: Shell):
     served.ok("terminate", id, "--reason", "now")
     assert served("result", id).code == 5
     assert served.status(id) == "terminated"
+
+
+def test_a_cancelled_run_shows_which_compensations_failed(served: Shell):
+    served.ok("start", "undoing", "--id", "undo")
+    served.until(lambda: served.status("undo") == "waiting")
+    served.ok("cancel", "undo")
+    done = served("result", "undo")
+    assert done.code == 5
+    told = "1 compensation(s) failed: activity 'give_back' failed: nobody is there"
+    assert done.err.splitlines()[-1] == f"error: workflow 'undo' was cancelled: {told}"
+    shown = served.ok("show", "undo").out
+    assert "status      cancelled" in shown
+    assert told in shown
+    assert "OSError: nobody is there (programs.py:" in shown
+
+
+@pytest.mark.parametrize("command", ["cancel", "terminate"])
+def test_an_end_without_a_reason_is_told_without_a_dangling_colon(served: Shell, command: str):
+    id = waiting(served, f"no-reason-{command}")
+    served.ok(command, id)
+    last = served("result", id).err.splitlines()[-1]
+    assert last.endswith(("was cancelled", "was terminated"))
 
 
 @pytest.mark.parametrize("command", ["cancel", "terminate", "unpark"])

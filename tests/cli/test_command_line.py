@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
@@ -80,6 +81,25 @@ def test_a_reader_that_goes_away_is_no_trouble(filled: Shell):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    "args", [["history", "wait-1"], ["list", "-o", "json"], ["--help"], ["version"]], ids=" ".join
+)
+def test_a_full_disk_under_stdout_is_one_line_and_an_exit_code_of_its_own(
+    filled: Shell, args: list[str]
+):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PERDURE, *args],
+            cwd=filled.folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+    assert done.returncode == 74
 
 
 def test_a_terminal_gets_colours_and_a_table_that_fits(filled: Shell):

@@ -12,7 +12,7 @@ from tests.cli.shell import Shell
 
 from perdure.views import Execution, HistoryEvent, WorkerView
 
-IDS = ["echo-1", "kill-1", "stop-1", "wait-1", "boom-1", "hello-2", "hello-1"]
+IDS = ["echo-1", "kill-1", "stop-1", "wait-1", "bug-1", "boom-1", "hello-2", "hello-1"]
 LISTED = {f.name for f in msgspec.structs.fields(Execution)} - {
     "input",
     "output",
@@ -110,8 +110,8 @@ def test_jsonl_is_one_document_per_line(filled: Shell):
     [
         (["--workflow", "hello"], ["hello-2", "hello-1"]),
         (["--status", "completed"], ["echo-1", "hello-2", "hello-1"]),
-        (["--status", "failed,waiting"], ["wait-1", "boom-1"]),
-        (["--status", "failed", "--status", "terminated"], ["kill-1", "boom-1"]),
+        (["--status", "failed,waiting"], ["wait-1", "bug-1", "boom-1"]),
+        (["--status", "failed", "--status", "terminated"], ["kill-1", "bug-1", "boom-1"]),
         (["--status", "canceled"], ["stop-1"]),
         (["--search", "n=1"], ["hello-1"]),
         (["--tag", "nice"], ["hello-1"]),
@@ -203,6 +203,17 @@ def test_show_for_people_has_what_matters(filled: Shell):
     text = filled.ok("show", "boom-1").out
     for part in ("boom boom-1", "failed", "no card", "CardDeclined", "c-1"):
         assert part in text
+
+
+def test_an_exception_is_told_by_class_message_and_line(filled: Shell):
+    line = Path(PROGRAMS).read_text().splitlines().index('    return {"a": "b"}["boom"]') + 1
+    told = f"KeyError: 'boom' (programs.py:{line})"
+    assert f"error       {told}\n" in filled.ok("show", "bug-1").out
+    assert filled("result", "bug-1").err == f"error: workflow 'bug-1' failed: {told}\n"
+    assert filled.ok("why", "bug-1").out.endswith(f"as failed: {told}.\n")
+    assert told in filled.ok("history", "bug-1").out
+    listed = filled.ok("list", "--workflow", "bug", "-o", "json").json
+    assert listed["items"][0]["detail"] == told
 
 
 def test_show_of_an_open_run_says_why_it_waits(filled: Shell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import time
@@ -153,6 +154,10 @@ BROKEN = {
         "async",
     ),
     "a module that exits": ("import sys\nsys.exit(0)\n", "line 2: SystemExit"),
+    "a module that runs an event loop": (
+        "import asyncio\nasync def main(): ...\nasyncio.run(main())\n",
+        "line 3: the module runs an event loop while it is imported; put that under `if __name__",
+    ),
     "a module without definitions": ("x = 1\n", "no workflow"),
 }
 
@@ -167,6 +172,15 @@ def test_a_broken_module_is_one_line_and_bad_usage(shell: Shell, case: str, comm
     assert says in done.err
     assert len(done.err.splitlines()) == 1, done.err
     assert not (shell.folder / "perdure.db").exists()
+
+
+def test_a_folder_is_no_module(shell: Shell):
+    done = shell("dev", ".")
+    assert (done.code, done.err) == (
+        2,
+        "error: . is a folder; name a module in it, or a .py file\n",
+    )
+    assert "'a-b' is neither a dotted module name nor a .py file" in shell("dev", "a-b").err
 
 
 @pytest.mark.parametrize(
@@ -276,6 +290,32 @@ def test_a_second_signal_after_a_while_ends_dev_at_once(shell: Shell):
         time.sleep(0.7)  # sleep: the second signal must come later than the same one twice
         worker.process.send_signal(signal.SIGTERM)
         assert worker.wait() == -signal.SIGTERM
+
+
+def test_dev_tells_what_goes_wrong_once_it_is_recorded_and_not_again_in_a_replay(shell: Shell):
+    with shell.worker(PROGRAMS) as worker:
+        shell.ok("start", "unlucky", "--id", "u")
+        shell("result", "u", "--timeout", "10s")
+        for id in ("w", "k"):
+            shell.ok("start", "wait", "--id", id)
+            shell.until(lambda one=id: shell.status(one) == "waiting")
+        shell.ok("cancel", "w", "--reason", "enough")
+        shell.ok("terminate", "k")
+        worker.until_says("[w]")
+        worker.until_says("[k]")
+        worker.interrupt()
+    said = worker.said
+    place = r"OSError: the line is dead \(programs\.py:\d+\)"
+    attempt = r"WARNING perdure\.runs: \[u\] activity 'flaky', attempt"
+    assert len(re.findall(rf"{attempt} 1 failed: {place}; tried again in \dms\n", said)) == 1
+    assert len(re.findall(rf"{attempt} 2 failed: {place}; not tried again\n", said)) == 1
+    ended = rf"ERROR perdure\.runs: \[u\] workflow 'unlucky' failed: {place}(?:\n    .*)+programs"
+    assert len(re.findall(ended, said)) == 1
+    assert "INFO perdure.runs: [w] workflow 'wait' was cancelled: enough\n" in said
+    assert "WARNING perdure.runs: [k] workflow 'wait' was terminated\n" in said
+    with shell.worker(PROGRAMS) as again:
+        again.interrupt()
+    assert "perdure.runs" not in again.said
 
 
 def test_dev_serves_several_modules_on_a_named_database(shell: Shell):

@@ -76,6 +76,23 @@ def test_a_closed_execution_frees_its_id_as_asked(
     assert (again.run == first.run) is bool(refused)
 
 
+def test_an_open_execution_of_another_workflow_is_never_taken_for_the_one_asked_for(world: World):
+    first = world.start()
+    other = world.start(workflow="invoice", run_id="other", conflict="use_existing")
+    assert (other.created, other.refused, other.workflow) == (False, "already_exists", "order")
+    assert world.store.find("", run_id="other") is None
+    world.commit(closing(first.run, claim=1))
+    assert world.start(workflow="invoice", run_id="other", conflict="use_existing").created
+
+
+def test_an_execution_is_of_the_workflow_that_it_began_as(world: World):
+    first = world.owned()
+    following = request(run_id="next", workflow="invoice", execution=first.execution)
+    world.commit(closing(first.run, status=Status.CONTINUED_AS_NEW, continued=following))
+    again = world.start(run_id="again", conflict="use_existing")
+    assert (again.created, again.refused, again.run_id) == (False, "", "next")
+
+
 def test_two_starts_of_one_id_in_a_batch_behave_as_if_one_after_the_other(world: World):
     first, second, third = world.commit(
         starts=[

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,10 +52,41 @@ def test_the_demo_leaves_its_files_and_no_process(shell: Shell, shown: Done):
 
 
 def test_the_commands_that_the_demo_prints_work(shell: Shell, shown: Done):
-    lines = [line.strip() for line in shown.lines if line.startswith("  perdure ")]
-    assert [line.split()[1] for line in lines] == ["list", "history", "dev"]
+    lines = [line.strip() for line in shown.lines if " -m perdure " in line]
+    assert [line.split(" -m perdure ")[1].split()[0] for line in lines] == [
+        "list",
+        "history",
+        "dev",
+    ]
     for line in lines[:2]:
-        assert "fulfil" in shell.ok(*shlex.split(line)[1:]).out
+        assert "fulfil" in typed(shell, line)
+
+
+def typed(shell: Shell, line: str) -> str:
+    """Type a line as it was printed and return what it prints."""
+    return subprocess.run(
+        line, shell=True, cwd=shell.folder, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_commands_that_a_script_off_the_path_prints_name_the_script(shell: Shell, shown: Done):
+    script = Path(sys.executable).with_name("perdure")
+    line = f"{script} --db perdure-demo/perdure.db workers"
+    done = subprocess.run(
+        line, shell=True, cwd=shell.folder, capture_output=True, text=True, check=True
+    )
+    assert f"start one with `{script} dev MODULE --db perdure-demo/perdure.db`" in done.stderr
+    search = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    by_name = subprocess.run(
+        "perdure --db perdure-demo/perdure.db workers",
+        shell=True,
+        cwd=shell.folder,
+        env={**os.environ, "PATH": search},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "start one with `perdure dev MODULE" in by_name.stderr
 
 
 def test_the_demo_can_be_played_again(shell: Shell, shown: Done):

@@ -87,10 +87,16 @@ async def with_default(limit: int = 5) -> list[str]:
     return ["x"] * limit
 
 
+@workflow.define(name="with.options")
+async def default_with_options(limit: int = 5) -> int:
+    return limit
+
+
 def kinds_of_workflows() -> None:
     assert_type(fulfil, Workflow[Order, Receipt])
     assert_type(count_orders, Workflow[None, int])
-    assert_type(with_default, Workflow[int, list[str]])
+    assert_type(with_default, Workflow[int | None, list[str]])
+    assert_type(default_with_options, Workflow[int | None, int])
     assert_type(fulfil.name, str)
 
 
@@ -126,14 +132,21 @@ async def everything(order: Order) -> dict[str, Any]:
     moment = workflow.after("5s")
     assert_type(moment, After)
     chosen, value = await workflow.select(numbers, orders, moment)
+    assert_type(value, int | Order | None)
     if chosen is numbers:
         print(value)
+    assert_type((await workflow.select(numbers, orders))[1], int | Order)
+    assert_type((await workflow.select(numbers, moment))[1], int | None)
+    assert_type((await workflow.select(numbers, orders, whole))[1], int | Order | Message)
+    assert_type(await workflow.select(numbers, orders, whole, moment), tuple[Any, Any])
 
     child = await workflow.start(fulfil, order, id="child", parent_close_policy="abandon")
     assert_type(child, ChildHandle[Receipt])
     assert_type(await child, Receipt)
     assert_type(await workflow.execute(fulfil, order), Receipt)
     assert_type(await workflow.execute(count_orders), int)
+    assert_type(await workflow.execute(with_default), list[str])
+    assert_type(await (await workflow.start(with_default, 3)), list[str])
     assert_type(await workflow.execute("by-name", {"any": 1}), Any)
     await workflow.handle("other").cancel("late", deadline="5s")
     await workflow.send(child, "topic", 1)
@@ -177,9 +190,12 @@ async def outside(client: Client, order: Order) -> None:
     handle = await client.start(fulfil, order, id="order-7")
     assert_type(handle, Handle[Receipt])
     assert_type(await handle.result(timeout="5s"), Receipt)
+    assert_type(await handle, Receipt)
     assert_type(await client.execute(fulfil, order), Receipt)
     assert_type(await client.execute(count_orders), int)
     assert_type(await (await client.start(with_default, 3)).result(), list[str])
+    assert_type(await (await client.start(with_default)), list[str])
+    assert_type(await client.execute(with_default, id="d"), list[str])
     assert_type(await client.start("by-name", {"any": 1}), Handle[Any])
     assert_type(handle.id, str)
 

@@ -159,8 +159,8 @@ def test_a_definition_looks_like_its_function():
 @pytest.mark.parametrize(
     ("fn", "options", "why"),
     [
-        (lone, {"isolation": "cloud"}, "isolation 'cloud'; use one of"),
-        (lone, {"isolation": "process"}, "not available in this version"),
+        (lone, {"isolation": "cloud"}, "isolation 'cloud'; use 'inline'"),
+        (lone, {"isolation": "process"}, "isolation 'process'; use 'inline'"),
         (lone, {"transactional": True}, "a transactional activity is a plain function"),
         (where.fn, {"isolation": "inline"}, "a plain function cannot run inline"),
     ],

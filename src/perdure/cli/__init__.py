@@ -8,6 +8,7 @@ and an exit code (``perdure.cli.exits``).
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -17,6 +18,8 @@ import click
 
 _INTERRUPTED = 130
 _NO_READER = 141
+_NOT_WRITTEN = 74
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Begin": {
@@ -129,15 +132,14 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as exc:
         code = exc.exit_code
     except BrokenPipeError:
-        # Python would complain when it flushes stdout on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         code = _NO_READER
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except click.ClickException as exc:
         code = _usage(exc)
     except Exception as exc:  # noqa: BLE001 - the shell gets a code and a line for whatever it was
-        code = _ended(exc)
+        code = _not_written(exc) or _ended(exc)
     return code if isinstance(code, int) else 0
 
 
@@ -146,6 +148,21 @@ def _forgive_encoding() -> None:
     stream: object = sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+def _silence() -> None:
+    """Send stdout nowhere: Python would complain when it flushes it on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _not_written(exc: Exception) -> int:
+    """Return the exit code if stdout takes no more (a full disk), else 0."""
+    # A file that could not be opened or read has a name; stdout has none.
+    if not isinstance(exc, OSError) or exc.errno not in _FULL or exc.filename is not None:
+        return 0
+    _silence()
+    click.echo(f"error: the output cannot be written: {exc.strerror}", err=True)
+    return _NOT_WRITTEN
 
 
 def _usage(exc: click.ClickException) -> int:

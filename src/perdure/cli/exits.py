@@ -10,6 +10,7 @@
 | 5 | the run was cancelled or terminated |
 | 6 | the store, or a worker that must answer, cannot be reached |
 | 70 | a defect of Perdure |
+| 74 | the output cannot be written (a full disk) |
 | 124 | the wait timed out; the run goes on |
 | 130 | interrupted (Ctrl-C) |
 | 141 | nobody reads the output any more |
@@ -27,6 +28,7 @@ CONFLICT = 4
 CANCELLED = 5
 UNREACHABLE = 6
 DEFECT = 70
+NOT_WRITTEN = 74
 TIMED_OUT = 124
 INTERRUPTED = 130
 NO_READER = 141
@@ -51,6 +53,10 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 
 
+_UNTOLD = (errors.Kind.CANCELED, errors.Kind.INTERNAL)
+"""Kinds that say nothing which the text does not: of an exception, it names the class."""
+
+
 def code_of(exc: BaseException) -> int:
     """Return the exit code for an exception; ``DEFECT`` if it is none that users can cause."""
     for cls, code in _CODES:
@@ -62,6 +68,6 @@ def code_of(exc: BaseException) -> int:
 def line_of(exc: BaseException) -> str:
     """Return what to print for an exception, in one line."""
     text = exc.message if isinstance(exc, errors.PerdureError) else str(exc) or type(exc).__name__
-    if isinstance(exc, errors.Failure) and exc.kind not in (errors.Kind.CANCELED, exc.code):
+    if isinstance(exc, errors.Failure) and exc.kind not in (*_UNTOLD, exc.code):
         text = f"{text} ({exc.kind})"
     return " ".join(text.split())

@@ -6,11 +6,15 @@ a dotted name: the current one) goes first on the import path.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +24,7 @@ from perdure import errors
 from perdure.definition import Workflow, version_key
 
 _PACKAGE = str(Path(__file__).parents[1])
+_ASYNCIO = str(Path(asyncio.__file__).parent)
 
 
 def load_module(target: str) -> ModuleType:
@@ -30,10 +35,14 @@ def load_module(target: str) -> ModuleType:
     """
     path = Path(target)
     is_file = target.endswith(".py") or os.sep in target
+    if path.is_dir() and (is_file or not target.strip(".")):
+        raise errors.UsageError(f"{target} is a folder; name a module in it, or a .py file")
     if is_file and not path.is_file():
         hint = f"; did you mean {target}.py?" if Path(f"{target}.py").is_file() else ""
         raise errors.UsageError(f"there is no file {target}{hint}")
     name = target
+    if not is_file and not all(part.isidentifier() for part in name.split(".")):
+        raise errors.UsageError(f"{target!r} is neither a dotted module name nor a .py file")
     folder = Path.cwd()
     if is_file:
         path = path.resolve()
@@ -41,7 +50,8 @@ def load_module(target: str) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        return _import_file(name, path) if is_file else importlib.import_module(name)
+        with _no_event_loop():
+            return _import_file(name, path) if is_file else importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if not is_file and exc.name and f"{name}.".startswith(f"{exc.name}."):
             file = Path(f"{name}.py")
@@ -50,6 +60,27 @@ def load_module(target: str) -> ModuleType:
         raise _broken(target, exc) from exc
     except (Exception, SystemExit) as exc:
         raise _broken(target, exc) from exc
+
+
+@contextmanager
+def _no_event_loop() -> Generator[None]:
+    """Let nobody run an event loop meanwhile: a module that did would never be imported."""
+    loop = asyncio.new_event_loop()
+    asyncio._set_running_loop(loop)  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    except RuntimeError as exc:
+        if "event loop" not in str(exc):
+            raise
+        # The coroutine that nobody runs would complain on its way out.
+        warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
+        raise errors.UsageError(
+            "the module runs an event loop while it is imported; put that under "
+            '`if __name__ == "__main__":`'
+        ) from exc
+    finally:
+        asyncio._set_running_loop(None)  # pyright: ignore[reportPrivateUsage]
+        loop.close()
 
 
 def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
@@ -118,10 +149,11 @@ def _broken(target: str, exc: BaseException) -> errors.UsageError:
     if isinstance(exc, SyntaxError) and exc.filename:
         where = f"{near(exc.filename)}, line {exc.lineno}"
         return errors.UsageError(f"{where}: SyntaxError: {exc.msg}")
+    raised = exc.__cause__ if isinstance(exc.__cause__, RuntimeError) else exc
     frames = [
         frame
-        for frame in traceback.extract_tb(exc.__traceback__)
-        if not frame.filename.startswith(("<", _PACKAGE))
+        for frame in traceback.extract_tb(raised.__traceback__)
+        if not frame.filename.startswith(("<", _PACKAGE, _ASYNCIO))
     ]
     where = f"{near(frames[-1].filename)}, line {frames[-1].lineno}" if frames else target
     text = exc.message if isinstance(exc, errors.PerdureError) else f"{type(exc).__name__}: {exc}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,7 +60,23 @@ class Database(NamedTuple):
     def line(self, *words: str) -> str:
         """Return a command for the user to type that works on this database."""
         db = ["--db", self.given] if self.given else []
-        return shlex.join(["perdure", *words, *db])
+        return shlex.join([*_program(), *words, *db])
+
+
+def _program() -> list[str]:
+    """Return how this command was called, so that what is printed works where it is typed."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return [_from_here(sys.executable), "-m", "perdure"]
+    found = shutil.which("perdure")
+    if found is not None and Path(found).absolute() == called.absolute():
+        return ["perdure"]
+    return [_from_here(str(called))] if called.name.startswith("perdure") else ["perdure"]
+
+
+def _from_here(path: str) -> str:
+    near = os.path.relpath(path)
+    return path if near.startswith("..") or os.sep not in path else near
 
 
 def database_option(command: F) -> F:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.cli.out import short
+from perdure.errors import Kind
+from perdure.values.failures import one_line
 from perdure.views import HistoryEvent, to_datetime
 
 _OPENS = {
@@ -75,12 +77,18 @@ class Story:
             parts.append(f"{message['topic']} {short(message.get('payload'))}")
         failure: dict[str, Any] | None = data.get("failure")
         if failure is not None:
-            parts.append(f"{failure.get('kind', 'Internal')}: {failure['message']}")
+            parts.append(_failure(failure))
         if event.kind == "run_started":
             parts += [str(data["workflow"]), short(data.get("input"))]
         else:
             parts += _rest(data)
         return " ".join(parts)
+
+
+def _failure(failure: dict[str, Any]) -> str:
+    name, kind = failure.get("type", ""), failure.get("kind", Kind.INTERNAL)
+    text = one_line(name, failure["message"], failure.get("trace", ""))
+    return text if kind == Kind.INTERNAL else f"{kind}: {text}"
 
 
 def _rest(data: dict[str, Any]) -> list[str]:

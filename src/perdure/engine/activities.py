@@ -452,7 +452,7 @@ class Runner:
         if event.transactional:
             following = work.attempt + 1 if isinstance(fact, ev.AttemptFailed) else 0
             transaction = (work.number, following)
-        self._core.turns.put(run, Input(fact, transaction=transaction))
+        self._core.turns.put(run, Input(fact, transaction=transaction, name=event.name))
 
     def _stop(self, work: Work) -> None:
         if work.retry_call is not None:

@@ -403,7 +403,8 @@ class Core:
         run = self.runs[row.run] = Run(row.run)
         identify(run, row)
         run.length = row.length
-        what = f"workflow {row.workflow!r} (version {row.version})"
+        version = f" (version {row.version})" if row.version else ""
+        what = f"workflow {row.workflow!r}{version}"
         if is_known:
             detail = f"no running worker that defines {what} serves task queue {row.queue!r}"
             self.turns.blind.park(run, [], ParkReason.UNSERVED_QUEUE, detail)

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Self, cast
 
@@ -68,7 +68,7 @@ class Engine:
     def __init__(
         self,
         url: str = "sqlite:///perdure.db",
-        definitions: Sequence[Any] = (),
+        definitions: Sequence[Any] | Workflow[Any, Any] | Activity[..., Any] | ModuleType = (),
         *,
         task_queues: Sequence[str] = ("default",),
         lease: Duration = "10s",
@@ -325,10 +325,14 @@ def parse_size(value: int | str) -> int:
         raise errors.Invalid(f"size: {value!r} is not like 1048576 or '2MiB'") from None
 
 
-def _collect(definitions: Sequence[Any]) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:
-    """Find definitions in what was given: objects, or modules that hold them."""
+def _collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:
+    """Find definitions in what was given: objects, modules that hold them, or a single one."""
+    if isinstance(definitions, (Workflow, Activity)) or inspect.ismodule(definitions):
+        definitions = [definitions]
+    elif not isinstance(definitions, Iterable):
+        raise errors.DefinitionError(f"definitions: {definitions!r} is no list of definitions")
     found: list[Workflow[Any, Any] | Activity[Any, Any]] = []
-    for item in definitions:
+    for item in cast("Iterable[Any]", definitions):
         if isinstance(item, (Workflow, Activity)):
             found.append(cast("Workflow[Any, Any] | Activity[Any, Any]", item))
         elif inspect.ismodule(item):

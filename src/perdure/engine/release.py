@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine import writes
+from perdure.engine import telling, writes
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.turns import describe
 from perdure.kernel.instance import Instance, Turn
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.engine")
 _user_log = logging.getLogger("perdure.workflow")
 _RUNNERS = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.RunTaken})
+_FAILURES = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.ActivityFailed})
+_NOTABLE = _RUNNERS | _FAILURES
+_UNTOLD = frozenset({Status.COMPLETED, Status.CONTINUED_AS_NEW})
 
 
 class Release:
@@ -134,9 +137,15 @@ class Release:
         # Backwards, so that a takeover (always the first) comes last: it begins what the facts
         # about attempts have not begun.
         for item in reversed(taken):
-            if type(item.fact) in _RUNNERS:
-                core.runner.recorded(run, item.fact)
+            kind = type(item.fact)
+            if kind in _NOTABLE:
+                if kind in _FAILURES:
+                    telling.tell_failure(run, item.fact, item.name)
+                if kind in _RUNNERS:
+                    core.runner.recorded(run, item.fact)
         if run.status.is_terminal:
+            if run.status not in _UNTOLD:
+                telling.tell_end(run, turn.closed if turn is not None else taken[-1].fact)
             core.ended(run, write, turn)
         elif run.inputs or run.timer_due:
             core.turns.wake(run)

@@ -36,10 +36,11 @@ class Input:
     """One fact for the next turn. ``inbox`` is the row it came from; ``done`` is told its fate.
 
     ``transaction``: the fact decides an attempt of this transactional activity, and (if not 0) the
-    attempt with this number follows: (activity, next attempt).
+    attempt with this number follows: (activity, next attempt). ``name``: of the activity that the
+    fact is about, if it failed.
     """
 
-    __slots__ = ("done", "fact", "inbox", "transaction")
+    __slots__ = ("done", "fact", "inbox", "name", "transaction")
 
     def __init__(
         self,
@@ -47,8 +48,10 @@ class Input:
         inbox: int = 0,
         done: Done | None = None,
         transaction: tuple[int, int] | None = None,
+        name: str = "",
     ) -> None:
         self.fact = fact
+        self.name = name
         self.inbox = inbox
         self.done = done
         self.transaction = transaction

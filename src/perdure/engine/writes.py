@@ -68,8 +68,10 @@ def closed_state(closing: ev.Event, length: int, now: int) -> StateWrite:
     status = Status(endings.status_of(closing))
     detail = None
     if isinstance(closing, ev.RunFailed):
-        detail = closing.failure.root.message
-    elif isinstance(closing, (ev.RunCancelled, ev.RunTerminated)):
+        detail = closing.failure.text
+    elif isinstance(closing, ev.RunCancelled):
+        detail = closing.text or None
+    elif isinstance(closing, ev.RunTerminated):
         detail = closing.reason or None
     return StateWrite(
         status=status, owned=False, length=length, closed_at=now, detail=detail, since=now

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast, overload
 
 from perdure.errors import ChannelClosed, LinkedRunFailed, UsageError
 from perdure.values.duration import Duration, microseconds
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 _PRUNE_AT = 32
 
 
@@ -177,18 +180,20 @@ class Channel(Generic[T]):
             await self.queue.block(value)
 
     async def receive(self, timeout: Duration | None = None) -> T:
-        """Receive the next value.
+        """Wait for the next value; await it.
 
         Raises:
             ChannelClosed: closed and drained.
             TimeoutError: nothing came within ``timeout``.
+            Invalid: a message came whose payload is not of the type that ``listen`` was given. It
+                counts as received. Uncaught, it fails the run; catch it to go on with the next.
         """
         if timeout is None:
             return (await select(self))[1]
         chosen, value = await select(self, after(timeout))
         if chosen is not self:
             raise TimeoutError(f"nothing was received within {timeout}")
-        return value
+        return cast("T", value)
 
     def close(self) -> None:
         """Close the channel. What is in it can still be received."""
@@ -223,6 +228,24 @@ def after(duration: Duration) -> After:
     return After(microseconds(duration, what="after"))
 
 
+@overload
+async def select(first: Channel[A], /) -> tuple[Channel[A], A]: ...
+@overload
+async def select(first: Channel[A], second: After, /) -> tuple[Channel[A] | After, A | None]: ...
+@overload
+async def select(
+    first: Channel[A], second: Channel[B], /
+) -> tuple[Channel[A] | Channel[B], A | B]: ...
+@overload
+async def select(
+    first: Channel[A], second: Channel[B], third: After, /
+) -> tuple[Channel[A] | Channel[B] | After, A | B | None]: ...
+@overload
+async def select(
+    first: Channel[A], second: Channel[B], third: Channel[C], /
+) -> tuple[Channel[A] | Channel[B] | Channel[C], A | B | C]: ...
+@overload
+async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]: ...
 async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
     """Wait for the first source that is ready and return ``(source, value)``.
 
@@ -231,6 +254,7 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
 
     Raises:
         ChannelClosed: a channel is closed and drained.
+        Invalid: the message that was chosen does not fit: see :meth:`Channel.receive`.
         UsageError: there is nothing to wait for.
     """
     if not sources:

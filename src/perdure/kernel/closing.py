@@ -95,7 +95,7 @@ def _completed(instance: Instance) -> ev.Event:
 
 def _cancelled(instance: Instance) -> ev.Event:
     if instance.cancel is not None:
-        return ev.RunCancelled(reason=instance.cancel.reason)
+        return ev.RunCancelled(reason=instance.cancel.reason, failure=instance.not_undone)
     info = failures.FailureInfo(
         "the workflow cancelled itself", kind="Canceled", type="CancelledError"
     )

@@ -77,7 +77,10 @@ class Turn(msgspec.Struct, gc=False):
 
 
 class Waits(msgspec.Struct, omit_defaults=True):
-    """What an instance waits for; stored as JSON for ``why``."""
+    """What an instance waits for; stored as JSON for ``why``.
+
+    ``updates`` are under way; ``handlers`` are the updates it would take.
+    """
 
     topics: list[str] = []
     activities: list[str] = []
@@ -86,4 +89,5 @@ class Waits(msgspec.Struct, omit_defaults=True):
     next_due: int | None = None
     conditions: int = 0
     updates: int = 0
+    handlers: list[str] = []
     where: str = ""

@@ -27,7 +27,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from perdure import errors
-from perdure.kernel import compat, match
+from perdure.kernel import compat, match, unawaited
 from perdure.kernel.apply import APPLY
 from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 compat.install()
+unawaited.install()
 
 _set_running_loop = asyncio._set_running_loop  # pyright: ignore[reportPrivateUsage]
 _get_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
@@ -91,6 +92,8 @@ class Instance:
         self.cancel: ev.CancelRequested | None = None
         self.traps_links = False
         self.traps_cancel = False
+        self.not_undone: failures.FailureInfo | None = None
+        """Of a cancelled saga: which compensations failed."""
         self.effects: list[tuple[str, Any]] = []
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False
@@ -209,6 +212,7 @@ class Instance:
             next_due=self.next_due(),
             conditions=len(self.conditions),
             updates=len(self.updates),
+            handlers=list(self.update_handlers),
             where=self.where(),
         )
 

@@ -23,11 +23,12 @@ import asyncio
 import asyncio.tasks
 import contextvars
 import inspect
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, Protocol
 
-from perdure.errors import UsageError
+from perdure.errors import Invalid, UsageError
 
 _PRUNE_AT = 64
 _unregister_task: Callable[[Any], None] = vars(asyncio.tasks)["_unregister_task"]
@@ -194,6 +195,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
+        if not math.isfinite(when):
+            raise Invalid(f"a timer of {when} seconds: it must be a finite number")
         handle = TimerHandle(when, callback, args, context, self.host)
         return handle  # type: ignore[return-value]  # asyncio needs cancel(), cancelled(), when()
 

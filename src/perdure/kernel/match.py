@@ -86,8 +86,9 @@ class Script:
         expected = rest[0].brief() if rest else "nothing more in this turn"
         actual = event.brief() if event is not None else "nothing"
         number = self._first_id + self._cursor
+        at = f" at {where}" if where else ""
         return NondeterminismError(
-            f"event {number}: history has {expected}, the code asked for {actual} at {where}. "
+            f"event {number}: history has {expected}, the code asked for {actual}{at}. "
             f"{_usual_cause(rest[0] if rest else None, event)}",
             details={"event": number, "expected": expected, "actual": actual, "where": where},
         )

@@ -81,9 +81,9 @@ class StartRequest(msgspec.Struct, gc=False):
     """Start a run. ``event`` is the encoded turn ``[RunStarted]``.
 
     ``conflict``: what to do if ``workflow_id`` has an *open* execution: ``"none"`` (the id is
-    generated: do not look), ``"use_existing"``, ``"fail"``, ``"terminate_existing"``. ``reuse``:
-    the same for a closed one: ``"allow_duplicate"``, ``"allow_duplicate_failed_only"``,
-    ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
+    generated: do not look), ``"use_existing"`` (one of another workflow is refused), ``"fail"``,
+    ``"terminate_existing"``. ``reuse``: the same for a closed one: ``"allow_duplicate"``,
+    ``"allow_duplicate_failed_only"``, ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
     retry) and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means
     that of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded
     event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
@@ -190,6 +190,7 @@ class Started(msgspec.Struct, gc=False):
 
     ``refused``: ``""``, ``already_exists``, or ``busy``: an execution whose place it is to take is
     started or moved in the same batch; try again. ``replaced``: the run whose place it took.
+    ``workflow``: what the execution that has the id began as.
     """
 
     run: int
@@ -200,6 +201,7 @@ class Started(msgspec.Struct, gc=False):
     status: Status
     refused: str = ""
     replaced: int = 0
+    workflow: str = ""
 
 
 class Posted(msgspec.Struct, gc=False):

@@ -238,9 +238,15 @@ class RunFailed(Event, tag="run_failed"):
 
 
 class RunCancelled(Event, tag="run_cancelled"):
-    """The workflow ended after a cancel request."""
+    """The workflow ended after a cancel request. ``failure``: of compensations on its way out."""
 
     reason: str = ""
+    failure: FailureInfo | None = None
+
+    @property
+    def text(self) -> str:
+        """The reason and what failed; empty if there is neither."""
+        return "; ".join(part for part in (self.reason, self.failure and self.failure.text) if part)
 
 
 class RunContinued(Event, tag="run_continued"):

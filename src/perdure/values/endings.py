@@ -30,7 +30,8 @@ def failure_of(closing: ev.Event) -> FailureInfo | None:
     if isinstance(closing, ev.RunFailed):
         return closing.failure
     if isinstance(closing, ev.RunCancelled):
-        return _end("WorkflowCancelled", "Canceled", closing.reason or "the workflow was cancelled")
+        text = closing.text or "the workflow was cancelled"
+        return _end("WorkflowCancelled", "Canceled", text, cause=closing.failure)
     if isinstance(closing, ev.RunTerminated):
         text = closing.reason or "the workflow was terminated"
         return _end("WorkflowTerminated", "Canceled", text)
@@ -40,5 +41,12 @@ def failure_of(closing: ev.Event) -> FailureInfo | None:
     return None
 
 
-def _end(name: str, kind: str, message: str, *, retryable: bool = False) -> FailureInfo:
-    return FailureInfo(message, kind=kind, type=name, retryable=retryable)
+def _end(
+    name: str,
+    kind: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    cause: FailureInfo | None = None,
+) -> FailureInfo:
+    return FailureInfo(message, kind=kind, type=name, retryable=retryable, cause=cause)

@@ -7,8 +7,10 @@ is rebuilt and recorded again, because a workflow let an activity's failure thro
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import msgspec
@@ -19,6 +21,14 @@ from perdure.values import payload
 _TRACEBACK_FRAMES = 12
 _TEXT_LIMIT = 8_192
 _CHAIN_LIMIT = 16
+_MEMBERS_NAMED = 5
+_FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
+_NOT_USERS = (
+    "<",
+    str(Path(__file__).parents[1] / "_")[:-1],
+    str(Path(traceback.__file__).parent / "_")[:-1],
+)
+_PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 
 class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -40,6 +50,17 @@ class FailureInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             info = info.cause
         return info
 
+    @property
+    def text(self) -> str:
+        """What went wrong, in one line: class, message, and the place in the user's code.
+
+        That of the root; of a group, which names its members, that of the group.
+        """
+        info = self
+        while info.cause is not None and info.type in _WRAPPERS - _GROUPS:
+            info = info.cause
+        return one_line(info.type, info.message, info.trace)
+
     def matches(self, patterns: tuple[str, ...]) -> bool:
         """Tell whether a pattern is this failure's kind, its class name, or text in its message."""
         return any(p in (self.kind, self.type) or p in self.message for p in patterns)
@@ -50,16 +71,8 @@ _CARRIERS: dict[str, type[errors.PerdureError]] = {
     for cls in vars(errors).values()
     if isinstance(cls, type) and issubclass(cls, errors.PerdureError)
 }
-_WRAPPERS = frozenset(
-    {
-        "ActivityFailed",
-        "BaseExceptionGroup",
-        "ChildFailed",
-        "ExceptionGroup",
-        "LinkedRunFailed",
-        "WorkflowFailed",
-    }
-)
+_GROUPS = frozenset({"BaseExceptionGroup", "ExceptionGroup"})
+_WRAPPERS = _GROUPS | {"ActivityFailed", "ChildFailed", "LinkedRunFailed", "WorkflowFailed"}
 _RECORDED = "perdure_recorded"
 
 
@@ -94,7 +107,7 @@ def _from_exception(exc: BaseException, depth: int) -> FailureInfo:
     message = _text(exc) or type(exc).__name__
     kind = str(errors.Kind.TIMEOUT if isinstance(exc, TimeoutError) else errors.Kind.INTERNAL)
     if members and inner is not None:
-        message, kind = f"{message}: {inner.message}", inner.root.kind
+        message, kind = f"{message}: {_named(members)}", inner.root.kind
     return FailureInfo(
         message=_clean(message),
         kind=kind,
@@ -103,6 +116,38 @@ def _from_exception(exc: BaseException, depth: int) -> FailureInfo:
         trace=_trace(exc),
         cause=inner,
     )
+
+
+def one_line(type_: str, message: str, trace: str) -> str:
+    """Return ``KeyError: 'boom' (orders.py:24)``; of an error of Perdure's, the message alone."""
+    text = " ".join(message.split())
+    if type_ and type_ not in _CARRIERS:
+        text = type_ if text in ("", type_) else f"{type_}: {text}"
+    place = _place(trace)
+    return f"{text} ({place})" if place and type_ not in _GROUPS else text
+
+
+def is_wrapper(type_: str) -> bool:
+    """Tell whether failures of this class only say where another one arrived."""
+    return type_ in _WRAPPERS
+
+
+def _place(trace: str) -> str:
+    """Return file and line of the innermost frame of user code in a recorded traceback."""
+    frames = _FRAME.findall(trace)
+    own = [f for f in frames if not f[0].startswith(_NOT_USERS) and not _PACKAGES.search(f[0])]
+    if not own:
+        return ""
+    file, line = own[-1]
+    return f"{PurePath(file).name}:{line}"
+
+
+def _named(members: tuple[BaseException, ...]) -> str:
+    """Name the members of a group, each by its class, message and place."""
+    texts = [from_exception(member).text for member in members[:_MEMBERS_NAMED]]
+    if len(members) > _MEMBERS_NAMED:
+        texts.append(f"{len(members) - _MEMBERS_NAMED} more")
+    return "; ".join(texts)
 
 
 def _members(exc: BaseException) -> tuple[BaseException, ...]:

@@ -8,7 +8,8 @@ import uuid
 from perdure.errors import Invalid
 
 _MAX_ID = 255
-_BAD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 MAILBOX = "@"
 """First character of a mailbox's address; no execution's id may begin with it."""
 
@@ -25,13 +26,15 @@ def check_workflow_id(text: object) -> str:
     """Return ``text`` if it can be an execution's id.
 
     Raises:
-        Invalid: not text, empty, over 255 characters, control characters, or a leading ``@``.
+        Invalid: not text, empty, over 255 characters, control characters, no UTF-8, ``@`` first.
     """
     if not isinstance(text, str):
         raise Invalid(f"id: {text!r} is not text")
     if not text or len(text) > _MAX_ID:
         raise Invalid(f"id: {len(text)} characters; it must have 1 to {_MAX_ID}")
-    if _BAD.search(text):
+    if _SURROGATE.search(text):
+        raise Invalid(f"id: {text!r} is not valid UTF-8")
+    if _CONTROL.search(text):
         raise Invalid(f"id: {text!r} holds control characters")
     if text[0] == MAILBOX:
         raise Invalid(f"id: {text!r} begins with '@', which is kept for mailboxes")

@@ -15,6 +15,7 @@ import functools
 import inspect
 import types
 import typing
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +155,21 @@ def _resolved(fn: Callable[..., Any], hint: Any) -> Any:
         return typing.get_type_hints(alone, names, include_extras=True)["it"]
     except Exception:  # noqa: BLE001 - see above
         return inspect.Parameter.empty
+
+
+def warn_of_unresolved(fn: Callable[..., Any], hints: dict[str, Any], what: str) -> None:
+    """Warn of inputs whose annotation names something that is not there: they stay plain JSON."""
+    given: dict[str, Any] = getattr(fn, "__annotations__", {})
+    for name, hint in given.items():
+        if name != "return" and name not in hints:
+            code = inspect.unwrap(fn).__code__
+            warnings.warn_explicit(
+                f"{what}: the annotation {hint!r} of {name!r} cannot be resolved; it is taken as "
+                "plain JSON, unchecked",
+                RuntimeWarning,
+                code.co_filename,
+                code.co_firstlineno,
+            )
 
 
 class Arguments:

@@ -1,7 +1,8 @@
 """What workflow code calls.
 
 Everything here works inside a workflow's activation and raises :class:`UsageError` elsewhere. Plain
-functions return at once; what is awaited may suspend the run, for seconds or for months.
+functions return at once; what is awaited may suspend the run, for seconds or for months. A call
+whose ``await`` was forgotten does nothing, and is logged as a warning with the id of the run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from perdure.kernel.edge import ContinueAsNew
 from perdure.saga import Saga
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.defining import is_name
 from perdure.values.duration import Duration, microseconds
 from perdure.workflow.children import ChildHandle, execute, start
 from perdure.workflow.handles import RemoteHandle, handle
@@ -38,6 +40,7 @@ from perdure.workflow.messages import (
 )
 from perdure.workflow.run import (
     Info,
+    check_mapping,
     check_search,
     context,
     history_length,
@@ -69,7 +72,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 async def sleep(duration: Duration) -> None:
-    """Sleep durably; a restart does not lengthen it."""
+    """Sleep durably: ``await workflow.sleep("1h")``. A restart does not lengthen it."""
     await traps.sleep(traps.here(), microseconds(duration, what="sleep"))
 
 
@@ -126,7 +129,7 @@ logger = _ReplaySafeLogger(logging.getLogger("perdure.workflow"), {})
 async def attrs(
     *, search: Mapping[str, Any] | None = None, memo: Mapping[str, Any] | None = None
 ) -> None:
-    """Merge search attributes and memo into the run's; ``None`` removes a key.
+    """Merge search attributes and memo into the run's; ``None`` removes a key. Await it.
 
     ``search`` (text, number, bool, list of text) is indexed, ``memo`` (any payload) is not.
 
@@ -139,13 +142,13 @@ async def attrs(
     traps.here().command(
         ev.AttributesSet(
             search=payload.encode(check_search(search)) if search else None,
-            memo=payload.encode(dict(memo), what="memo") if memo else None,
+            memo=payload.encode(dict(check_mapping(memo, "memo")), what="memo") if memo else None,
         )
     )
 
 
 async def progress(done: float, total: float | None = None, note: str = "") -> None:
-    """Say how far the run is; shown by ``describe``, the CLI and the UI."""
+    """Say how far the run is; shown by ``describe`` and ``perdure show``. Await it."""
     traps.here().command(
         ev.ProgressReported(
             done=float(done),
@@ -156,7 +159,7 @@ async def progress(done: float, total: float | None = None, note: str = "") -> N
 
 
 async def emit(event: str, data: Any = None) -> None:
-    """Tell the engine's listeners ``data`` after this turn is committed; not recorded."""
+    """Tell the engine's listeners ``data`` after this turn is committed; not recorded. Await it."""
     traps.here().effect("emit", (event, payload.encode(data, what="data")))
 
 
@@ -164,7 +167,10 @@ async def emit(event: str, data: Any = None) -> None:
 
 
 def call(name: str, *args: Any) -> Coroutine[Any, Any, Any]:
-    """Call an activity by name; it must be registered with the worker that runs it."""
+    """Call an activity by name: ``await workflow.call("charge", order)``.
+
+    It must be registered with the worker that runs it.
+    """
     return _activity.by_name(name, args)
 
 
@@ -172,7 +178,7 @@ def call(name: str, *args: Any) -> Coroutine[Any, Any, Any]:
 
 
 async def wait_condition(predicate: Callable[[], object], timeout: Duration | None = None) -> None:
-    """Wait until ``predicate()`` is true; it is asked after every step of the run.
+    """Wait until ``predicate()`` is true; it is asked after every step of the run. Await it.
 
     Raises:
         TimeoutError: it was not within ``timeout``.
@@ -226,7 +232,8 @@ def patched(change_id: str) -> bool:
 async def continue_as_new(input: Any = None, *, workflow: Any = None) -> NoReturn:
     """End this run; the execution goes on in a new one with ``input`` and an empty history.
 
-    Messages nobody received go along; children stay the execution's.
+    ``await workflow.continue_as_new(state)``: without the ``await`` nothing happens. Messages
+    nobody received go along; children stay the execution's.
     """
     instance = traps.here()
     started = started_event(instance)
@@ -246,7 +253,7 @@ def query(name: str) -> Callable[[Handler], Handler]:
     """Let ``handle.query(name, …)`` call the decorated inner function. It may only read."""
 
     def register(fn: Handler) -> Handler:
-        traps.here().queries[name] = QueryHandler(name, fn)
+        _once(traps.here().queries, name, "query")[name] = QueryHandler(name, fn)
         return fn
 
     return register
@@ -262,10 +269,19 @@ def update(
     """
 
     def register(fn: Handler) -> Handler:
-        traps.here().update_handlers[name] = UpdateHandler(name, fn, validator)
+        handlers = _once(traps.here().update_handlers, name, "update")
+        handlers[name] = UpdateHandler(name, fn, validator)
         return fn
 
     return register
+
+
+def _once(handlers: dict[str, Any], name: object, what: str) -> dict[str, Any]:
+    if not is_name(name):
+        raise errors.UsageError(f'{what}: write @workflow.{what}("NAME"), not {name!r}')
+    if name in handlers:
+        raise errors.UsageError(f"{what} {name!r} is defined twice in this run")
+    return handlers
 
 
 __all__ = [
@@ -284,6 +300,7 @@ __all__ = [
     "after",
     "attrs",
     "call",
+    "check_mapping",
     "check_search",
     "check_topic",
     "context",

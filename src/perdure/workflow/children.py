@@ -23,7 +23,7 @@ from perdure.values.options import (
 )
 from perdure.workflow.handles import RemoteHandle
 from perdure.workflow.messages import recorded_messages
-from perdure.workflow.run import check_search, context, started_event
+from perdure.workflow.run import check_mapping, check_search, context, started_event
 
 T = TypeVar("T")
 In = TypeVar("In")
@@ -85,11 +85,15 @@ class ChildHandle(Generic[T]):
 
 
 @overload
-async def start(child: Workflow[In, Out], input: In = ..., **options: Any) -> ChildHandle[Out]: ...
+async def start(
+    child: Workflow[None, Out], input: None = None, **options: Any
+) -> ChildHandle[Out]: ...
+@overload
+async def start(child: Workflow[In, Out], input: In, **options: Any) -> ChildHandle[Out]: ...
 @overload
 async def start(child: str, input: Any = None, **options: Any) -> ChildHandle[Any]: ...
 async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[Any]:
-    """Start a child and return its handle; one ``Exit`` will be on ``events()``.
+    """Start a child and return its handle; one ``Exit`` will be on ``events()``. Await it.
 
     Options are those of ``client.start``, and ``parent_close_policy`` (``terminate``, ``abandon``,
     ``request_cancel``), ``wait_for_cancellation`` (``execute``, when cancelled, waits until the
@@ -104,11 +108,13 @@ async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[An
 
 
 @overload
-async def execute(child: Workflow[In, Out], input: In = ..., **options: Any) -> Out: ...
+async def execute(child: Workflow[None, Out], input: None = None, **options: Any) -> Out: ...
+@overload
+async def execute(child: Workflow[In, Out], input: In, **options: Any) -> Out: ...
 @overload
 async def execute(child: str, input: Any = None, **options: Any) -> Any: ...
 async def execute(child: Any, input: Any = None, **options: Any) -> Any:
-    """Run a child and wait for its result. Cancelling the wait asks the child to end.
+    """Run a child and wait for its result; await it. Cancelling the wait asks the child to end.
 
     Raises:
         ChildFailed: the child did not complete.
@@ -142,6 +148,7 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
     started = started_event(instance)
     run_id = instance.new_run_id("child")
     explicit = options.get("id")
+    memo = dict(check_mapping(options.get("memo") or {}, "memo"))
     event = ev.ChildScheduled(
         workflow=name,
         workflow_id=run_id if explicit is None else ids.check_workflow_id(explicit),
@@ -162,7 +169,7 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
             options.get("messages") or (), started.workflow_id, instance.time, instance.max_payload
         ),
         search=payload.encode(check_search(options["search"])) if options.get("search") else None,
-        memo=payload.encode(options["memo"], what="memo") if options.get("memo") else None,
+        memo=payload.encode(memo, what="memo") if memo else None,
     )
     read = payload.decode if definition is None else definition.read_result
     return traps.start_child(instance, event, read)
@@ -177,5 +184,5 @@ def _text(options: Mapping[str, Any], name: str) -> str:
 
 
 def _merged_context(given: Mapping[str, Any] | None) -> bytes | None:
-    merged = {**context, **(given or {})}
+    merged = {**context, **check_mapping(given or {}, "context")}
     return payload.encode(merged, what="context") if merged else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from perdure import errors
 from perdure.kernel import traps
@@ -67,7 +67,9 @@ def listen(topic: str, type: Any, *, message: bool = False) -> Channel[Any]: ...
 def listen(topic: str, type: Any = Any, *, message: bool = False) -> Channel[Any]:
     """Return the channel of ``topic``: payloads (decoded as ``type``), or whole messages.
 
-    What came before is in it. A topic with a listener never goes to the inbox.
+    What came before is in it. A topic with a listener never goes to the inbox. A payload that does
+    not fit ``type`` raises :class:`Invalid` where it is received: the sender was answered long ago,
+    so only the receiver can decide. Uncaught, that fails the run.
     """
     check_topic(topic)
     queue = traps.here().mail.listen(topic)
@@ -104,7 +106,16 @@ def encode_message(topic: object, value: Any, limit: int) -> bytes:
 def recorded_messages(
     given: Sequence[tuple[str, Any]], sender: str, time: int, limit: int = MAX_PAYLOAD
 ) -> tuple[ev.Message, ...]:
-    """Encode startup messages, each of at most ``limit`` bytes."""
+    """Encode startup messages, each of at most ``limit`` bytes.
+
+    Raises:
+        Invalid: not a list of (topic, payload), a bad topic or payload.
+    """
+    if not isinstance(cast("Any", given), Sequence):
+        raise errors.Invalid(f"messages: {given!r} is not a list of (topic, payload)")
+    for pair in cast("Any", given):
+        if not isinstance(pair, (tuple, list)) or len(cast("Sequence[Any]", pair)) != 2:
+            raise errors.Invalid(f"messages: {pair!r} is not a pair of topic and payload")
     return tuple(
         ev.Message(topic, encode_message(topic, value, limit), sender, sent_at=time)
         for topic, value in given

@@ -89,12 +89,25 @@ class _Context(Mapping[str, Any]):
 context = _Context()
 
 
+def check_mapping(given: Any, what: str) -> Mapping[str, Any]:
+    """Return ``given`` if it is a mapping with text for keys.
+
+    Raises:
+        Invalid: it is not; the message begins with ``what``.
+    """
+    is_mapping = isinstance(given, Mapping)
+    if not is_mapping or not all(isinstance(key, str) for key in cast("Mapping[Any, Any]", given)):
+        raise errors.Invalid(f"{what}: {given!r} is not a mapping with text for keys")
+    return cast("Mapping[str, Any]", given)
+
+
 def check_search(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return search attributes if all can be indexed.
 
     Raises:
-        Invalid: a value that is not text, number, bool, list of text or ``None``.
+        Invalid: no mapping, or a value that is not text, number, bool, list of text or ``None``.
     """
+    check_mapping(given, "search")
     for key, value in given.items():
         if not (value is None or isinstance(value, (str, int, float, bool)) or _is_texts(value)):
             raise errors.Invalid(

@@ -357,3 +357,17 @@ def test_after_a_harmless_edit_the_live_run_goes_on():
     run.complete("b")
     assert run.result == "end"
     run.is_checked = False
+
+
+def test_an_input_that_no_longer_fits_is_told_without_a_place_that_there_is_not():
+    @workflow.define
+    async def taking_text(value: str) -> str:
+        return await call("a")
+
+    @workflow.define
+    async def taking_numbers(value: int) -> str:
+        return await call("a")
+
+    error = divergence(taking_numbers, Run(taking_text, "text"))
+    assert "Expected `int`, got `str`. Usually" in str(error)
+    assert " at ." not in str(error)

@@ -1,5 +1,7 @@
 """Sagas: what was done is undone, newest first, each once."""
 
+import logging
+
 from tests.unit.drive import Run
 
 from perdure import ApplicationError, activity, errors, workflow
@@ -58,7 +60,34 @@ def test_a_compensation_that_fails_does_not_stop_the_others_and_is_told():
     assert run.fail("cancel", "no answer") == [CANCEL_HOTEL]
     run.complete("cancel")
     assert run.failure.root.message == "declined"
-    assert "1 compensation(s) failed: activity 'cancel' failed: no answer" in run.failure.trace
+    told = "1 compensation(s) failed: activity 'cancel' failed: no answer"
+    assert told in run.failure.trace
+    assert run.instance.effects == [("log", (logging.ERROR, told))]
+
+
+def test_a_cancelled_run_says_which_compensations_failed():
+    run = booked()
+    assert run.cancel("enough")[-1] == CANCEL_CAR
+    assert run.fail("cancel", "no answer") == [CANCEL_HOTEL]
+    [ended] = run.complete("cancel")
+    told = "1 compensation(s) failed: activity 'cancel' failed: no answer"
+    assert isinstance(ended, ev.RunCancelled)
+    assert (ended.reason, ended.failure.text) == ("enough", told)
+    assert ended.text == f"enough; {told}"
+    assert run.instance.effects == [("log", (logging.ERROR, told))]
+
+
+def test_a_compensation_that_is_no_activity_is_named_when_it_fails():
+    async def put_back() -> None:
+        raise KeyError("shelf")
+
+    @workflow.define
+    async def wf():
+        async with workflow.saga() as saga:
+            saga.add(put_back)
+            raise ApplicationError("declined")
+
+    assert "1 compensation(s) failed: put_back: KeyError: 'shelf'" in Run(wf).failure.trace
 
 
 def test_compensations_can_be_asked_for_and_run_once():
@@ -90,8 +119,9 @@ def test_compensating_raises_one_error_that_names_all():
     run = Run(wf)
     run.fail("cancel", "first")
     run.fail("cancel", "second")
+    failed = "activity 'cancel' failed:"
     assert run.result == [
-        "2 compensation(s) failed: activity 'cancel' failed: first",
+        f"2 compensation(s) failed: {failed} first; {failed} second",
         "CompensationFailed",
         False,
         ["activity 'cancel' failed: first", "activity 'cancel' failed: second"],

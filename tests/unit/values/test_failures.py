@@ -1,5 +1,7 @@
 """Failures as data: what an exception becomes when it is recorded, and back."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure import ApplicationError, errors
+from perdure.errors import ActivityFailed
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.values.failures import FailureInfo, from_exception, to_exception, wrap
@@ -133,7 +136,7 @@ def test_a_group_is_recorded_with_its_first_exception():
     declined = ApplicationError("declined", kind="Declined", retryable=False)
     group = raised(ExceptionGroup("two went wrong", [declined, ValueError("x")]))
     info = from_exception(group)
-    assert info.message == "two went wrong (2 sub-exceptions): declined"
+    assert info.message == "two went wrong (2 sub-exceptions): declined; ValueError: x"
     assert (info.kind, info.type, info.retryable) == ("Declined", "ExceptionGroup", False)
     assert info.root.message == "declined"
 
@@ -217,3 +220,35 @@ def test_the_own_subclass_of_a_user_comes_back_with_its_kind():
     assert (info.type, info.kind) == ("Declined", "Declined")
     assert type(to_exception(info)) is ApplicationError
     assert to_exception(info).kind == "Declined"
+
+
+def test_the_text_of_an_exception_has_its_class_its_message_and_the_line_that_raised():
+    def fail() -> None:
+        raise KeyError("boom")
+
+    line = fail.__code__.co_firstlineno + 1
+    try:
+        fail()
+    except KeyError as exc:
+        assert from_exception(exc).text == f"KeyError: 'boom' (test_failures.py:{line})"
+
+
+def test_the_place_in_a_text_is_in_user_code_not_in_the_library_that_it_called():
+    try:
+        json.loads("{")
+    except ValueError as exc:
+        assert re.search(r"\(test_failures\.py:\d+\)$", from_exception(exc).text)
+
+
+def test_the_text_of_a_wrapper_is_that_of_its_root_and_perdures_own_errors_are_not_named():
+    info = from_exception(ActivityFailed("activity 'x' failed", cause=ValueError("bad")))
+    assert info.text == "ValueError: bad"
+    assert from_exception(ApplicationError("no card", kind="Declined")).text == "no card"
+    assert from_exception(ValueError()).text == "ValueError"
+
+
+def test_the_text_of_a_group_names_its_members():
+    group = ExceptionGroup("failed", [KeyError("a"), ApplicationError("no card"), *[OSError()] * 5])
+    text = from_exception(group).text
+    assert text.startswith("ExceptionGroup: failed (7 sub-exceptions): KeyError: 'a'; no card; ")
+    assert text.endswith("; 2 more")

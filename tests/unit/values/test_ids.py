@@ -41,7 +41,7 @@ def test_ordinary_text_can_be_an_executions_id(text):
         ("a\nb", "control characters"),
         ("a\x00b", "control characters"),
         ("a\x7f", "control characters"),
-        ("\ud800", "control characters"),
+        ("\ud800", "is not valid UTF-8"),
         ("@box", "kept for mailboxes"),
         (7, "is not text"),
         (None, "is not text"),

@@ -17,6 +17,7 @@ from perdure.cli.out import compact, document, format_option, hint, moment, say,
 from perdure.cli.session import Database, client_on, database_option
 from perdure.cli.story import Story
 from perdure.engine.clock import SystemClock
+from perdure.values import failures
 from perdure.values.duration import microseconds
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
 from perdure.values.states import Status
@@ -203,12 +204,15 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
 
 
 def _failure(failure: dict[str, Any] | None) -> str:
-    """Return the messages of a failure and its causes, outermost first."""
+    """Return a failure and its causes, outermost first; the wrappers by their message alone."""
     parts: list[str] = []
     while failure is not None:
-        kind, text = failure.get("kind", errors.Kind.INTERNAL), failure.get("message", "")
-        parts.append(f"{text} ({kind})")
-        failure = failure.get("cause")
+        name, kind = failure.get("type", ""), failure.get("kind", errors.Kind.INTERNAL)
+        text = failures.one_line(name, failure.get("message", ""), failure.get("trace", ""))
+        cause = failure.get("cause")
+        is_told = kind == errors.Kind.INTERNAL or (cause is not None and failures.is_wrapper(name))
+        parts.append(text if is_told else f"{text} ({kind})")
+        failure = cause
     return " ← ".join(parts)
 
 

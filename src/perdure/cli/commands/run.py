@@ -81,6 +81,8 @@ class _Running:
         live = LiveLine()
         above: Any = Above(live)
         logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, stream=above)
+        # Failed attempts and the run's end are told by the live line.
+        logging.getLogger("perdure.runs").setLevel(logging.CRITICAL)
         # What user code prints must not get into the result.
         with redirect_stdout(above):
             code, result = await self._run(value, id, timeout, live)

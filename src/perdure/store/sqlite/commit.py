@@ -219,10 +219,11 @@ class _Attempt:
             return {}
         found: dict[Key, Existing] = {}
         rows = _decode(one(self._database, SQL["latest"], (to_json(list(self._keys)),)))
-        for namespace, workflow_id, run, execution, run_id, status, owner, parent, event in rows:
-            above = None if parent is None else (parent, event)
+        for row in rows:
+            namespace, workflow_id, run, execution, run_id, status, workflow, owner, *above = row
+            parent = None if above[0] is None else (above[0], above[1])
             found[namespace, workflow_id] = Existing(
-                run, execution, run_id, status_of(status), owner, above
+                run, execution, run_id, status_of(status), workflow, owner, parent
             )
         return found
 
@@ -231,8 +232,8 @@ class _Attempt:
             return {}
         rows = _decode(one(self._database, SQL["same_run_id"], (to_json(self._looks_at),)))
         return {
-            run_id: Existing(run, execution, run_id, status_of(status))
-            for run, execution, run_id, status in rows
+            run_id: Existing(run, execution, run_id, status_of(status), workflow)
+            for run, execution, run_id, status, workflow in rows
         }
 
 

@@ -32,11 +32,12 @@ WHERE NOT EXISTS (
     SELECT 1 FROM perdure_open_tx o WHERE o.run = j.value ->> 0 AND o.activity = j.value ->> 1
 );
 
--- The latest run of each (namespace, workflow id).
+-- The latest run of each (namespace, workflow id), and the workflow of its execution's first run.
 -- name: latest
 SELECT json_group_array(json_array(
-    r.namespace, r.workflow_id, r.run, r.execution, r.run_id, s.status, s.owner,
-    r.parent_execution, r.parent_event
+    r.namespace, r.workflow_id, r.run, r.execution, r.run_id, s.status,
+    coalesce((SELECT f.workflow FROM perdure_run f WHERE f.run = r.execution), r.workflow),
+    s.owner, r.parent_execution, r.parent_event
 ))
 FROM json_each(?1) j
 CROSS JOIN perdure_run r ON r.run = (
@@ -47,7 +48,7 @@ CROSS JOIN perdure_state s ON s.run = r.run;
 
 -- Runs that are there already under one of these run ids.
 -- name: same_run_id
-SELECT json_group_array(json_array(r.run, r.execution, r.run_id, s.status))
+SELECT json_group_array(json_array(r.run, r.execution, r.run_id, s.status, r.workflow))
 FROM json_each(?1) j CROSS JOIN perdure_run r ON r.run_id = j.value CROSS JOIN perdure_state s ON s.run = r.run;
 
 -- name: insert_runs

@@ -19,12 +19,13 @@ Key = tuple[str, str]
 
 
 class Existing(msgspec.Struct, gc=False):
-    """The latest run of a workflow id."""
+    """The latest run of a workflow id. ``workflow``: what its execution began as."""
 
     run: int
     execution: int
     run_id: str
     status: Status
+    workflow: str
     owner: int | None = None
     parent: tuple[int, int] | None = None
 
@@ -164,7 +165,10 @@ class Judge:
             status = first.state.status
         elif request.not_before > self._batch.now:
             status = Status.PENDING
-        new = Existing(run, home or run, request.run_id, status, None, parent)
+        latest = self._latest.get((request.namespace, request.workflow_id))
+        is_same = latest is not None and latest.execution == home
+        workflow = latest.workflow if latest is not None and is_same else request.workflow
+        new = Existing(run, home or run, request.run_id, status, workflow, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
         started = _started(request, new, created=True)
         if ends is not None:
@@ -186,7 +190,7 @@ class Judge:
             if not allowed:
                 return refuse("already_exists")
             return Decision(request, _started(request, existing, created=True), parent, True)
-        if request.conflict == "use_existing":
+        if request.conflict == "use_existing" and existing.workflow == request.workflow:
             return refuse("")
         if request.conflict != "terminate_existing":
             return refuse("already_exists")
@@ -206,4 +210,5 @@ def _started(request: StartRequest, run: Existing, *, created: bool, refused: st
         created=created,
         status=run.status,
         refused=refused,
+        workflow=run.workflow,
     )

@@ -1,0 +1,65 @@
+"""Log lines about what went wrong: failed attempts and ended runs, after their commit.
+
+Written by whoever committed it, once: a replay applies facts without releasing them again. A step
+that succeeds and a run that completes say nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from perdure.engine.runs import Run
+from perdure.values import events as ev
+from perdure.values.duration import SECOND, to_text
+from perdure.values.failures import FailureInfo
+
+log = logging.getLogger("perdure.runs")
+_TRACE_LINES = 6
+
+
+def tell_failure(run: Run, fact: ev.Event, name: str) -> None:
+    """Say which attempt of activity ``name`` came to nothing, and what follows."""
+    if isinstance(fact, ev.AttemptFailed):
+        what = f"failed: {fact.failure.text}"
+        following = f"tried again in {_span(fact.retry_at - run.time)}"
+    elif isinstance(fact, ev.ActivityFailed):
+        what, following = f"failed: {fact.failure.text}", "not tried again"
+    else:
+        assert isinstance(fact, ev.AttemptLost)
+        what, following = "was lost with its worker", "tried again"
+    if not name:
+        pending = run.instance.activities.get(fact.activity) if run.instance else None
+        name = pending.event.name if pending else f"#{fact.activity}"
+    log.warning(
+        "[%s] activity %r, attempt %d %s; %s", run.workflow_id, name, fact.attempt, what, following
+    )
+
+
+def tell_end(run: Run, closing: ev.Event | None) -> None:
+    """Say how a run ended that did not complete."""
+    who = (run.workflow_id, run.workflow)
+    if isinstance(closing, ev.RunFailed):
+        text = f"{closing.failure.text}{_last_lines(closing.failure)}"
+        log.error("[%s] workflow %r failed: %s", *who, text)
+    elif isinstance(closing, ev.RunCancelled):
+        log.info("[%s] workflow %r was cancelled%s", *who, _because(closing.text))
+    elif isinstance(closing, ev.RunTerminated):
+        log.warning("[%s] workflow %r was terminated%s", *who, _because(closing.reason))
+    elif isinstance(closing, ev.RunTimedOut):
+        log.warning("[%s] workflow %r timed out", *who)
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _last_lines(failure: FailureInfo) -> str:
+    """Return the end of the traceback of what went wrong, to stand below the sentence."""
+    trace = failure.root.trace or failure.trace
+    return "".join(f"\n    {line}" for line in trace.splitlines()[-_TRACE_LINES:])
+
+
+def _span(microseconds: int) -> str:
+    if microseconds < SECOND:
+        return f"{max(0, microseconds) // 1_000}ms"
+    return to_text(microseconds - microseconds % 100_000)
