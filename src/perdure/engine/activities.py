@@ -80,7 +80,7 @@ class Runner:
         )
 
     def _work(self, run: Run, number: int, pending: PendingActivity, scheduled_at: int) -> Work:
-        known = self._core.activity(pending.event.name)
+        known = self._core.registry.activity(pending.event.name)
         event = resolved(pending, known)
         return Work(run, number, event, pending.definition or known, scheduled_at)
 

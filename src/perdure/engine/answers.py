@@ -36,7 +36,7 @@ class Answers:
         kind, _, name = question.name.partition(":")
         while True:
             row = await self._row(question.run)
-            if self._core.definition(row.workflow, row.version) is None:
+            if self._core.registry.definition(row.workflow, row.version) is None:
                 raise errors.Unavailable(f"this worker does not know workflow {row.workflow!r}")
             if row.status is Status.CONTINUED_AS_NEW:
                 answer = await self._recorded(question) if kind == "update" else None
@@ -183,7 +183,7 @@ class Answers:
         self, loaded: Loaded, question: Question, name: str, future: asyncio.Future[bytes]
     ) -> None:
         core = self._core
-        definition = core.definition(loaded.row.workflow, loaded.row.version)
+        definition = core.registry.definition(loaded.row.workflow, loaded.row.version)
         assert definition is not None
         instance = Instance(definition, max_payload=core.max_payload)
         core.guard.enter(f"a query of {loaded.row.workflow_id!r}")

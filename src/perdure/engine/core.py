@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from perdure import errors
-from perdure.activity import Activity
-from perdure.definition import Workflow, version_key
+from perdure.definition import Workflow
 from perdure.door import Watch, refusal
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
@@ -27,6 +26,7 @@ from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
 from perdure.engine.listeners import Listeners
 from perdure.engine.loader import Loader, identify
+from perdure.engine.registry import Registry
 from perdure.engine.release import Release
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.timers import Timers
@@ -94,7 +94,7 @@ class Core:
         self.max_payload = settings.max_payload
         self.turn_limit = settings.turn_limit_seconds
         self.transaction_limit = settings.transaction_limit
-        self.queues = tuple(queues)
+        self.registry = Registry(queues)
         self.worker_name = ""
         self.runs: dict[int, Run] = {}
         self.start_waiters: dict[str, asyncio.Future[Started]] = {}
@@ -102,8 +102,6 @@ class Core:
         """Inbox rows of stopped runs, seen and left where they are."""
         self.on_fenced: Callable[[], None] = lambda: None
         self.always_replay = os.environ.get(ALWAYS_REPLAY, "") not in ("", "0")
-        self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
-        self._activities: dict[str, Activity[Any, Any]] = {}
         self._cache: OrderedDict[int, Run] = OrderedDict()
         self._refused: set[tuple[str, int]] = set()
         self._consumed: OrderedDict[int, None] = OrderedDict()
@@ -120,70 +118,6 @@ class Core:
         self.timers = Timers(clock, self.timer_due)
         self.intake = Intake(self)
         self.answers = Answers(self)
-
-    # -- definitions -------------------------------------------------------------------------
-
-    def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
-        """Add a definition.
-
-        Raises:
-            DefinitionError: another one has its name and version.
-        """
-        if isinstance(definition, Activity):
-            known = self._activities.setdefault(definition.name, definition)
-            if known is not definition and known.fn is not definition.fn:
-                raise errors.DefinitionError(
-                    f"two activities are named {definition.name!r}: "
-                    f"{known.fn.__module__}.{known.fn.__qualname__} and "
-                    f"{definition.fn.__module__}.{definition.fn.__qualname__}"
-                )
-            return
-        versions = self._workflows.setdefault(definition.name, {})
-        known_ = versions.setdefault(definition.version, definition)
-        if known_ is not definition and known_.fn is not definition.fn:
-            raise errors.DefinitionError(
-                f"two workflows are named {definition.name!r} with version {definition.version}: "
-                f"{known_.fn.__module__}.{known_.fn.__qualname__} and "
-                f"{definition.fn.__module__}.{definition.fn.__qualname__}"
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the workflows this worker knows."""
-        return tuple(self._workflows)
-
-    @property
-    def served(self) -> tuple[str, ...]:
-        """What this worker runs: a name alone stands for all its versions."""
-        return tuple(
-            name if len(versions) == 1 else f"{name} {version}"
-            for name, versions in self._workflows.items()
-            for version in (versions if len(versions) == 1 else ("", *versions))
-        )
-
-    def serves(self, row: RunRow) -> bool:
-        """Tell whether this worker runs this workflow, in this version, on this queue."""
-        return row.queue in self.queues and self.definition(row.workflow, row.version) is not None
-
-    def workflows(self) -> list[Workflow[Any, Any]]:
-        """Return all registered definitions."""
-        return [w for versions in self._workflows.values() for w in versions.values()]
-
-    def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
-        """Return a definition: exactly ``version``, or the highest if that is ``""`` or gone."""
-        versions = self._workflows.get(name)
-        if not versions:
-            return None
-        exact = versions.get(version)
-        if exact is not None:
-            return exact
-        if version and len(versions) > 1:
-            return None
-        return versions[max(versions, key=version_key)]
-
-    def activity(self, name: str) -> Activity[Any, Any] | None:
-        """Return an activity registered by name."""
-        return self._activities.get(name)
 
     # -- runs at hand ------------------------------------------------------------------------
 

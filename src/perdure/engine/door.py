@@ -31,13 +31,13 @@ class EngineDoor:
     ) -> Started:
         core = self._core
         core.watch.check()
-        known = core.definition(request.workflow, request.version)
+        known = core.registry.definition(request.workflow, request.version)
         if definition is not None and known is not definition:
             raise errors.NotFound(
                 f"workflow {definition.name!r} is not among this engine's definitions; "
                 "pass it (or its module) in Engine(definitions=[…])"
             )
-        is_remote = known is None or request.queue not in core.queues
+        is_remote = known is None or request.queue not in core.registry.queues
         if is_remote or known is None or not self._is_eager(request):
             answer = await self._store_door.start(request, started, definition)
             core.intake.look()
@@ -59,7 +59,7 @@ class EngineDoor:
         core.watch.check()
         if row.status.is_terminal:
             return Posted("closed")
-        if not core.serves(row):
+        if not core.registry.serves(row):
             return await self._store_door.post(row, fact, sender, seq)
         run = core.take_up(row.run)
         unread = row.unread if run.instance is None else run.instance.unread
@@ -86,7 +86,7 @@ class EngineDoor:
         try:
             return await self._core.answers.ask(question)
         except errors.Unavailable:
-            if self._core.definition(row.workflow, row.version) is not None and (
+            if self._core.registry.definition(row.workflow, row.version) is not None and (
                 row.owner in (None, self._core.committer.worker)
             ):
                 raise
@@ -113,7 +113,7 @@ class EngineDoor:
         return self._core.chance(size)
 
     def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
-        return self._core.definition(name, version)
+        return self._core.registry.definition(name, version)
 
     async def close(self) -> None:
         """The engine closes what it opened."""

@@ -354,7 +354,7 @@ def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, An
 
 
 def _register(core: Core, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
-    core.register(definition)
+    core.registry.register(definition)
     if isinstance(definition, Workflow):
         lint.warn(definition)
 

@@ -75,9 +75,9 @@ class Intake:
     async def look_once(self) -> None:
         """Take up everything that waits for a worker like this one."""
         core = self._core
-        served, queues, worker = core.served, core.queues, core.committer.worker
+        served, queues, worker = core.registry.served, core.registry.queues, core.committer.worker
         now, behind = core.clock.now(), self._behind
-        known = core.names
+        known = core.registry.names
         soon = now + _SOON
         claimable, beginning, inbox, questions = await core.desk.read(
             lambda store: (
@@ -107,7 +107,7 @@ class Intake:
     async def _read_timers(self, now: int) -> None:
         """Read what comes due within the horizon, on from where the last look ended."""
         core = self._core
-        served, queues = core.served, core.queues
+        served, queues = core.registry.served, core.registry.queues
         after, until = core.timers.known_until, now + HORIZON
         due = await core.desk.read(
             lambda store: store.due(until, served, queues, limit=_TIMERS, after=after)
@@ -123,7 +123,7 @@ class Intake:
     async def _read_overdue(self, now: int) -> None:
         """Wake what nobody woke: runs of a worker that died between commit and timer, say."""
         core = self._core
-        served, queues, until = core.served, core.queues, now - _OVERDUE
+        served, queues, until = core.registry.served, core.registry.queues, now - _OVERDUE
         due = await core.desk.read(lambda store: store.due(until, served, queues, limit=_PAGE))
         for key, _ in due:
             core.timer_due(key)

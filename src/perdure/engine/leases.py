@@ -47,7 +47,7 @@ class Leases:
         name = self._name or f"{socket.gethostname()}-{os.getpid()}"
         definitions = [
             Definition(w.name, w.version, w.code, w.source, w.task_queue, registered_at=now)
-            for w in core.workflows()
+            for w in core.registry.workflows()
         ]
         self.worker = await core.desk.write(
             lambda store: store.join(
@@ -56,8 +56,8 @@ class Leases:
                 socket.gethostname(),
                 now=now,
                 lease_until=now + core.settings.lease,
-                workflows=core.served,
-                queues=core.queues,
+                workflows=core.registry.served,
+                queues=core.registry.queues,
                 definitions=definitions,
             )
         )
@@ -171,7 +171,7 @@ class Leases:
                 lambda store, after=after: store.parked(reasons, limit=500, after=after)
             )
             for row in rows:
-                if row.workflow in core.names:
+                if row.workflow in core.registry.names:
                     core.take_up(row.run)
             if len(rows) < 500:
                 return

@@ -120,7 +120,7 @@ class Loader:
         if row.owner is not None and not run.is_owned:
             core.give_back(run)
             return
-        run.definition = core.definition(row.workflow, row.version)
+        run.definition = core.registry.definition(row.workflow, row.version)
         last = loaded.turns[-1] if loaded.turns else None
         is_whole = last is not None and not loaded.broken
         run.length = last.first + last.count - 1 if last and is_whole else row.length

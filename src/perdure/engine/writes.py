@@ -152,7 +152,7 @@ def _activity_scheduled(
 ) -> None:
     pending = run.instance.activities.get(number) if run.instance is not None else None
     if pending is not None:
-        event = resolved(pending, core.activity(event.name))  # as it will be dispatched
+        event = resolved(pending, core.registry.activity(event.name))  # as it will be dispatched
     if event.transactional:
         write.opens = (*write.opens, (number, 1))
 
@@ -241,7 +241,7 @@ def _child_scheduled(
     core: Core, run: Run, number: int, event: ev.ChildScheduled, write: TurnWrite
 ) -> None:
     parent = ev.Parent(run.execution, run.workflow_id, run.run_id, number)
-    definition = core.definition(event.workflow, event.version)
+    definition = core.registry.definition(event.workflow, event.version)
     now = _time(run)
     deadlines = first_deadlines(event.terms, now)
     started = ev.RunStarted(
@@ -353,7 +353,7 @@ def _later_run(
     """Return the start of the execution's next run: of other code only if ``workflow`` is given."""
     name = workflow or before.workflow
     version = before.version if not workflow else ""
-    definition = core.definition(name, version)
+    definition = core.registry.definition(name, version)
     deadlines = later_deadlines(before.terms, now, before.execution_deadline, not_before)
     started = ev.RunStarted(
         workflow=name,

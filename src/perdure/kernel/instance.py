@@ -37,6 +37,7 @@ from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alon
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
 from perdure.kernel.updates import run_update
+from perdure.kernel.versions import Versions
 from perdure.kernel.watching import Main, Notice, Watch
 from perdure.values import events as ev
 from perdure.values import failures, ids
@@ -98,8 +99,7 @@ class Instance:
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False
         """A query or validator has changed the run: drop the instance, a replay is not like it."""
-        self._versions: dict[str, int] = {}
-        self._marked: dict[str, int] = {}
+        self.versions = Versions(self)
         self._seeds: list[tuple[int, bytes]] = []
         self._context = contextvars.Context()
         self._commands: list[ev.Event] = []
@@ -148,7 +148,9 @@ class Instance:
         self._base = self.length + len(facts) + 1
         commands = self._commands = []
         self.is_replaying = script is not None
-        self._script = None if script is None else match.Script(script, self._base, self._marked)
+        self._script = (
+            None if script is None else match.Script(script, self._base, self.versions.marked)
+        )
         closed, unexpected = self._activate(Mode.LIVE, self._turn, facts)
         if self._divergence is not None:
             raise self._divergence
@@ -255,17 +257,17 @@ class Instance:
         try:
             return script.follow(event, where or match.place)
         except errors.NondeterminismError as exc:
-            self._diverged(exc)
+            self.diverged(exc)
             raise
 
     def draw(self, size: int) -> bytes:
         """Return the next ``size`` bytes of recorded chance."""
-        self._writing("draw random numbers")
+        self.writing("draw random numbers")
         return self.entropy.draw(size)
 
     def draw_fraction(self) -> float:
         """Return the next number in [0, 1)."""
-        self._writing("draw random numbers")
+        self.writing("draw random numbers")
         return self.entropy.fraction()
 
     def reseed(self, seed: bytes) -> None:
@@ -278,38 +280,10 @@ class Instance:
 
         It follows from the id of the event to come, so that a draw more or less strands no run.
         """
-        self._writing("start a run")
+        self.writing("start a run")
         script = self._script
         number = self._base + len(self._commands) if script is None else script.next_id()
         return ids.uuid7(self.time // 1000, self.entropy.derive(f"{role}:{number}", 10))
-
-    def version(self, change: str, low: int, high: int) -> int:
-        """Return the version of ``change`` this run goes by; see ``workflow.version``."""
-        answer = self._versions.get(change)
-        if answer is None:
-            self._writing("decide a version")
-            script = self._script
-            if script is None:
-                answer = self._marked.get(change)
-                if answer is None:
-                    answer = high
-                    self.command(ev.VersionMarked(change=change, version=high))
-            else:
-                answer = script.mark(change)
-                if answer is None:
-                    # Passed before the call existed, unless the mark was made elsewhere before.
-                    answer = self._marked.get(change, 1)
-            self._versions[change] = answer
-        if not low <= answer <= high:
-            error = errors.NondeterminismError(
-                f"change {change!r}: this run goes by version {answer}, the code at "
-                f"{match.place()} supports {low} to {high}. Keep the old branch until such runs "
-                "have ended."
-            )
-            if self.mode is Mode.LIVE:
-                self._diverged(error)
-            raise error
-        return answer
 
     def start_timer(self, seconds: float, fire: Callable[[], None]) -> int:
         """Start a timer for the loop (``asyncio.sleep``, ``timeout``, ``call_later``)."""
@@ -338,7 +312,7 @@ class Instance:
 
     def refuse(self, error: errors.IORefused) -> NoReturn:
         """Void the turn or query that runs: it ends with ``error``, whatever its code catches."""
-        self._diverged(error)
+        self.diverged(error)
         raise errors.TurnVoid(error)
 
     @property
@@ -370,7 +344,7 @@ class Instance:
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> OrderedTask:
         """Run a task that ends with the workflow and fails it when it raises."""
-        self._writing("spawn tasks")
+        self.writing("spawn tasks")
         task = self.loop.create_task(coro)
         self.spawned.add(task)
         task.add_done_callback(self._spawned_done)
@@ -405,7 +379,7 @@ class Instance:
 
     def effect(self, name: str, value: Any) -> None:
         """Keep something to release after the commit; dropped in a replay and in an eviction."""
-        self._writing(f"use {name}")
+        self.writing(f"use {name}")
         if self._script is None and self.mode is Mode.LIVE:
             self.effects.append((name, value))
 
@@ -492,7 +466,8 @@ class Instance:
         if not task.cancelled() and (exc := task.exception()) is not None:
             self.fail(exc)
 
-    def _diverged(self, error: errors.NondeterminismError) -> None:
+    def diverged(self, error: errors.NondeterminismError) -> None:
+        """Stop the turn: the code does not do what the history says."""
         self._divergence = self._divergence or error
         if self.mode is Mode.LIVE:
             self.loop.stop()
@@ -507,9 +482,11 @@ class Instance:
             )
         raise errors.UsageError(f"{event.brief()} was asked for outside a turn")
 
-    def _writing(self, what: str) -> None:
+    def writing(self, what: str) -> match.Script | None:
+        """Refuse to do ``what`` in a query or validator; return the script of a replay."""
         if self.mode is Mode.READ_ONLY:
             raise errors.UsageError(f"a query handler or validator may not {what}")
+        return self._script
 
 
 def _named(kind: str, name: str, handlers: dict[str, Any]) -> Any:

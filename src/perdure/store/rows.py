@@ -83,8 +83,8 @@ class StartRequest(msgspec.Struct, gc=False):
     ``conflict``: what to do if ``workflow_id`` has an *open* execution: ``"none"`` (the id is
     generated: do not look), ``"use_existing"`` (one of another workflow is refused), ``"fail"``,
     ``"terminate_existing"``. ``reuse``: the same for a closed one: ``"allow_duplicate"``,
-    ``"allow_duplicate_failed_only"``, ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow
-    retry) and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means
+    ``"allow_duplicate_failed_only"``, ``"reject_duplicate"``. ``execution``: continue this
+    execution (continue-as-new, workflow retry) and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means
     that of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded
     event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
     engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
