@@ -84,15 +84,16 @@ class StartRequest(msgspec.Struct, gc=False):
     generated: do not look), ``"use_existing"`` (one of another workflow is refused), ``"fail"``,
     ``"terminate_existing"``. ``reuse``: the same for a closed one: ``"allow_duplicate"``,
     ``"allow_duplicate_failed_only"``, ``"reject_duplicate"``. ``execution``: continue this
-    execution (continue-as-new, workflow retry) and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means
-    that of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded
-    event for the parent's inbox if the start is refused. ``first``: the first turn, computed by an
-    engine of the same process; its row begins with event 1 and is written *instead of* ``event``;
-    its ``state`` is the run's first. Dropped if the start is refused. ``created_at``: 0 means now.
-    ``not_before``: the run is pending until then. ``is_eager``: an engine may take the first turn
-    itself. ``messages``: encoded events for the inbox of the execution that is used instead
-    (``use_existing``); a new run has them in event 1. ``watches``: of the execution that is started
-    or used; a child's only of one that is used, since its parent hears of its own children anyway.
+    execution (continue-as-new, workflow retry) and skip both checks. ``parent``: (execution, event
+    id there). In both, execution 0 means that of the turn which asks: a first turn does not know
+    its own yet. ``refusal``: an encoded event for the parent's inbox if the start is refused.
+    ``first``: the first turn, computed by an engine of the same process; its row begins with event
+    1 and is written *instead of* ``event``; its ``state`` is the run's first. Dropped if the start
+    is refused. ``created_at``: 0 means now. ``not_before``: the run is pending until then.
+    ``is_eager``: an engine may take the first turn itself. ``messages``: encoded events for the
+    inbox of the execution that is used instead (``use_existing``); a new run has them in event 1.
+    ``watches``: of the execution that is started or used; a child's only of one that is used, since
+    its parent hears of its own children anyway.
     """
 
     workflow: str
