@@ -40,7 +40,7 @@ async def test_an_activity_that_blocks_the_loop_is_named_once_with_its_stack(
         await handle.result("20s")
     [text] = _held(caplog)
     assert "activity blocks of 'held' (attempt 1)" in text
-    assert "time.sleep(0.6)" in text
+    assert "time.sleep(0.6)" in text  # sleep: none, it is what the stack shows
 
 
 async def test_while_the_loop_is_held_the_lease_is_extended_up_to_the_limit(
