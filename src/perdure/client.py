@@ -264,7 +264,7 @@ class Client:
         data = payload.encode(value, what=f"input of {name}")
         payload.limit(data, self.max_payload, what=f"input of {name}")
         if definition is not None:
-            definition.check_input(data)
+            definition.check_input(data, value)
         door = self.door
         now = door.now()
         run_id = ids.uuid7(now // 1000, door.chance(10))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from perdure import errors
 from perdure.values import payload
@@ -62,15 +63,26 @@ class Workflow(Generic[In_contra, Out]):
         self._default = parameters[0].default if parameters else inspect.Parameter.empty
         hint = hints.get(parameters[0].name, Any) if parameters else Any
         name_ = parameters[0].name if parameters else "input"
+        self._fields = payload.fields_of(hint)
         self._read_input = payload.decoder(hint, what=f"{self.name}({name_})")
         self.read_result = payload.decoder(hints.get("return", Any), what=f"{self.name} -> result")
 
-    def check_input(self, data: bytes) -> None:
+    def check_input(self, data: bytes, given: object = None) -> None:
         """Check encoded input against the annotation.
+
+        ``given``: what was encoded. A mapping must not hold names that the annotated class has no
+        field for: decoding would drop them in silence.
 
         Raises:
             Invalid: it does not fit; the message has the path of the field.
         """
+        if self._fields and isinstance(given, Mapping):
+            for name in cast("Mapping[Any, Any]", given):
+                if name not in self._fields:
+                    near = difflib.get_close_matches(str(name), self._fields, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    known = ", ".join(self._fields)
+                    raise errors.Invalid(f"{self.name}: no field {name!r}{hint} (it has: {known})")
         if not self._takes_input:
             if data != payload.NULL:
                 raise errors.Invalid(f"{self.name}: takes no input")

@@ -92,6 +92,19 @@ def test_an_unknown_workflow_is_not_found_and_the_nearest_is_named(served: Shell
     assert "did you mean 'hello'" in done.err
 
 
+def test_start_with_a_module_checks_the_input_before_anything_is_stored(served: Shell):
+    target = f"{PROGRAMS}:total"
+    done = served("start", target, "id=2", "total=3", "--id", "typed")
+    assert done.code == 2
+    assert "Expected `str`, got `int`" in done.err
+    assert """K=V is read as JSON; text is written id='"…"'""" in done.err
+    done = served("start", target, "id=A", "totl=3", "--id", "typed")
+    assert done.err == "error: total: no field 'totl'; did you mean 'total'? (it has: id, total)\n"
+    assert served("show", "typed").code == 3
+    assert served.ok("start", target, 'id="2"', "total=3", "--id", "typed").out == "typed\n"
+    assert served.ok("result", "typed").json == 3
+
+
 def test_an_unknown_version_is_not_found_and_those_there_are_are_named(served: Shell):
     done = served("start", "hello", "--version", "9")
     assert done.code == 3

@@ -108,7 +108,7 @@ async def test_a_single_definition_may_stand_alone(tmp_path: Path):
 async def test_a_sleep_that_is_no_number_says_so(tmp_path: Path):
     @workflow.define
     async def sleepless() -> None:
-        await asyncio.get_running_loop().create_task(asyncio.sleep(float("inf")))
+        await asyncio.sleep(float("inf"))  # sleep: refused at once
 
     async with engine_on(tmp_path, sleepless) as engine:
         with pytest.raises(WorkflowFailed, match="a timer of inf seconds: it must be a finite"):

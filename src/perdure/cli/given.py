@@ -78,6 +78,14 @@ def payload(items: Sequence[str], option: str | None = None) -> Any:
     return merged
 
 
+def hint_at_text(exc: Invalid, items: Sequence[str]) -> Invalid:
+    """Return the error, with how to pass text if a field was read as something else."""
+    match = _PAIR.fullmatch(next((item for item in items if _PAIR.fullmatch(item)), ""))
+    if match is None or "Expected `str`, got" not in exc.message:
+        return exc
+    return Invalid(f"{exc.message}. K=V is read as JSON; text is written {match[1]}='\"…\"'")
+
+
 def _json(text: str, where: str) -> Any:
     try:
         return msgspec.json.decode(text)

@@ -34,6 +34,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, cast
 
+from perdure.kernel import unawaited
 from perdure.kernel.loop import DeterministicLoop, Handle
 
 FLAVOUR = "asyncio-3.13"
@@ -49,6 +50,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
+    unawaited.install()
     _order_gather()
     _dispatch_function(_forward_as_completed, _AsCompleted)
     _dispatch_function(_forward_all_tasks, _all_tasks)

@@ -27,7 +27,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from perdure import errors
-from perdure.kernel import compat, match, unawaited
+from perdure.kernel import compat, match
 from perdure.kernel.apply import APPLY
 from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 compat.install()
-unawaited.install()
 
 _set_running_loop = asyncio._set_running_loop  # pyright: ignore[reportPrivateUsage]
 _get_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
@@ -94,7 +93,6 @@ class Instance:
         self.traps_links = False
         self.traps_cancel = False
         self.not_undone: failures.FailureInfo | None = None
-        """Of a cancelled saga: which compensations failed."""
         self.effects: list[tuple[str, Any]] = []
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False

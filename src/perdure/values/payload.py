@@ -11,6 +11,7 @@ back. Annotate ``float | None``, or use a Decimal.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import types
@@ -155,6 +156,15 @@ def _resolved(fn: Callable[..., Any], hint: Any) -> Any:
         return typing.get_type_hints(alone, names, include_extras=True)["it"]
     except Exception:  # noqa: BLE001 - see above
         return inspect.Parameter.empty
+
+
+def fields_of(kind: Any) -> tuple[str, ...]:
+    """Return the names an object decoded as ``kind`` may have; empty where anything goes."""
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind.__struct_encode_fields__
+    return ()
 
 
 def warn_of_unresolved(fn: Callable[..., Any], hints: dict[str, Any], what: str) -> None:

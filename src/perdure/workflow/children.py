@@ -144,7 +144,7 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
     data = payload.encode(value, what=f"input of {name}")
     payload.limit(data, instance.max_payload, what=f"input of {name}")
     if definition is not None:
-        definition.check_input(data)
+        definition.check_input(data, value)
     started = started_event(instance)
     run_id = instance.new_run_id("child")
     explicit = options.get("id")

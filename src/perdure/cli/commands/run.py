@@ -18,6 +18,7 @@ from perdure.cli.out import LOG_FORMAT, document, hint, say
 from perdure.cli.session import Database, database_option
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
+from perdure.errors import Invalid
 from perdure.handle import Handle
 from perdure.values.states import Status
 
@@ -46,13 +47,13 @@ def run_command(
     """Run a workflow in this process, to its end; print the result as JSON.
 
     MODULE is a dotted name or a path to a .py file. INPUT is JSON, plain text, @FILE or - (stdin);
-    K=V sets fields of it. What ends this command does not end the run: it goes on when a worker
-    serves it again.
+    K=V sets fields of it; V is JSON where it can be (b=2 is a number; text is b='"2"'). What ends
+    this command does not end the run: it goes on when a worker serves it again.
     """
     value = given.payload(items, document_)
     with redirect_stdout(sys.stderr):
         module, definition = load_workflow(target)
-    running = _Running(database, target, module, definition)
+    running = _Running(database, target, module, definition, items)
     try:
         return asyncio.run(running.run(value, id, timeout))
     except KeyboardInterrupt:
@@ -62,8 +63,14 @@ def run_command(
 
 class _Running:
     def __init__(
-        self, database: Database, target: str, module: ModuleType, definition: Workflow[Any, Any]
+        self,
+        database: Database,
+        target: str,
+        module: ModuleType,
+        definition: Workflow[Any, Any],
+        items: tuple[str, ...],
     ) -> None:
+        self._items = items
         self._database = database
         self._target = target
         self._module = module
@@ -95,7 +102,10 @@ class _Running:
     ) -> tuple[int, Any]:
         async with Engine(self._database.url, [self._module, self._definition]) as engine:
             options = {} if id is None else {"id": id}
-            started = await engine.client.start(self._definition, value, **options)
+            try:
+                started = await engine.client.start(self._definition, value, **options)
+            except Invalid as exc:
+                raise given.hint_at_text(exc, self._items) from exc
             # Without the definition's types: a result is printed also if it does not fit them.
             handle = self._handle = engine.client.get(started.id)
             hint(f"{self._definition.name} {handle.id} on {self._database.name}")

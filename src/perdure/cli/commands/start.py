@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +13,15 @@ from perdure.cli import given
 from perdure.cli.finding import serves
 from perdure.cli.out import compact, document, format_option, hint, say
 from perdure.cli.session import Database, client_on, database_option
+from perdure.errors import Invalid
+
+if TYPE_CHECKING:
+    from perdure.client import Client
+    from perdure.definition import Workflow
 
 
 @click.command("start")
-@click.argument("name")
+@click.argument("name", metavar="WORKFLOW|MODULE:WORKFLOW")
 @click.argument("items", nargs=-1, metavar="[INPUT] [K=V]...")
 @click.option("--id", metavar="ID", help="Workflow id; an open execution with it is used again.")
 @click.option("--input", "document_", metavar="JSON|@FILE|-", help="The input, as an option.")
@@ -44,20 +51,45 @@ def start_command(
 ) -> None:
     """Start a workflow for the workers to run; it is on disk when this returns.
 
-    Prints its id. INPUT is JSON, plain text, @FILE or - (stdin); K=V sets fields of it.
+    Prints its id. INPUT is JSON, plain text, @FILE or - (stdin); K=V sets fields of it; V is JSON
+    where it can be (b=2 is a number; text is b='"2"'). By its name alone, a workflow's input is
+    checked when a worker begins it; as MODULE:WORKFLOW it is checked here.
     """
     value = given.payload(items, document_)
     for key in ("search", "memo"):
         options[key] = given.pairs(options[key], f"--{key}")
     chosen = {key: option for key, option in options.items() if option not in (None, (), {})}
-    asyncio.run(_start(database, name, value, chosen, output))
+    asyncio.run(_start(database, name, items, value, chosen, output))
+
+
+async def _definition(client: Client, target: str) -> Workflow[Any, Any] | None:
+    """Load MODULE:WORKFLOW, unless that is the name of a workflow."""
+    if ":" not in target:
+        return None
+    known = await client.door.read(lambda store: store.definitions())
+    if any(one.name == target for one in known):
+        return None
+    from perdure.cli.loading import load_workflow
+
+    with redirect_stdout(sys.stderr):
+        return load_workflow(target)[1]
 
 
 async def _start(
-    database: Database, name: str, value: Any, options: dict[str, Any], output: str
+    database: Database,
+    name: str,
+    items: tuple[str, ...],
+    value: Any,
+    options: dict[str, Any],
+    output: str,
 ) -> None:
     async with client_on(database, write=True) as client:
-        handle = await client.start(name, value, **options)
+        definition = await _definition(client, name)
+        try:
+            handle = await client.start(definition or name, value, **options)
+        except Invalid as exc:
+            raise given.hint_at_text(exc, items) from exc
+        name = name if definition is None else definition.name
         execution = await handle.describe()
         is_served = any(serves(worker, name) for worker in await client.workers())
     if output == "ids":
