@@ -116,6 +116,7 @@ def test_kinds_are_those_that_stored_histories_hold():
         "cancel_sent",
         "child_closed",
         "child_scheduled",
+        "execution_ended",
         "forked",
         "message_received",
         "message_sent",
@@ -140,6 +141,8 @@ def test_kinds_are_those_that_stored_histories_hold():
         "update_accepted",
         "update_completed",
         "version_marked",
+        "watch_dropped",
+        "watch_set",
     }
 
 

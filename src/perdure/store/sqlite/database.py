@@ -17,10 +17,10 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from perdure.errors import StoreError, Unavailable, UsageError
 from perdure.store.sqlite import faults
@@ -50,7 +50,6 @@ class Database:
         self.path = settings.path
         self.name = settings.name
         self.connection = connect_patiently(settings)
-        self.execute = self.connection.execute
         self._file = _identity(self.path)
         self._is_gone = False
         self.token = WriteToken() if self.path is None else token_for(self.path)
@@ -78,8 +77,20 @@ class Database:
         self._check_file()
         if self._doubtful:
             self.connection = connect_patiently(self.settings)
-            self.execute = self.connection.execute
             self._doubtful = False
+
+    def execute(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> sqlite3.Cursor:
+        """Run a statement.
+
+        A tuple is bound to ``?1``, ``?2`` … by number: for the driver these are names, which it
+        binds from a mapping only (a warning since Python 3.12, an error in 3.14).
+        """
+        if isinstance(parameters, tuple) and "?1" in sql:
+            values = cast("tuple[Any, ...]", parameters)
+            return self.connection.execute(sql, {str(n): v for n, v in enumerate(values, 1)})
+        return self.connection.execute(sql, parameters)
 
     def begin(self) -> None:
         """Take the token and the write lock.
