@@ -285,9 +285,12 @@ class Client:
             code=definition.code if definition else "",
             queue=queue,
             namespace=options.get("namespace") or self.namespace,
-            context=payload.encode(dict(context), what="context") if context else None,
+            context=self._encoded(context, "context"),
             messages=recorded_messages(
-                options.get("messages") or (), _address(options.get("sender")), now
+                options.get("messages") or (),
+                _address(options.get("sender")),
+                now,
+                self.max_payload,
             ),
             started_at=now,
             first_started_at=now,
@@ -306,7 +309,6 @@ class Client:
             queue=queue,
             conflict=conflict_policy(options, is_explicit=explicit is not None),
             reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
-            created_at=now,
             not_before=deadlines.not_before,
             is_eager=options.get("eager", True),
             messages=tuple(
@@ -317,10 +319,15 @@ class Client:
             correlation_id=options.get("correlation_id"),
             tenant=options.get("tenant"),
             tags=_texts(options.get("tags") or (), "tags"),
-            memo=payload.encode(dict(memo), what="memo") if memo else None,
+            memo=self._encoded(memo, "memo"),
             search=check_search(options.get("search") or {}),
         )
         return request, started
+
+    def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:
+        if not given:
+            return None
+        return payload.limit(payload.encode(dict(given), what=what), self.max_payload, what=what)
 
     def _watch_start(self, request: StartRequest, options: Mapping[str, Any]) -> Mailbox | None:
         """Let the sender's mailbox watch what is started, if it asks so."""

@@ -118,8 +118,11 @@ class Handle(Generic[T]):
     async def follow(self, after: int = 0) -> AsyncIterator[HistoryEvent]:
         """Yield events as they are committed, from the one after id ``after``, until the end."""
         row = await self._row()
+        read = 0
         while True:
-            turns = await _all_turns(self._door, row.run, after=after)
+            # From the row after the last one read: ``after`` may lie inside a row.
+            turns = await _all_turns(self._door, row.run, after=read)
+            read = turns[-1].first if turns else read
             for event in views.history(turns):
                 if event.id > after:
                     after = event.id
@@ -283,7 +286,10 @@ class Handle(Generic[T]):
         self, name: str, args: tuple[Any, ...], timeout: Duration, update_id: str
     ) -> Any:
         row = await self._row()
-        data = payload.encode(list(args), what=f"arguments of {name}")
+        what = f"arguments of {name}"
+        data = payload.limit(
+            payload.encode(list(args), what=what), self._client.max_payload, what=what
+        )
         question = Question(
             id=self._door.chance(12).hex(),
             execution=row.execution,

@@ -37,6 +37,7 @@ class Place:
         self.environment = {
             **os.environ,
             EFFECTS: str(self.effects),
+            "PERDURE_ALLOW_IO": "1",  # programs write their effects also from workflow code
             "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
         }
 

@@ -179,10 +179,6 @@ async def test_a_kill_in_the_pause_before_a_retry_neither_hastens_it_nor_counts(
     assert failed["retry_at"] <= int(lines[1][2]) < failed["retry_at"] + 1_000_000
 
 
-NEVER_BEGAN = "an attempt whose pause is over when the run is taken over counts as under way"
-
-
-@pytest.mark.xfail(strict=True, reason=NEVER_BEGAN)
 async def test_a_retry_whose_worker_died_long_before_it_was_due_is_not_lost(tmp_path: Path):
     place = Place(tmp_path)
     async with Client(place.url) as client:
@@ -237,16 +233,12 @@ async def test_an_update_whose_worker_was_killed_ends_once_and_its_first_answer_
 
 # -- long turns --------------------------------------------------------------------------------
 
-SHORT_LEASE = "a turn is only watched, and the lease extended, after it has held the loop for 1 s"
-
 
 @pytest.mark.parametrize(
     ("lease", "seconds"),
     [
         pytest.param("2s", 3.5, id="2s"),
-        pytest.param(
-            "600ms", 2, id="600ms", marks=pytest.mark.xfail(strict=True, reason=SHORT_LEASE)
-        ),
+        pytest.param("600ms", 2, id="600ms"),
     ],
 )
 async def test_a_turn_longer_than_the_lease_does_not_lose_its_run(
@@ -266,14 +258,11 @@ async def test_a_turn_longer_than_the_lease_does_not_lose_its_run(
     assert len(place.lines()) == 1, "the turn was taken once"
 
 
-FORGOTTEN = "the turn that takes a run over writes its state, and with it forgets the suspicion"
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "blocking_at_once",
-        pytest.param("blocking_later", marks=pytest.mark.xfail(strict=True, reason=FORGOTTEN)),
+        "blocking_later",
     ],
 )
 async def test_a_turn_that_cannot_be_interrupted_ends_its_worker_and_after_two_it_is_parked(

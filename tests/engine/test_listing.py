@@ -208,10 +208,6 @@ async def gossip() -> None:
         await workflow.progress(number)
 
 
-MID_TURN = "`follow` asks for turns that begin after the event, not for the turn that holds it"
-
-
-@pytest.mark.xfail(strict=True, reason=MID_TURN)
 async def test_follow_goes_on_from_the_middle_of_a_turn(tmp_path: Path):
     async with engine_on(tmp_path, gossip) as engine:
         handle = await engine.client.start(gossip)
@@ -226,7 +222,6 @@ async def test_follow_goes_on_from_the_middle_of_a_turn(tmp_path: Path):
 LATE_CREATED = "a run is dated by its commit, its first turn (and end) by the turn before that"
 
 
-@pytest.mark.xfail(strict=True, reason=LATE_CREATED)
 async def test_a_run_is_created_when_its_history_begins_and_ends_no_earlier(tmp_path: Path):
     async with engine_on(tmp_path, gossip) as engine:
         for _ in range(5):

@@ -62,19 +62,20 @@ class Runner:
         self._begin(work)
 
     def recover(
-        self, run: Run, number: int, pending: PendingActivity, past: Past, *, was_lost: bool
+        self, run: Run, number: int, pending: PendingActivity, past: Past, *, lost_until: int
     ) -> ev.Event | None:
         """Take up an activity from before this worker had the run; return what must be recorded
         first, or ``None`` if the next attempt may begin once the run is owned.
+
+        ``lost_until``: how long the worker before may have lived; 0 if it handed the run back.
         """
         work = self._work(run, number, pending, past.scheduled_at)
         work.attempt = past.attempts + 1
         work.left_details = past.details
         work.not_before = past.retry_at
         run.work[number] = work
-        in_backoff = past.retry_at > self._core.clock.now()
-        if not was_lost or in_backoff:
-            return None
+        if past.retry_at >= min(lost_until, self._core.clock.now()):
+            return None  # handed back, or the attempt had not begun
         return ev.AttemptLost(
             activity=number, attempt=work.attempt, worker=str(past.worker), heartbeat=past.details
         )

@@ -113,7 +113,9 @@ class EngineDoor:
         return self._core.chance(size)
 
     def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
-        return self._core.registry.definition(name, version)
+        found = self._core.registry.definition(name, version)
+        # A run may go on under the only version there is; a start gets what it asks for.
+        return found if not version or (found and found.version == version) else None
 
     async def close(self) -> None:
         """The engine closes what it opened."""

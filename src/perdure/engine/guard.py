@@ -126,8 +126,7 @@ class TurnGuard:
                     self.held_stack(),
                 )
             if held < self._limit:
-                if held >= self._warn_after:
-                    self._keep_lease()
+                self._keep_lease()
             elif not self._raised_at:
                 self._interrupt(since)
             elif held > 2 * self.limit:
@@ -135,6 +134,8 @@ class TurnGuard:
 
     def _watch_loop(self) -> None:
         """Ask the loop for a sign of life, or see how long it has owed one."""
+        if self._loop is None:
+            return
         if self._is_answered:
             self._looks += 1
             if self._looks >= _ASK_EVERY_LOOKS:

@@ -266,12 +266,14 @@ class Loader:
         if not missing:
             return
         pasts = _pasts(loaded, turns, set(missing))
-        was_lost = loaded.row.lost_by is not None and not run.is_owned
+        lost_until = 0
+        if loaded.row.lost_by is not None and not run.is_owned:
+            lost_until = loaded.row.lost_until or core.clock.now()
         facts: list[ev.Event] = []
         parked: ev.RunParked | None = None
         for number, pending in missing.items():
             past = pasts[number]
-            lost = core.runner.recover(run, number, pending, past, was_lost=was_lost)
+            lost = core.runner.recover(run, number, pending, past, lost_until=lost_until)
             if lost is None:
                 continue
             facts.append(lost)

@@ -288,7 +288,6 @@ def _child_scheduled(
         queue=started.queue,
         conflict=event.conflict or "none",
         reuse=event.reuse or "allow_duplicate",
-        created_at=now,
         not_before=started.not_before,
         parent=(run.execution, number),
         parent_close=event.parent_close,
@@ -387,7 +386,6 @@ def _later_run(
         namespace=before.namespace,
         queue=before.queue,
         attempt=attempt,
-        created_at=now,
         not_before=not_before,
         execution=run.execution,  # whose parent, and what its end means, the store knows
     )

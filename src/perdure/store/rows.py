@@ -89,7 +89,7 @@ class StartRequest(msgspec.Struct, gc=False):
     its own yet. ``refusal``: an encoded event for the parent's inbox if the start is refused.
     ``first``: the first turn, computed by an engine of the same process; its row begins with event
     1 and is written *instead of* ``event``; its ``state`` is the run's first. Dropped if the start
-    is refused. ``created_at``: 0 means now. ``not_before``: the run is pending until then.
+    is refused. ``not_before``: the run is pending until then.
     ``is_eager``: an engine may take the first turn itself. ``messages``: encoded events for the
     inbox of the execution that is used instead (``use_existing``); a new run has them in event 1.
     ``watches``: of the execution that is started or used; a child's only of one that is used, since
@@ -111,7 +111,6 @@ class StartRequest(msgspec.Struct, gc=False):
     parent_close: str = "terminate"
     refusal: bytes | None = None
     first: TurnWrite | None = None
-    created_at: int = 0
     not_before: int = 0
     is_eager: bool = True
     messages: tuple[bytes, ...] = ()
@@ -274,7 +273,8 @@ class Definition(msgspec.Struct):
 class RunRow(msgspec.Struct, gc=False):
     """A run as lists and details show it: facts of its start and its state row.
 
-    ``lost_by``: the worker that owned the run when its lease was taken over; ``None`` again with
+    ``lost_by``: the worker that owned the run when its lease was taken over, which lived no longer
+    than its lease, ``lost_until``; ``None`` again with
     the next state that is written (and after a graceful ``leave``, which loses nothing).
     ``suspected``: how many workers ended while a turn of this run held them (R8).
     ``unread``: messages in the history that the code had not received when the row was written.
@@ -313,6 +313,7 @@ class RunRow(msgspec.Struct, gc=False):
     tenant: str | None = None
     tags: tuple[str, ...] = ()
     memo: bytes | None = None
+    lost_until: int | None = None
 
 
 class TurnRow(msgspec.Struct, gc=False):

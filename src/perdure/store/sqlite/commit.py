@@ -274,7 +274,7 @@ def _write(database: Database, plan: Plan, now: int) -> None:
         execute(SQL["recall"], (json["replaced"],))
         execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
     if plan.runs:
-        execute(SQL["insert_runs"], (json["runs"], now))
+        execute(SQL["insert_runs"], (json["runs"],))
         execute(SQL["insert_states"], (json["states"],))
         if plan.memos:
             execute(SQL["insert_memos"], (json["memos"],))

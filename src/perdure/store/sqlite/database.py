@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from perdure.errors import StoreError, Unavailable, UsageError
 from perdure.store.sqlite import faults
@@ -88,8 +88,8 @@ class Database:
         binds from a mapping only (a warning since Python 3.12, an error in 3.14).
         """
         if isinstance(parameters, tuple) and "?1" in sql:
-            values = cast("tuple[Any, ...]", parameters)
-            return self.connection.execute(sql, {str(n): v for n, v in enumerate(values, 1)})
+            named = {str(n): value for n, value in enumerate(parameters, 1)}
+            return self.connection.execute(sql, named)
         return self.connection.execute(sql, parameters)
 
     def begin(self) -> None:

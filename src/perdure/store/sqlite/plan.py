@@ -125,7 +125,7 @@ class Plan:
                 request.correlation_id,
                 request.tenant,
                 to_json(request.tags) if request.tags else None,
-                request.created_at or None,
+                now if request.first is None else request.first.time,
                 request.not_before or None,
             )
         )

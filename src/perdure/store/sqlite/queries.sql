@@ -58,7 +58,7 @@ SELECT
     coalesce(v ->> 9, before.parent_execution),
     coalesce(v ->> 10, before.parent_event),
     CASE WHEN v ->> 9 IS NULL AND before.run IS NOT NULL THEN before.parent_close ELSE v ->> 11 END,
-    coalesce(v ->> 16, ?2), v ->> 17, coalesce(v ->> 12, before.created_by), coalesce(v ->> 13, before.correlation_id),
+    v ->> 16, v ->> 17, coalesce(v ->> 12, before.created_by), coalesce(v ->> 13, before.correlation_id),
     coalesce(v ->> 14, before.tenant), coalesce(v ->> 15, before.tags)
 FROM (SELECT value AS v FROM json_each(?1))
 -- A later run of an execution has the parent, the tags and so on of the first.
@@ -97,7 +97,10 @@ INSERT INTO perdure_history (run, first, count, time, applied, worker, crc, payl
 UPDATE perdure_state AS state SET
     status = v ->> 1, owner = v ->> 2, wake_at = v ->> 3, length = v ->> 4, closed_at = v ->> 5,
     reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = v ->> 10,
-    progress = coalesce(v ->> 11, progress), unread = v ->> 12, lost_by = NULL, suspected = 0
+    progress = coalesce(v ->> 11, progress), unread = v ->> 12,
+    lost_by = NULL,
+    -- A run that goes on has only been taken over: it may hold this worker as it held the last.
+    suspected = CASE v ->> 1 WHEN 1 THEN suspected ELSE 0 END
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
@@ -310,7 +313,7 @@ UPDATE perdure_worker SET state = 'left', lease_until = ?3
 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- name: take_over
-UPDATE perdure_worker SET epoch = epoch + 1, state = 'dead', lease_until = ?3
+UPDATE perdure_worker SET epoch = epoch + 1, state = 'dead'
 WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- Whoever had work in flight must be looked at again, so a waiting run becomes a running one.
@@ -372,7 +375,8 @@ CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
 state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
 state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by,
 state.suspected, state.unread,
-r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo
+r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo,
+(SELECT w.lease_until FROM perdure_worker w WHERE w.id = state.lost_by)
 
 -- name: row_tables
 perdure_run r JOIN perdure_state AS state ON state.run = r.run LEFT JOIN perdure_memo AS memo ON memo.run = r.run

@@ -213,6 +213,7 @@ def _run(row: tuple[Any, ...]) -> RunRow:
     fields: list[Any] = [*row[:11], status_of(row[11]), *row[12:31]]
     fields.append(() if tags is None else tuple(_decode(tags)))
     fields.append(None if memo is None else memo.encode())
+    fields.append(row[33])
     return RunRow(*fields)
 
 

@@ -76,7 +76,7 @@ class Workers:
 
     def take_over(self, worker: int, epoch: int, now: int) -> bool:
         """End a dead worker's lease inside a transaction."""
-        if self._database.execute(SQL["take_over"], (worker, epoch, now)).rowcount != 1:
+        if self._database.execute(SQL["take_over"], (worker, epoch)).rowcount != 1:
             return False
         self._database.execute(SQL["release_runs"], (worker, worker))
         return True
