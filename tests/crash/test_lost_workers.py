@@ -179,10 +179,10 @@ async def test_a_kill_in_the_pause_before_a_retry_neither_hastens_it_nor_counts(
     assert failed["retry_at"] <= int(lines[1][2]) < failed["retry_at"] + 1_000_000
 
 
-async def test_a_retry_whose_worker_died_long_before_it_was_due_is_not_lost(tmp_path: Path):
+async def test_a_retry_that_was_due_after_its_dead_workers_lease_is_not_lost(tmp_path: Path):
     place = Place(tmp_path)
     async with Client(place.url) as client:
-        with _worker(place, "first"):
+        with _worker(place, "first", lease="1s"):
             handle = await client.start("retrying", id="r")
             failed = await _first_failure(handle)
         async with asyncio.timeout(20):
