@@ -17,7 +17,7 @@ from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
-from perdure.store.port import Filter, StartRequest
+from perdure.store.port import Filter, Started, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
@@ -31,6 +31,7 @@ Out = TypeVar("Out")
 T = TypeVar("T")
 
 _OPTIONS = SHARED | {
+    "connection",
     "correlation_id",
     "created_by",
     "eager",
@@ -123,8 +124,9 @@ class Client:
                 ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC); ``memo``,
                 ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``, ``tenant``,
                 ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to any worker;
-                ``sender`` (an open mailbox) is whom ``messages`` come from, with ``monitor`` and
-                ``link`` as in ``Mailbox.start``.
+                ``connection`` (a ``sqlite3.Connection`` after ``BEGIN IMMEDIATE``) starts it
+                in the caller's own transaction; ``sender`` (an open mailbox) is whom ``messages``
+                come from, with ``monitor`` and ``link`` as in ``Mailbox.start``.
 
         Raises:
             NotFound: no such workflow is registered.
@@ -136,19 +138,40 @@ class Client:
         definition = await self._definition(workflow, options)
         request, started = self._request(workflow, definition, input, options)
         box = self._watch_start(request, options)
-        answer = await self.door.start(request, started, definition)
-        if answer.refused:
-            of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
-            raise errors.AlreadyExists(
-                f"an execution{of} with id {answer.workflow_id!r} exists and is {answer.status}",
-                details={"run_id": answer.run_id, "status": str(answer.status)},
-            )
-        read = definition.read_result if definition is not None else payload.decode
-        handle: Handle[Any] = Handle(self, answer.workflow_id, answer.run_id, read)
-        handle.follow_from(answer.run)
+        if "connection" in options:
+            answer = self.door.start_within(options["connection"], request, started)
+        else:
+            answer = await self.door.start(request, started, definition)
+        handle = self._handle(answer, definition)
+        if "connection" not in options:
+            handle.follow_from(answer.run)
         if box is not None:
             box.started(request.watches, handle.id)
         return handle
+
+    def start_within(
+        self, connection: Any, workflow: Workflow[In, Out], input: Any = None, **options: Any
+    ) -> Handle[Out]:
+        """Start an execution in a transaction of the caller's: ``start(connection=…)``, plain.
+
+        For threads, and for transactional activities with ``activity.connection()``. The execution
+        stands or falls with what else the transaction writes; a worker takes it up after the
+        commit, and the handle finds it from then on.
+
+        Args:
+            connection: a ``sqlite3.Connection`` to this client's file, after ``BEGIN IMMEDIATE``.
+            workflow: a definition.
+            input: what the workflow function takes.
+            **options: as for :meth:`start`.
+
+        Raises:
+            Invalid: the connection is not such a one, or an option or the input is bad.
+            Unavailable: the transaction began without the write lock and cannot get it now.
+        """
+        given = canonical(options, _OPTIONS, what="start_within")
+        request, started = self._request(workflow, workflow, input, given)
+        answer = self.door.start_within(connection, request, started)
+        return self._handle(answer, workflow)
 
     @overload
     async def execute(
@@ -323,6 +346,18 @@ class Client:
             search=check_search(options.get("search") or {}),
         )
         return request, started
+
+    def _handle(self, answer: Started, definition: Workflow[Any, Any] | None) -> Handle[Any]:
+        if answer.refused:
+            of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
+            raise errors.AlreadyExists(
+                f"an execution{of} with id {answer.workflow_id!r} exists and is {answer.status}",
+                details={"run_id": answer.run_id, "status": str(answer.status)},
+            )
+        read = definition.read_result if definition is not None else payload.decode
+        handle: Handle[Any] = Handle(self, answer.workflow_id, "", read)
+        handle.run_id = answer.run_id
+        return handle
 
     def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:
         if not given:

@@ -45,6 +45,12 @@ class Door(Protocol):
         """Start a run; it is durable when this returns."""
         ...
 
+    def start_within(
+        self, connection: object, request: StartRequest, started: ev.RunStarted
+    ) -> Started:
+        """Start a run in the caller's own transaction."""
+        ...
+
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         """Give a fact to an execution; it is durable when this returns."""
         ...
@@ -108,6 +114,12 @@ class StoreDoor:
         now = self._now()
         request.event = ev.encode_turn([started])
         return (await self._desk.write(lambda store: store.start([request], now)))[0]
+
+    def start_within(
+        self, connection: object, request: StartRequest, started: ev.RunStarted
+    ) -> Started:
+        request.event = ev.encode_turn([started])
+        return self._desk.start_within(connection, request, self._now())
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         now = self._now()

@@ -51,6 +51,11 @@ class EngineDoor:
             f"execution {request.workflow_id!r} is being started again and again; try later"
         )
 
+    def start_within(
+        self, connection: object, request: StartRequest, started: ev.RunStarted
+    ) -> Started:
+        return self._store_door.start_within(connection, request, started)
+
     def _is_eager(self, request: StartRequest) -> bool:
         return request.is_eager and request.not_before <= self._core.clock.now()
 

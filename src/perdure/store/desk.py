@@ -23,7 +23,7 @@ from perdure.errors import UsageError
 from perdure.kernel.loop import DeterministicLoop
 from perdure.store.complaints import Complaints
 from perdure.store.opening import open_store
-from perdure.store.port import Posted, Reader, Store
+from perdure.store.port import Posted, Reader, Started, StartRequest, Store
 
 log = logging.getLogger("perdure.store")
 
@@ -73,6 +73,10 @@ class Desk(Protocol):
         thread, or in the store's if the database is in memory. The inbox row that comes back can be
         fed to the run at once, like ``Committed.fed``.
         """
+        ...
+
+    def start_within(self, connection: object, request: StartRequest, now: int) -> Started:
+        """Start a run in a caller's own transaction: ``Store.start_within``, in this thread."""
         ...
 
     def write_from_thread(self, verb: Callable[[Store], T]) -> T:
@@ -177,6 +181,11 @@ class ThreadDesk:
             UsageError: the desk was closed, or belongs to another event loop.
         """
         return self._hand_in(self._reads, verb)
+
+    def start_within(self, connection: object, request: StartRequest, now: int) -> Started:
+        """Start a run in a caller's own transaction, in the calling thread."""
+        self._check_open()
+        return self._store.start_within(connection, [request], now)[0]
 
     def transact(
         self,

@@ -218,6 +218,17 @@ class Store(Reader, Protocol):
         """Start runs without an owner. A refused start changes nothing."""
         ...
 
+    def start_within(
+        self, connection: object, requests: Sequence[StartRequest], now: int
+    ) -> list[Started]:
+        """Start runs in a caller's own transaction, on its connection and in its thread.
+
+        Raises:
+            Invalid: the connection is not one to this database, or has no transaction.
+            Unavailable: its transaction cannot be written now.
+        """
+        ...
+
     def post(self, posts: Sequence[Post], now: int) -> list[Posted]:
         """Put rows into inboxes."""
         ...

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from perdure import errors
-from perdure.store.port import Batch, Posted, Reader, Store, Worker
+from perdure.store.port import Batch, Posted, Reader, Started, StartRequest, Store, Worker
 from perdure.testing.clock import Process, VirtualLoop
 
 T = TypeVar("T")
@@ -336,6 +336,10 @@ class FaultyDesk:
                 run, activity, attempt, fn, outcome=outcome, time_limit=time_limit, now=now
             )
         )
+
+    def start_within(self, connection: object, request: StartRequest, now: int) -> Started:
+        """Refuse: a database in memory has no second connection."""
+        raise errors.UsageError("connection=: this database is in memory")
 
     def write_from_thread(self, verb: Callable[[Store], T]) -> T:
         """Run ``verb`` at once: a simulation has one thread."""

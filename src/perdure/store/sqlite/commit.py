@@ -19,7 +19,8 @@ import msgspec
 from perdure.errors import AlreadyRead, LeaseLost
 from perdure.store.port import Batch, Committed, Posted, Started, Watch
 from perdure.store.sqlite import faults
-from perdure.store.sqlite.database import Database, one
+from perdure.store.sqlite.borrowed import Borrowed, written_on
+from perdure.store.sqlite.database import Database, Writing, one
 from perdure.store.sqlite.plan import ENDED, Plan, make_plan
 from perdure.store.sqlite.posting import Delivery
 from perdure.store.sqlite.sql import SQL, ManyRows, status_of, to_json
@@ -60,6 +61,12 @@ class Committer:
     def start(self, batch: Batch) -> list[Started]:
         """Write the starts of somebody who is no worker; a repeated run id changes nothing."""
         return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).started)
+
+    def start_within(self, borrowed: Borrowed, batch: Batch) -> list[Started]:
+        """Write starts in a caller's own transaction."""
+        attempt = _Attempt(borrowed, batch, is_fenced=False)
+        attempt.prepare(self._next_run)
+        return list(written_on(borrowed, attempt.write).started)
 
     def post(self, batch: Batch) -> list[Posted]:
         """Write posts."""
@@ -109,7 +116,7 @@ class _Attempt:
 
     def __init__(
         self,
-        database: Database,
+        database: Writing,
         batch: Batch,
         *,
         is_fenced: bool,
@@ -266,7 +273,7 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
     return found
 
 
-def _write(database: Database, plan: Plan, now: int) -> None:
+def _write(database: Writing, plan: Plan, now: int) -> None:
     execute, json = database.execute, plan.json
     if plan.replaced:
         ended = (json["replaced"], now, plan.worker, crc32(ENDED), ENDED)
@@ -308,7 +315,7 @@ def _write(database: Database, plan: Plan, now: int) -> None:
         execute(SQL["inherit_attrs"], (json["inherited"],))
 
 
-def _consume(database: Database, plan: Plan) -> None:
+def _consume(database: Writing, plan: Plan) -> None:
     # A row that is gone stands in some history already: recording it again would double it (I7).
     gone = database.execute(SQL["consume"], (plan.json["consumed"],)).rowcount
     if gone != len(plan.consumed):
@@ -317,7 +324,7 @@ def _consume(database: Database, plan: Plan) -> None:
         )
 
 
-def _merge_memos(database: Database, changes: dict[int, dict[str, Any]]) -> None:
+def _merge_memos(database: Writing, changes: dict[int, dict[str, Any]]) -> None:
     # SQLite's json_patch would merge inner objects too, and drop nulls inside them.
     stored = dict(_decode(one(database, SQL["memos"], (to_json(list(changes)),))))
     merged: list[Any] = []

@@ -38,6 +38,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Writing(Protocol):
+    """What statements need of a connection, ours or a caller's."""
+
+    name: str
+    written: int
+
+    def execute(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ...
+    ) -> sqlite3.Cursor:
+        """Run a statement."""
+        ...
+
+
 class Database:
     """A connection, its token, and what is known about its health.
 
@@ -345,6 +358,6 @@ def writing(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P
     return verb
 
 
-def one(database: Database, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
+def one(database: Writing, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
     """Return the only value of a query's only row."""
     return database.execute(sql, parameters).fetchone()[0]

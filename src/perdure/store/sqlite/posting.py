@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.port import Post, Posted, Watch
-from perdure.store.sqlite.database import Database, one
+from perdure.store.sqlite.database import Writing, one
 from perdure.store.sqlite.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
 from perdure.store.sqlite.sql import SQL, ManyRows, to_json
 from perdure.store.sqlite.watching import Watching, row_of
@@ -39,7 +39,7 @@ class _Target(msgspec.Struct, gc=False):
 class Delivery:
     """One batch's posts: where they go, which were seen before, and what they become."""
 
-    def __init__(self, database: Database, now: int) -> None:
+    def __init__(self, database: Writing, now: int) -> None:
         self._database = database
         self._now = now
         self._targets: dict[Address, _Target] = {}

@@ -30,6 +30,7 @@ from perdure.store.port import (
     Watch,
     Worker,
 )
+from perdure.store.sqlite.borrowed import borrow
 from perdure.store.sqlite.checkpoint import Checkpointer
 from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connect import Settings
@@ -85,6 +86,12 @@ class SqliteStore(SqliteReader):
         if any(request.first is not None for request in requests):
             raise UsageError("start: a first turn needs a worker's commit")
         return self._committer.start(_batch(now, starts=requests))
+
+    def start_within(
+        self, connection: object, requests: Sequence[StartRequest], now: int
+    ) -> list[Started]:
+        borrowed = borrow(connection, self.settings.path, self.settings.name)
+        return self._committer.start_within(borrowed, _batch(now, starts=requests))
 
     def post(self, posts: Sequence[Post], now: int) -> list[Posted]:
         return self._committer.post(_batch(now, posts=posts))

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -217,6 +218,20 @@ class Gate:
             self.is_lent = False
             self._connection.set_authorizer(None)
             return not self.is_due
+
+    @contextmanager
+    def own(self) -> Generator[None]:
+        """Let Perdure write in the middle of the user's turn."""
+        with self._lock:
+            if self.has_ended:
+                raise TimeoutError(_LATE)
+            was_lent, self.is_lent = self.is_lent, False
+            self._connection.set_authorizer(None)
+            try:
+                yield
+            finally:
+                if was_lent:
+                    self.lend()
 
     def _authorize(
         self,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from perdure.store.rows import Watch
-from perdure.store.sqlite.database import Database, one
+from perdure.store.sqlite.database import Writing, one
 from perdure.store.sqlite.sql import SQL, to_json
 from perdure.values import endings
 from perdure.values import events as ev
@@ -50,7 +50,7 @@ def row_of(watch: Watch, target: int, home: int | None) -> Row:
 class Watching:
     """The watches of one batch: entered, taken back, and answered."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Writing) -> None:
         self._database = database
         self._entered: list[Row] = []
         self._dropped: list[tuple[Any, ...]] = []
