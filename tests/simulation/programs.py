@@ -267,7 +267,7 @@ class _Player:
     async def twin(self, id: str) -> str:
         """Start a child under an id that is taken."""
         child = await workflow.start(play, Program([["nap", 300.0]]), id=id)
-        second = await workflow.start(play, Program([]), id=id)
+        second = await workflow.start(play, Program([]), id=id, id_conflict_policy="fail")
         try:
             await second
         except errors.ChildFailed:

@@ -65,6 +65,7 @@ def load_module(target: str) -> ModuleType:
 @contextmanager
 def _no_event_loop() -> Generator[None]:
     """Let nobody run an event loop meanwhile: a module that did would never be imported."""
+    outer = asyncio._get_running_loop()  # pyright: ignore[reportPrivateUsage]
     loop = asyncio.new_event_loop()
     asyncio._set_running_loop(loop)  # pyright: ignore[reportPrivateUsage]
     try:
@@ -79,7 +80,7 @@ def _no_event_loop() -> Generator[None]:
             '`if __name__ == "__main__":`'
         ) from exc
     finally:
-        asyncio._set_running_loop(None)  # pyright: ignore[reportPrivateUsage]
+        asyncio._set_running_loop(outer)  # pyright: ignore[reportPrivateUsage]
         loop.close()
 
 
