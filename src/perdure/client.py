@@ -380,6 +380,8 @@ class Client:
         if unknown := set(given) - allowed:
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
         values = {key: value for key, value in given.items() if value is not None}
+        if "search" in values:
+            values["search"] = check_search(values["search"])
         status: str | Sequence[str] = values.get("status", ())
         several = [status] if isinstance(status, str) else status
         try:

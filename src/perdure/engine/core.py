@@ -108,7 +108,7 @@ class Core:
         self.guard = guard
         self.listeners = Listeners()
         self.watch = Watch(desk)
-        self.watch.is_at_hand = self.runs.__contains__
+        self.watch.is_at_hand = self._will_hear
         self.turns = Turns(self)
         self.loader = Loader(self)
         self.committer = Committer(desk, clock, Release(self))
@@ -416,6 +416,14 @@ class Core:
         self.timers.clear()
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _will_hear(self, key: int) -> bool:
+        """Tell whether this worker will know of a run's end first.
+
+        Not of one that only waits here: a start may take its place.
+        """
+        run = self.runs.get(key)
+        return run is not None and (run.is_owned or run.phase is not Phase.IDLE)
 
     def _trim(self) -> None:
         while len(self._cache) > self.settings.cache:

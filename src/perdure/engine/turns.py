@@ -329,7 +329,8 @@ class Turns:
     ) -> Turn | None:
         """Apply event 1; ``None`` leaves the start to be taken up (and parked) by loading."""
         guard = self._core.guard
-        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key)
+        limit = started.terms.task_timeout / 1_000_000
+        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key, limit)
         turn: Turn | None = None
         try:
             turn = instance.apply([started], now)

@@ -180,6 +180,7 @@ def _message_sent(
         workflow_id=event.target,
         namespace=event.namespace or run.namespace,
         refusal=_refusal(run, number, event.target),
+        overflow=_overflow(run, number, event.target),
     )
     write.posts = [*write.posts, post]
 
@@ -233,6 +234,13 @@ def _watch(
 def _refusal(run: Run, number: int, target: str) -> bytes:
     info = failures.FailureInfo(
         f"workflow {target!r} is unknown or has ended", "NotFound", "NotFound", retryable=False
+    )
+    return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
+
+
+def _overflow(run: Run, number: int, target: str) -> bytes:
+    info = failures.FailureInfo(
+        f"the inbox of workflow {target!r} is full", "Unavailable", "Unavailable", retryable=True
     )
     return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
 

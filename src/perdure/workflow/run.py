@@ -105,16 +105,25 @@ def check_search(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return search attributes if all can be indexed.
 
     Raises:
-        Invalid: no mapping, or a value that is not text, number, bool, list of text or ``None``.
+        Invalid: no mapping, or a value that is not text, number, bool, aware datetime, list of
+            text or ``None``.
     """
     check_mapping(given, "search")
-    for key, value in given.items():
-        if not (value is None or isinstance(value, (str, int, float, bool)) or _is_texts(value)):
-            raise errors.Invalid(
-                f"search attribute {key!r}: {type(value).__name__} cannot be indexed; "
-                "use text, a number, a bool or a list of text"
-            )
-    return dict(given)
+    return {key: _indexable(key, value) for key, value in given.items()}
+
+
+def _indexable(key: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise errors.Invalid(f"search attribute {key!r}: {value!r} has no time zone")
+        # Text that sorts as time does.
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if not (value is None or isinstance(value, (str, int, float, bool)) or _is_texts(value)):
+        raise errors.Invalid(
+            f"search attribute {key!r}: {type(value).__name__} cannot be indexed; "
+            "use text, a number, a bool, an aware datetime or a list of text"
+        )
+    return value
 
 
 def _is_texts(value: object) -> bool:

@@ -71,7 +71,10 @@ class Delivery:
                 if answer.execution:  # a mailbox has none
                     fed.append(answer)
             elif answer.outcome != "duplicate" and item.post.refusal is not None and item.home:
-                refusal = Post(item.post.refusal, execution=item.home, is_control=True)
+                said = item.post.refusal
+                if answer.outcome == "full" and item.post.overflow is not None:
+                    said = item.post.overflow
+                refusal = Post(said, execution=item.home, is_control=True)
                 back = self._post(refusal, is_limited=False)
                 if back.outcome == "delivered":
                     fed.append(back)
