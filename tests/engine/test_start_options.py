@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.support import engine_on, until_status
@@ -35,9 +36,7 @@ async def patient(name: str) -> str:
 
 
 @pytest.mark.parametrize("definition", [spinning, spinning_at_once])
-async def test_a_task_timeout_ends_a_run_whose_turn_takes_longer(
-    tmp_path: Path, definition: object
-):
+async def test_a_task_timeout_ends_a_run_whose_turn_takes_longer(tmp_path: Path, definition: Any):
     async with engine_on(tmp_path, definition) as engine:
         assert Settings().turn_limit_seconds == 10
         with pytest.raises(WorkflowTimedOut, match="task timeout"):
