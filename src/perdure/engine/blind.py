@@ -140,6 +140,7 @@ class Blind:
         self._core.settle(run)
 
     def record(self, run: Run) -> None:
+        """Record the inputs, which change nothing for the code."""
         taken, run.inputs = run.inputs, []
         self.commit(run, taken, taken)
 
@@ -151,19 +152,13 @@ class Blind:
         *,
         closing: ev.Event | None = None,
     ) -> None:
-        now = max(self._core.clock.now(), run.time)
+        """Write the facts of ``recorded``, which ends the run if there is a closing one.
+
+        ``taken``: the inputs that are dealt with by it, recorded or not.
+        """
         facts = [item.fact for item in recorded]
-        write = TurnWrite(
-            run=run.key,
-            execution=run.execution,
-            first=run.length + 1,
-            count=len(facts),
-            time=now,
-            payload=ev.encode_turn(facts),
-            applied=False,
-            claim=None if run.is_owned else run.length,
-        )
-        writes.note_sources(write, taken)
+        write = self._row(run, facts, taken)
+        now = write.time
         length = write.first + write.count - 1
         if closing is not None:
             write.state = writes.closed_state(closing, length, now)
@@ -182,6 +177,21 @@ class Blind:
         if closing is None and run.instance is not None:
             run.blind = [*run.blind, *facts]
         self._turns.hand_in(run, write, taken, None)
+
+    def _row(self, run: Run, facts: Sequence[ev.Event], taken: Sequence[Input]) -> TurnWrite:
+        """Return the write of a blind row; ``taken``: where its facts come from."""
+        write = TurnWrite(
+            run=run.key,
+            execution=run.execution,
+            first=run.length + 1,
+            count=len(facts),
+            time=max(self._core.clock.now(), run.time),
+            payload=ev.encode_turn(facts),
+            applied=False,
+            claim=None if run.is_owned else run.length,
+        )
+        writes.note_sources(write, taken)
+        return write
 
     @staticmethod
     def _keep_stop(run: Run, write: TurnWrite) -> None:
@@ -212,26 +222,15 @@ class Blind:
         event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
         _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)
         run.stop = reason.value, detail, unblock
-        now = max(self._core.clock.now(), run.time)
         facts = [*(item.fact for item in first), event]
-        write = TurnWrite(
-            run=run.key,
-            execution=run.execution,
-            first=run.length + 1,
-            count=len(facts),
-            time=now,
-            payload=ev.encode_turn(facts),
-            applied=False,
-            claim=None if run.is_owned else run.length,
-        )
-        writes.note_sources(write, first)
+        write = self._row(run, facts, first)
         for item in first:
             if isinstance(item.fact, ev.CancelRequested) and not run.cancel_deadline:
                 run.cancel_deadline = item.fact.deadline
         write.state = writes.open_state(
             Status.PARKED,
             run.length + len(facts),
-            now,
+            write.time,
             owned=bool(run.work),
             wake_at=run.deadline[0] or None,
         )

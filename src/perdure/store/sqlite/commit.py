@@ -10,14 +10,14 @@ rows with bytes go in by the hundred.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
 import msgspec
 
 from perdure.errors import AlreadyRead, LeaseLost
-from perdure.store.port import Batch, Committed, Posted, Started, Watch
+from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.borrowed import Borrowed, written_on
 from perdure.store.sqlite.database import Database, Writing, one
@@ -71,24 +71,6 @@ class Committer:
     def post(self, batch: Batch) -> list[Posted]:
         """Write posts."""
         return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).posted)
-
-    def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
-        """Let mailboxes watch executions."""
-        database = self._database
-        plan = Plan(0)
-        plan.watching = [(watch, 0) for watch in watches]
-        database.begin()
-        try:
-            delivery = Delivery(database, now)
-            delivery.deliver(plan.seal(), 0)
-        except (sqlite3.Error, *faults.BAD_VALUES) as exc:
-            database.undo(exc)
-            raise faults.translate(exc, database.name) from exc
-        except BaseException:
-            database.rollback()
-            raise
-        database.commit()
-        return delivery.watched
 
     def _transact(self, attempt: _Attempt) -> Committed:
         database = self._database

@@ -36,6 +36,8 @@ from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.database import Database, one, reading, writing
 from perdure.store.sqlite.ledger import SqliteLedger
+from perdure.store.sqlite.plan import Plan
+from perdure.store.sqlite.posting import Delivery
 from perdure.store.sqlite.reads import SqliteReader
 from perdure.store.sqlite.sql import SQL, to_json
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
@@ -209,8 +211,13 @@ class SqliteStore(SqliteReader):
     def drop_mail(self, rows: Sequence[int]) -> None:
         self.database.execute(SQL["drop_mail"], (to_json(list(rows)),))
 
+    @writing
     def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
-        return self._committer.watch(watches, now)
+        plan = Plan(0)
+        plan.watching = [(watch, 0) for watch in watches]
+        delivery = Delivery(self.database, now)
+        delivery.deliver(plan.seal(), 0)
+        return delivery.watched
 
     @reading
     def changed(self) -> bool:
