@@ -120,7 +120,9 @@ class Client:
                 ``id_conflict_policy`` (``use_existing``, the default with an id; ``fail``;
                 ``terminate_existing``), ``id_reuse_policy``, ``error_when_already_started``;
                 ``execution_timeout``, ``run_timeout``, ``task_timeout``, ``start_delay``,
-                ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC); ``memo``,
+                ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC);
+                ``concurrency_key`` and ``priority`` (higher first) where limits make executions
+                wait; ``memo``,
                 ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``, ``tenant``,
                 ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to any worker;
                 ``sender`` (an open mailbox) is whom ``messages`` come from, with ``monitor`` and
@@ -131,12 +133,15 @@ class Client:
             Invalid: a bad option, or input that does not fit (the message has the field's path).
             AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
                 execution of another workflow.
+            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
         """
         options = canonical(options, _OPTIONS, what="start")
         definition = await self._definition(workflow, options)
         request, started = self._request(workflow, definition, input, options)
         box = self._watch_start(request, options)
         answer = await self.door.start(request, started, definition)
+        if answer.refused == "limit":
+            raise errors.ConcurrencyLimit(answer.detail)
         if answer.refused:
             of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
             raise errors.AlreadyExists(
@@ -308,6 +313,9 @@ class Client:
             reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
             created_at=now,
             not_before=deadlines.not_before,
+            key=terms.key,
+            priority=terms.priority,
+            deadline=deadlines.first,
             is_eager=options.get("eager", True),
             messages=tuple(
                 ev.encode_turn([ev.MessageReceived(message=message)])

@@ -290,6 +290,9 @@ def _child_scheduled(
         reuse=event.reuse or "allow_duplicate",
         created_at=now,
         not_before=started.not_before,
+        key=event.terms.key,
+        priority=event.terms.priority,
+        deadline=deadlines.first,
         parent=(run.execution, number),
         parent_close=event.parent_close,
         refusal=ev.encode_turn([refused]),
@@ -389,6 +392,7 @@ def _later_run(
         attempt=attempt,
         created_at=now,
         not_before=not_before,
+        deadline=deadlines.first,
         execution=run.execution,  # whose parent, and what its end means, the store knows
     )
 

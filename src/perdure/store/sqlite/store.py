@@ -36,6 +36,7 @@ from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.database import Database, one, reading, writing
 from perdure.store.sqlite.ledger import SqliteLedger
 from perdure.store.sqlite.reads import SqliteReader
+from perdure.store.sqlite.slots import Slots
 from perdure.store.sqlite.sql import SQL, to_json
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
 
@@ -149,6 +150,10 @@ class SqliteStore(SqliteReader):
     @writing
     def _take_over(self, worker: int, epoch: int, now: int) -> bool:
         return self._workers.take_over(worker, epoch, now)
+
+    @writing
+    def admit(self, now: int) -> int:
+        return Slots(self.database).admit(now)
 
     @writing
     def suspect(self, run: int) -> None:
