@@ -12,7 +12,6 @@ from perdure import Retry, Status, workflow
 from perdure.errors import ChildFailed, ConcurrencyLimit, Invalid, UsageError, WorkflowTimedOut
 from perdure.handle import Handle
 from perdure.testing.simulator import SimulatedWorker, Simulation
-from perdure.values.failures import Kind
 
 Main = Callable[[SimulatedWorker], Coroutine[Any, Any, Any]]
 
@@ -25,7 +24,7 @@ async def holder(_: str) -> str:
 
 
 @workflow.define
-async def other(_: None) -> str:
+async def other(_: str) -> str:
     await workflow.listen("go").receive()
     return "gone"
 
@@ -74,7 +73,7 @@ def test_a_start_above_the_limit_is_refused_and_leaves_nothing():
         await start(worker, "a")
         with pytest.raises(ConcurrencyLimit, match=r"'holder' has reached .* \(1\)") as caught:
             await start(worker, "b")
-        assert caught.value.kind == Kind.RATE_LIMITED
+        assert caught.value.kind == "RateLimited"
         assert caught.value.retryable
         assert await worker.client.count() == 1
 
@@ -116,7 +115,7 @@ def test_executions_that_end_with_their_first_turn_are_in_nobodys_way():
 
 def test_the_registered_limit_wins_over_the_one_by_name_and_that_over_the_default():
     @workflow.define
-    async def third(_: None) -> None:
+    async def third(_: str) -> None:
         await workflow.listen("go").receive()
 
     async def main(worker: SimulatedWorker) -> list[int]:
@@ -125,7 +124,7 @@ def test_the_registered_limit_wins_over_the_one_by_name_and_that_over_the_defaul
             count = 0
             with pytest.raises(ConcurrencyLimit):
                 while True:
-                    await worker.client.start(definition.name, None)
+                    await worker.client.start(definition, "")
                     count += 1
             counts.append(count)
         return counts
@@ -146,10 +145,10 @@ def test_a_registered_zero_lifts_the_default():
 def test_the_total_of_an_engine_counts_all_its_workflows():
     async def main(worker: SimulatedWorker) -> None:
         await start(worker, "a")
-        await worker.client.start(other, None)
+        await worker.client.start(other, "")
         for definition in (holder, other):
             with pytest.raises(ConcurrencyLimit, match="all its workflows"):
-                await worker.client.start(definition.name, None)
+                await worker.client.start(definition, "")
 
     run(main, holder, other, concurrent_total=2)
 
@@ -164,7 +163,7 @@ def test_a_slot_of_the_total_goes_to_the_next_of_any_workflow():
         async def main() -> None:
             first = await start(worker, "first")
             await start(worker, "second")
-            third = await worker.client.start(other, None, id="third", priority=1)
+            third = await worker.client.start(other, "", id="third", priority=1)
             assert "of all workflows" in await third.why()
             await first.send("go")
             assert await open_ids(worker) == ["third"]
@@ -209,7 +208,7 @@ def test_a_first_turn_that_was_taken_too_early_leaves_no_trace():
         worker = sim.worker("a", [])
         worker.engine.register(telling, **QUEUE)
         await worker.start()
-        worker.engine.events.on("began", lambda event: seen.append(event.data))
+        worker.engine.events.on("*", lambda event: seen.append(event.data["data"]))
 
         async def main() -> None:
             first = await worker.client.start(telling, "first", id="first")

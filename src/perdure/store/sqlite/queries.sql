@@ -423,7 +423,7 @@ DELETE FROM perdure_slot WHERE execution IN (SELECT value FROM json_each(?1)) RE
 UPDATE perdure_slot AS slot SET since = v ->> 1, deadline = v ->> 2, place = 3
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE slot.execution = v ->> 0 AND (v ->> 3 OR slot.place <> 2)
-RETURNING slot.workflow, slot.key, slot.execution;
+RETURNING workflow, key, execution;
 
 -- name: pause_slots
 UPDATE perdure_slot SET place = 4
