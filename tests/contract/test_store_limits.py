@@ -1,6 +1,6 @@
 """Concurrency limits in the store: slots, queues, and who is next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from tests.contract.store_contract import (
@@ -366,11 +366,11 @@ def test_where_an_execution_stands_is_told(world: World):
 
 
 @pytest.fixture
-def crowd(world: World) -> Iterator[World]:
+def crowd(world: World) -> World:
     limit(world, Limit(max_open=1, max_per_key=1, on_limit="queue"))
     world.start("first", key="other")
     world.store.start([request(f"a{n}", key="a") for n in range(2_000)], world.now)
-    yield world
+    return world
 
 
 def test_a_crowd_is_let_in_one_by_one_in_order(crowd: World):

@@ -1,4 +1,4 @@
-"""Concurrency limits: how many executions may be open, who is refused, who waits and who is next."""
+"""Concurrency limits: how many executions may be open, who is refused, who waits, who is next."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_first_turn_that_was_taken_too_early_leaves_no_trace():
 
     @workflow.define(name="holder")
     async def telling(id: str) -> None:
-        workflow.emit("began", id)
+        await workflow.emit("began", id)
         await workflow.listen("go").receive()
 
     async def story(sim: Simulation) -> None:
