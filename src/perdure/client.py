@@ -318,8 +318,7 @@ class Client:
             deadline=deadlines.first,
             is_eager=options.get("eager", True),
             messages=tuple(
-                ev.encode_turn([ev.MessageReceived(message=message)])
-                for message in started.messages
+                ev.encode_turn([ev.MessageReceived(message=m)]) for m in started.messages
             ),
             created_by=options.get("created_by"),
             correlation_id=options.get("correlation_id"),

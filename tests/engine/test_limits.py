@@ -55,7 +55,7 @@ async def start(worker: SimulatedWorker, id: str, **options: Any) -> Handle[Any]
 
 async def open_ids(worker: SimulatedWorker) -> list[str]:
     """Return who has a slot, in the order of the starts."""
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # sleep: virtual time
     page = await worker.client.list(status=["running", "waiting", "paused", "parked"])
     return sorted(one.id for one in page.items)
 
@@ -213,11 +213,11 @@ def test_a_first_turn_that_was_taken_too_early_leaves_no_trace():
         async def main() -> None:
             first = await worker.client.start(telling, "first", id="first")
             second = await worker.client.start(telling, "second", id="second")
-            await asyncio.sleep(3)
+            await asyncio.sleep(3)  # sleep: virtual time
             assert [event.kind for event in await second.history()] == ["run_started"]
             assert seen == ["first"]
             await first.send("go")
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # sleep: virtual time
             assert seen == ["first", "second"]
 
         await worker.spawn(main())
@@ -310,14 +310,14 @@ def test_a_queued_execution_can_be_paused_and_takes_its_place_again_when_resumed
         assert await second.pause()
         assert "paused_in_queue" in await second.why()
         await first.send("go")
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # sleep: virtual time
         assert await third.status() is Status.WAITING
         await start(worker, "fourth")
         assert await second.resume()
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # sleep: virtual time
         assert await second.status() is Status.PENDING
         await third.send("go")
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # sleep: virtual time
         assert await second.status() is Status.WAITING
 
     run(main, limit=QUEUE)
@@ -329,7 +329,7 @@ def test_one_that_is_resumed_while_there_is_room_begins():
         second = await start(worker, "second")
         assert await second.pause()
         await first.send("go")
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # sleep: virtual time
         assert await second.status() is Status.PAUSED
         assert await second.resume()
         await second.send("go")
@@ -384,7 +384,7 @@ def test_a_delayed_start_asks_for_a_slot_when_its_time_has_come():
         late = await start(worker, "late", start_delay="1m")
         first = await start(worker, "first")
         assert "it begins in 1m" in await late.why() or "it begins in 59s" in await late.why()
-        await asyncio.sleep(90)
+        await asyncio.sleep(90)  # sleep: virtual time
         assert await late.status() is Status.PENDING
         assert "1 of 1 slots" in await late.why()
         await first.send("go")
@@ -407,7 +407,7 @@ def test_a_delayed_start_begins_on_time_if_there_is_room():
 def test_a_replaced_execution_gives_its_slot_to_the_one_that_replaces_it():
     async def main(worker: SimulatedWorker) -> None:
         first = await start(worker, "a")
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # sleep: virtual time
         second = await start(worker, "a", id_conflict_policy="terminate_existing")
         assert second.run_id != first.run_id
         assert await second.status() is Status.WAITING
@@ -478,7 +478,7 @@ def test_a_queued_execution_that_times_out_queues_again_for_its_next_attempt():
         first = await start(worker, "first")
         policy = Retry(max_attempts=2, interval="0s", retry_on=("Timeout",))
         second = await start(worker, "second", run_timeout="1m", retry=policy)
-        await asyncio.sleep(90)
+        await asyncio.sleep(90)  # sleep: virtual time
         found = await worker.client.get("second").describe()
         assert (found.attempt, found.status) == (2, Status.PENDING)
         await first.send("go")
@@ -513,7 +513,7 @@ def test_a_queued_child_begins_when_there_is_room():
     async def main(worker: SimulatedWorker) -> str:
         first = await start(worker, "first")
         handle = await worker.client.start(parent, None)
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # sleep: virtual time
         assert await queued_ids(worker) == ["child"]
         await first.send("go")
         return await handle
@@ -533,7 +533,7 @@ def test_an_execution_keeps_its_slot_when_it_continues_as_new():
         handle = await worker.client.start(again, 1, id="first")
         waiting = await worker.client.start(again, 5, id="second")
         for _ in range(3):
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # sleep: virtual time
             assert await waiting.status() is Status.PENDING
         assert await asyncio.gather(handle.result(), waiting.result()) == [5, 5]
 

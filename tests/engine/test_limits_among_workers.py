@@ -97,7 +97,7 @@ def test_a_killed_workers_executions_keep_their_slots_and_free_them_when_they_en
         jobs = process.spawn(all_jobs())
         await asyncio.sleep(0.5)  # sleep: virtual time, until three are under way
         a.kill()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # sleep: virtual time
         await limited(sim, "b").start()
         assert await jobs == list(range(9))
         assert watcher.most == MOST

@@ -454,7 +454,7 @@ FROM (SELECT value AS v FROM json_each(?1)) WHERE slot.execution = v ->> 0;
 UPDATE perdure_state AS state SET
     reason = 'queued', since = ?2,
     wake_at = (SELECT s.deadline FROM perdure_slot s WHERE s.execution = state.execution)
-WHERE status = 0 AND run IN (
+WHERE +status = 0 AND run IN (
     SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.value) FROM json_each(?1) j
 );
 
@@ -471,7 +471,7 @@ ORDER BY priority DESC, since, execution LIMIT ?2;
 
 -- name: admit_states
 UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = ?2
-WHERE status = 0 AND run IN (
+WHERE +status = 0 AND run IN (
     SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.value) FROM json_each(?1) j
 );
 

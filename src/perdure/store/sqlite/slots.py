@@ -73,21 +73,21 @@ class Slots:
     def write(self, plan: Plan, now: int) -> bool:
         """Write the places of a batch, free what it ends, and admit; tell whether anybody was."""
         if plan.slots:
-            self._run("insert_slots", plan.slots)
+            self._run(SQL["insert_slots"], plan.slots)
             for _, workflow, key, _, _, _, place in plan.slots:
                 if place in (Place.HELD, Place.READY):
                     self._touch(workflow, key)
         waits: list[int] = []
         if plan.later:
-            waits += self._changed("delay_slots", plan.later)
+            waits += self._changed(SQL["delay_slots"], plan.later)
         if plan.resumed:
-            waits += self._changed("resume_slots", plan.resumed)
+            waits += self._changed(SQL["resume_slots"], plan.resumed)
         if waits:
-            self._run("delay_states", waits)
+            self._run(SQL["delay_states"], waits)
         if plan.paused:
-            self._changed("pause_slots", plan.paused)
+            self._changed(SQL["pause_slots"], plan.paused)
         if plan.ended:
-            self._changed("delete_slots", plan.ended)
+            self._changed(SQL["delete_slots"], plan.ended)
         if waits:
             self._queue_due(now)
         return self._admit(now) > 0
@@ -113,10 +113,10 @@ class Slots:
             (name, it.max_open, it.max_per_key, it.on_limit, it.pool, it.pool_max)
             for name, it in changed.items()
         ]
-        self._run("upsert_limits", rows)
+        self._run(SQL["upsert_limits"], rows)
         if added:
-            self._run("adopt_slots", added)
-            self._run("mark_delayed", added)
+            self._run(SQL["adopt_slots"], added)
+            self._run(SQL["mark_delayed"], added)
         self._limits = None
         for name in changed:
             self._workflows[name] = None
@@ -126,9 +126,9 @@ class Slots:
         self._admit(now)
         free = [name for name, new in changed.items() if not new.limits]
         if free:  # everybody was let in
-            self._run("unmark_delayed", free)
-            self._run("delete_slots_of_workflows", free)
-            self._run("delete_limits", free)
+            self._run(SQL["unmark_delayed"], free)
+            self._run(SQL["delete_slots_of_workflows"], free)
+            self._run(SQL["delete_limits"], free)
 
     # -- what people are shown ---------------------------------------------------------------
 
@@ -156,17 +156,17 @@ class Slots:
     def _limit(self, workflow: str) -> Limit:
         return self.limits.get(workflow, NO_LIMIT)
 
-    def _run(self, name: str, rows: Sequence[Any]) -> None:
-        self._database.execute(SQL[name], (to_json(rows),))
+    def _run(self, sql: str, rows: Sequence[Any]) -> None:
+        self._database.execute(sql, (to_json(rows),))
 
     def _touch(self, workflow: str, key: str) -> None:
         self._workflows[workflow] = None
         if key:
             self._keys[workflow, key] = None
 
-    def _changed(self, name: str, rows: Sequence[Any]) -> list[int]:
+    def _changed(self, sql: str, rows: Sequence[Any]) -> list[int]:
         """Change places; return the executions, if the statement does."""
-        found = self._database.execute(SQL[name], (to_json(rows),)).fetchall()
+        found = self._database.execute(sql, (to_json(rows),)).fetchall()
         for workflow, key, *_ in found:
             self._touch(workflow, key)
         return [row[2] for row in found if len(row) > 2]
@@ -179,7 +179,7 @@ class Slots:
             for execution, workflow, key in due:
                 places.append((execution, queue_place(self._limit(workflow), key)))
                 self._touch(workflow, key)
-            self._run("place_slots", places)
+            self._run(SQL["place_slots"], places)
             queued = to_json([execution for execution, _, _ in due])
             self._database.execute(SQL["queue_states"], (queued, now))
         return len(due)
@@ -215,7 +215,7 @@ class Slots:
                 pools[limit.pool] -= 1
             admitted.append(rank[2])
         if admitted:
-            self._run("place_slots", [(execution, Place.TAKEN) for execution in admitted])
+            self._run(SQL["place_slots"], [(execution, Place.TAKEN) for execution in admitted])
             self._database.execute(SQL["admit_states"], (to_json(admitted), now))
         return len(admitted)
 
@@ -232,7 +232,7 @@ class Slots:
             places += [(rank[2], Place.HELD) for rank in ready if rank not in first]
             places += [(rank[2], Place.READY) for rank in held if rank in first]
         if places:
-            self._run("place_slots", places)
+            self._run(SQL["place_slots"], places)
 
     def _of_key(self, workflow: str, key: str, place: Place, limit: int) -> list[Rank]:
         wanted = (workflow, key, int(place), limit)

@@ -184,7 +184,7 @@ CREATE TABLE perdure_slot (
     deadline INTEGER,
     place INTEGER NOT NULL
 );
-CREATE INDEX perdure_slot_taken ON perdure_slot (workflow, key) WHERE place = 2;
+CREATE INDEX perdure_slot_by_workflow ON perdure_slot (workflow, place, key);
 CREATE INDEX perdure_slot_ready ON perdure_slot (workflow, priority DESC, since, execution) WHERE place = 1;
 CREATE INDEX perdure_slot_of_key ON perdure_slot (workflow, key, place, priority DESC, since, execution)
     WHERE place IN (0, 1);
