@@ -121,7 +121,9 @@ class Client:
                 ``id_conflict_policy`` (``use_existing``, the default with an id; ``fail``;
                 ``terminate_existing``), ``id_reuse_policy``, ``error_when_already_started``;
                 ``execution_timeout``, ``run_timeout``, ``task_timeout``, ``start_delay``,
-                ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC); ``memo``,
+                ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC);
+                ``concurrency_key`` and ``priority`` (higher first) where limits make executions
+                wait; ``memo``,
                 ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``, ``tenant``,
                 ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to any worker;
                 ``connection`` (a ``sqlite3.Connection`` after ``BEGIN IMMEDIATE``) starts it
@@ -133,6 +135,7 @@ class Client:
             Invalid: a bad option, or input that does not fit (the message has the field's path).
             AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
                 execution of another workflow.
+            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
         """
         options = canonical(options, _OPTIONS, what="start")
         definition = await self._definition(workflow, options)
@@ -333,10 +336,12 @@ class Client:
             conflict=conflict_policy(options, is_explicit=explicit is not None),
             reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
             not_before=deadlines.not_before,
+            key=terms.key,
+            priority=terms.priority,
+            deadline=deadlines.first,
             is_eager=options.get("eager", True),
             messages=tuple(
-                ev.encode_turn([ev.MessageReceived(message=message)])
-                for message in started.messages
+                ev.encode_turn([ev.MessageReceived(message=m)]) for m in started.messages
             ),
             created_by=options.get("created_by"),
             correlation_id=options.get("correlation_id"),
@@ -348,6 +353,8 @@ class Client:
         return request, started
 
     def _handle(self, answer: Started, definition: Workflow[Any, Any] | None) -> Handle[Any]:
+        if answer.refused == "limit":
+            raise errors.ConcurrencyLimit(answer.detail)
         if answer.refused:
             of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
             raise errors.AlreadyExists(

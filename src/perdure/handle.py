@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import errors, views
 from perdure.door import Door, decode_answer, refusal
-from perdure.store.port import Question, RunRow, TurnRow, Worker
+from perdure.store.port import Question, RunRow, Standing, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
@@ -310,7 +310,10 @@ class Handle(Generic[T]):
             if child is not None:
                 children.append(await self._why(child, workers, depth - 1))
         turns = await _all_turns(self._door, row.run)
-        return views.why(row, turns, workers, self._door.now(), children)
+        standing: Standing | None = None
+        if row.status is Status.PENDING and row.reason is not None:
+            standing = await self._door.read(lambda store: store.standing(row.execution))
+        return views.why(row, turns, workers, self._door.now(), children, standing)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

@@ -15,9 +15,10 @@ from typing import Any, cast
 import msgspec
 
 from perdure import errors
-from perdure.store.port import RunRow, TurnRow, Worker
+from perdure.store.port import RunRow, Standing, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures, payload
+from perdure.values.concurrency import Queued
 from perdure.values.duration import SECOND, to_text
 from perdure.values.states import Status
 
@@ -282,14 +283,39 @@ def why(
     workers: Sequence[Worker],
     now: int,
     children: Sequence[str] = (),
+    standing: Standing | None = None,
 ) -> str:
     """Return one sentence: what the run waits for, or why it cannot go on.
 
     ``children``: the same sentences about the children it waits for (:func:`children_of`).
+    ``standing``: of a run in the queue of a limit.
     """
     name = f"{row.workflow} {row.workflow_id!r}"
-    text = f"{name} {_standing(row, turns, workers, now)}"
+    text = f"{name} {_queued(row, standing) or _standing(row, turns, workers, now)}"
     return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
+
+
+def _queued(row: RunRow, standing: Standing | None) -> str:
+    """Say what a run waits for that a concurrency limit holds back; ``""`` if none does."""
+    if standing is None or row.reason != Queued.QUEUED:
+        return ""
+    limit, parts = standing.limit, list[str]()
+    if limit.max_open and standing.open >= limit.max_open:
+        parts.append(
+            f"{standing.open} of {limit.max_open} slots of workflow {standing.workflow!r} are taken"
+        )
+    if standing.key and limit.max_per_key and standing.open_of_key >= limit.max_per_key:
+        parts.append(
+            f"{standing.open_of_key} of {limit.max_per_key} slots of key {standing.key!r} are taken"
+        )
+    if limit.pool_max and standing.open_of_pool >= limit.pool_max:
+        parts.append(
+            f"{standing.open_of_pool} of {limit.pool_max} slots of all workflows of its engine are "
+            "taken"
+        )
+    taken = " and ".join(parts) or f"a slot of workflow {standing.workflow!r} is free"
+    runs = "1 run is" if standing.before == 1 else f"{standing.before} runs are"
+    return f"is pending: {taken}; {runs} before it"
 
 
 def children_of(row: RunRow) -> Sequence[str]:

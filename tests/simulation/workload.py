@@ -30,6 +30,8 @@ class Plan(msgspec.Struct):
     reason: str = ""
     """Of a parked run."""
     is_top: bool = True
+    key: str = ""
+    """One at a time of those with the same key: the others queue."""
 
     @property
     def results(self) -> list[Any]:

@@ -19,9 +19,12 @@ from tests.simulation.workload import Plan, Workload
 from perdure import errors
 from perdure.activity import Info
 from perdure.client import Client
+from perdure.engine.engine import Engine
+from perdure.store.port import Filter
 from perdure.testing.clock import Idle, Process, State, TooLong
 from perdure.testing.faults import FaultyDesk, RandomFaults
 from perdure.testing.simulator import SimulatedWorker, Simulation, ended
+from perdure.values.states import Status
 
 _HANGS_AFTER = 60.0
 _CALM_LASTS = 120.0
@@ -59,6 +62,7 @@ class World:
         self.faults = _faults(chance, Random(f"{seed}/faults"))
         self.sim = Simulation(seed, plan=self.faults)
         self.workload = Workload(Random(f"{seed}/workload"))
+        self._limit_some(Random(f"{seed}/limits"))
         self.sim.sea.on_written = self._written
         self.sim.sea.knows_the_dead = chance.random() < 0.7
         self.trouble_seconds = chance.choice((0.0, 2.0, 4.0, 6.0))
@@ -195,7 +199,9 @@ class World:
 
     async def _employ(self) -> None:
         self._names += 1
-        worker = self.sim.worker(f"w{self._names}", DEFINITIONS, **self._options)
+        worker = self.sim.worker(
+            f"w{self._names}", DEFINITIONS, prepare=self._prepare, **self._options
+        )
         worker.process.put(log_effect, self._log_effect)
         worker.may_die = worker.desk.may_die = True
         await worker.start()
@@ -250,6 +256,28 @@ class World:
             except errors.Unavailable:
                 await asyncio.sleep(0.3)  # sleep: virtual time
 
+    def _limit_some(self, chance: Random) -> None:
+        """Let some executions be open only one at a time; those that stay parked would block."""
+        self.has_limits = chance.random() < 0.4
+        for plan in self.workload.plans:
+            may_wait = plan.is_top and not plan.updates and "parked" not in plan.statuses
+            if self.has_limits and may_wait and chance.random() < 0.7:
+                plan.key = "one"
+        self._keyed = {plan.id for plan in self.workload.plans if plan.key}
+
+    def _prepare(self, engine: Engine) -> None:
+        if self.has_limits:
+            engine.register(play, max_concurrent_per_key=1, on_limit="queue")
+
+    def _check_limits(self) -> None:
+        """Never are two executions with one key admitted at once, whatever happens."""
+        begun: set[str] = set()
+        for status in (Status.RUNNING, Status.WAITING, Status.PAUSED, Status.PARKED):
+            rows = self.sim.store.list(Filter(status=(status,)), limit=1_000)
+            begun |= {row.workflow_id for row in rows if row.workflow_id in self._keyed}
+        if len(begun) > 1:
+            self.sim.alarms.append(f"more than one of a key is admitted: {sorted(begun)}")
+
     async def _see_through(self, plan: Plan) -> None:
         """Start an execution, do to it what is planned, and take its result."""
         if not plan.is_top:
@@ -279,7 +307,11 @@ class World:
             try:
                 handle = await self.ask(
                     lambda client, w="play" if by_name else play: client.start(
-                        w, program, id=plan.id, id_reuse_policy="reject_duplicate"
+                        w,
+                        program,
+                        id=plan.id,
+                        id_reuse_policy="reject_duplicate",
+                        concurrency_key=plan.key,
                     )
                 )
                 if handle.id != plan.id:
@@ -448,6 +480,8 @@ class World:
 
     def _written(self, desk: FaultyDesk, verb: str, argument: Any, answer: Any) -> None:
         tick, name = self.sim.tick(), desk.process.name
+        if self._keyed:
+            self._check_limits()
         if verb == "commit":
             dropped = answer.lost | answer.reopened
             for started in answer.started:

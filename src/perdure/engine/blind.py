@@ -16,6 +16,7 @@ from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnWrite
 from perdure.values import events as ev
 from perdure.values import limits
+from perdure.values.concurrency import Queued
 from perdure.values.states import ParkReason, Status
 
 if TYPE_CHECKING:
@@ -80,12 +81,13 @@ class Blind:
         """Take no turns from here on; what is under way goes on, and its outcome is recorded."""
         run.inputs.remove(asked)
         run.status = Status.PAUSED
-        run.stop = "paused", "somebody paused it", "`perdure resume`"
+        reason = Queued.PAUSED if run.in_queue else "paused"
+        run.stop = str(reason), "somebody paused it", "`perdure resume`"
         self.commit(run, [asked], [asked])
 
     def _take_while_stopped(self, run: Run) -> None:
         """Let the run go on if something says so; else record what came, but not messages."""
-        if run.status is Status.PENDING:
+        if run.status is Status.PENDING or run.in_queue:
             self._take_while_pending(run)
             return
         asked = next((item for item in run.inputs if isinstance(item.fact, GOES_ON)), None)
@@ -119,14 +121,22 @@ class Blind:
         self._turns.wake(run)
 
     def _take_while_pending(self, run: Run) -> None:
-        """Begin when it is time; before that, end or pause if asked, and let the rest wait."""
+        """Begin when it is time and a limit allows; before that, end, pause or resume if asked."""
         assert run.started is not None
         if run.timer_due and run.started.not_before <= self._core.clock.now():
             run.timer_due = False
-            self._core.reload(run)
-            return
+            if not run.in_queue:
+                self._core.reload(run)
+                return
+            self._core.intake.admit()
         run.timer_due = False
         for item in run.inputs:
+            if isinstance(item.fact, ev.RunResumed) and run.status is Status.PAUSED:
+                # Not to where it was: the limit may say wait, and the store knows.
+                run.inputs.remove(item)
+                run.status, run.stop = Status.PENDING, ("", "", "")
+                self.commit(run, [item], [item])
+                return
             if isinstance(item.fact, ev.CancelRequested):
                 run.inputs.remove(item)
                 end = Input(ev.RunCancelled(reason=item.fact.reason))

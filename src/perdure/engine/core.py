@@ -24,6 +24,7 @@ from perdure.engine.clock import Clock
 from perdure.engine.committer import Committer
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
+from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
 from perdure.engine.loader import Loader, identify
 from perdure.engine.registry import Registry
@@ -36,7 +37,7 @@ from perdure.kernel.instance import Instance, Turn
 from perdure.store.desk import Desk
 from perdure.store.port import Post, Posted, Reader, RunRow, Started, StartRequest, TurnWrite
 from perdure.values import events as ev
-from perdure.values import limits
+from perdure.values.limits import MAX_PAYLOAD
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
 T = TypeVar("T")
@@ -56,12 +57,13 @@ class Settings:
         self,
         *,
         lease: int = 10_000_000,
-        max_payload: int = limits.MAX_PAYLOAD,
+        max_payload: int = MAX_PAYLOAD,
         turn_limit_seconds: float = 10.0,
         cache: int = 10_000,
         activity_slots: int = 10_000,
         thread_slots: int = 32,
         transaction_limit: int = 10_000_000,
+        limits: Limits | None = None,
     ) -> None:
         self.lease = lease
         self.max_payload = max_payload
@@ -70,6 +72,7 @@ class Settings:
         self.activity_slots = activity_slots
         self.thread_slots = thread_slots
         self.transaction_limit = transaction_limit
+        self.limits = limits
 
 
 class Core:
@@ -94,7 +97,7 @@ class Core:
         self.max_payload = settings.max_payload
         self.turn_limit = settings.turn_limit_seconds
         self.transaction_limit = settings.transaction_limit
-        self.registry = Registry(queues)
+        self.registry = Registry(queues, settings.limits)
         self.worker_name = ""
         self.runs: dict[int, Run] = {}
         self.start_waiters: dict[str, asyncio.Future[Started]] = {}

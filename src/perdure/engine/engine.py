@@ -26,6 +26,7 @@ from perdure.engine.core import Core, Settings
 from perdure.engine.door import EngineDoor
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.leases import Leases
+from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
 from perdure.store.desk import Desk, open_desk
 from perdure.values import events as ev
@@ -55,6 +56,11 @@ class Engine:
         turn_limit: how long one turn of workflow code may hold the loop.
         cache: how many waiting runs are kept live in memory.
         activity_slots: attempts at the same time; ``thread_slots`` of them in threads.
+        concurrent_workflows: how many executions of each workflow may be open; 0 is no limit.
+        concurrent_workflows_by_name: the same for some of them, before the default;
+            :meth:`register` comes before both. One start too many raises ``ConcurrencyLimit``.
+        concurrent_total: how many executions of all workflows of this engine may be open together,
+            whoever runs them.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
@@ -77,6 +83,9 @@ class Engine:
         cache: int = 10_000,
         activity_slots: int = 10_000,
         thread_slots: int = 32,
+        concurrent_workflows: int = 0,
+        concurrent_workflows_by_name: Mapping[str, int] | None = None,
+        concurrent_total: int = 0,
         services: Mapping[str, Any] | None = None,
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
@@ -92,6 +101,7 @@ class Engine:
         self._options = dict(sqlite or {})
         self._allow_data_loss = allow_data_loss
         self._queues = tuple(task_queues)
+        self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
             max_payload=parse_size(max_payload),
@@ -99,6 +109,7 @@ class Engine:
             cache=cache,
             activity_slots=activity_slots,
             thread_slots=thread_slots,
+            limits=self._limits,
         )
         self._name = name
         self._desk = desk
@@ -135,8 +146,40 @@ class Engine:
         """Listeners of this process: ``engine.events.on(pattern, handler)``."""
         return self._running.listeners
 
-    def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
-        """Add a definition."""
+    def register(
+        self,
+        definition: Workflow[Any, Any] | Activity[Any, Any],
+        *,
+        max_concurrent: int | None = None,
+        max_concurrent_per_key: int | None = None,
+        on_limit: str | None = None,
+    ) -> None:
+        """Add a definition; for a workflow also its concurrency limit (docs/concurrency.md).
+
+        Args:
+            definition: a workflow or an activity.
+            max_concurrent: how many executions of the workflow may be open; 0 is no limit, not
+                even the engine's default.
+            max_concurrent_per_key: how many of those with one ``concurrency_key``.
+            on_limit: ``"reject"`` (a start too many raises ``ConcurrencyLimit``) or ``"queue"`` (it
+                is pending until there is a slot).
+
+        Raises:
+            UsageError: limits of an activity, or of a workflow while the engine runs.
+            Invalid: a number below 0, or an unknown ``on_limit``.
+        """
+        given = max_concurrent, max_concurrent_per_key, on_limit
+        if any(one is not None for one in given):
+            if not isinstance(definition, Workflow):
+                raise errors.UsageError("register: only workflows have concurrency limits")
+            self._limits.register(definition.name, *given)
+        if self._core is not None and isinstance(definition, Workflow):
+            names = {*self._core.registry.names, definition.name}
+            if self._limits.of(definition.name, names).limits:
+                raise errors.UsageError(
+                    f"register: workflow {definition.name!r} has a concurrency limit, and limits "
+                    "are registered when the engine starts: register it before"
+                )
         self._definitions.append(definition)
         if self._core is not None:
             _register(self._core, definition)
@@ -156,6 +199,7 @@ class Engine:
         try:
             for definition in self._definitions:
                 _register(core, definition)
+            core.registry.limits.check(core.registry.names)
             now = self._clock.now()
             await desk.write(lambda store: store.migrate(now))
             self._leases = Leases(core, self._name)

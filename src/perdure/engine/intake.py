@@ -25,6 +25,7 @@ _log = logging.getLogger("perdure.engine")
 _PAGE = 1_000
 _TIMERS = 10_000
 _OVERDUE = 2_000_000
+_ADMIT_EVERY = 900_000
 _SOON = 5_000_000
 SAFETY_SECONDS = 1.0
 
@@ -36,6 +37,7 @@ class Intake:
         self._core = core
         self._wake = asyncio.Event()
         self._behind = self._caught_up = 0
+        self._admit_at = 0
         self._questions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_stopping = False
@@ -43,6 +45,11 @@ class Intake:
 
     def look(self) -> None:
         """Look soon."""
+        self._wake.set()
+
+    def admit(self) -> None:
+        """Look soon whether somebody in a queue may begin."""
+        self._admit_at = 0
         self._wake.set()
 
     def catch_up(self) -> None:
@@ -77,6 +84,9 @@ class Intake:
         core = self._core
         served, queues, worker = core.registry.served, core.registry.queues, core.committer.worker
         now, behind = core.clock.now(), self._behind
+        if now >= self._admit_at:
+            self._admit_at = now + _ADMIT_EVERY
+            await self._admit(now)
         known = core.registry.names
         soon = now + _SOON
         claimable, beginning, inbox, questions = await core.desk.read(
@@ -103,6 +113,12 @@ class Intake:
             await self._read_timers(now)
         if len(claimable) == _PAGE:
             self._wake.set()
+
+    async def _admit(self, now: int) -> None:
+        """Let in whom nobody let in: a delay is over, say. Commits do the rest."""
+        core = self._core
+        if await core.desk.read(lambda store: store.admissible(now)):
+            await core.desk.write(lambda store: store.admit(now))
 
     async def _read_timers(self, now: int) -> None:
         """Read what comes due within the horizon, on from where the last look ended."""

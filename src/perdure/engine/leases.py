@@ -46,7 +46,15 @@ class Leases:
         now = core.clock.now()
         name = self._name or f"{socket.gethostname()}-{os.getpid()}"
         definitions = [
-            Definition(w.name, w.version, w.code, w.source, w.task_queue, registered_at=now)
+            Definition(
+                w.name,
+                w.version,
+                w.code,
+                w.source,
+                w.task_queue,
+                registered_at=now,
+                limit=core.registry.limits.of(w.name, core.registry.names),
+            )
             for w in core.registry.workflows()
         ]
         self.worker = await core.desk.write(

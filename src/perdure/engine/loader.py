@@ -21,6 +21,7 @@ from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.complaints import Complaints
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
+from perdure.values.concurrency import IN_QUEUE
 from perdure.values.states import ParkReason, Status
 
 if TYPE_CHECKING:
@@ -148,7 +149,9 @@ class Loader:
         now = core.clock.now()
         run.timer_due = row.wake_at is not None and row.wake_at <= now
         if run.status is Status.PENDING:
-            return run.started is None or run.started.not_before > now
+            return run.in_queue or run.started is None or run.started.not_before > now
+        if run.in_queue:
+            return True
         due, _ = run.deadline
         return bool(due and due <= now) or not core.wants_unparked(run, row, _last_parked(loaded))
 
@@ -319,6 +322,7 @@ def identify(run: Run, row: RunRow) -> None:
     run.status = row.status
     run.wake_at = row.wake_at
     run.waits = row.waits
+    run.in_queue = row.reason in IN_QUEUE and row.status in (Status.PENDING, Status.PAUSED)
     if row.parent_execution is not None and row.parent_event is not None:
         run.parent = (row.parent_execution, row.parent_event)
 

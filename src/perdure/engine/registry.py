@@ -8,14 +8,16 @@ from typing import Any
 from perdure import errors
 from perdure.activity import Activity
 from perdure.definition import Workflow, version_key
+from perdure.engine.limits import Limits
 from perdure.store.port import RunRow
 
 
 class Registry:
     """Definitions by name; workflows also by version."""
 
-    def __init__(self, queues: Sequence[str]) -> None:
+    def __init__(self, queues: Sequence[str], limits: Limits | None = None) -> None:
         self.queues = tuple(queues)
+        self.limits = limits or Limits()
         self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
         self._activities: dict[str, Activity[Any, Any]] = {}
 

@@ -55,6 +55,8 @@ class Release:
                 self._release_safely(run, write, taken, turn)
         if result.has_mail:
             core.watch.look()
+        if result.has_admitted:
+            core.intake.look()
         if result.is_recalled:
             core.look_at_owned()
         for started in (*result.started, *result.children):
@@ -77,7 +79,7 @@ class Release:
         answer = core.start_waiters.pop(request.run_id, None)
         if entry is not None:
             run, _, turn = entry
-            if started.created:
+            if started.created and not started.is_queued:
                 run.key, run.execution = started.run, started.execution
                 if run.key in core.runs:
                     # A look was faster than the acknowledgement: the run is being loaded already.

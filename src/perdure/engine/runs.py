@@ -67,6 +67,7 @@ class Run:
         "definition",
         "doubt",
         "execution",
+        "in_queue",
         "inputs",
         "instance",
         "is_full",
@@ -115,6 +116,8 @@ class Run:
         """Inbox rows that are in ``inputs`` or in the turn under way."""
         self.phase = Phase.IDLE
         self.is_queued = False
+        self.in_queue = False
+        """Whether it has not begun because a concurrency limit makes it wait, now or later."""
         self.is_owned = False
         self.is_full = False
         """Whether the code has left as many messages unread as an inbox may hold."""

@@ -297,6 +297,9 @@ def _child_scheduled(
         conflict=event.conflict or "none",
         reuse=event.reuse or "allow_duplicate",
         not_before=started.not_before,
+        key=event.terms.key,
+        priority=event.terms.priority,
+        deadline=deadlines.first,
         parent=(run.execution, number),
         parent_close=event.parent_close,
         refusal=ev.encode_turn([refused]),
@@ -395,6 +398,7 @@ def _later_run(
         queue=before.queue,
         attempt=attempt,
         not_before=not_before,
+        deadline=deadlines.first,
         execution=run.execution,  # whose parent, and what its end means, the store knows
     )
 

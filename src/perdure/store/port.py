@@ -25,6 +25,12 @@ queues, and ``name`` (any version) or ``name version`` is among the workflows.
 start takes the run from its owner, counts that in the owner's row, and ends it. The owner's next
 batch looks which of its runs are gone.
 
+**Limits.** Workers register with ``join`` how many executions of a workflow may be open. One that
+is admitted holds a slot until it ends; its runs share it. Limits are judged inside the transaction
+that starts an execution; one that has to wait is ``pending`` and stands in a queue. The transaction
+that frees a slot gives it to the first in the queue, whose run is then running and nobody's, like
+a run that was started from outside.
+
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
 
@@ -61,6 +67,7 @@ from perdure.store.rows import (
     Watch,
     Worker,
 )
+from perdure.values.concurrency import Limit, Standing
 
 __all__ = [
     "Batch",
@@ -69,12 +76,14 @@ __all__ = [
     "Definition",
     "Filter",
     "InboxRow",
+    "Limit",
     "Loaded",
     "Post",
     "Posted",
     "Question",
     "Reader",
     "RunRow",
+    "Standing",
     "StartRequest",
     "Started",
     "StateWrite",
@@ -198,6 +207,14 @@ class Reader(Protocol):
         """Return registered definitions, sources left out."""
         ...
 
+    def admissible(self, now: int) -> bool:
+        """Tell whether ``admit`` would find an execution to let in."""
+        ...
+
+    def standing(self, execution: int) -> Standing | None:
+        """Return what stands between an execution and its slot; ``None``: nothing limits it."""
+        ...
+
     def attributes(self, run: int) -> dict[str, Any]:
         """Return the search attributes of a run."""
         ...
@@ -285,6 +302,14 @@ class Store(Reader, Protocol):
         """End the lease of a dead worker (if its epoch still is ``epoch``) and release its runs.
 
         Returns ``False`` if somebody else did.
+        """
+        ...
+
+    def admit(self, now: int) -> int:
+        """Give free slots to the first in their queues, and queue those whose delay is over; return
+        how many there were.
+
+        Anybody may: it writes no history. Commits do it for the slots that they free.
         """
         ...
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.states import Status
 
 # -- what is written -----------------------------------------------------------------------------
@@ -95,7 +96,8 @@ class StartRequest(msgspec.Struct, gc=False):
     ``is_eager``: an engine may take the first turn itself. ``messages``: encoded events for the
     inbox of the execution that is used instead (``use_existing``); a new run has them in event 1.
     ``watches``: of the execution that is started or used; a child's only of one that is used, since
-    its parent hears of its own children anyway.
+    its parent hears of its own children anyway. ``key`` and ``priority``: under a limit, where it
+    stands in the queue; ``deadline``: when it is out of time, also there; 0 is none.
     """
 
     workflow: str
@@ -115,6 +117,9 @@ class StartRequest(msgspec.Struct, gc=False):
     first: TurnWrite | None = None
     not_before: int = 0
     is_eager: bool = True
+    key: str = ""
+    priority: int = 0
+    deadline: int = 0
     messages: tuple[bytes, ...] = ()
     watches: tuple[Watch, ...] = ()
     created_by: str | None = None
@@ -191,7 +196,9 @@ class Started(msgspec.Struct, gc=False):
     """What became of a start.
 
     ``refused``: ``""``, ``already_exists``, or ``busy``: an execution whose place it is to take is
-    started or moved in the same batch; try again. ``replaced``: the run whose place it took.
+    started or moved in the same batch; try again; or ``limit``, of which ``detail`` tells.
+    ``replaced``: the run whose place it took. ``is_queued``: a limit makes it wait; its first turn,
+    if there was one, has not happened.
     ``workflow``: what the execution that has the id began as.
     """
 
@@ -204,6 +211,8 @@ class Started(msgspec.Struct, gc=False):
     refused: str = ""
     replaced: int = 0
     workflow: str = ""
+    detail: str = ""
+    is_queued: bool = False
 
 
 class Posted(msgspec.Struct, gc=False):
@@ -228,7 +237,7 @@ class Committed(msgspec.Struct):
     a trace. ``fed``: inbox rows that this batch's turns put into inboxes: messages, cancels,
     refusals, children's ends, parent-close requests. ``children``: runs started by turns.
     ``has_mail``: something went into a mailbox. ``is_recalled``: since the worker's last batch,
-    runs were taken from it one by one.
+    runs were taken from it one by one. ``has_admitted``: runs that were queued are to run now.
     """
 
     started: Sequence[Started] = ()
@@ -239,6 +248,7 @@ class Committed(msgspec.Struct):
     children: Sequence[Started] = ()
     is_recalled: bool = False
     has_mail: bool = False
+    has_admitted: bool = False
 
 
 class Worker(msgspec.Struct):
@@ -261,7 +271,10 @@ class Worker(msgspec.Struct):
 
 
 class Definition(msgspec.Struct):
-    """A registered workflow definition; ``code`` is the fingerprint of its code."""
+    """A registered workflow definition; ``code`` is the fingerprint of its code.
+
+    ``limit`` is that of the workflow in all its versions.
+    """
 
     name: str
     version: str
@@ -270,6 +283,7 @@ class Definition(msgspec.Struct):
     queue: str = "default"
     is_active: bool = True
     registered_at: int = 0
+    limit: Limit = NO_LIMIT
 
 
 class RunRow(msgspec.Struct, gc=False):

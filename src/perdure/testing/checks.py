@@ -84,6 +84,12 @@ def problems(store: Any, definitions: Sequence[Workflow[Any, Any]]) -> list[str]
             found += [f"{history.name}: {problem}" for problem in _replay(history, definition)]
     found += _messages(read)
     found += _children(read)
+    last = {history.row.execution: history for history in read}
+    found += [
+        f"{history.name} has ended and has a place in its workflow's limit (I8)"
+        for execution, history in last.items()
+        if history.row.status.is_terminal and store.standing(execution) is not None
+    ]
     live = {worker.id for worker in store.workers()}
     found += [
         f"{history.name} is owned by worker {history.row.owner}, which is gone"

@@ -27,6 +27,7 @@ POISON = b"poison-pill"
 
 WRITES = frozenset(
     {
+        "admit",
         "answer",
         "ask",
         "commit",

@@ -45,7 +45,12 @@ class SimulatedWorker:
     """A worker in a process of its own. After :meth:`kill` or :meth:`stop`, make another."""
 
     def __init__(
-        self, sim: Simulation, name: str, definitions: Sequence[Any], options: dict[str, Any]
+        self,
+        sim: Simulation,
+        name: str,
+        definitions: Sequence[Any],
+        options: dict[str, Any],
+        prepare: Callable[[Engine], None] | None = None,
     ) -> None:
         self.name = name
         self.process = sim.process(name)
@@ -54,6 +59,7 @@ class SimulatedWorker:
         self._sim = sim
         self._definitions = definitions
         self._options = options
+        self._prepare = prepare
         self.engine = self._make_engine()
 
     def __repr__(self) -> str:
@@ -80,7 +86,7 @@ class SimulatedWorker:
     def _make_engine(self) -> Engine:
         self.desk = FaultyDesk(self._sim.sea, self.process, may_die=self.may_die)
         self.desk.on_death = self._died
-        return Engine(
+        engine = Engine(
             definitions=self._definitions,
             desk=self.desk,
             clock=VirtualClock(self._sim.loop),
@@ -88,6 +94,9 @@ class SimulatedWorker:
             name=self.name,
             **self._options,
         )
+        if self._prepare is not None:
+            self._prepare(engine)
+        return engine
 
     async def _start(self) -> bool:
         while True:
@@ -202,9 +211,16 @@ class Simulation:
         """Make a process."""
         return Process(self.loop, name)
 
-    def worker(self, name: str, definitions: Sequence[Any], **options: Any) -> SimulatedWorker:
-        """Make a worker; ``options`` go to its engine."""
-        worker = SimulatedWorker(self, name, definitions, options)
+    def worker(
+        self,
+        name: str,
+        definitions: Sequence[Any],
+        *,
+        prepare: Callable[[Engine], None] | None = None,
+        **options: Any,
+    ) -> SimulatedWorker:
+        """Make a worker; ``options`` go to its engine, which ``prepare`` gets before it starts."""
+        worker = SimulatedWorker(self, name, definitions, options, prepare)
         self.workers.append(worker)
         return worker
 

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.errors import Invalid
+from perdure.values import payload
 from perdure.values.cron import check_cron
 from perdure.values.duration import Duration, microseconds
 from perdure.values.retry import Retry
 from perdure.values.terms import NO_TERMS, Terms
 
 CONFLICT = ("use_existing", "fail", "terminate_existing")
+_MAX_KEY = 256
+_MAX_PRIORITY = 1_000_000_000
 REUSE = ("allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate")
 PARENT_CLOSE = ("terminate", "abandon", "request_cancel")
 
@@ -39,6 +42,8 @@ SHARED = frozenset(
         "error_when_already_started",
         "retry",
         "cron",
+        "concurrency_key",
+        "priority",
         "memo",
         "search",
         "start_delay",
@@ -74,7 +79,7 @@ def read_terms(options: Mapping[str, Any]) -> Terms:
     """Return the terms among canonical options.
 
     Raises:
-        Invalid: a bad duration, retry policy or cron text.
+        Invalid: a bad duration, retry policy, cron text, key or priority.
     """
     times = ("execution_timeout", "run_timeout", "task_timeout", "start_delay")
     given = {name: _time(name, options[name]) for name in times if name in options}
@@ -82,12 +87,16 @@ def read_terms(options: Mapping[str, Any]) -> Terms:
     if retry is not None and not isinstance(retry, Retry):
         raise Invalid(f"retry: {retry!r} is not a Retry(…)")
     cron = options.get("cron")
-    if not given and retry is None and cron is None:
+    key = _key(options.get("concurrency_key", ""))
+    priority = _priority(options.get("priority", 0))
+    if not given and retry is None and cron is None and not key and not priority:
         return NO_TERMS
     return Terms(
         **given,
         retry=None if retry is None else retry.resolve(),
         cron="" if cron is None else check_cron(cron),
+        key=key,
+        priority=priority,
     )
 
 
@@ -116,6 +125,19 @@ def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         raise Invalid(f"{what}: {value!r}; use one of {', '.join(allowed)}")
     return text
+
+
+def _key(value: Any) -> str:
+    text = payload.text(value, what="concurrency_key")
+    if len(text) > _MAX_KEY:
+        raise Invalid(f"concurrency_key: {len(text)} characters are too many ({_MAX_KEY})")
+    return text
+
+
+def _priority(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _MAX_PRIORITY:
+        raise Invalid(f"priority: {value!r} is no whole number up to {_MAX_PRIORITY}")
+    return value
 
 
 def _time(name: str, value: Duration) -> int:

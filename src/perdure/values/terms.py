@@ -20,7 +20,8 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     ``execution_timeout`` covers all runs of the execution, ``run_timeout`` one run, both from the
     moment the (delayed) start is due; ``task_timeout`` one turn of its code. ``retry`` starts a new
-    run after a failure; ``cron`` one at each tick after the end of the run before.
+    run after a failure; ``cron`` one at each tick after the end of the run before. ``key`` and
+    ``priority`` (higher goes first) matter where a concurrency limit makes executions wait.
     """
 
     execution_timeout: int = 0
@@ -29,6 +30,8 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     start_delay: int = 0
     retry: RetryPolicy | None = None
     cron: str = ""
+    key: str = ""
+    priority: int = 0
 
 
 NO_TERMS = Terms()
@@ -40,6 +43,11 @@ class Deadlines(NamedTuple):
     not_before: int
     run: int
     execution: int
+
+    @property
+    def first(self) -> int:
+        """The earlier of the two deadlines, or 0."""
+        return min(filter(None, (self.run, self.execution)), default=0)
 
 
 class Next(NamedTuple):

@@ -14,7 +14,23 @@ from perdure.store.sqlite.sql import SQL
 from perdure.store.sqlite.store import SqliteStore
 from perdure.values.states import Status
 
-GROWING = ("run", "r", "state", "s", "history", "h", "inbox", "i", "attr", "a", "c", "x", "memo")
+GROWING = (
+    "run",
+    "r",
+    "state",
+    "s",
+    "history",
+    "h",
+    "inbox",
+    "i",
+    "attr",
+    "a",
+    "c",
+    "x",
+    "memo",
+    "slot",
+    "perdure_slot",
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +85,13 @@ def scans(lines: list[str]) -> list[str]:
         ("lost_claims", "s USING INTEGER PRIMARY KEY (rowid=?)"),
         ("consume", "inbox USING INTEGER PRIMARY KEY (rowid=?)"),
         ("delete_open_tx_of_runs", "open_tx USING PRIMARY KEY (run=?)"),
+        ("ready", "perdure_slot USING INDEX perdure_slot_ready (workflow=?)"),
+        ("of_key", "USING COVERING INDEX perdure_slot_of_key (workflow=? AND key=? AND place=?)"),
+        ("taken", "s USING COVERING INDEX perdure_slot_by_workflow (workflow=? AND place=?)"),
+        ("taken_of_keys", "perdure_slot_by_workflow (workflow=? AND place=? AND key=?)"),
+        ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
+        ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("admit_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )
 def test_a_hot_query_uses_its_index(store: SqliteStore, name: str, uses: str):
@@ -122,6 +145,11 @@ def test_a_list_is_led_by_its_index_and_goes_on_from_a_run_without_sorting(
     assert any(uses in line for line in inner), lines
     assert not any("TEMP B-TREE" in line for line in inner), lines
     assert scans(lines) == []
+
+
+@pytest.mark.parametrize("name", ["ready", "of_key"])
+def test_the_next_of_a_queue_is_found_without_sorting_it(store: SqliteStore, name: str):
+    assert not any("TEMP B-TREE" in line for line in plan(store, SQL[name]))
 
 
 def test_several_statuses_are_merged_in_order(store: SqliteStore):

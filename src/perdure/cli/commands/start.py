@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 @click.option("--correlation-id", metavar="ID", help="Id of what it belongs to elsewhere.")
 @click.option("--tenant", help="Whose it is.")
 @click.option("--created-by", metavar="WHO", help="Who starts it.")
+@click.option(
+    "--concurrency-key", metavar="KEY", help="Whose limit of open executions it counts in."
+)
+@click.option("--priority", type=int, help="In the queue of a limit; higher goes first.")
 @format_option("ids", "json", "jsonl")
 @database_option
 def start_command(

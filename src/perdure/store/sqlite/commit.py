@@ -23,6 +23,8 @@ from perdure.store.sqlite.borrowed import Borrowed, written_on
 from perdure.store.sqlite.database import Database, Writing, one
 from perdure.store.sqlite.plan import ENDED, Plan, make_plan
 from perdure.store.sqlite.posting import Delivery
+from perdure.store.sqlite.rooms import Room
+from perdure.store.sqlite.slots import Slots
 from perdure.store.sqlite.sql import SQL, ManyRows, status_of, to_json
 from perdure.store.sqlite.starting import (
     Decisions,
@@ -114,6 +116,8 @@ class _Attempt:
         self._keys: dict[Key, None] = {}
         self._has_starts = False
         self._looks_at: list[str] = []
+        self._slots: Slots | None = None
+        """Only if anything is limited."""
 
     def prepare(self, next_run: int) -> None:
         """Encode the batch on the guess that nothing stands in its way."""
@@ -141,11 +145,14 @@ class _Attempt:
                 )
             self._is_recalled = self._recalled.get(batch.worker, 0) != fenced[0]
             self._recalled[batch.worker] = fenced[0]
+            if fenced[1]:
+                self._slots = Slots(database)
             if self._is_recalled:
                 self._questions = _questions(batch, every_claim=True)
         self._ask()
-        _write(database, self.plan, batch.now)
         plan = self.plan
+        _write(database, plan, batch.now)
+        has_admitted = self._slots is not None and self._slots.write(plan, batch.now)
         posted: list[Posted] = []
         fed: list[Posted] = []
         has_mail = False
@@ -162,6 +169,7 @@ class _Attempt:
             children=[decision.started for decision in self.decisions.of_turns],
             is_recalled=self._is_recalled,
             has_mail=has_mail,
+            has_admitted=has_admitted,
         )
 
     def _ask(self) -> None:
@@ -176,16 +184,20 @@ class _Attempt:
             if dropped:
                 self.plan = make_plan(self._batch, self.decisions, dropped)
             return
-        next_run = one(database, SQL["next_run"])
+        next_run, has_limits = database.execute(SQL["next_run"]).fetchone()
         latest = self._latest()
         same = self._same()
-        if dropped or latest or same or next_run != self._guess:
-            self.decisions = Judge(self._batch, next_run, latest, same).decide(dropped)
+        room: Room | None = None
+        if has_limits:
+            self._slots = self._slots or Slots(database)
+            room = self._slots.room(self._batch, latest.values())
+        if dropped or latest or same or room is not None or next_run != self._guess:
+            self.decisions = Judge(self._batch, next_run, latest, same, room).decide(dropped)
             busy = self.decisions.busy & {turn.run for turn in self._batch.turns}
             if busy:
                 self._reopened |= busy
                 dropped |= busy
-                self.decisions = Judge(self._batch, next_run, latest, same).decide(dropped)
+                self.decisions = Judge(self._batch, next_run, latest, same, room).decide(dropped)
             self.plan = make_plan(self._batch, self.decisions, dropped)
 
     def _reopened_runs(self) -> frozenset[int]:

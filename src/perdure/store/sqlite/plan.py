@@ -15,11 +15,12 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import StoreRefused
-from perdure.store.port import Batch, Post, StartRequest, TurnWrite, Watch
+from perdure.store.port import Batch, Post, TurnWrite, Watch
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
 from perdure.store.sqlite.watching import Row, row_of
 from perdure.values import events
+from perdure.values.concurrency import Place, Queued
 from perdure.values.failures import FailureInfo
 from perdure.values.states import CODES, Status
 
@@ -60,14 +61,18 @@ class Plan:
         "history",
         "inherited",
         "json",
+        "later",
         "memo_changes",
         "memos",
         "opened",
         "orphaned",
         "outgoing",
+        "paused",
         "replaced",
+        "resumed",
         "runs",
         "settled",
+        "slots",
         "states",
         "touches",
         "updates",
@@ -99,6 +104,10 @@ class Plan:
         self.outgoing: list[Outgoing] = []
         self.watches: list[Row] = []
         self.watching: list[tuple[Watch, int]] = []
+        self.slots: list[Any] = []
+        self.later: list[Any] = []
+        self.paused: list[int] = []
+        self.resumed: list[int] = []
         self.json: dict[str, str] = {}
         self.bytes = 0
 
@@ -129,8 +138,9 @@ class Plan:
                 request.not_before or None,
             )
         )
-        if request.first is None:
-            event = request.event
+        is_alone = request.first is None or decision.is_queued
+        if is_alone:
+            event = request.event if request.first is None else _first_event(request.first)
             self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
             self.bytes += len(event)
         if request.memo is not None:
@@ -141,7 +151,17 @@ class Plan:
             self.watches += [row_of(watch, execution, None) for watch in request.watches]
         if decision.follows:
             self.inherited.append((run, decision.follows))
-        self._first_state(request, run, execution, now)
+            is_later = request.not_before > now
+            since, deadline = max(request.not_before, now), request.deadline or None
+            self.later.append((execution, since, deadline, is_later))
+        if decision.place is not None:
+            self._take_place(decision, decision.place, now)
+        if decision.is_queued:
+            due, reason = request.deadline or None, Queued.QUEUED
+            nothing = (None, reason, None, None, None)
+            self.states.append((run, execution, _PENDING, None, due, 1, *nothing, now, None, 0))
+        else:
+            self._first_state(decision, run, execution, now)
         if decision.ends is not None:
             self._replace(decision)
 
@@ -187,12 +207,22 @@ class Plan:
                 self.bytes += len(text)
         return self
 
-    def _first_state(self, request: StartRequest, run: int, execution: int, now: int) -> None:
+    def _take_place(self, decision: Decision, place: Place, now: int) -> None:
+        request, execution = decision.request, decision.started.execution
+        since, deadline = max(request.not_before, now), request.deadline or None
+        self.slots.append(
+            (execution, request.workflow, request.key, request.priority, since, deadline, place)
+        )
+
+    def _first_state(self, decision: Decision, run: int, execution: int, now: int) -> None:
+        request = decision.request
         first = request.first
         if first is None:
             begins = request.not_before if request.not_before > now else None
             status = _RUNNING if begins is None else _PENDING
-            self.states.append((run, execution, status, None, begins, 1, *_NOTHING, now, None, 0))
+            reason = Queued.DELAYED if decision.place is Place.DELAYED else None
+            nothing = (None, reason, None, None, None)
+            self.states.append((run, execution, status, None, begins, 1, *nothing, now, None, 0))
             return
         state = first.state
         if state is None:
@@ -228,6 +258,10 @@ class Plan:
             owner = None if turn.claim is None else self.worker
             self.touches.append((run, owner, turn.progress))
             return
+        if state.status is Status.PAUSED:
+            self.paused.append(turn.execution)
+        elif state.status is Status.PENDING:
+            self.resumed.append(turn.execution)
         self.updates.append(
             (
                 run,
@@ -338,8 +372,24 @@ def _refuse(plan: Plan, decision: Decision) -> None:
         home = decision.parent[0] if decision.parent is not None else None
         plan.watches += [row_of(watch, execution, home) for watch in request.watches]
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
-        refusal = Post(request.refusal, execution=decision.parent[0], is_control=True)
+        event = request.refusal
+        if decision.started.refused == "limit":
+            event = _refused_by_limit(event, decision.started.detail)
+        refusal = Post(event, execution=decision.parent[0], is_control=True)
         plan.outgoing.append(Outgoing(refusal))
+
+
+def _refused_by_limit(refusal: bytes, detail: str) -> bytes:
+    """Return a child's refusal, with the limit as the reason."""
+    event = events.decode_turn(refusal)[0]
+    assert isinstance(event, events.ChildClosed)
+    failure = FailureInfo(detail, "RateLimited", "ConcurrencyLimit", retryable=True)
+    return events.encode_turn([msgspec.structs.replace(event, failure=failure)])
+
+
+def _first_event(first: TurnWrite) -> bytes:
+    """Return event 1 alone: the rest of the first turn has not happened."""
+    return events.encode_turn(events.decode_turn(first.payload)[:1])
 
 
 def _memo_text(memo: bytes) -> str:

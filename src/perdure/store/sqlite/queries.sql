@@ -4,10 +4,11 @@
 
 -- name: fence
 UPDATE perdure_worker SET last_batch = ?3, lease_until = ?4
-WHERE id = ?1 AND epoch = ?2 AND state = 'live' RETURNING recalled;
+WHERE id = ?1 AND epoch = ?2 AND state = 'live'
+RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit);
 
 -- name: next_run
-SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
+SELECT coalesce(max(run), 0) + 1, EXISTS (SELECT 1 FROM perdure_limit) FROM perdure_run;
 
 -- Turns whose claim does not hold, or whose run this worker does not own.
 -- name: lost_claims
@@ -342,6 +343,164 @@ SELECT last_batch FROM perdure_worker WHERE id = ?1 AND epoch = ?2 AND state = '
 SELECT
     id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues
 FROM perdure_worker WHERE state = 'live' ORDER BY id;
+
+-- Limits -----------------------------------------------------------------------------------------
+
+-- name: limits
+SELECT json_group_array(json_array(workflow, max_open, max_per_key, on_limit, pool, pool_max))
+FROM perdure_limit;
+
+-- name: upsert_limits
+INSERT OR REPLACE INTO perdure_limit
+SELECT
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+FROM json_each(?1);
+
+-- name: delete_limits
+DELETE FROM perdure_limit WHERE workflow IN (SELECT value FROM json_each(?1));
+
+-- Open executions of workflows that get a limit: those that run have a slot.
+-- name: adopt_slots
+INSERT OR IGNORE INTO perdure_slot
+SELECT r.execution, r.workflow, '', 0, coalesce(r.begins_at, r.created_at), NULL, iif(state.status = 0, 3, 2)
+FROM perdure_state AS state INDEXED BY perdure_state_by_status
+CROSS JOIN perdure_run r ON r.run = state.run
+WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN (SELECT value FROM json_each(?1));
+
+-- name: mark_delayed
+UPDATE perdure_state AS state SET reason = 'delayed'
+WHERE status = 0 AND execution IN (
+    SELECT s.execution FROM perdure_slot s
+    WHERE s.place = 3 AND s.workflow IN (SELECT value FROM json_each(?1))
+);
+
+-- name: unmark_delayed
+UPDATE perdure_state AS state SET reason = NULL
+WHERE status = 0 AND reason = 'delayed' AND execution IN (
+    SELECT s.execution FROM perdure_slot s
+    WHERE s.place = 3 AND s.workflow IN (SELECT value FROM json_each(?1))
+);
+
+-- name: delete_slots_of_workflows
+DELETE FROM perdure_slot WHERE workflow IN (SELECT value FROM json_each(?1));
+
+-- name: workflows_with_queue
+SELECT json_group_array(DISTINCT s.workflow)
+FROM perdure_slot s WHERE s.place = 1 AND s.workflow IN (SELECT value FROM json_each(?1));
+
+-- name: keys_with_queue
+SELECT json_group_array(DISTINCT s.key)
+FROM perdure_slot s INDEXED BY perdure_slot_of_key WHERE s.place IN (0, 1) AND s.workflow = ?1;
+
+-- How many slots of each workflow are taken.
+-- name: taken
+SELECT json_group_array(json_array(j.value, (
+    SELECT count(*) FROM perdure_slot s WHERE s.workflow = j.value AND s.place = 2
+)))
+FROM json_each(?1) j;
+
+-- How many slots of each (workflow, key) are taken.
+-- name: taken_of_keys
+SELECT json_group_array(json_array(j.value ->> 0, j.value ->> 1, (
+    SELECT count(*) FROM perdure_slot s
+    WHERE s.workflow = j.value ->> 0 AND s.key = j.value ->> 1 AND s.place = 2
+)))
+FROM json_each(?1) j;
+
+-- Which of these executions hold a slot.
+-- name: holders
+SELECT json_group_array(json_array(s.execution, s.workflow, s.key))
+FROM json_each(?1) j CROSS JOIN perdure_slot s ON s.execution = j.value WHERE s.place = 2;
+
+-- name: insert_slots
+INSERT OR REPLACE INTO perdure_slot
+SELECT
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+FROM json_each(?1);
+
+-- name: delete_slots
+DELETE FROM perdure_slot WHERE execution IN (SELECT value FROM json_each(?1)) RETURNING workflow, key;
+
+-- (execution, since, deadline) of later runs that begin later, or whose execution has no slot.
+-- name: delay_slots
+UPDATE perdure_slot AS slot SET since = v ->> 1, deadline = v ->> 2, place = 3
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE slot.execution = v ->> 0 AND (v ->> 3 OR slot.place <> 2)
+RETURNING workflow, key, execution;
+
+-- name: pause_slots
+UPDATE perdure_slot SET place = 4
+WHERE execution IN (SELECT value FROM json_each(?1)) AND place <> 2 RETURNING workflow, key;
+
+-- name: resume_slots
+UPDATE perdure_slot SET place = 3
+WHERE execution IN (SELECT value FROM json_each(?1)) RETURNING workflow, key, execution;
+
+-- The current runs of these executions wait until they may join the queue.
+-- name: delay_states
+UPDATE perdure_state AS state SET
+    status = 0, owner = NULL, reason = 'delayed',
+    wake_at = (SELECT s.since FROM perdure_slot s WHERE s.execution = state.execution)
+WHERE run IN (
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.value) FROM json_each(?1) j
+);
+
+-- name: delayed
+SELECT execution, workflow, key FROM perdure_slot
+WHERE place = 3 AND since <= ?1 ORDER BY since LIMIT ?2;
+
+-- name: place_slots
+UPDATE perdure_slot AS slot SET place = v ->> 1
+FROM (SELECT value AS v FROM json_each(?1)) WHERE slot.execution = v ->> 0;
+
+-- name: queue_states
+UPDATE perdure_state AS state SET
+    reason = 'queued', since = ?2,
+    wake_at = (SELECT s.deadline FROM perdure_slot s WHERE s.execution = state.execution)
+WHERE +status = 0 AND run IN (
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.value) FROM json_each(?1) j
+);
+
+-- The best of a key in one place: 0 held, 1 ready.
+-- name: of_key
+SELECT -priority, since, execution FROM perdure_slot INDEXED BY perdure_slot_of_key
+WHERE workflow = ?1 AND key = ?2 AND place = ?3 AND place IN (0, 1)
+ORDER BY priority DESC, since, execution LIMIT ?4;
+
+-- name: ready
+SELECT -priority, since, execution FROM perdure_slot INDEXED BY perdure_slot_ready
+WHERE workflow = ?1 AND place = 1
+ORDER BY priority DESC, since, execution LIMIT ?2;
+
+-- name: admit_states
+UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = ?2
+WHERE +status = 0 AND run IN (
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.value) FROM json_each(?1) j
+);
+
+-- Whether somebody may begin whom nobody has admitted.
+-- name: admissible
+SELECT EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?1) OR EXISTS (
+    SELECT 1 FROM perdure_limit l
+    WHERE EXISTS (SELECT 1 FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1)
+    AND (l.max_open = 0 OR l.max_open > (
+        SELECT count(*) FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 2
+    ))
+    AND (l.pool_max = 0 OR l.pool_max > (
+        SELECT count(*) FROM perdure_limit m
+        JOIN perdure_slot s ON s.workflow = m.workflow AND s.place = 2
+        WHERE m.pool = l.pool
+    ))
+);
+
+-- name: slot
+SELECT workflow, key, priority, since FROM perdure_slot WHERE execution = ?1;
+
+-- How many are in the queue of workflow ?1 before (priority ?2, since ?3, execution ?4).
+-- name: before
+SELECT count(*) FROM perdure_slot s INDEXED BY perdure_slot_of_key
+WHERE s.workflow = ?1 AND s.place IN (0, 1)
+    AND (-s.priority, s.since, s.execution) < (-?2, ?3, ?4);
 
 -- Questions --------------------------------------------------------------------------------------
 

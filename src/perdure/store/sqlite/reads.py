@@ -21,8 +21,10 @@ from perdure.store.port import (
 )
 from perdure.store.sqlite.database import Database, reading
 from perdure.store.sqlite.listing import count_query, list_query
+from perdure.store.sqlite.slots import Slots, is_admissible
 from perdure.store.sqlite.sql import SQL, status_of, to_json
 from perdure.store.sqlite.workers import Workers
+from perdure.values.concurrency import Standing
 
 _decode: Callable[[str], Any] = msgspec.json.decode
 _LAST = "\U0010ffff"
@@ -181,6 +183,14 @@ class SqliteReader:
             Definition(*row[:5], is_active=bool(row[5]), registered_at=row[6])
             for row in self._all(SQL["definitions"], ())
         ]
+
+    @reading
+    def admissible(self, now: int) -> bool:
+        return is_admissible(self.database, now)
+
+    @reading
+    def standing(self, execution: int) -> Standing | None:
+        return Slots(self.database).standing(execution)
 
     @reading
     def attributes(self, run: int) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from perdure.store.port import Batch, Started, StartRequest, TurnWrite
+from perdure.store.sqlite.rooms import UNLIMITED, Room
+from perdure.values.concurrency import Place
 from perdure.values.states import Status
 
 Key = tuple[str, str]
@@ -34,7 +36,8 @@ class Decision(msgspec.Struct, gc=False):
     """What becomes of one start. ``parent`` is the request's, with a new execution filled in.
 
     ``ends``: an open run that the new one takes the place of. ``follows``: the run of the same
-    execution before it, whose memo and attributes it takes over.
+    execution before it, whose memo and attributes it takes over. ``place``: where a limited one
+    stands.
     """
 
     request: StartRequest
@@ -43,6 +46,12 @@ class Decision(msgspec.Struct, gc=False):
     is_written: bool
     ends: Existing | None = None
     follows: int = 0
+    place: Place | None = None
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for a slot: a first turn that came with it has not happened."""
+        return self.place in (Place.HELD, Place.READY)
 
 
 class Decisions(msgspec.Struct):
@@ -90,7 +99,8 @@ class Judge:
     """Goes through the starts of a batch.
 
     ``touched``: runs with a turn in this batch. ``same``: runs that exist under a request's run id,
-    so that a start repeated after a lost answer is answered as the first one was.
+    so that a start repeated after a lost answer is answered as the first one was. ``room``: what
+    limits leave; ``None`` is no limit.
     """
 
     def __init__(
@@ -99,11 +109,13 @@ class Judge:
         next_run: int,
         latest: Mapping[Key, Existing],
         same: Mapping[str, Existing],
+        room: Room | None = None,
     ) -> None:
         self._batch = batch
         self._next = next_run
         self._latest = dict(latest)
         self._same = same
+        self._room = None if room is None else room.copy()
         self._first = next_run
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
@@ -115,7 +127,7 @@ class Judge:
         for request in self._batch.starts:
             decision = self._judge(request, 0)
             own.append(decision)
-            if request.first is not None and decision.is_written:
+            if request.first is not None and decision.is_written and not decision.is_queued:
                 self._turn(request.first, decision.started.run, decision.started.execution)
         for turn in self._batch.turns:
             if (turn.children or turn.continued is not None) and turn.run not in dropped:
@@ -145,9 +157,17 @@ class Judge:
                 if not decision.is_written:
                     return decision
                 ends = decision.ends
+        verdict = UNLIMITED
+        if self._room is not None and request.execution is None:
+            verdict = self._room.judge(request, self._batch.now, ends.execution if ends else 0)
+            if verdict.refusal:
+                nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
+                answer = _started(request, nobody, created=False, refused="limit")
+                answer.detail = verdict.refusal
+                return Decision(request, answer, parent, False)
         # A first turn that continues as new does not know its execution's number yet.
         home = execution if request.execution == 0 else request.execution
-        return self._create(request, parent, ends, home, before)
+        return self._create(request, parent, ends, home, before, verdict.place)
 
     def _create(
         self,
@@ -156,12 +176,15 @@ class Judge:
         ends: Existing | None,
         home: int | None,
         before: int,
+        place: Place | None,
     ) -> Decision:
         run = self._next
         self._next += 1
         first = request.first
         status = Status.RUNNING
-        if first is not None and first.state is not None:
+        if place in (Place.HELD, Place.READY):
+            status = Status.PENDING
+        elif first is not None and first.state is not None:
             status = first.state.status
         elif request.not_before > self._batch.now:
             status = Status.PENDING
@@ -171,9 +194,10 @@ class Judge:
         new = Existing(run, home or run, request.run_id, status, workflow, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
         started = _started(request, new, created=True)
+        started.is_queued = place in (Place.HELD, Place.READY)
         if ends is not None:
             started.replaced = ends.run
-        return Decision(request, started, parent, True, ends, before)
+        return Decision(request, started, parent, True, ends, before, place)
 
     def _against(
         self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None

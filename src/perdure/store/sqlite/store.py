@@ -39,6 +39,7 @@ from perdure.store.sqlite.ledger import SqliteLedger
 from perdure.store.sqlite.plan import Plan
 from perdure.store.sqlite.posting import Delivery
 from perdure.store.sqlite.reads import SqliteReader
+from perdure.store.sqlite.slots import Slots
 from perdure.store.sqlite.sql import SQL, to_json
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
 
@@ -158,6 +159,10 @@ class SqliteStore(SqliteReader):
     @writing
     def _take_over(self, worker: int, epoch: int, now: int) -> bool:
         return self._workers.take_over(worker, epoch, now)
+
+    @writing
+    def admit(self, now: int) -> int:
+        return Slots(self.database).admit(now)
 
     @writing
     def suspect(self, run: int) -> None:

@@ -15,6 +15,7 @@ from perdure.errors import LeaseLost, StoreError, Unavailable
 from perdure.store.port import Beat, Definition, Worker
 from perdure.store.sqlite.database import Database
 from perdure.store.sqlite.locks import LockFile, is_locked, remove_file, try_lock
+from perdure.store.sqlite.slots import Slots
 from perdure.store.sqlite.sql import SQL, ManyRows, to_json
 
 _BEATS = ManyRows("insert_beats", 3)
@@ -54,6 +55,7 @@ class Workers:
         ]
         if rows:
             execute(SQL["upsert_definitions"], (to_json(rows), now))
+            Slots(self._database).register(definitions, now)
         self._hold(id)
         return msgspec.structs.replace(worker, id=id, alive_for_sure=True)
 

@@ -162,6 +162,34 @@ CREATE TABLE perdure_definition (
     PRIMARY KEY (name, version)
 );
 
+-- Concurrency limits, as the worker that joined last says; 0 is none. Empty while nothing is limited.
+CREATE TABLE perdure_limit (
+    workflow TEXT PRIMARY KEY,
+    max_open INTEGER NOT NULL,
+    max_per_key INTEGER NOT NULL,
+    on_limit TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    pool_max INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Open executions of limited workflows. `place` is that of perdure.values.concurrency.Place: 0 held
+-- and 1 ready are in the queue, 2 has a slot, 3 is delayed until `since`, 4 is paused. `deadline`:
+-- when a queued one is out of time.
+CREATE TABLE perdure_slot (
+    execution INTEGER PRIMARY KEY,
+    workflow TEXT NOT NULL,
+    key TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    deadline INTEGER,
+    place INTEGER NOT NULL
+);
+CREATE INDEX perdure_slot_by_workflow ON perdure_slot (workflow, place, key);
+CREATE INDEX perdure_slot_ready ON perdure_slot (workflow, priority DESC, since, execution) WHERE place = 1;
+CREATE INDEX perdure_slot_of_key ON perdure_slot (workflow, key, place, priority DESC, since, execution)
+    WHERE place IN (0, 1);
+CREATE INDEX perdure_slot_delayed ON perdure_slot (since) WHERE place = 3;
+
 CREATE TABLE perdure_question (
     id TEXT PRIMARY KEY,
     execution INTEGER NOT NULL,
