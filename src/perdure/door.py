@@ -45,6 +45,10 @@ class Door(Protocol):
         """Start a run; it is durable when this returns."""
         ...
 
+    async def start_copy(self, request: StartRequest) -> Started:
+        """Start a run that brings its history along; it is durable when this returns."""
+        ...
+
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         """Give a fact to an execution; it is durable when this returns."""
         ...
@@ -107,6 +111,10 @@ class StoreDoor:
     ) -> Started:
         now = self._now()
         request.event = ev.encode_turn([started])
+        return (await self._desk.write(lambda store: store.start([request], now)))[0]
+
+    async def start_copy(self, request: StartRequest) -> Started:
+        now = self._now()
         return (await self._desk.write(lambda store: store.start([request], now)))[0]
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from perdure import errors
-from perdure.store.port import RunRow, TurnRow, Worker
+from perdure.store.port import Fork, RunRow, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.duration import SECOND, to_text
@@ -38,6 +38,18 @@ _PAYLOADS = frozenset(
     ]
 )
 EXPORT_FORMAT = 1
+
+
+class Kin(msgspec.Struct, frozen=True):
+    """Another run that shares a history up to ``event`` of the older one.
+
+    ``how``: "fork", "retry" or "import".
+    """
+
+    id: str
+    run_id: str
+    event: int
+    how: str
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -71,6 +83,8 @@ class Execution(msgspec.Struct, frozen=True):
     created_by: str | None = None
     step_results: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+    origin: Kin | None = None
+    forks: tuple[Kin, ...] = ()
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -145,10 +159,18 @@ def execution(
     first: Sequence[TurnRow] = (),
     last: TurnRow | None = None,
     search: dict[str, Any] | None = None,
+    kin: Sequence[Fork] = (),
 ) -> Execution:
     """Show a run; with its first and last turns, also input, output and error."""
     waits = _waits(row)
     shown: dict[str, Any] = {}
+    for fork in kin:
+        if fork.run == row.run:
+            where = (fork.origin_workflow_id, fork.origin_run_id)
+            shown["origin"] = Kin(*where, fork.event, fork.how)
+        else:
+            made = Kin(fork.workflow_id, fork.run_id, fork.event, fork.how)
+            shown["forks"] = (*shown.get("forks", ()), made)
     if first:
         shown["input"] = plain(ev.decode_plain(first[0].payload)[0]).get("input")
     if last is not None and row.status.is_terminal:

@@ -39,6 +39,7 @@ class Work:
         "retry_call",
         "run",
         "scheduled_at",
+        "seed",
         "started_at",
         "task",
         "time",
@@ -54,6 +55,7 @@ class Work:
         self.definition: activity.Activity[Any, Any] | None = definition
         self.attempt = 1
         self.scheduled_at = now
+        self.seed = b""
         self.not_before = 0
         self.started_at = 0
         self.beaten_at = 0.0

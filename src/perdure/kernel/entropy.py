@@ -8,6 +8,7 @@ shown: ids and tokens drawn from it cannot be computed by somebody who knows the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 SEED_BYTES = 16
 
@@ -15,16 +16,20 @@ SEED_BYTES = 16
 class Entropy:
     """A counter over a seed. ``reseed`` starts a fork's own sequence."""
 
-    __slots__ = ("_drawn", "_seed")
+    __slots__ = ("_drawn", "_ids", "_seed")
 
     def __init__(self, seed: bytes) -> None:
-        self._seed = seed
+        self._seed = self._ids = seed
         self._drawn = 0
 
     def reseed(self, seed: bytes) -> None:
         """Draw from ``seed`` from here on."""
-        self._seed = seed
+        self._seed = self._ids = seed
         self._drawn = 0
+
+    def reseed_ids(self, seed: bytes) -> None:
+        """Derive from ``seed`` from here on; draws go on as they were."""
+        self._ids = seed
 
     def draw(self, size: int) -> bytes:
         """Return the next ``size`` bytes."""
@@ -39,7 +44,7 @@ class Entropy:
 
     def derive(self, what: str, size: int) -> bytes:
         """Return ``size`` bytes (at most 64) that belong to ``what``; not a draw."""
-        return hashlib.blake2b(what.encode(), key=self._seed, digest_size=size).digest()
+        return hashlib.blake2b(what.encode(), key=self._ids, digest_size=size).digest()
 
     def fraction(self) -> float:
         """Return the next number in [0, 1): 53 bits, as ``random.random`` has."""
@@ -49,3 +54,27 @@ class Entropy:
 def idempotency_key(seed: bytes, activity: int) -> str:
     """Return the key all attempts of an activity share; 32 hex digits, not guessable."""
     return hashlib.blake2b(b"activity:%d" % activity, key=seed, digest_size=16).hexdigest()
+
+
+class Keys:
+    """Which seed each activity's idempotency key comes from."""
+
+    __slots__ = ("_anew", "_since")
+
+    def __init__(self) -> None:
+        self._since: list[tuple[int, bytes]] = []
+        self._anew: dict[int, bytes] = {}
+
+    def begin(self, event: int, seed: bytes) -> None:
+        """Let what is scheduled from ``event`` on have keys from ``seed``."""
+        self._since.append((event, seed))
+
+    def begin_anew(self, activities: Iterable[int], seed: bytes) -> None:
+        """Give these activities, scheduled before, keys from ``seed``."""
+        self._anew.update(dict.fromkeys(activities, seed))
+
+    def seed(self, activity: int) -> bytes:
+        """Return the seed of an activity's key."""
+        if activity in self._anew:
+            return self._anew[activity]
+        return next((seed for since, seed in reversed(self._since) if since <= activity), b"")

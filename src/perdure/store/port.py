@@ -47,6 +47,7 @@ from perdure.store.rows import (
     Committed,
     Definition,
     Filter,
+    Fork,
     InboxRow,
     Loaded,
     Post,
@@ -68,6 +69,7 @@ __all__ = [
     "Committed",
     "Definition",
     "Filter",
+    "Fork",
     "InboxRow",
     "Loaded",
     "Post",
@@ -119,6 +121,10 @@ class Reader(Protocol):
 
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
         """Return up to ``limit`` rows whose first event id is greater than ``after``."""
+        ...
+
+    def forks(self, run: int) -> list[Fork]:
+        """Return what was copied from this run, and from which one this one was."""
         ...
 
     def last_turn(self, run: int) -> TurnRow | None:

@@ -94,6 +94,12 @@ class StartRequest(msgspec.Struct, gc=False):
     inbox of the execution that is used instead (``use_existing``); a new run has them in event 1.
     ``watches``: of the execution that is started or used; a child's only of one that is used, since
     its parent hears of its own children anyway.
+
+    ``copied``: history rows of another run (from event 1, gapless) that are written, byte for byte,
+    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed.
+    ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
+    of ``execution``, after this one; refused unless that is the latest of the workflow id and has
+    ended. It takes over memo and attributes.
     """
 
     workflow: str
@@ -122,6 +128,10 @@ class StartRequest(msgspec.Struct, gc=False):
     tags: tuple[str, ...] = ()
     memo: bytes | None = None
     search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    copied: Sequence[TurnRow] = ()
+    state: StateWrite | None = None
+    origin: tuple[int, int, str] | None = None
+    retries: int = 0
 
 
 class TurnWrite(msgspec.Struct, gc=False):
@@ -325,6 +335,19 @@ class TurnRow(msgspec.Struct, gc=False):
     applied: bool
     worker: int
     payload: bytes
+
+
+class Fork(msgspec.Struct, gc=False):
+    """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that."""
+
+    run: int
+    workflow_id: str
+    run_id: str
+    origin: int
+    origin_workflow_id: str
+    origin_run_id: str
+    event: int
+    how: str
 
 
 class InboxRow(msgspec.Struct, gc=False):

@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import StoreRefused
-from perdure.store.port import Batch, Post, StartRequest, TurnWrite, Watch
+from perdure.store.port import Batch, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
 from perdure.store.sqlite.watching import Row, row_of
@@ -57,6 +57,7 @@ class Plan:
         "emptied",
         "ended",
         "forgotten_attrs",
+        "forks",
         "history",
         "inherited",
         "json",
@@ -95,6 +96,7 @@ class Plan:
         self.replaced: list[int] = []
         self.forgotten_attrs: list[Any] = []
         self.attrs: list[Any] = []
+        self.forks: list[Any] = []
         self.memo_changes: dict[int, dict[str, Any]] = {}
         self.outgoing: list[Outgoing] = []
         self.watches: list[Row] = []
@@ -129,7 +131,9 @@ class Plan:
                 request.not_before or None,
             )
         )
-        if request.first is None:
+        if request.copied:
+            self._copy(request, run)
+        elif request.first is None:
             event = request.event
             self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
             self.bytes += len(event)
@@ -144,6 +148,14 @@ class Plan:
         self._first_state(request, run, execution, now)
         if decision.ends is not None:
             self._replace(decision)
+
+    def _copy(self, request: StartRequest, run: int) -> None:
+        for row in request.copied:
+            place = (run, row.first, row.count, row.time, row.applied, row.worker)
+            self.history += (*place, crc32(row.payload), row.payload)
+            self.bytes += len(row.payload)
+        if request.origin is not None:
+            self.forks.append((run, *request.origin))
 
     def turn(self, turn: TurnWrite, run: int, execution: int) -> None:
         """Add a turn. The order of the tests follows how often they hold."""
@@ -189,10 +201,16 @@ class Plan:
 
     def _first_state(self, request: StartRequest, run: int, execution: int, now: int) -> None:
         first = request.first
+        if request.state is not None:
+            self._state_row(request.state, run, execution, None)
+            return
         if first is None:
             begins = request.not_before if request.not_before > now else None
             status = _RUNNING if begins is None else _PENDING
-            self.states.append((run, execution, status, None, begins, 1, *_NOTHING, now, None, 0))
+            last = request.copied[-1] if request.copied else None
+            length = last.first + last.count - 1 if last is not None else 1
+            state = (run, execution, status, None, begins, length, *_NOTHING, now, None, 0)
+            self.states.append(state)
             return
         state = first.state
         if state is None:
@@ -200,27 +218,29 @@ class Plan:
                 (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, first.progress, 0)
             )
         else:
-            owner = self.worker if state.owned else None
-            self.states.append(
-                (
-                    run,
-                    execution,
-                    CODES[state.status],
-                    owner,
-                    state.wake_at,
-                    state.length,
-                    state.closed_at,
-                    state.reason,
-                    state.detail,
-                    state.unblock,
-                    state.waits,
-                    state.since,
-                    first.progress,
-                    state.unread,
-                )
-            )
+            self._state_row(state, run, execution, first.progress)
         rest = msgspec.structs.replace(first, state=None, claim=None, progress=None)
         self.turn(rest, run, execution)
+
+    def _state_row(self, state: StateWrite, run: int, execution: int, progress: str | None) -> None:
+        self.states.append(
+            (
+                run,
+                execution,
+                CODES[state.status],
+                self.worker if state.owned else None,
+                state.wake_at,
+                state.length,
+                state.closed_at,
+                state.reason,
+                state.detail,
+                state.unblock,
+                state.waits,
+                state.since,
+                progress,
+                state.unread,
+            )
+        )
 
     def _state(self, turn: TurnWrite, run: int) -> None:
         state = turn.state
@@ -309,6 +329,7 @@ _AS_JSON = (
     "emptied",
     "replaced",
     "forgotten_attrs",
+    "forks",
     "attrs",
     "watches",
 )
