@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure import copying, errors
+from perdure import copying, errors, transfer
 from perdure.door import Door
 from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.states import Status
 from perdure.workflow import check_mapping, check_search
 
 
@@ -90,6 +91,7 @@ async def retry(
         request.execution, request.retries = row.execution, row.run
     mark = mark_for(door, request, row, rows, "retry")
     mark.keeps_chance = True
+    mark.keys = copying.keys_to_keep(turns, rows)
     mark.keeps_parent = id is None
     return await begin(door, request, row, rows, mark)
 
@@ -192,4 +194,76 @@ async def write(door: Door, request: StartRequest) -> Started:
     raise errors.AlreadyExists(
         f"an execution with id {request.workflow_id!r} exists and is {answer.status}",
         details={"run_id": answer.run_id, "status": str(answer.status)},
+    )
+
+
+# -- imports -------------------------------------------------------------------------------------
+
+
+async def take_in(door: Door, namespace: str, found: transfer.Read, id: str | None) -> Started:
+    """Write an imported run."""
+    document = found.document
+    row = await _stands_for(door, namespace, found, id)
+    request = new_execution(door, row, Options(row.workflow_id), {})
+    if id is None:
+        request.run_id = document.run_id
+    transfer.fill(request, found)
+    last = found.rows[-1]
+    length = last.first + last.count - 1
+    now = door.now()
+    if document.status.is_terminal:
+        request.copied = found.rows
+        request.state = transfer.state_of(document, length, now)
+        return await write(door, request)
+    if not found.has_seed:
+        raise errors.Invalid(
+            "import: the run is open and the document has no seed (its draws could not be "
+            "repeated): export it with_seed"
+        )
+    copying.check_open(found.rows)
+    mark = mark_for(door, request, row, found.rows, "import")
+    mark.origin = document.workflow_id
+    if id is None:
+        started = copying.started_as(found.rows)
+        mark.keeps_chance = True
+        mark.keys = copying.keys_to_keep(copying.read(found.rows), found.rows)
+        mark.run_deadline = started.run_deadline
+        mark.execution_deadline = started.execution_deadline
+    request.not_before = document.begins_at or 0
+    copying.go_on(request, found.rows, mark, now)
+    if document.status is Status.PAUSED:
+        request.state = transfer.state_of(document, length + 1, now)
+    return await write(door, request)
+
+
+async def _stands_for(door: Door, namespace: str, found: transfer.Read, id: str | None) -> RunRow:
+    """Return the row the run will have, as far as the document says it.
+
+    Raises:
+        AlreadyExists: the run is here already.
+    """
+    document = found.document
+    run_id = document.run_id
+    if id is None:
+        there = await door.read(lambda store: store.find("", namespace=namespace, run_id=run_id))
+        if there is not None:
+            raise errors.AlreadyExists(
+                f"run {run_id} of {there.workflow_id!r} is in this database already; import it "
+                "under another id to have a copy"
+            )
+    last = found.rows[-1]
+    return RunRow(
+        run=0,
+        execution=0,
+        run_id=run_id,
+        namespace=namespace,
+        workflow_id=document.workflow_id if id is None else ids.check_workflow_id(id),
+        workflow=document.workflow,
+        version=document.version,
+        queue=document.queue,
+        attempt=document.attempt,
+        created_at=document.created_at,
+        begins_at=document.begins_at,
+        status=document.status,
+        length=last.first + last.count - 1,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from perdure import errors
+from perdure.kernel.entropy import Keys, digest
 from perdure.store.port import StartRequest, TurnRow
 from perdure.values import endings
 from perdure.values import events as ev
@@ -301,3 +302,33 @@ def set_deadlines(mark: ev.Forked, started: ev.RunStarted, now: int) -> None:
     execution = now + terms.execution_timeout if terms.execution_timeout else 0
     deadlines = later_deadlines(terms, now, execution)
     mark.run_deadline, mark.execution_deadline = deadlines.run, deadlines.execution
+
+
+def keys_to_keep(turns: Sequence[Turn], rows: Sequence[TurnRow]) -> tuple[ev.KeptKey, ...]:
+    """Return the keys of calls that a retry with these rows makes again: made after, unsuccessful.
+
+    A call that succeeded and is made again was asked for, and is another one: it gets a new key.
+    """
+    whole = {row.first for row in rows if row.applied}
+    copied = {n for turn in turns if turn.row.first in whole for n, _ in turn.numbered()}
+    calls: dict[int, ev.ActivityScheduled] = {}
+    keys = Keys()
+    for turn in turns:
+        for number, event in turn.numbered():
+            if isinstance(event, ev.RunStarted):
+                keys.begin(number, event.seed)
+            elif isinstance(event, ev.Forked):
+                keys.begin(number, event.seed)
+                keys.keep((kept.name, kept.args, kept.key) for kept in event.keys)
+                if event.run_id and not event.keeps_chance:
+                    keys.begin_anew(calls, event.seed)
+            elif isinstance(event, ev.ActivityScheduled):
+                calls[number] = event
+                keys.take(number, event.name, event.args)
+            elif isinstance(event, ev.ActivityCompleted):
+                calls.pop(event.activity, None)
+    given = {number: keys.key(number) for number in calls if number not in copied}
+    return tuple(
+        ev.KeptKey(calls[number].name, digest(calls[number].args), key)
+        for number, key in given.items()
+    )

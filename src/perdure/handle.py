@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from perdure import branching, errors, views
+from perdure import branching, errors, transfer, views
 from perdure.branching import SAME
 from perdure.door import Door, decode_answer, refusal
 from perdure.store.port import Question, RunRow, Started, TurnRow, Worker
@@ -107,10 +107,13 @@ class Handle(Generic[T]):
         return views.history(turns)
 
     async def export(self, *, with_seed: bool = False) -> dict[str, Any]:
-        """Return the run as plain JSON data; turn boundaries are kept."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
-        return views.export(row, turns, with_seed=with_seed)
+        """Return the run as plain JSON data, for :meth:`Client.import_run`; turns are kept apart.
+
+        ``with_seed``: with the run's secret seed, which an open run needs to go on elsewhere.
+        """
+        original = await self._original()
+        row, turns, search = original
+        return transfer.export(row, turns, search, with_seed=with_seed)
 
     async def why(self) -> str:
         """Return one sentence: what the run waits for, or why it cannot go on."""

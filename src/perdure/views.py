@@ -37,7 +37,6 @@ _PAYLOADS = frozenset(
         "heartbeat",
     ]
 )
-EXPORT_FORMAT = 1
 
 
 class Kin(msgspec.Struct, frozen=True):
@@ -253,28 +252,6 @@ def _plain(key: str, value: Any, with_seed: bool) -> Any:
     if isinstance(value, list):
         return [_plain(key, item, with_seed) for item in cast("list[Any]", value)]
     return value
-
-
-def export(row: RunRow, turns: Sequence[TurnRow], *, with_seed: bool) -> dict[str, Any]:
-    """Return a run as JSON data. Turn boundaries are kept (R3)."""
-    return {
-        "perdure_export": EXPORT_FORMAT,
-        "workflow_id": row.workflow_id,
-        "run_id": row.run_id,
-        "workflow": row.workflow,
-        "version": row.version,
-        "status": str(row.status),
-        "turns": [
-            {
-                "first": turn.first,
-                "time": turn.time,
-                "applied": turn.applied,
-                "worker": turn.worker,
-                "events": [plain(e, with_seed=with_seed) for e in ev.decode_plain(turn.payload)],
-            }
-            for turn in turns
-        ],
-    }
 
 
 def unknown_workflow(name: str, version: str, known: Sequence[tuple[str, str]]) -> errors.NotFound:

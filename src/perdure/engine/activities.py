@@ -22,7 +22,6 @@ from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import Raised, ThreadPool
 from perdure.engine.work import Past, TimedOut, Work, missing, resolved, timed_out
-from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.store.port import Beat
 from perdure.values import events as ev
@@ -84,7 +83,7 @@ class Runner:
         known = self._core.registry.activity(pending.event.name)
         event = resolved(pending, known)
         work = Work(run, number, event, pending.definition or known, scheduled_at)
-        work.seed = forks.seed_of(run, number)
+        work.key = forks.key_of(run, number)
         return work
 
     def recorded(self, run: Run, fact: ev.Event) -> None:
@@ -395,7 +394,7 @@ class Runner:
                 activity_id=work.number,
                 activity=work.event.name,
                 attempt=work.attempt,
-                idempotency_key=idempotency_key(work.seed, work.number),
+                idempotency_key=work.key,
                 queue=work.event.queue or run.queue,
                 heartbeat_details=payload.decode(left) if left else None,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perdure.engine.runs import Input, Run
+from perdure.kernel.entropy import idempotency_key
 from perdure.store.port import TurnRow
 from perdure.values import events as ev
 
@@ -58,10 +59,9 @@ def is_copy(facts: Iterable[ev.Event]) -> bool:
     return any(isinstance(fact, ev.Forked) and fact.run_id for fact in facts)
 
 
-def seed_of(run: Run, activity: int) -> bytes:
-    """Return the seed of an activity's key, also where a copy's end is not applied yet."""
-    seed = run.instance.keys.seed(activity) if run.instance is not None else b""
-    for fact in run.blind:
+def key_of(run: Run, activity: int) -> str:
+    """Return an activity's idempotency key, also where a copy's end is not applied yet."""
+    for fact in reversed(run.blind):
         if isinstance(fact, ev.Forked) and fact.run_id and not fact.keeps_chance:
-            seed = fact.seed
-    return seed
+            return idempotency_key(fact.seed, activity)
+    return run.instance.idempotency_key(activity) if run.instance is not None else ""

@@ -31,6 +31,7 @@ _log = logging.getLogger("perdure.engine")
 _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
+_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
 _OF_ATTEMPTS = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 _FOUND = (*_OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
 
@@ -260,6 +261,7 @@ class Loader:
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
         coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
+        coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
             number: pending
             for number, pending in instance.activities.items()

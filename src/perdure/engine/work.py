@@ -33,13 +33,13 @@ class Work:
         "event",
         "has_begun",
         "is_cut",
+        "key",
         "left_details",
         "not_before",
         "number",
         "retry_call",
         "run",
         "scheduled_at",
-        "seed",
         "started_at",
         "task",
         "time",
@@ -55,7 +55,8 @@ class Work:
         self.definition: activity.Activity[Any, Any] | None = definition
         self.attempt = 1
         self.scheduled_at = now
-        self.seed = b""
+        self.key = ""
+        """Its idempotency key."""
         self.not_before = 0
         self.started_at = 0
         self.beaten_at = 0.0

@@ -57,13 +57,16 @@ def idempotency_key(seed: bytes, activity: int) -> str:
 
 
 class Keys:
-    """Which seed each activity's idempotency key comes from."""
+    """The idempotency keys of a run's activities."""
 
-    __slots__ = ("_anew", "_since")
+    __slots__ = ("_anew", "_given", "_since", "kept")
 
     def __init__(self) -> None:
         self._since: list[tuple[int, bytes]] = []
         self._anew: dict[int, bytes] = {}
+        self._given: dict[int, str] = {}
+        self.kept: dict[tuple[str, str], list[str]] = {}
+        """Keys that calls, by name and arguments, have from the run this one was copied from."""
 
     def begin(self, event: int, seed: bytes) -> None:
         """Let what is scheduled from ``event`` on have keys from ``seed``."""
@@ -71,10 +74,35 @@ class Keys:
 
     def begin_anew(self, activities: Iterable[int], seed: bytes) -> None:
         """Give these activities, scheduled before, keys from ``seed``."""
-        self._anew.update(dict.fromkeys(activities, seed))
+        for activity in activities:
+            self._anew[activity] = seed
+            self._given.pop(activity, None)
+
+    def keep(self, keys: Iterable[tuple[str, str, str]]) -> None:
+        """Let calls that are made again have the keys they had: (name, digest, key)."""
+        self.kept = {}
+        for name, args, key in keys:
+            self.kept.setdefault((name, args), []).append(key)
+
+    def take(self, activity: int, name: str, args: bytes) -> None:
+        """Give a call its kept key, if there is one; the first call gets the first key."""
+        waiting = self.kept.get((name, digest(args)))
+        if waiting:
+            self._given[activity] = waiting.pop(0)
+
+    def key(self, activity: int) -> str:
+        """Return the key of an activity."""
+        if activity in self._given:
+            return self._given[activity]
+        return idempotency_key(self.seed(activity), activity)
 
     def seed(self, activity: int) -> bytes:
-        """Return the seed of an activity's key."""
+        """Return the seed that an activity's key comes from."""
         if activity in self._anew:
             return self._anew[activity]
         return next((seed for since, seed in reversed(self._since) if since <= activity), b"")
+
+
+def digest(args: bytes) -> str:
+    """Return what stands for the arguments of a call."""
+    return hashlib.blake2b(args, digest_size=8).hexdigest()

@@ -16,8 +16,10 @@ def forked(instance: Instance, event: ev.Forked) -> None:
     """Go on as the run that the event names, with the chance it gives."""
     if event.keeps_chance:
         instance.entropy.reseed_ids(event.seed)
+        instance.keys.begin(instance.next_command, event.seed)
     else:
         instance.reseed(event.seed)
+    instance.keys.keep((kept.name, kept.args, kept.key) for kept in event.keys)
     if not event.run_id or instance.started is None:
         return
     if not event.keeps_chance:

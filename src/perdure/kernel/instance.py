@@ -32,7 +32,7 @@ from perdure.kernel.apply import APPLY
 from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
-from perdure.kernel.entropy import Entropy, Keys, idempotency_key
+from perdure.kernel.entropy import Entropy, Keys
 from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alone
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
@@ -238,7 +238,7 @@ class Instance:
 
     def idempotency_key(self, activity: int) -> str:
         """Return the key that all attempts of an activity share."""
-        return idempotency_key(self.keys.seed(activity), activity)
+        return self.keys.key(activity)
 
     # -- what traps and facts call -----------------------------------------------------------
 
@@ -268,6 +268,11 @@ class Instance:
         """Return the next number in [0, 1)."""
         self.writing("draw random numbers")
         return self.entropy.fraction()
+
+    @property
+    def next_command(self) -> int:
+        """The event id that the first command of this turn has, or would have."""
+        return self._base
 
     def reseed(self, seed: bytes) -> None:
         """Draw from ``seed`` from here on, and derive keys of what is scheduled from here on."""

@@ -241,14 +241,22 @@ class RunResumed(Event, tag="run_resumed"):
     by: str = ""
 
 
+class KeptKey(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """The idempotency key of a call: of the activity with this name and digest of arguments."""
+
+    name: str
+    args: str
+    key: str
+
+
 class Forked(Event, tag="forked"):
     """The history up to here was copied from another run; from here on it is this run's own (R4).
 
     ``origin`` and ``origin_run`` name the run it was copied from, up to its ``event``; ``how``:
     "fork", "retry" or "import". ``workflow_id`` and ``run_id`` are this run's from here on, and its
     deadlines count anew. The run draws from ``seed``, and what is scheduled, or still open, gets
-    keys derived from it; with ``keeps_chance`` draws and keys go on as they were, and only ids of
-    runs are new.
+    keys derived from it. With ``keeps_chance`` draws go on as they were, what is still open keeps
+    its key, and so does a call that the other run made without success (``keys``).
     """
 
     seed: bytes
@@ -260,6 +268,7 @@ class Forked(Event, tag="forked"):
     run_id: str = ""
     keeps_chance: bool = False
     keeps_parent: bool = False
+    keys: tuple[KeptKey, ...] = ()
     run_deadline: int = 0
     execution_deadline: int = 0
 
