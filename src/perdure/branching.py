@@ -214,7 +214,7 @@ async def take_in(door: Door, namespace: str, found: transfer.Read, id: str | No
     if document.status.is_terminal:
         request.copied = found.rows
         request.state = transfer.state_of(document, length, now)
-        return await write(door, request)
+        return await _write_imported(door, request)
     if not found.has_seed:
         raise errors.Invalid(
             "import: the run is open and the document has no seed (its draws could not be "
@@ -226,14 +226,20 @@ async def take_in(door: Door, namespace: str, found: transfer.Read, id: str | No
     if id is None:
         started = copying.started_as(found.rows)
         mark.keeps_chance = True
-        mark.keys = copying.keys_to_keep(copying.read(found.rows), found.rows)
+        mark.not_before = request.not_before = started.not_before
         mark.run_deadline = started.run_deadline
         mark.execution_deadline = started.execution_deadline
-    request.not_before = document.begins_at or 0
     copying.go_on(request, found.rows, mark, now)
     if document.status is Status.PAUSED:
         request.state = transfer.state_of(document, length + 1, now)
-    return await write(door, request)
+    return await _write_imported(door, request)
+
+
+async def _write_imported(door: Door, request: StartRequest) -> Started:
+    try:
+        return await write(door, request)
+    except errors.StoreRefused as error:
+        raise errors.Invalid(f"import: {error.message}", cause=error) from error
 
 
 async def _stands_for(door: Door, namespace: str, found: transfer.Read, id: str | None) -> RunRow:

@@ -167,12 +167,13 @@ class Client:
 
         A run that has ended is there with its history, result and attributes. An open one says so
         in its history and goes on here, with the draws and keys it would have had where it came
-        from (end it there first: two must not go on); messages and children that were under way
-        stay behind. A pause stays. Under another ``id`` it is a copy: a run id of its own and, if
-        it is open, chance and keys of its own.
+        from (end it there first: two must not go on). It has no parent, and messages it had not
+        received stay behind. A pause stays. Under another ``id`` it is a copy: with a run id of
+        its own and, if it is open, chance and keys of its own.
 
         Raises:
-            Invalid: not an export, damaged (the message has the place), or open and without seed.
+            Invalid: not an export, damaged (the message has the place); open and without seed, or
+                open and waiting for a child.
             AlreadyExists: there is an execution with the id, or the run is here already.
         """
         found = transfer.read(data)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from perdure import errors
 from perdure.kernel.entropy import Keys, digest
 from perdure.store.port import StartRequest, TurnRow
@@ -22,7 +20,6 @@ from perdure.values.failures import FailureInfo
 from perdure.values.terms import later_deadlines
 
 _NAMED = 10
-_encode = msgspec.msgpack.Encoder().encode
 _FAILS = frozenset({"ActivityFailed", "ChildFailed"})
 
 
@@ -216,7 +213,7 @@ def _facts_row(turn: Turn, count: int) -> TurnRow:
 
 
 def _blind(like: TurnRow, first: int, time: int, events: list[dict[str, Any]]) -> TurnRow:
-    return TurnRow(like.run, first, len(events), time, False, like.worker, _encode(events))
+    return TurnRow(like.run, first, len(events), time, False, like.worker, ev.encode_plain(events))
 
 
 # -- what a copy begins with ---------------------------------------------------------------------
@@ -319,7 +316,7 @@ def keys_to_keep(turns: Sequence[Turn], rows: Sequence[TurnRow]) -> tuple[ev.Kep
                 keys.begin(number, event.seed)
             elif isinstance(event, ev.Forked):
                 keys.begin(number, event.seed)
-                keys.keep((kept.name, kept.args, kept.key) for kept in event.keys)
+                keys.keep(event.keys, goes_on=event.keeps_chance)
                 if event.run_id and not event.keeps_chance:
                     keys.begin_anew(calls, event.seed)
             elif isinstance(event, ev.ActivityScheduled):

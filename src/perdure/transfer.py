@@ -21,6 +21,7 @@ from perdure.store.port import RunRow, StartRequest, StateWrite, TurnRow
 from perdure.values import endings, ids, payload
 from perdure.values import events as ev
 from perdure.values.states import Status
+from perdure.workflow import check_search
 
 FORMAT = 1
 PAYLOADS = frozenset(
@@ -110,12 +111,13 @@ def export(
     facts = {
         name: msgspec.to_builtins(getattr(row, name))
         for name in Document.__struct_fields__
-        if hasattr(row, name) and name != "memo"
+        if hasattr(row, name) and name not in ("memo", "tags")
     }
     return {
         "perdure_export": FORMAT,
         **{name: value for name, value in facts.items() if value is not None},
         "memo": payload.decode(row.memo) if row.memo else None,
+        "tags": list(row.tags),
         "search": dict(search),
         "turns": [_turn(turn, with_seed=with_seed) for turn in turns],
     }
@@ -200,6 +202,7 @@ def read(data: Any) -> Read:
     for index, turn in enumerate(document.turns):
         rows.append(_row(turn, rows[-1] if rows else None, f"import: turns[{index}]"))
     _check_story(document, rows)
+    document.search = check_search(document.search)
     return Read(document, rows)
 
 
@@ -220,8 +223,8 @@ def _row(turn: _Turn, before: TurnRow | None, where: str) -> TurnRow:
     for event in events:
         if event.get("kind") in ("run_started", "forked"):
             event.setdefault(SEED, b"")
-    data = _packed_row(events, where)
     try:
+        data = ev.encode_plain(events)
         ev.decode_turn(data)
     except errors.StoreError as exc:
         raise errors.Invalid(f"{where}: {exc.message}") from exc

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from perdure.values.facts import KeptKey
+
 SEED_BYTES = 16
 
 
@@ -78,11 +80,16 @@ class Keys:
             self._anew[activity] = seed
             self._given.pop(activity, None)
 
-    def keep(self, keys: Iterable[tuple[str, str, str]]) -> None:
-        """Let calls that are made again have the keys they had: (name, digest, key)."""
-        self.kept = {}
-        for name, args, key in keys:
-            self.kept.setdefault((name, args), []).append(key)
+    def keep(self, keys: Iterable[KeptKey], *, goes_on: bool) -> None:
+        """Let calls that are made again have the keys they had; ``goes_on``: besides those that
+        were kept before.
+        """
+        if not goes_on:
+            self.kept = {}
+        for kept in keys:
+            waiting = self.kept.setdefault((kept.name, kept.args), [])
+            if kept.key not in waiting:
+                waiting.append(kept.key)
 
     def take(self, activity: int, name: str, args: bytes) -> None:
         """Give a call its kept key, if there is one; the first call gets the first key."""

@@ -19,7 +19,7 @@ def forked(instance: Instance, event: ev.Forked) -> None:
         instance.keys.begin(instance.next_command, event.seed)
     else:
         instance.reseed(event.seed)
-    instance.keys.keep((kept.name, kept.args, kept.key) for kept in event.keys)
+    instance.keys.keep(event.keys, goes_on=event.keeps_chance)
     if not event.run_id or instance.started is None:
         return
     if not event.keeps_chance:

@@ -269,6 +269,7 @@ class Forked(Event, tag="forked"):
     keeps_chance: bool = False
     keeps_parent: bool = False
     keys: tuple[KeptKey, ...] = ()
+    not_before: int = 0
     run_deadline: int = 0
     execution_deadline: int = 0
 
@@ -281,7 +282,7 @@ class Forked(Event, tag="forked"):
             workflow_id=self.workflow_id,
             run_id=self.run_id,
             parent=started.parent if self.keeps_parent else None,
-            not_before=0,
+            not_before=self.not_before,
             run_deadline=self.run_deadline,
             execution_deadline=self.execution_deadline,
         )
