@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,60 @@ async def test_a_fork_taken_over_by_another_worker_goes_on_under_its_own_name(tm
         fork = engine.client.get("f")
         await fork.send("go", 1)
         assert (await fork.result())[-1] == "f"
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_an_open_transactional_step_of_a_fork_writes_with_its_outcome(
+    tmp_path: Path, *, by_name: bool
+):
+    @activity.define(transactional=True)
+    def book() -> str:
+        connection = activity.connection()
+        connection.execute("create table if not exists booked (key)")
+        connection.execute("insert into booked values (?)", (activity.info().idempotency_key,))
+        return "booked"
+
+    @workflow.define
+    async def booking() -> str:
+        await validate()
+        return await (workflow.call("book") if by_name else book())
+
+    async with engine_on(tmp_path, booking, validate, book) as engine:
+        handle = await engine.client.start(booking)
+        assert await handle.result() == "booked"
+        [_, done] = await events_of(handle, "activity_completed")
+        fork = await handle.fork(after_event=done.id - 1)
+        assert await fork.result() == "booked"
+    with sqlite3.connect(tmp_path / "test.db") as connection:
+        keys = {row[0] for row in connection.execute("select key from booked")}
+    connection.close()
+    assert len(keys) == 2
+
+
+async def test_a_parked_run_is_forked_under_mended_code_and_stays_parked(tmp_path: Path):
+    def defined(*, broken: bool) -> Any:
+        @workflow.define(name="stepping")
+        async def stepping() -> str:
+            done = await validate()
+            await workflow.listen("go").receive()
+            return await (ship() if broken else charge()) + done
+
+        return stepping
+
+    async with engine_on(tmp_path, defined(broken=False), *DEFINITIONS) as engine:
+        handle = await engine.client.start("stepping", id="p")
+        await until_status(handle, Status.WAITING)
+        await handle.send("go")
+        assert await handle.result() == "charge donevalidate done"
+        length = (await handle.describe()).history_length
+    async with engine_on(tmp_path, defined(broken=True), *DEFINITIONS) as engine:
+        other = await engine.client.get("p").fork(after_event=length - 1, id="q")
+        await until_status(other, Status.PARKED)
+        length = (await other.describe()).history_length
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        await client.get("q").fork(after_event=length, id="r")
+    async with engine_on(tmp_path, defined(broken=False), *DEFINITIONS) as engine:
+        assert await engine.client.get("r").result() == "charge donevalidate done"
 
 
 # -- retries -------------------------------------------------------------------------------------

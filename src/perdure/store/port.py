@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A *run* is an append-only history plus one narrow state row. Three verbs write (R9):
 
-* ``start`` writes event 1 of a run. Anybody may.
+* ``start`` writes event 1 of a run, or a copy of another run's rows. Anybody may.
 * ``post`` puts one row into an execution's inbox. Anybody may.
 * ``commit`` is the only way a history grows after event 1. Only a worker whose lease has the
   current epoch may, and the check is the first statement of the batch's transaction (I1, I6).
