@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 def forked(instance: Instance, event: ev.Forked) -> None:
     """Go on as the run that the event names, with the chance it gives."""
-    if event.keeps_chance:
-        instance.entropy.reseed_ids(event.seed)
-        instance.keys.begin(instance.next_command, event.seed)
-    else:
-        instance.reseed(event.seed)
+    instance.reseed(event.seed, draws_on=event.keeps_chance)
     instance.keys.keep(event.keys, goes_on=event.keeps_chance)
     if not event.run_id or instance.started is None:
         return

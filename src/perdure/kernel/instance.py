@@ -269,14 +269,9 @@ class Instance:
         self.writing("draw random numbers")
         return self.entropy.fraction()
 
-    @property
-    def next_command(self) -> int:
-        """The event id that the first command of this turn has, or would have."""
-        return self._base
-
-    def reseed(self, seed: bytes) -> None:
-        """Draw from ``seed`` from here on, and derive keys of what is scheduled from here on."""
-        self.entropy.reseed(seed)
+    def reseed(self, seed: bytes, *, draws_on: bool = False) -> None:
+        """Derive ids and keys from ``seed`` from here on; draw from it too, unless ``draws_on``."""
+        (self.entropy.reseed_ids if draws_on else self.entropy.reseed)(seed)
         self.keys.begin(self._base, seed)
 
     def new_run_id(self, role: str) -> str:
