@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, cast, overload
 
 import msgspec
 
-from perdure import errors, views
+from perdure import branching, errors, transfer, views
 from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor
 from perdure.handle import Handle
@@ -187,6 +187,28 @@ class Client:
     async def execute(self, workflow: Any, input: Any = None, **options: Any) -> Any:
         """Start an execution and wait for its result: see :meth:`start`, :meth:`Handle.result`."""
         return await (await self.start(workflow, input, **options)).result()
+
+    async def import_run(self, data: Mapping[str, Any], id: str | None = None) -> Handle[Any]:
+        """Take in a run that :meth:`Handle.export` gave; it is on disk when this returns.
+
+        A run that has ended is there with its history, result and attributes. An open one says so
+        in its history and goes on here, with the draws and keys it would have had where it came
+        from (end it there first: two must not go on). It has no parent, and messages it had not
+        received stay behind. A pause stays. Under another ``id`` it is a copy: with a run id of
+        its own and, if it is open, chance and keys of its own.
+
+        Raises:
+            Invalid: not an export, damaged (the message has the place); open and without seed, or
+                open and waiting for a child.
+            AlreadyExists: there is an execution with the id, or the run is here already.
+        """
+        found = transfer.read(data)
+        answer = await branching.take_in(self.door, self.namespace, found, id)
+        definition = self.door.definition(found.document.workflow, found.document.version)
+        read = definition.read_result if definition is not None else payload.decode
+        handle: Handle[Any] = Handle(self, answer.workflow_id, answer.run_id, read)
+        handle.follow_from(answer.run)
+        return handle
 
     def get(self, workflow_id: str, run_id: str | None = None) -> Handle[Any]:
         """Return a handle on an execution; its first call finds out whether that exists."""

@@ -51,6 +51,10 @@ class Door(Protocol):
         """Start a run in the caller's own transaction."""
         ...
 
+    async def start_copy(self, request: StartRequest) -> Started:
+        """Start a run that brings its history along; it is durable when this returns."""
+        ...
+
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         """Give a fact to an execution; it is durable when this returns."""
         ...
@@ -120,6 +124,10 @@ class StoreDoor:
     ) -> Started:
         request.event = ev.encode_turn([started])
         return self._desk.start_within(connection, request, self._now())
+
+    async def start_copy(self, request: StartRequest) -> Started:
+        now = self._now()
+        return (await self._desk.write(lambda store: store.start([request], now)))[0]
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         now = self._now()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from perdure import errors, views
+from perdure import branching, errors, transfer, views
+from perdure.branching import SAME
 from perdure.door import Door, decode_answer, refusal
-from perdure.store.port import Question, RunRow, Standing, TurnRow, Worker
+from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
@@ -96,7 +97,8 @@ class Handle(Generic[T]):
         first = await self._door.read(lambda store: store.history(row.run, limit=1))
         last = await self._door.read(lambda store: store.last_turn(row.run))
         attributes = await self._door.read(lambda store: store.attributes(row.run))
-        return views.execution(row, first=first, last=last, search=attributes)
+        kin = await self._door.read(lambda store: store.forks(row.run))
+        return views.execution(row, first=first, last=last, search=attributes, kin=kin)
 
     async def history(self) -> list[HistoryEvent]:
         """Return the events of the run, decoded to plain data, seeds left out."""
@@ -105,10 +107,13 @@ class Handle(Generic[T]):
         return views.history(turns)
 
     async def export(self, *, with_seed: bool = False) -> dict[str, Any]:
-        """Return the run as plain JSON data; turn boundaries are kept."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
-        return views.export(row, turns, with_seed=with_seed)
+        """Return the run as plain JSON data, for :meth:`Client.import_run`; turns are kept apart.
+
+        ``with_seed``: with the run's secret seed, which an open run needs to go on elsewhere.
+        """
+        original = await self._original()
+        row, turns, search = original
+        return transfer.export(row, turns, search, with_seed=with_seed)
 
     async def why(self) -> str:
         """Return one sentence: what the run waits for, or why it cannot go on."""
@@ -183,6 +188,66 @@ class Handle(Generic[T]):
             return False
         return await self._end(ev.RunUnparked(by="client"))
 
+    # -- repairing ---------------------------------------------------------------------------
+
+    async def fork(
+        self,
+        *,
+        after_event: int | None = None,
+        before_step: str | None = None,
+        input: Any = SAME,
+        id: str | None = None,
+        memo: Mapping[str, Any] | None = SAME,
+        search: Mapping[str, Any] | None = SAME,
+        tags: Sequence[str] | None = SAME,
+    ) -> Handle[T]:
+        """Start an execution that shares this run's history up to a point, and goes on from there.
+
+        The point is ``after_event``, or where the code first scheduled the activity or child
+        ``before_step``. It snaps down to the nearest place where the code was not in the middle of
+        an answer: the end of a turn, or the end of a turn's facts (its first events), which the
+        code at hand then answers anew. ``after_event=0`` is the very start, and only there may the
+        fork have another ``input``. The event that ended the run is never shared.
+
+        The fork has chance and idempotency keys of its own from there on; steps that the shared
+        part left open begin anew, with new keys. Messages, children and sends of the shared part
+        are not repeated, timers keep their times, timeouts count anew. It has no parent. ``memo``,
+        ``search`` and ``tags`` are those of this run unless given. This run does not change.
+
+        Raises:
+            Invalid: no such event or step; or the shared part waits for a child, or for the end of
+                another execution, which the fork would not be told.
+            AlreadyExists: an execution has the ``id`` (default: a new one).
+        """
+        started = await branching.fork(
+            self._door,
+            await self._original(),
+            after_event=after_event,
+            before_step=before_step,
+            input=input,
+            options=branching.Options(id, memo, search, tags),
+            max_payload=self._client.max_payload,
+        )
+        return self._on(started)
+
+    async def retry(self, *, from_step: str | None = None, id: str | None = None) -> Handle[T]:
+        """Start a new run of this execution that keeps what succeeded, and tries the rest again.
+
+        It begins before the failure that led to the end (a cancel: before that; a timeout or a
+        terminate: where the run was), or where ``from_step`` was first scheduled. Outcomes of steps
+        that succeeded, and messages, are kept; draws and idempotency keys are as before, so that
+        a careful callee sees a retried step once. A failed child is started again. Attempts and
+        timeouts count anew. With ``id`` the new run is an execution of its own; that works for an
+        open (a parked) run too.
+
+        Raises:
+            Conflict: the run has not ended, or is not the latest of its execution.
+            Invalid: nothing failed, or no such step; or it would wait for a child of the ended run.
+            AlreadyExists: an execution has the ``id``.
+        """
+        original = await self._original()
+        return self._on(await branching.retry(self._door, original, from_step=from_step, id=id))
+
     async def query(self, name: str, *args: Any, timeout: Duration = "10s") -> Any:
         """Ask a query handler of the workflow; ended runs answer too.
 
@@ -217,6 +282,17 @@ class Handle(Generic[T]):
     @property
     def _door(self) -> Door:
         return self._client.door
+
+    async def _original(self) -> branching.Original:
+        row = await self._row()
+        turns = await _all_turns(self._door, row.run)
+        search = await self._door.read(lambda store: store.attributes(row.run))
+        return branching.Original(row, turns, search)
+
+    def _on(self, started: Started) -> Handle[T]:
+        handle: Handle[T] = Handle(self._client, started.workflow_id, started.run_id, self._read)
+        handle.follow_from(started.run)
+        return handle
 
     async def _result(self) -> T:
         run = self._run or (await self._row()).run

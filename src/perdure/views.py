@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from perdure import errors
-from perdure.store.port import RunRow, Standing, TurnRow, Worker
+from perdure.store.port import Fork, RunRow, Standing, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.concurrency import Queued
@@ -38,7 +38,18 @@ _PAYLOADS = frozenset(
         "heartbeat",
     ]
 )
-EXPORT_FORMAT = 1
+
+
+class Kin(msgspec.Struct, frozen=True):
+    """Another run that shares a history up to ``event`` of the older one.
+
+    ``how``: "fork", "retry" or "import".
+    """
+
+    id: str
+    run_id: str
+    event: int
+    how: str
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -72,6 +83,8 @@ class Execution(msgspec.Struct, frozen=True):
     created_by: str | None = None
     step_results: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+    origin: Kin | None = None
+    forks: tuple[Kin, ...] = ()
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -146,10 +159,18 @@ def execution(
     first: Sequence[TurnRow] = (),
     last: TurnRow | None = None,
     search: dict[str, Any] | None = None,
+    kin: Sequence[Fork] = (),
 ) -> Execution:
     """Show a run; with its first and last turns, also input, output and error."""
     waits = _waits(row)
     shown: dict[str, Any] = {}
+    for fork in kin:
+        if fork.run == row.run:
+            where = (fork.origin_workflow_id, fork.origin_run_id)
+            shown["origin"] = Kin(*where, fork.event, fork.how)
+        else:
+            made = Kin(fork.workflow_id, fork.run_id, fork.event, fork.how)
+            shown["forks"] = (*shown.get("forks", ()), made)
     if first:
         shown["input"] = plain(ev.decode_plain(first[0].payload)[0]).get("input")
     if last is not None and row.status.is_terminal:
@@ -232,28 +253,6 @@ def _plain(key: str, value: Any, with_seed: bool) -> Any:
     if isinstance(value, list):
         return [_plain(key, item, with_seed) for item in cast("list[Any]", value)]
     return value
-
-
-def export(row: RunRow, turns: Sequence[TurnRow], *, with_seed: bool) -> dict[str, Any]:
-    """Return a run as JSON data. Turn boundaries are kept (R3)."""
-    return {
-        "perdure_export": EXPORT_FORMAT,
-        "workflow_id": row.workflow_id,
-        "run_id": row.run_id,
-        "workflow": row.workflow,
-        "version": row.version,
-        "status": str(row.status),
-        "turns": [
-            {
-                "first": turn.first,
-                "time": turn.time,
-                "applied": turn.applied,
-                "worker": turn.worker,
-                "events": [plain(e, with_seed=with_seed) for e in ev.decode_plain(turn.payload)],
-            }
-            for turn in turns
-        ],
-    }
 
 
 def unknown_workflow(name: str, version: str, known: Sequence[tuple[str, str]]) -> errors.NotFound:

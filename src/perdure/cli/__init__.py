@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "history": ("look", "Show the events of a run."),
         "why": ("look", "Say in one sentence what a run waits for."),
         "result": ("result", "Wait for the result and print it."),
-        "export": ("look", "Print a run as one JSON document."),
+        "export": ("repair", "Write a run as one JSON document."),
         "workers": ("look", "List the workers of the database."),
     },
     "Act": {
@@ -45,6 +45,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "cancel": ("act", "Ask an execution to end; it can clean up."),
         "terminate": ("act", "End an execution at once, without its code."),
         "unpark": ("act", "Let a parked run try again."),
+        "retry": ("repair", "Run an ended execution again; keep what succeeded."),
+        "fork": ("repair", "Start an execution that shares a run's history up to a point."),
+        "import": ("repair", "Take in a run that `perdure export` wrote."),
     },
     "About": {
         "version": ("version", "Print the version."),

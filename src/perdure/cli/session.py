@@ -98,8 +98,10 @@ def _database(ctx: click.Context, _: click.Parameter, value: str | None) -> Data
 
 
 @asynccontextmanager
-async def client_on(database: Database, *, write: bool = False) -> AsyncGenerator[Client]:
-    """Open a client on a database that exists.
+async def client_on(
+    database: Database, *, write: bool = False, create: bool = False
+) -> AsyncGenerator[Client]:
+    """Open a client on a database that exists, or with ``create`` on a new one.
 
     Raises:
         Unavailable: there is no such database.
@@ -112,7 +114,7 @@ async def client_on(database: Database, *, write: bool = False) -> AsyncGenerato
         raise errors.UsageError(
             f"{database.url} exists only inside the process that opened it; name a file with --db"
         )
-    if not database.exists:
+    if not database.exists and not create:
         raise errors.Unavailable(
             f"there is no database at {database.name}; start a worker with `perdure dev MODULE`, "
             f"or name another database with --db or {VARIABLE}"

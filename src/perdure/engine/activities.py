@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
+from perdure.engine import forks
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import Raised, ThreadPool
 from perdure.engine.work import Past, TimedOut, Work, missing, resolved, timed_out
-from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.store.port import Beat
 from perdure.values import events as ev
@@ -83,7 +83,9 @@ class Runner:
     def _work(self, run: Run, number: int, pending: PendingActivity, scheduled_at: int) -> Work:
         known = self._core.registry.activity(pending.event.name)
         event = resolved(pending, known)
-        return Work(run, number, event, pending.definition or known, scheduled_at)
+        work = Work(run, number, event, pending.definition or known, scheduled_at)
+        work.key = forks.key_of(run, number)
+        return work
 
     def recorded(self, run: Run, fact: ev.Event) -> None:
         """Go on after a fact about attempts was committed."""
@@ -381,7 +383,6 @@ class Runner:
     def _attempt_context(self, work: Work) -> activity.Attempt:
         run = work.run
         started = run.started
-        seed = started.seed if started is not None else b""
         raw = started.context if started is not None else None
         values: Mapping[str, Any] = payload.decode(raw) if raw else {}
 
@@ -394,7 +395,7 @@ class Runner:
                 activity_id=work.number,
                 activity=work.event.name,
                 attempt=work.attempt,
-                idempotency_key=idempotency_key(seed, work.number),
+                idempotency_key=work.key,
                 queue=work.event.queue or run.queue,
                 heartbeat_details=payload.decode(left) if left else None,
             )

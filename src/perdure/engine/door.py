@@ -59,6 +59,12 @@ class EngineDoor:
     def _is_eager(self, request: StartRequest) -> bool:
         return request.is_eager and request.not_before <= self._core.clock.now()
 
+    async def start_copy(self, request: StartRequest) -> Started:
+        self._core.watch.check()
+        answer = await self._store_door.start_copy(request)
+        self._core.intake.look()
+        return answer
+
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         core = self._core
         core.watch.check()

@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
+from perdure.engine import forks
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.work import Past
@@ -31,6 +32,7 @@ _log = logging.getLogger("perdure.engine")
 _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
+_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
 _OF_ATTEMPTS = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 _FOUND = (*_OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
 
@@ -144,7 +146,7 @@ class Loader:
         """Tell whether a stopped run is still not to run its code."""
         core, row = self._core, loaded.row
         run.stop = row.reason or "", row.detail or "", row.unblock or ""
-        run.started = _started(loaded)
+        run.started = forks.became_by(_started(loaded), loaded.turns)
         run.cancel_deadline = _cancel_deadline(loaded) if row.wake_at is not None else 0
         now = core.clock.now()
         run.timer_due = row.wake_at is not None and row.wake_at <= now
@@ -223,13 +225,14 @@ class Loader:
             return
         run.instance = instance
         run.blind = blind
-        run.started = instance.started or next(
-            (fact for fact in blind if isinstance(fact, ev.RunStarted)), None
+        run.started = forks.became(
+            instance.started
+            or next((fact for fact in blind if isinstance(fact, ev.RunStarted)), None),
+            blind,
         )
         core.answers.settle(run, instance)
-        cancels = [fact for fact in blind if isinstance(fact, ev.CancelRequested)]
-        if instance.cancel is not None or cancels:
-            run.cancel_deadline = (instance.cancel or cancels[0]).deadline
+        if instance.cancel is not None or blind:
+            run.cancel_deadline = forks.last_cancel(blind, instance.cancel)
         self._find_open(run, instance, loaded, turns)
         if run.status in (Status.PARKED, Status.PAUSED) and not any(
             isinstance(item.fact, (ev.RunUnparked, ev.RunResumed)) for item in run.inputs
@@ -261,12 +264,15 @@ class Loader:
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
         coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
+        coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
             number: pending
             for number, pending in instance.activities.items()
             if number not in coming and (number not in run.work or run.work[number].is_idle)
         }
         if not missing:
+            if forks.is_copy(run.blind):
+                run.inputs.insert(0, Input(taken))
             return
         pasts = _pasts(loaded, turns, set(missing))
         lost_until = 0
@@ -293,7 +299,8 @@ class Loader:
                 run.work.pop(number, None)  # nothing begins before somebody unparks it
             core.turns.blind.park(run, [], ParkReason.WORKER_LOST, parked.detail, first=inputs)
             return
-        run.inputs[:0] = [Input(taken), *(_decided(run, fact) for fact in facts)]
+        run.inputs[:0] = [_decided(run, fact) for fact in facts]
+        forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind))
         for fact in facts:
             if isinstance(fact, ev.ActivityFailed):
                 del run.work[fact.activity]
@@ -337,15 +344,13 @@ def _started(loaded: Loaded) -> ev.RunStarted | None:
 
 def _cancel_deadline(loaded: Loaded) -> int:
     """Return the deadline of the cancel request in a history, or 0."""
+    facts: list[ev.Event] = []
     for turn in loaded.turns:
         try:
-            events = ev.decode_turn(turn.payload)
+            facts += ev.decode_turn(turn.payload)
         except errors.StoreError:
-            return 0
-        for event in events:
-            if isinstance(event, ev.CancelRequested):
-                return event.deadline
-    return 0
+            break
+    return forks.last_cancel(facts)
 
 
 def _last_parked(loaded: Loaded) -> ev.RunParked | None:
@@ -379,4 +384,9 @@ def _pasts(loaded: Loaded, turns: list[StoredTurn], wanted: set[int]) -> dict[in
                 else:
                     past.retry_at = 0
                     past.lost_in_a_row += 0 if event.by_stop else 1
+            elif isinstance(event, ev.Forked) and event.run_id:
+                # A copy begins what was open anew: attempts and timeouts were the other run's.
+                for past in pasts.values():
+                    past.attempts = past.retry_at = past.lost_in_a_row = 0
+                    past.scheduled_at = turn.time
     return pasts

@@ -37,10 +37,11 @@ class Input:
 
     ``transaction``: the fact decides an attempt of this transactional activity, and (if not 0) the
     attempt with this number follows: (activity, next attempt). ``name``: of the activity that the
-    fact is about, if it failed.
+    fact is about, if it failed. ``opens``: (activity, attempt) of transactional activities that get
+    a deciding row with it.
     """
 
-    __slots__ = ("done", "fact", "inbox", "name", "transaction")
+    __slots__ = ("done", "fact", "inbox", "name", "opens", "transaction")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Input:
         self.inbox = inbox
         self.done = done
         self.transaction = transaction
+        self.opens: tuple[tuple[int, int], ...] = ()
 
 
 class Run:

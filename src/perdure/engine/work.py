@@ -33,6 +33,7 @@ class Work:
         "event",
         "has_begun",
         "is_cut",
+        "key",
         "left_details",
         "not_before",
         "number",
@@ -54,6 +55,8 @@ class Work:
         self.definition: activity.Activity[Any, Any] | None = definition
         self.attempt = 1
         self.scheduled_at = now
+        self.key = ""
+        """Its idempotency key."""
         self.not_before = 0
         self.started_at = 0
         self.beaten_at = 0.0

@@ -137,6 +137,8 @@ def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
     if any(item.inbox for item in taken):
         write.consumed = tuple(item.inbox for item in taken if item.inbox)
     for item in taken:
+        if item.opens:
+            write.opens = (*write.opens, *item.opens)
         if item.transaction is not None:
             number, following = item.transaction
             write.settles = (*write.settles, number)

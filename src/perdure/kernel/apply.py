@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
+from perdure.kernel.forking import forked
 from perdure.kernel.watching import execution_ended
 from perdure.values import events as ev
 from perdure.values import failures
@@ -88,10 +89,6 @@ def _cancel_requested(instance: Instance, event: ev.CancelRequested) -> None:
     instance.request_cancel(event)
 
 
-def _forked(instance: Instance, event: ev.Forked) -> None:
-    instance.reseed(event.seed)
-
-
 def _run_taken(instance: Instance, event: ev.RunTaken) -> None:
     # A start from another process knows no code: the first worker's is what the run began under.
     instance.code = instance.code or event.code
@@ -119,7 +116,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.RunUnparked: _nothing,
     ev.RunPaused: _nothing,
     ev.RunResumed: _nothing,
-    ev.Forked: _forked,
+    ev.Forked: forked,
     ev.RunTerminated: _nothing,
     ev.RunTimedOut: _nothing,
 }

@@ -32,7 +32,7 @@ from perdure.kernel.apply import APPLY
 from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
-from perdure.kernel.entropy import Entropy, idempotency_key
+from perdure.kernel.entropy import Entropy, Keys
 from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alone
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
@@ -98,7 +98,7 @@ class Instance:
         self.is_spoilt = False
         """A query or validator has changed the run: drop the instance, a replay is not like it."""
         self.versions = Versions(self)
-        self._seeds: list[tuple[int, bytes]] = []
+        self.keys = Keys()
         self._context = contextvars.Context()
         self._commands: list[ev.Event] = []
         self._base = 0
@@ -236,8 +236,7 @@ class Instance:
 
     def idempotency_key(self, activity: int) -> str:
         """Return the key that all attempts of an activity share."""
-        seed = next((seed for since, seed in reversed(self._seeds) if since <= activity), b"")
-        return idempotency_key(seed, activity)
+        return self.keys.key(activity)
 
     # -- what traps and facts call -----------------------------------------------------------
 
@@ -268,10 +267,10 @@ class Instance:
         self.writing("draw random numbers")
         return self.entropy.fraction()
 
-    def reseed(self, seed: bytes) -> None:
-        """Draw from ``seed`` from here on, and derive keys of what is scheduled from here on."""
-        self.entropy.reseed(seed)
-        self._seeds.append((self._base, seed))
+    def reseed(self, seed: bytes, *, draws_on: bool = False) -> None:
+        """Derive ids and keys from ``seed`` from here on; draw from it too, unless ``draws_on``."""
+        (self.entropy.reseed_ids if draws_on else self.entropy.reseed)(seed)
+        self.keys.begin(self._base, seed)
 
     def new_run_id(self, role: str) -> str:
         """Return a UUIDv7 for a ``child`` or the ``next`` run.

@@ -51,6 +51,8 @@ async def activity(
 ) -> Any:
     """Schedule an activity and wait for its outcome."""
     number = instance.command(event)
+    if instance.keys.kept:
+        instance.keys.take(number, event.name, event.args)
     future: asyncio.Future[Any] = asyncio.Future(loop=instance.loop)
     instance.activities[number] = PendingActivity(future, read, event, definition)
     try:

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A *run* is an append-only history plus one narrow state row. Three verbs write (R9):
 
-* ``start`` writes event 1 of a run. Anybody may.
+* ``start`` writes event 1 of a run, or a copy of another run's rows. Anybody may.
 * ``post`` puts one row into an execution's inbox. Anybody may.
 * ``commit`` is the only way a history grows after event 1. Only a worker whose lease has the
   current epoch may, and the check is the first statement of the batch's transaction (I1, I6).
@@ -53,6 +53,7 @@ from perdure.store.rows import (
     Committed,
     Definition,
     Filter,
+    Fork,
     InboxRow,
     Loaded,
     Post,
@@ -75,6 +76,7 @@ __all__ = [
     "Committed",
     "Definition",
     "Filter",
+    "Fork",
     "InboxRow",
     "Limit",
     "Loaded",
@@ -128,6 +130,10 @@ class Reader(Protocol):
 
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
         """Return up to ``limit`` rows whose first event id is greater than ``after``."""
+        ...
+
+    def forks(self, run: int) -> list[Fork]:
+        """Return what was copied from this run, and from which one this one was."""
         ...
 
     def last_turn(self, run: int) -> TurnRow | None:

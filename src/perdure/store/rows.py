@@ -92,12 +92,19 @@ class StartRequest(msgspec.Struct, gc=False):
     its own yet. ``refusal``: an encoded event for the parent's inbox if the start is refused.
     ``first``: the first turn, computed by an engine of the same process; its row begins with event
     1 and is written *instead of* ``event``; its ``state`` is the run's first. Dropped if the start
-    is refused. ``not_before``: the run is pending until then.
-    ``is_eager``: an engine may take the first turn itself. ``messages``: encoded events for the
-    inbox of the execution that is used instead (``use_existing``); a new run has them in event 1.
-    ``watches``: of the execution that is started or used; a child's only of one that is used, since
-    its parent hears of its own children anyway. ``key`` and ``priority``: under a limit, where it
-    stands in the queue; ``deadline``: when it is out of time, also there; 0 is none.
+    is refused. ``created_at``: 0 is when its history begins. ``not_before``: the run is pending
+    until then. ``is_eager``: an engine may take the first turn itself. ``messages``: encoded events
+    for the inbox of the execution that is used instead (``use_existing``); a new run has them in
+    event 1. ``watches``: of the execution that is started or used; a child's only of one that is
+    used, since its parent hears of its own children anyway. ``key`` and ``priority``: under a
+    limit, where it stands in the queue; ``deadline``: when it is out of time, also there; 0 is
+    none.
+
+    ``copied``: history rows of another run (from event 1, gapless) that are written, byte for byte,
+    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed.
+    ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
+    of ``execution``, after this one; refused unless that is the latest of the workflow id and has
+    ended. It takes over memo and attributes.
     """
 
     workflow: str
@@ -115,6 +122,7 @@ class StartRequest(msgspec.Struct, gc=False):
     parent_close: str = "terminate"
     refusal: bytes | None = None
     first: TurnWrite | None = None
+    created_at: int = 0
     not_before: int = 0
     is_eager: bool = True
     key: str = ""
@@ -128,6 +136,10 @@ class StartRequest(msgspec.Struct, gc=False):
     tags: tuple[str, ...] = ()
     memo: bytes | None = None
     search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    copied: Sequence[TurnRow] = ()
+    state: StateWrite | None = None
+    origin: tuple[int, int, str] | None = None
+    retries: int = 0
 
 
 class TurnWrite(msgspec.Struct, gc=False):
@@ -342,6 +354,19 @@ class TurnRow(msgspec.Struct, gc=False):
     applied: bool
     worker: int
     payload: bytes
+
+
+class Fork(msgspec.Struct, gc=False):
+    """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that."""
+
+    run: int
+    workflow_id: str
+    run_id: str
+    origin: int
+    origin_workflow_id: str
+    origin_run_id: str
+    event: int
+    how: str
 
 
 class InboxRow(msgspec.Struct, gc=False):

@@ -50,6 +50,7 @@ from perdure.values.facts import (
     ChildClosed,
     ExecutionEnded,
     Forked,
+    KeptKey,
     MessageReceived,
     RunParked,
     RunPaused,
@@ -84,6 +85,7 @@ __all__ = [
     "Event",
     "ExecutionEnded",
     "Forked",
+    "KeptKey",
     "Message",
     "MessageReceived",
     "MessageSent",
@@ -113,6 +115,7 @@ __all__ = [
     "WatchSet",
     "decode_plain",
     "decode_turn",
+    "encode_plain",
     "encode_turn",
     "split",
 ]
@@ -217,6 +220,25 @@ def decode_plain(data: bytes) -> list[dict[str, Any]]:
         return _decode_plain(data)
     except msgspec.DecodeError as exc:
         raise Corrupt(f"the row is not a turn: {exc}") from exc
+
+
+def encode_plain(events: Sequence[dict[str, Any]]) -> bytes:
+    """Encode what :func:`decode_plain` gave, unknown fields included.
+
+    Where nothing would be lost, these are the bytes that :func:`encode_turn` writes.
+
+    Raises:
+        Corrupt: something in it has no encoding.
+    """
+    try:
+        data = _encode(events)
+        try:
+            own = _encode(_decode(data))
+        except msgspec.DecodeError:
+            return data
+        return own if _decode_plain(own) == events else data
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise Corrupt(f"the events cannot be encoded: {exc}") from exc
 
 
 def split(events: Sequence[Event]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from perdure.values.event import Event, Message, Parent
 from perdure.values.failures import FailureInfo
 from perdure.values.terms import NO_TERMS, Terms
@@ -239,11 +241,54 @@ class RunResumed(Event, tag="run_resumed"):
     by: str = ""
 
 
+class KeptKey(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """The idempotency key of a call: of the activity with this name and digest of arguments."""
+
+    name: str
+    args: str
+    key: str
+
+
 class Forked(Event, tag="forked"):
-    """From here on the run draws from a seed of its own (R4)."""
+    """The history up to here was copied from another run; from here on it is this run's own (R4).
+
+    ``origin`` and ``origin_run`` name the run it was copied from, up to its ``event``; ``how``:
+    "fork", "retry" or "import". ``workflow_id`` and ``run_id`` are this run's from here on, and its
+    deadlines count anew. The run draws from ``seed``, and what is scheduled, or still open, gets
+    keys derived from it. With ``keeps_chance`` draws go on as they were, what is still open keeps
+    its key, and so does a call that the other run made without success (``keys``).
+    """
 
     seed: bytes
     origin: str
+    origin_run: str = ""
+    event: int = 0
+    how: str = "fork"
+    workflow_id: str = ""
+    run_id: str = ""
+    keeps_chance: bool = False
+    keeps_parent: bool = False
+    keys: tuple[KeptKey, ...] = ()
+    not_before: int = 0
+    run_deadline: int = 0
+    execution_deadline: int = 0
+
+    def onto(self, started: RunStarted) -> RunStarted:
+        """Return what event 1 says from here on."""
+        if not self.run_id:
+            return started
+        return msgspec.structs.replace(
+            started,
+            workflow_id=self.workflow_id,
+            run_id=self.run_id,
+            parent=started.parent if self.keeps_parent else None,
+            not_before=self.not_before,
+            run_deadline=self.run_deadline,
+            execution_deadline=self.execution_deadline,
+        )
+
+    def brief(self) -> str:
+        return f"forked ({self.how}) from {self.origin!r}"
 
 
 class RunTerminated(Event, tag="run_terminated"):

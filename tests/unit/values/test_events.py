@@ -53,6 +53,7 @@ FIELDS = {
     "Parent": st.builds(
         ev.Parent, execution=numbers, workflow_id=texts, run_id=texts, child=numbers
     ),
+    "KeptKey": st.builds(ev.KeptKey, name=texts, args=texts, key=texts),
     "Message": st.builds(ev.Message, topic=texts, payload=blobs, sender=texts, sent_at=numbers),
 }
 
@@ -61,8 +62,9 @@ def values_of(annotation: str) -> st.SearchStrategy:
     """Return a strategy for a field, by its annotation as it is written."""
     if annotation.endswith(" | None"):
         return st.none() | values_of(annotation.removesuffix(" | None"))
-    if annotation == "tuple[Message, ...]":
-        return st.lists(FIELDS["Message"], max_size=3).map(tuple)
+    if annotation.startswith("tuple["):
+        kind = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        return st.lists(FIELDS[kind], max_size=3).map(tuple)
     return FIELDS[annotation]
 
 

@@ -21,12 +21,12 @@ from perdure.values import failures
 from perdure.values.duration import microseconds
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
 from perdure.values.states import Status
-from perdure.views import Execution, HistoryEvent
+from perdure.views import Execution, HistoryEvent, Kin
 
 if TYPE_CHECKING:
     from perdure.client import Client
 
-_NOT_LISTED = ("input", "output", "error", "step_results", "metadata", "search")
+_NOT_LISTED = ("input", "output", "error", "step_results", "metadata", "search", "origin", "forks")
 
 # -- list ----------------------------------------------------------------------------------------
 
@@ -187,6 +187,8 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
         ("version", shown.version),
         ("queue", shown.task_queue),
         ("attempt", str(shown.attempt) if shown.attempt > 1 else ""),
+        ("origin", _kin(shown.origin, "of") if shown.origin is not None else ""),
+        ("copies", ", ".join(_kin(kin, "as") for kin in shown.forks)),
         ("events", str(shown.history_length)),
         ("search", compact(shown.search) if shown.search else ""),
         ("memo", compact(shown.memo) if shown.memo else ""),
@@ -201,6 +203,10 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
             value = text if name == "status" else table.clean(text)
             say(f"  {table.paint(f'{name:<12}', 'dim')}{value}")
     hint(f"events: {database.line('history', shown.id)}")
+
+
+def _kin(kin: Kin, word: str) -> str:
+    return f"{kin.how} {word} {kin.id} (run {kin.run_id}) after event {kin.event}"
 
 
 def _failure(failure: dict[str, Any] | None) -> str:
@@ -246,7 +252,9 @@ def history_command(database: Database, id: str, output: str) -> None:
 
 async def _history(database: Database, id: str, output: str) -> None:
     async with client_on(database) as client:
-        events = await (await find(client, id)).history()
+        handle = await find(client, id)
+        events = await handle.history()
+        copies = (await handle.describe()).forks
         workers = {} if output not in ("table", "wide") else await _names(client)
     if output == "json":
         say(document(events))
@@ -255,6 +263,8 @@ async def _history(database: Database, id: str, output: str) -> None:
             say(compact(event))
     else:
         say(_events_table(events, workers, is_wide=output == "wide"))
+        for kin in copies:
+            hint(_kin(kin, "as"))
 
 
 async def _names(client: Client) -> dict[int, str]:
@@ -286,24 +296,6 @@ def _by(worker: int, workers: dict[int, str]) -> str:
         return "client"
     name = workers.get(worker)
     return f"worker {worker}" + (f" ({name})" if name else "")
-
-
-@click.command("export")
-@click.argument("id")
-@click.option(
-    "--with-seed",
-    is_flag=True,
-    help="Include the run's secret seed, which a replay elsewhere needs.",
-)
-@database_option
-def export_command(database: Database, id: str, *, with_seed: bool) -> None:
-    """Print a run as one JSON document: every event, turn by turn."""
-    asyncio.run(_export(database, id, with_seed=with_seed))
-
-
-async def _export(database: Database, id: str, *, with_seed: bool) -> None:
-    async with client_on(database) as client:
-        say(document(await (await find(client, id)).export(with_seed=with_seed)))
 
 
 # -- workers -------------------------------------------------------------------------------------

@@ -277,6 +277,8 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
     if plan.runs:
         execute(SQL["insert_runs"], (json["runs"],))
         execute(SQL["insert_states"], (json["states"],))
+        if plan.forks:
+            execute(SQL["insert_forks"], (json["forks"],))
         if plan.memos:
             execute(SQL["insert_memos"], (json["memos"],))
     for text, part in _HISTORY.statements(plan.history):

@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import StoreRefused
-from perdure.store.port import Batch, Post, TurnWrite, Watch
+from perdure.store.port import Batch, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
 from perdure.store.sqlite.watching import Row, row_of
@@ -58,6 +58,7 @@ class Plan:
         "emptied",
         "ended",
         "forgotten_attrs",
+        "forks",
         "history",
         "inherited",
         "json",
@@ -100,6 +101,7 @@ class Plan:
         self.replaced: list[int] = []
         self.forgotten_attrs: list[Any] = []
         self.attrs: list[Any] = []
+        self.forks: list[Any] = []
         self.memo_changes: dict[int, dict[str, Any]] = {}
         self.outgoing: list[Outgoing] = []
         self.watches: list[Row] = []
@@ -134,12 +136,14 @@ class Plan:
                 request.correlation_id,
                 request.tenant,
                 to_json(request.tags) if request.tags else None,
-                now if request.first is None else request.first.time,
+                request.created_at or (now if request.first is None else request.first.time),
                 request.not_before or None,
             )
         )
         is_alone = request.first is None or decision.is_queued
-        if is_alone:
+        if request.copied:
+            self._copy(request, run)
+        elif is_alone:
             event = request.event if request.first is None else _first_event(request.first)
             self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
             self.bytes += len(event)
@@ -164,6 +168,14 @@ class Plan:
             self._first_state(decision, run, execution, now)
         if decision.ends is not None:
             self._replace(decision)
+
+    def _copy(self, request: StartRequest, run: int) -> None:
+        for row in request.copied:
+            place = (run, row.first, row.count, row.time, row.applied, row.worker)
+            self.history += (*place, crc32(row.payload), row.payload)
+            self.bytes += len(row.payload)
+        if request.origin is not None:
+            self.forks.append((run, *request.origin))
 
     def turn(self, turn: TurnWrite, run: int, execution: int) -> None:
         """Add a turn. The order of the tests follows how often they hold."""
@@ -217,12 +229,18 @@ class Plan:
     def _first_state(self, decision: Decision, run: int, execution: int, now: int) -> None:
         request = decision.request
         first = request.first
+        if request.state is not None:
+            self._state_row(request.state, run, execution, None)
+            return
         if first is None:
             begins = request.not_before if request.not_before > now else None
             status = _RUNNING if begins is None else _PENDING
             reason = Queued.DELAYED if decision.place is Place.DELAYED else None
             nothing = (None, reason, None, None, None)
-            self.states.append((run, execution, status, None, begins, 1, *nothing, now, None, 0))
+            last = request.copied[-1] if request.copied else None
+            length = last.first + last.count - 1 if last is not None else 1
+            state = (run, execution, status, None, begins, length, *nothing, now, None, 0)
+            self.states.append(state)
             return
         state = first.state
         if state is None:
@@ -230,27 +248,29 @@ class Plan:
                 (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, first.progress, 0)
             )
         else:
-            owner = self.worker if state.owned else None
-            self.states.append(
-                (
-                    run,
-                    execution,
-                    CODES[state.status],
-                    owner,
-                    state.wake_at,
-                    state.length,
-                    state.closed_at,
-                    state.reason,
-                    state.detail,
-                    state.unblock,
-                    state.waits,
-                    state.since,
-                    first.progress,
-                    state.unread,
-                )
-            )
+            self._state_row(state, run, execution, first.progress)
         rest = msgspec.structs.replace(first, state=None, claim=None, progress=None)
         self.turn(rest, run, execution)
+
+    def _state_row(self, state: StateWrite, run: int, execution: int, progress: str | None) -> None:
+        self.states.append(
+            (
+                run,
+                execution,
+                CODES[state.status],
+                self.worker if state.owned else None,
+                state.wake_at,
+                state.length,
+                state.closed_at,
+                state.reason,
+                state.detail,
+                state.unblock,
+                state.waits,
+                state.since,
+                progress,
+                state.unread,
+            )
+        )
 
     def _state(self, turn: TurnWrite, run: int) -> None:
         state = turn.state
@@ -343,6 +363,7 @@ _AS_JSON = (
     "emptied",
     "replaced",
     "forgotten_attrs",
+    "forks",
     "attrs",
     "watches",
 )

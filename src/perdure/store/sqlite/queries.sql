@@ -75,6 +75,10 @@ FROM json_each(?1);
 -- name: insert_memos
 INSERT OR REPLACE INTO perdure_memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
 
+-- name: insert_forks
+INSERT INTO perdure_fork
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1);
+
 -- name: inherit_memos
 INSERT OR IGNORE INTO perdure_memo
 SELECT j.value ->> 0, m.memo FROM json_each(?1) j CROSS JOIN perdure_memo m ON m.run = j.value ->> 1;
@@ -565,6 +569,11 @@ GROUP BY workflow_id LIMIT ?4;
 
 -- name: prefix_of_run_id
 SELECT run FROM perdure_run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = ?1 LIMIT ?4;
+
+-- name: forks
+SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.event, f.how
+FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin
+WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
 
 -- name: history
 SELECT {turn_columns} FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;

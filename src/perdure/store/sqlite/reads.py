@@ -12,6 +12,7 @@ from perdure.store.port import (
     Beat,
     Definition,
     Filter,
+    Fork,
     InboxRow,
     Loaded,
     Question,
@@ -76,6 +77,10 @@ class SqliteReader:
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
         return [_turn(row) for row in self._all(SQL["history"], (run, after, limit))]
+
+    @reading
+    def forks(self, run: int) -> list[Fork]:
+        return [Fork(*row) for row in self._all(SQL["forks"], (run,))]
 
     @reading
     def last_turn(self, run: int) -> TurnRow | None:

@@ -73,6 +73,8 @@ class Decisions(msgspec.Struct):
 
 def needs_look(request: StartRequest) -> bool:
     """Tell whether the start depends on runs that exist already."""
+    if request.retries:
+        return True
     return request.execution is None and (
         request.conflict != "none" or request.reuse != "allow_duplicate"
     )
@@ -152,7 +154,11 @@ class Judge:
         ends: Existing | None = None
         if needs_look(request):
             existing = self._latest.get((request.namespace, request.workflow_id))
-            if existing is not None:
+            if request.retries:
+                before = request.retries
+                if existing is None or existing.run != before or not existing.status.is_terminal:
+                    return _refused(request, existing, parent)
+            elif existing is not None:
                 decision = self._against(request, existing, parent)
                 if not decision.is_written:
                     return decision
@@ -186,6 +192,8 @@ class Judge:
             status = Status.PENDING
         elif first is not None and first.state is not None:
             status = first.state.status
+        elif request.state is not None:
+            status = request.state.status
         elif request.not_before > self._batch.now:
             status = Status.PENDING
         latest = self._latest.get((request.namespace, request.workflow_id))
@@ -202,27 +210,35 @@ class Judge:
     def _against(
         self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
     ) -> Decision:
-        def refuse(code: str) -> Decision:
-            answer = _started(request, existing, created=False, refused=code)
-            return Decision(request, answer, parent, False)
-
         if existing.status.is_terminal:
             allowed = request.reuse == "allow_duplicate" or (
                 request.reuse == "allow_duplicate_failed_only"
                 and existing.status is not Status.COMPLETED
             )
             if not allowed:
-                return refuse("already_exists")
+                return _refused(request, existing, parent)
             return Decision(request, _started(request, existing, created=True), parent, True)
         if request.conflict == "use_existing" and existing.workflow == request.workflow:
-            return refuse("")
+            return _refused(request, existing, parent, "")
         if request.conflict != "terminate_existing":
-            return refuse("already_exists")
+            return _refused(request, existing, parent)
         if existing.run >= self._first or existing.run in self._touched:
             # This batch starts or moves it: whoever asks tries again with the next.
-            return refuse("busy")
+            return _refused(request, existing, parent, "busy")
         answer = _started(request, existing, created=True)
         return Decision(request, answer, parent, True, ends=existing)
+
+
+def _refused(
+    request: StartRequest,
+    existing: Existing | None,
+    parent: tuple[int, int] | None,
+    code: str = "already_exists",
+) -> Decision:
+    # A retry of a run that the store does not know is refused with nothing to point at.
+    there = existing or Existing(0, 0, "", Status.TERMINATED, request.workflow)
+    answer = _started(request, there, created=False, refused=code)
+    return Decision(request, answer, parent, False)
 
 
 def _started(request: StartRequest, run: Existing, *, created: bool, refused: str = "") -> Started:

@@ -1,0 +1,275 @@
+"""Forks and retries: new runs that begin with a copy of what another one recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from perdure import copying, errors, transfer
+from perdure.door import Door
+from perdure.store.port import RunRow, Started, StartRequest, TurnRow
+from perdure.values import events as ev
+from perdure.values import ids, payload
+from perdure.values.states import Status
+from perdure.workflow import check_mapping, check_search
+
+
+class _Same:
+    def __repr__(self) -> str:
+        return "SAME"
+
+
+SAME: Final[Any] = _Same()
+"""An option that was not given: as in the original."""
+
+
+class Options(NamedTuple):
+    """Start options that a fork may have of its own."""
+
+    id: str | None = None
+    memo: Any = SAME
+    search: Any = SAME
+    tags: Any = SAME
+
+
+class Original(NamedTuple):
+    """The run that is copied, as the store has it."""
+
+    row: RunRow
+    turns: Sequence[TurnRow]
+    search: dict[str, Any]
+
+
+async def fork(
+    door: Door,
+    original: Original,
+    *,
+    after_event: int | None,
+    before_step: str | None,
+    input: Any,
+    options: Options,
+    max_payload: int,
+) -> Started:
+    """Start an execution that shares the original's history up to a point."""
+    if (after_event is None) == (before_step is None):
+        raise errors.Invalid("fork: give either after_event= or before_step=")
+    turns = copying.read(original.turns)
+    if before_step is not None:
+        rows = copying.before_step(turns, payload.text(before_step, what="before_step"))
+    else:
+        rows = copying.cut(turns, _event(after_event, turns[-1].last))
+    if input is not SAME:
+        data = payload.encode(input, what="input")
+        payload.limit(data, max_payload, what="input")
+        _check_input(door, original.row, data)
+        rows = copying.with_input(rows, data)
+    copying.check_open(rows)
+    request = new_execution(door, original.row, options, original.search)
+    mark = mark_for(door, request, original.row, rows, "fork")
+    return await begin(door, request, original.row, rows, mark)
+
+
+async def retry(
+    door: Door, original: Original, *, from_step: str | None, id: str | None
+) -> Started:
+    """Start a run that keeps what succeeded; in the same execution unless ``id`` is given."""
+    row = original.row
+    if id is None and not row.status.is_terminal:
+        raise errors.Conflict(
+            f"workflow {row.workflow_id!r} has not ended (it is {row.status}): its next run can "
+            "begin when it has. End it, unpark it, or give the retry an id of its own"
+        )
+    turns = copying.read(original.turns)
+    if from_step is not None:
+        from_step = payload.text(from_step, what="from_step")
+    rows = copying.repair(turns, from_step)
+    copying.check_open(rows)
+    if id is not None:
+        request = new_execution(door, row, Options(id), original.search)
+    else:
+        request = _request(door, row, row.workflow_id)
+        request.execution, request.retries = row.execution, row.run
+    mark = mark_for(door, request, row, rows, "retry")
+    mark.keeps_chance = True
+    mark.keys = copying.keys_to_keep(turns, rows)
+    mark.keeps_parent = id is None
+    return await begin(door, request, row, rows, mark)
+
+
+def _event(given: Any, last: int) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= last:
+        raise errors.Invalid(f"after_event: {given!r} is no event of the run; it has 1 to {last}")
+    return given
+
+
+def _check_input(door: Door, row: RunRow, data: bytes) -> None:
+    definition = door.definition(row.workflow, row.version)
+    if definition is not None:
+        definition.check_input(data)
+
+
+def new_execution(
+    door: Door, row: RunRow, options: Options, search: Mapping[str, Any]
+) -> StartRequest:
+    """Return the start of an execution like ``row``'s, under an id of its own."""
+    workflow_id = "" if options.id is None else ids.check_workflow_id(options.id)
+    request = _request(door, row, workflow_id)
+    if options.id is not None:
+        request.conflict, request.reuse = "fail", "reject_duplicate"
+    request.created_by, request.tenant = row.created_by, row.tenant
+    request.correlation_id = row.correlation_id
+    if options.memo is SAME:
+        request.memo = row.memo
+    else:
+        memo = check_mapping(options.memo or {}, "memo")
+        request.memo = payload.encode(dict(memo), what="memo") if memo else None
+    request.search = dict(search) if options.search is SAME else check_search(options.search or {})
+    request.tags = row.tags if options.tags is SAME else _tags(options.tags or ())
+    return request
+
+
+def _tags(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise errors.Invalid(f"tags: {given!r} is not a list of text; write [{given!r}]")
+    return tuple(payload.text(tag, what="tags") for tag in given)
+
+
+def _request(door: Door, row: RunRow, workflow_id: str) -> StartRequest:
+    now = door.now()
+    run_id = ids.uuid7(now // 1000, door.chance(10))
+    return StartRequest(
+        workflow=row.workflow,
+        workflow_id=workflow_id or run_id,
+        run_id=run_id,
+        event=b"",
+        version=row.version,
+        namespace=row.namespace,
+        queue=row.queue,
+        created_at=now,
+        is_eager=False,
+    )
+
+
+def mark_for(
+    door: Door, request: StartRequest, row: RunRow, rows: Sequence[TurnRow], how: str
+) -> ev.Forked:
+    """Return the event that says where the copy ends and whose history it is from there on."""
+    mark = ev.Forked(
+        seed=door.chance(16),
+        origin=row.workflow_id,
+        origin_run=row.run_id,
+        event=rows[-1].first + rows[-1].count - 1,
+        how=how,
+        workflow_id=request.workflow_id,
+        run_id=request.run_id,
+    )
+    copying.set_deadlines(mark, copying.started_as(rows), door.now())
+    return mark
+
+
+async def begin(
+    door: Door, request: StartRequest, row: RunRow, rows: Sequence[TurnRow], mark: ev.Forked
+) -> Started:
+    """Write the copy.
+
+    Raises:
+        AlreadyExists: the id is taken.
+        Conflict: the retried run is no longer the execution's latest.
+    """
+    copying.go_on(request, rows, mark, door.now())
+    request.origin = (row.run, mark.event, mark.how)
+    return await write(door, request)
+
+
+async def write(door: Door, request: StartRequest) -> Started:
+    """Write a start that brings its history along."""
+    answer = await door.start_copy(request)
+    if not answer.refused:
+        return answer
+    if request.retries:
+        raise errors.Conflict(
+            f"workflow {request.workflow_id!r} has gone on in another run: retry that one",
+            details={"run_id": answer.run_id, "status": str(answer.status)},
+        )
+    raise errors.AlreadyExists(
+        f"an execution with id {request.workflow_id!r} exists and is {answer.status}",
+        details={"run_id": answer.run_id, "status": str(answer.status)},
+    )
+
+
+# -- imports -------------------------------------------------------------------------------------
+
+
+async def take_in(door: Door, namespace: str, found: transfer.Read, id: str | None) -> Started:
+    """Write an imported run."""
+    document = found.document
+    row = await _stands_for(door, namespace, found, id)
+    request = new_execution(door, row, Options(row.workflow_id), {})
+    if id is None:
+        request.run_id = document.run_id
+    transfer.fill(request, found)
+    last = found.rows[-1]
+    length = last.first + last.count - 1
+    now = door.now()
+    if document.status.is_terminal:
+        request.copied = found.rows
+        request.state = transfer.state_of(document, length, now)
+        return await _write_imported(door, request)
+    if not found.has_seed:
+        raise errors.Invalid(
+            "import: the run is open and the document has no seed (its draws could not be "
+            "repeated): export it with_seed"
+        )
+    copying.check_open(found.rows)
+    mark = mark_for(door, request, row, found.rows, "import")
+    mark.origin = document.workflow_id
+    if id is None:
+        started = copying.started_as(found.rows)
+        mark.keeps_chance = True
+        mark.not_before = request.not_before = started.not_before
+        mark.run_deadline = started.run_deadline
+        mark.execution_deadline = started.execution_deadline
+    copying.go_on(request, found.rows, mark, now)
+    if document.status is Status.PAUSED:
+        request.state = transfer.state_of(document, length + 1, now)
+    return await _write_imported(door, request)
+
+
+async def _write_imported(door: Door, request: StartRequest) -> Started:
+    try:
+        return await write(door, request)
+    except errors.StoreRefused as error:
+        raise errors.Invalid(f"import: {error.message}", cause=error) from error
+
+
+async def _stands_for(door: Door, namespace: str, found: transfer.Read, id: str | None) -> RunRow:
+    """Return the row the run will have, as far as the document says it.
+
+    Raises:
+        AlreadyExists: the run is here already.
+    """
+    document = found.document
+    run_id = document.run_id
+    if id is None:
+        there = await door.read(lambda store: store.find("", namespace=namespace, run_id=run_id))
+        if there is not None:
+            raise errors.AlreadyExists(
+                f"run {run_id} of {there.workflow_id!r} is in this database already; import it "
+                "under another id to have a copy"
+            )
+    last = found.rows[-1]
+    return RunRow(
+        run=0,
+        execution=0,
+        run_id=run_id,
+        namespace=namespace,
+        workflow_id=document.workflow_id if id is None else ids.check_workflow_id(id),
+        workflow=document.workflow,
+        version=document.version,
+        queue=document.queue,
+        attempt=document.attempt,
+        created_at=document.created_at,
+        begins_at=document.begins_at,
+        status=document.status,
+        length=last.first + last.count - 1,
+    )

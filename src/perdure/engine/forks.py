@@ -1,0 +1,67 @@
+"""What the loader must know of a history that was copied from another run's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from perdure.engine.runs import Input, Run
+from perdure.kernel.entropy import idempotency_key
+from perdure.store.port import TurnRow
+from perdure.values import events as ev
+
+_MARK = b"forked"
+
+
+def became(started: ev.RunStarted | None, facts: Iterable[ev.Event]) -> ev.RunStarted | None:
+    """Return what event 1 says after these facts: a copied one names the run it was copied from."""
+    for fact in facts:
+        if isinstance(fact, ev.Forked) and started is not None:
+            started = fact.onto(started)
+    return started
+
+
+def became_by(started: ev.RunStarted | None, turns: Sequence[TurnRow]) -> ev.RunStarted | None:
+    """Return what event 1 says after these rows."""
+    for turn in turns:
+        if _MARK in turn.payload:
+            started = became(started, ev.decode_turn(turn.payload))
+    return started
+
+
+def last_cancel(facts: Iterable[ev.Event], before: ev.CancelRequested | None = None) -> int:
+    """Return the deadline of the first cancel request in force, or 0: a fork knows none of it."""
+    deadline = before.deadline if before is not None else 0
+    is_asked = before is not None
+    for fact in facts:
+        if isinstance(fact, ev.Forked) and fact.run_id:
+            deadline = 0
+        elif isinstance(fact, ev.CancelRequested) and not is_asked:
+            deadline, is_asked = fact.deadline, True
+    return deadline
+
+
+def taken_up(run: Run, taken: ev.RunTaken, *, is_copy: bool) -> None:
+    """Let a run take a turn that says who has it now, before all else.
+
+    The open transactional activities of a copy get deciding rows in the same commit: those of the
+    run it was copied from are that run's.
+    """
+    item = Input(taken)
+    if is_copy:
+        item.opens = tuple(
+            (number, work.attempt) for number, work in run.work.items() if work.event.transactional
+        )
+    run.inputs.insert(0, item)
+
+
+def is_copy(facts: Iterable[ev.Event]) -> bool:
+    """Tell whether a copy ends among these facts: then its first own turn is still to come."""
+    return any(isinstance(fact, ev.Forked) and fact.run_id for fact in facts)
+
+
+def key_of(run: Run, activity: int) -> str:
+    """Return an activity's idempotency key, also where a copy's end is not applied yet."""
+    for fact in reversed(run.blind):
+        if isinstance(fact, ev.Forked) and fact.run_id and not fact.keeps_chance:
+            return idempotency_key(fact.seed, activity)
+    return run.instance.idempotency_key(activity) if run.instance is not None else ""
