@@ -29,14 +29,18 @@ WRITES = frozenset(
     {
         "answer",
         "ask",
+        "close_mailboxes",
         "commit",
+        "drop_mail",
         "extend",
         "join",
+        "keep_mailboxes",
         "leave",
         "post",
         "start",
         "take_over",
         "transact",
+        "watch",
     }
 )
 
