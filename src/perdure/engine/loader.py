@@ -30,7 +30,8 @@ _log = logging.getLogger("perdure.engine")
 _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
-_OF_ATTEMPTS = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
+_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
+_OF_ATTEMPTS = (*_OUTCOMES, ev.AttemptFailed, ev.AttemptLost)
 _FOUND = (*_OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
 
 
@@ -250,7 +251,9 @@ class Loader:
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
-        answers = [i.fact for i in run.inputs if isinstance(i.fact, ev.SendResolved)]
+        # What came while the run was stopped is recorded, and applied by its next turn.
+        known = [*run.blind, *(item.fact for item in run.inputs)]
+        answers = [fact for fact in known if isinstance(fact, ev.SendResolved)]
         resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
         for number in instance.sends:
             if number not in resolved:
@@ -258,6 +261,7 @@ class Loader:
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
         coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
+        coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
             number: pending
             for number, pending in instance.activities.items()
