@@ -243,6 +243,8 @@ class Relations:
             await workflow.monitor(id)
         except errors.NotFound:
             return GONE
+        await asyncio.sleep(0)  # sleep: the listener takes what came with the answer
+        await asyncio.sleep(0)  # sleep: the same
         before = self.count(id)
         await workflow.unmonitor(id)
         await workflow.sleep(0.4)

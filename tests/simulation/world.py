@@ -290,7 +290,7 @@ class World:
                 group.create_task(errands.pause(self, plan))
             if plan.questions:
                 group.create_task(errands.ask_all(self, plan))
-            if chance.random() < 0.5:
+            if chance.random() < 0.5 and not (plan.options or plan.is_many):
                 group.create_task(self._query(plan))
             if "parked" in plan.statuses:
                 group.create_task(self._wait_until_parked(plan))

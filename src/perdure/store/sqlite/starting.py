@@ -108,6 +108,8 @@ class Judge:
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
         self._busy: set[int] = set()
+        self._children: set[int] = set()
+        """Runs of this batch that have only event 1: one of them may be replaced at once."""
 
     def decide(self, dropped: frozenset[int]) -> Decisions:
         """Judge all starts except those of ``dropped`` turns."""
@@ -170,6 +172,8 @@ class Judge:
         workflow = latest.workflow if latest is not None and is_same else request.workflow
         new = Existing(run, home or run, request.run_id, status, workflow, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
+        if request.parent is not None:
+            self._children.add(run)
         started = _started(request, new, created=True)
         if ends is not None:
             started.replaced = ends.run
@@ -194,7 +198,10 @@ class Judge:
             return refuse("")
         if request.conflict != "terminate_existing":
             return refuse("already_exists")
-        if existing.run >= self._first or existing.run in self._touched:
+        if parent is not None and parent[0] == existing.execution:
+            return refuse("already_exists")  # a child cannot take the place of its parent
+        is_in_batch = existing.run >= self._first or existing.run in self._touched
+        if is_in_batch and existing.run not in self._children:
             # This batch starts or moves it: whoever asks tries again with the next.
             return refuse("busy")
         answer = _started(request, existing, created=True)
