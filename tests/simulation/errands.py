@@ -99,7 +99,18 @@ class _Visit:
         self.is_done = False
 
     async def run(self, client: Client) -> None:
-        """Ask what is left. What a mailbox asked is answered once, in order, while it is open."""
+        """Ask what is left.
+
+        Raises:
+            Unavailable: the mailbox could not do it, or its engine has stopped.
+        """
+        try:
+            await self._run(client)
+        except errors.ChannelClosed as exc:
+            raise errors.Unavailable("the mailbox was closed") from exc
+
+    async def _run(self, client: Client) -> None:
+        """What a mailbox asked is answered once, in order, while it is open."""
         async with client.mailbox() as box:
             answers = box.listen("answer")
             sent: list[str] = []
