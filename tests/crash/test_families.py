@@ -15,7 +15,7 @@ from perdure.handle import Handle
 from perdure.store.opening import open_store
 from perdure.testing import checks
 
-FAMILIES = 20
+FAMILIES = 12
 MIN_KILLS = 6
 SEED = 20261122
 IN_ORDER = list(range(LETTERS))
