@@ -22,7 +22,7 @@ from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
 from perdure.values.states import Status
-from perdure.values.terms import first_deadlines
+from perdure.values.terms import Deadlines, first_deadlines
 from perdure.views import Execution, Page
 from perdure.workflow import check_mapping, check_search, recorded_messages
 
@@ -320,7 +320,6 @@ class Client:
         workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
         terms = read_terms(options)
         deadlines = first_deadlines(terms, now)
-        memo = check_mapping(options.get("memo") or {}, "memo")
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
         context = check_mapping(options.get("context") or {}, "context")
         started = ev.RunStarted(
@@ -347,19 +346,26 @@ class Client:
             run_deadline=deadlines.run,
             execution_deadline=deadlines.execution,
         )
-        request = StartRequest(
-            workflow=name,
-            workflow_id=workflow_id,
-            run_id=run_id,
+        return self._asked(started, deadlines, options), started
+
+    def _asked(
+        self, started: ev.RunStarted, deadlines: Deadlines, options: dict[str, Any]
+    ) -> StartRequest:
+        """Return what the store is asked for: event 1 apart, what it must know of the start."""
+        memo = check_mapping(options.get("memo") or {}, "memo")
+        return StartRequest(
+            workflow=started.workflow,
+            workflow_id=started.workflow_id,
+            run_id=started.run_id,
             event=b"",
             version=started.version,
             namespace=started.namespace,
-            queue=queue,
-            conflict=conflict_policy(options, is_explicit=explicit is not None),
+            queue=started.queue,
+            conflict=conflict_policy(options, is_explicit="id" in options),
             reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
             not_before=deadlines.not_before,
-            key=terms.key,
-            priority=terms.priority,
+            key=started.terms.key,
+            priority=started.terms.priority,
             deadline=deadlines.first,
             is_eager=options.get("eager", True),
             messages=tuple(
@@ -372,7 +378,6 @@ class Client:
             memo=self._encoded(memo, "memo"),
             search=check_search(options.get("search") or {}),
         )
-        return request, started
 
     def _handle(self, answer: Started, definition: Workflow[Any, Any] | None) -> Handle[Any]:
         if answer.refused == "limit":

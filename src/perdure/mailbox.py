@@ -111,6 +111,8 @@ class Mailbox:
         """The address, while the mailbox is open."""
         self._seq = 0
         self._refs = 0
+        self._taken = 0
+        """The last row that was given out: rows are numbered in the order of their commits."""
         self._listeners: dict[str, tuple[Inlet[Any], list[ev.Message]]] = {}
         self._kept: list[ev.Message] = []
         self._inbox: Inlet[Message] | None = None
@@ -141,9 +143,7 @@ class Mailbox:
             await self._client.door.write(lambda store: store.close_mailboxes([address], now))
         except errors.StoreError as error:
             _log.warning("could not close a mailbox; it is forgotten in a minute: %s", error)
-        inlets = [inlet for inlet, _ in self._listeners.values()]
-        for inlet in (*inlets, self._events, *([self._inbox] if self._inbox else [])):
-            inlet.close()
+        self._close_inlets()
         broken = self._broken
         if broken is not None and isinstance(exc, asyncio.CancelledError):
             if self._body is not None:
@@ -301,7 +301,13 @@ class Mailbox:
         watch = Watch(way, **self._place(target), mailbox=self.id, ref=ref)
         self._watches[ref] = watch.workflow_id
         now = self._client.door.now()
-        (answer,) = await self._client.door.write(lambda store: store.watch([watch], now))
+        try:
+            (answer,) = await self._client.door.write(lambda store: store.watch([watch], now))
+        except BaseException:
+            self._watches.pop(
+                ref, None
+            )  # it may stand all the same; whoever tries again gets one notice
+            raise
         if answer == "not_found":
             del self._watches[ref]
             raise errors.NotFound(f"there is no workflow {watch.workflow_id!r}")
@@ -314,6 +320,11 @@ class Mailbox:
             del self._watches[ref]
         now = self._client.door.now()
         await self._client.door.write(lambda store: store.watch([watch], now))
+
+    def _close_inlets(self) -> None:
+        inlets = [inlet for inlet, _ in self._listeners.values()]
+        for inlet in (*inlets, self._events, *([self._inbox] if self._inbox else [])):
+            inlet.close()
 
     def _place(self, target: Any) -> dict[str, Any]:
         name = target if isinstance(target, str) else target.id
@@ -333,7 +344,11 @@ class Mailbox:
 
     async def _pump(self) -> None:
         while True:
-            change = self._client.door.next_change()
+            try:
+                change = self._client.door.next_change()
+            except errors.PerdureError:
+                self._close_inlets()  # the engine has stopped: nothing comes in any more
+                return
             try:
                 await self._take_mail()
             except errors.StoreError as error:
@@ -350,14 +365,17 @@ class Mailbox:
         if not rows:
             return
         read = [row for row, _, _ in rows]
-        await door.write(lambda store: store.drop_mail(read))
-        for _, _, data in rows:
+        for row, _, data in rows:
+            if row <= self._taken:
+                continue  # it was given out, and dropping it was not acknowledged
+            self._taken = row
             fact = ev.decode_turn(data)[0]
             if isinstance(fact, ev.MessageReceived):
                 if not self._deliver(fact.message):
                     self._kept.append(fact.message)
             elif isinstance(fact, ev.ExecutionEnded):
                 self._end(fact)
+        await door.write(lambda store: store.drop_mail(read))
 
     def _deliver(self, message: ev.Message) -> bool:
         found = self._listeners.get(message.topic)

@@ -52,3 +52,38 @@ async def collector(count: int) -> list[int]:
 @workflow.define
 async def patient() -> str:
     return str(await workflow.listen("go").receive())
+
+
+# -- families: children, and letters that go to and fro ------------------------------------------
+
+CHILDREN, LETTERS = 3, 5
+
+
+@workflow.define
+async def correspondent(name: str) -> list[int]:
+    """Answer each letter after a step."""
+    got: list[int] = []
+    async for letter in workflow.listen("letter", message=True):
+        got.append(letter.payload)
+        await step(f"r-{name}", letter.payload)
+        await letter.reply(f"answer-{name}", letter.payload)
+        if len(got) == LETTERS:
+            break
+    return got
+
+
+@workflow.define
+async def family(name: str) -> dict[str, list[list[int]]]:
+    """Write to all children; return what they answered, what they got, and what clients wrote."""
+    names = [f"{name}-{number}" for number in range(CHILDREN)]
+    children = [await workflow.start(correspondent, each, id=each) for each in names]
+    for number in range(LETTERS):
+        for child in children:
+            await child.send("letter", number)
+    found: dict[str, list[list[int]]] = {}
+    for child in children:
+        answers = workflow.listen(f"answer-{child.id}", int)
+        found[child.id] = [[await answers.receive() for _ in range(LETTERS)], await child]
+    post = workflow.listen("post", int)
+    found["clients"] = [[await post.receive() for _ in range(LETTERS)]]
+    return found

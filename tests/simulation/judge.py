@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.simulation.programs import Effect, fits, play
+from tests.simulation import rows
+from tests.simulation.programs import Effect, fits, play, results
 from tests.simulation.workload import Plan
 from tests.simulation.world import World
 
 from perdure.testing import checks
 from perdure.testing.checks import History
 from perdure.testing.clock import EPOCH
+from perdure.values import endings, payload
 from perdure.values import events as ev
-from perdure.values import payload
 from perdure.values.states import Status
 
 
@@ -26,6 +27,10 @@ def judge(world: World) -> list[str]:
     found += _seen_results(world, read)
     found += _effects(world, read)
     found += _said(world, read)
+    found += _watched(world, read)
+    found += _paused(world, read)
+    found += _booked(world, read)
+    found += rows.orphans(world.sim.store)
     owned = [h.name for h in read if h.row.owner is not None]
     found += [f"{name} has an owner though all workers left" for name in owned]
     found += [f"alarm: {text}" for text in world.sim.alarms]
@@ -34,26 +39,53 @@ def judge(world: World) -> list[str]:
 
 
 def _ending(world: World, plan: Plan, chain: list[History]) -> Iterator[str]:
-    """Every execution is there once and has ended as it must."""
+    """Every execution is there once, unless several were asked for, and has ended as it must."""
     if not chain:
         if not plan.is_optional:
             yield f"{plan.id} was never started"
         return
-    if len({history.row.execution for history in chain}) > 1:
+    executions: dict[int, list[History]] = {}
+    for history in chain:
+        executions.setdefault(history.row.execution, []).append(history)
+    if len(executions) > 1 and not plan.is_many:
         yield f"{plan.id} was started more than once"
-    for before in chain[:-1]:
-        if before.row.status is not Status.CONTINUED_AS_NEW:
-            yield f"{before.name} is {before.row.status} and was continued"
-    last = chain[-1]
-    status = last.row.status
+    for runs in executions.values():
+        for before in runs[:-1]:
+            if not endings.next_run(before.events[-1]):
+                yield f"{before.name} is {before.row.status} and was continued"
+    *earlier, last = executions.values()
+    for runs in earlier:
+        yield from _made_room(runs[-1], plan)
+    yield from _ended_right(last, plan)
+    known = {history.row.run_id for history in chain}
+    for id, run_id in world.acknowledged:
+        if id == plan.id and run_id not in known:
+            yield f"the start of {run_id} under {id} was acknowledged, and it does not exist"
+
+
+def _made_room(history: History, plan: Plan) -> Iterator[str]:
+    """An execution before the last of its id had ended, or was ended for the next one."""
+    event = history.events[-1]
+    if isinstance(event, ev.RunTerminated) and event.by == "terminate_existing":
+        return
+    if str(history.row.status) not in plan.statuses:
+        yield f"{history.name} is {history.row.status} ({history.row.detail})"
+
+
+def _ended_right(runs: list[History], plan: Plan) -> Iterator[str]:
+    last = runs[-1]
+    status, event = last.row.status, last.events[-1]
     if str(status) not in plan.statuses:
         yield f"{plan.id} is {status} ({last.row.detail}); right would be {sorted(plan.statuses)}"
         return
-    event = last.events[-1]
     if isinstance(event, ev.RunCompleted):
-        result = payload.decode(event.result)
-        if not fits(result, plan.results):
-            yield f"{plan.id} returned {result}; right would be {plan.results}"
+        result, wanted = payload.decode(event.result), plan.results
+        if plan.is_many:  # which of its programs that was
+            started = runs[0].events[0]
+            assert isinstance(started, ev.RunStarted)
+            wanted = results(payload.decode(started.input)["parts"])
+        if not fits(result, wanted):
+            yield f"{plan.id} returned {result}; right would be {wanted}"
     if isinstance(event, ev.RunFailed) and event.failure.root.message != plan.error:
         yield f"{plan.id} failed with {event.failure.root.message!r}, not {plan.error!r}"
     if status is Status.PARKED and last.row.reason != plan.reason:
@@ -70,6 +102,7 @@ def _seen_results(world: World, read: list[History]) -> Iterator[str]:
                 "WorkflowFailed": ev.RunFailed,
                 "WorkflowCancelled": ev.RunCancelled,
                 "WorkflowTerminated": ev.RunTerminated,
+                "WorkflowTimedOut": ev.RunTimedOut,
             }
             if not isinstance(event, kinds[type(result).__name__]):
                 yield f"the client of {id} heard {result!r}; recorded is {event.brief()}"
@@ -172,7 +205,7 @@ def _said(world: World, read: list[History]) -> Iterator[str]:
     for history in read:
         for number, event in history.messages():
             value = payload.decode(event.message.payload)
-            if "token" in value:
+            if isinstance(value, dict) and "token" in value:
                 places.setdefault(value["token"], []).append((history.row.run, number))
     last: dict[str, tuple[tuple[int, int], str]] = {}
     for said in world.said:
@@ -187,3 +220,90 @@ def _said(world: World, read: list[History]) -> Iterator[str]:
         if said.sender in last and found[0] < last[said.sender][0]:
             yield f"message {said.token} overtook {last[said.sender][1]}"
         last[said.sender] = found[0], said.token
+
+
+def _watched(world: World, read: list[History]) -> Iterator[str]:
+    """A watch that stood when its target ended gives a notice, if the watcher went on to its end.
+
+    That none gives two is said by ``checks``.
+    """
+    ended: dict[str, list[tuple[int, History]]] = {}
+    over: dict[int, int] = {}
+    chains: dict[int, list[History]] = {}
+    for history in read:
+        chains.setdefault(history.row.execution, []).append(history)
+        if history.row.status.is_terminal and not endings.next_run(history.events[-1]):
+            tick = _tick_of_the_end(world, history)
+            over[history.row.execution] = tick
+            ended.setdefault(history.row.workflow_id, []).append((tick, history))
+    for history in read:
+        answers = {e.send: (n, e) for n, e in history.all(ev.SendResolved)}
+        dropped = [(e.target, e.way, n) for n, e in history.all(ev.WatchDropped)]
+        runs = chains[history.row.execution]
+        heard = {
+            event.watch
+            for run in runs
+            for _, event in run.all(ev.ExecutionEnded)
+            if event.asked_by == history.row.run_id
+        }
+        last = runs[-1].events[-1]
+        was_cut = not isinstance(last, (ev.RunCompleted, ev.RunFailed, ev.RunCancelled))
+        for number, watch in history.all(ev.WatchSet):
+            _, answer = answers.get(number, (0, None))
+            if answer is None or answer.failure is not None or number in heard or was_cut:
+                continue
+            if any(d[:2] == (watch.target, watch.way) and d[2] > number for d in dropped):
+                continue
+            set_at = _tick_of(world, history, number)
+            end = next((t for t, _ in ended.get(watch.target, ()) if t > set_at), None)
+            if end is None:
+                end = set_at  # it had ended before
+            if end < over.get(history.row.execution, 0):
+                yield (
+                    f"{history.name} watched {watch.target!r} (event {number}, {watch.way}) "
+                    "and never heard of its end"
+                )
+
+
+def _tick_of(world: World, history: History, event: int) -> int:
+    """When the row that holds an event was written."""
+    ticks = (row.tick for row in world.rows if row.run == history.row.run and row.first <= event)
+    return max(ticks, default=0)
+
+
+def _tick_of_the_end(world: World, history: History) -> int:
+    event = history.events[-1]
+    if isinstance(event, ev.RunTerminated) and event.by == "terminate_existing":
+        following = (row for row in world.rows if row.first == 1 and row.run > history.row.run)
+        return min((row.tick for row in following), default=0)
+    return _tick_of(world, history, len(history.events))
+
+
+def _paused(world: World, read: list[History]) -> Iterator[str]:
+    """A paused run takes no turn."""
+    names = {history.row.run: history.name for history in read}
+    for run, begun, ended in world.pauses:
+        for row in world.rows:
+            if row.run == run and row.is_applied and begun < row.tick < ended:
+                yield f"{names[run]} took the turn at {row.first} while it was paused"
+
+
+def _booked(world: World, read: list[History]) -> Iterator[str]:
+    """What a transactional activity wrote stands exactly if its outcome does."""
+    written = rows.booked(world.sim.store)
+    recorded: dict[tuple[str, int], str] = {}
+    for history in read:
+        scheduled = {n for n, event in history.all(ev.ActivityScheduled) if event.name == "book"}
+        for _, event in history.all(ev.ActivityCompleted):
+            if event.activity in scheduled:
+                recorded[history.row.run_id, event.activity] = history.name
+        if history.row.status.is_terminal:
+            # What its inbox held when it was cut off was written, and is in no history.
+            for number in scheduled:
+                if (history.row.run_id, number) in written:
+                    recorded.setdefault((history.row.run_id, number), history.name)
+    for call, name in recorded.items():
+        if written.get(call) != 1:
+            yield f"{name}: activity {call[1]} wrote {written.get(call, 0)} rows"
+    for call in written.keys() - recorded.keys():
+        yield f"{call} wrote a row, and its outcome is not recorded"

@@ -13,21 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from tests.simulation.relations import AnyOf, Part, Program, Relations, expectations
 
 from perdure import activity, errors, workflow
 from perdure.testing.clock import current_process
 from perdure.testing.faults import POISON
 from perdure.values.retry import Retry
 
-Part = list[Any]
 TARGET_IS_GONE = "gone"
-
-
-class Program(msgspec.Struct):
-    """What to do, what came of the parts before a continue-as-new, and what updates brought."""
-
-    parts: list[Part]
-    done: list[Any] = []
 
 
 # -- the world outside -----------------------------------------------------------------------------
@@ -108,19 +101,32 @@ async def poison(tag: str) -> str:
     return POISON.decode()
 
 
-ACTIVITIES = [work, flaky, doomed, fatal, beating, poison]
+@activity.define(retry=_QUICKLY, transactional=True)
+def book(tag: str, failures: int) -> str:
+    """Write a row, in the transaction that records the outcome."""
+    process, info = current_process(), activity.info()
+    assert process is not None, "an activity runs in its worker"
+    log = log_effect.get()
+    log(info, process.name, False)
+    connection = activity.connection()
+    connection.execute("insert into ledger values (?, ?)", (info.run_id, info.activity_id))
+    if info.attempt <= failures:
+        raise ValueError(f"{tag} fails at first")
+    log(info, process.name, True)
+    return f"booked {tag}"
+
+
+ACTIVITIES = [work, flaky, doomed, fatal, beating, poison, book]
 
 
 # -- the player ------------------------------------------------------------------------------------
 
 
-class _Player:
+class _Player(Relations):
     def __init__(self, program: Program) -> None:
-        self.program = program
+        super().__init__(program)
         self.added: list[str] = []
         self.flags: set[str] = set()
-        self.heard: dict[str, str] = {}
-        self.is_listening = False
 
     async def run(self) -> list[Any]:
         program = self.program
@@ -140,10 +146,6 @@ class _Player:
         if item == "bad":
             raise errors.ApplicationError("a bad item")
 
-    async def _listen(self) -> None:
-        async for notice in workflow.events():
-            self.heard[notice.sender] = notice.kind
-
     async def _add(self, item: str, slowly: bool = False) -> int:
         if slowly:
             await work(f"update-{item}", 0.05)
@@ -154,6 +156,9 @@ class _Player:
 
     async def step(self, tag: str, seconds: float) -> str:
         return await work(tag, seconds)
+
+    async def book(self, tag: str, failures: int) -> str:
+        return await book(tag, failures)
 
     async def by_name(self, tag: str) -> str:
         return await workflow.call("work", tag, 0.01)
@@ -278,11 +283,7 @@ class _Player:
     async def hear(self, id: str, parts: list[Part]) -> str:
         """Start a child and read of its end among the events."""
         await workflow.start(play, Program(parts), id=id)
-        if not self.is_listening:
-            self.is_listening = True
-            workflow.spawn(self._listen())
-        await workflow.wait_condition(lambda: id in self.heard)
-        return f"{self.heard[id]} of {id}"
+        return f"{await self.next_notice(id, 0)} of {id}"
 
     async def end_other(self, id: str) -> str:
         """Start an endless child, cancel it, and hear of its end."""
@@ -341,12 +342,9 @@ DEFINITIONS = [play, *ACTIVITIES]
 # -- what must come of it --------------------------------------------------------------------------
 
 
-class AnyOf(frozenset[str]):
-    """Results of which any is right."""
-
-
 _EXPECTED: dict[str, Callable[..., Any]] = {
     "step": lambda tag, _: f"did {tag}",
+    "book": lambda tag, _: f"booked {tag}",
     "by_name": lambda tag: f"did {tag}",
     "flaky": lambda tag, _: f"did {tag} at last",
     "doomed": lambda *_: "failed",
@@ -384,10 +382,13 @@ def results(parts: list[Part]) -> list[Any]:
     return [expected(part) for part in parts if part[0] != "continue"]
 
 
+_EXPECTED.update(expectations(results))
+
+
 def fits(actual: Any, wanted: Any) -> bool:
     """Tell whether a result is right."""
     if isinstance(wanted, AnyOf):
-        return actual in wanted
+        return any(fits(actual, each) for each in wanted)
     if isinstance(wanted, list):
         return (
             isinstance(actual, list)

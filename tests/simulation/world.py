@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+from tests.simulation import errands, rows
 from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
 from tests.simulation.workload import Plan, Workload
 
@@ -27,7 +28,7 @@ from perdure.testing.simulator import SimulatedWorker, Simulation, ended
 from perdure.values.states import Status
 
 _HANGS_AFTER = 60.0
-_CALM_LASTS = 120.0
+_CALM_LASTS = 300.0
 
 
 class Said(msgspec.Struct):
@@ -47,6 +48,7 @@ class Row(msgspec.Struct, frozen=True):
     run: int
     first: int
     worker: str
+    is_applied: bool = False
 
 
 class Stop(Exception):
@@ -63,6 +65,7 @@ class World:
         self.sim = Simulation(seed, plan=self.faults)
         self.workload = Workload(Random(f"{seed}/workload"))
         self._limit_some(Random(f"{seed}/limits"))
+        rows.make_ledger(self.sim.store)
         self.sim.sea.on_written = self._written
         self.sim.sea.knows_the_dead = chance.random() < 0.7
         self.trouble_seconds = chance.choice((0.0, 2.0, 4.0, 6.0))
@@ -73,6 +76,11 @@ class World:
         self.seen_results: list[tuple[str, Any]] = []
         self.started: set[str] = set()
         self.maybe_started: set[str] = set()
+        self.acknowledged: list[tuple[str, str]] = []
+        """Workflow ids and run ids of which somebody was told that they were started."""
+        self.pauses: list[tuple[str, int, int]] = []
+        """Which runs took no turn between two ticks."""
+        self.resumed: set[str] = set()
         self._standing: dict[str, list[tuple[int, bool]]] = {}
         self._names = 0
         self._always_replays = chance.random() < 0.15
@@ -173,12 +181,18 @@ class World:
                 raise Stop(f"nothing moves any more; open: {open_}; clients wait for: {names}")
 
     async def _unpark(self) -> None:
-        """An activity that lost its worker three times in a row waits for a person."""
+        """An activity that lost its worker three times in a row waits for a person.
+
+        A pause whose acknowledgement was lost may stop a run after it was resumed.
+        """
         for plan in self.workload.plans:
             row = self.sim.store.find(plan.id)
             if row is not None and row.reason == "worker_lost":
                 self.sim.note("cli", "unparks", plan.id)
                 await self.insist(lambda client, it=plan.id: client.get(it).unpark())
+            elif row is not None and row.reason == "paused" and plan.id in self.resumed:
+                self.sim.note("cli", "resumes", plan.id, "once more")
+                await self.insist(lambda client, it=plan.id: client.get(it).resume())
 
     def _unfinished(self) -> list[str]:
         open_: list[str] = []
@@ -231,6 +245,8 @@ class World:
         self,
         call: Callable[[Client], Awaitable[Any]],
         through: tuple[Process, Client] | None = None,
+        *,
+        limit: float = _HANGS_AFTER,
     ) -> Any:
         """Make one call through some client; ``Unavailable`` if the client's process died in it."""
         process, client = through or self.some_client()
@@ -239,7 +255,7 @@ class World:
             return await call(client)
 
         task = process.spawn(make())
-        if not await ended(process, task, _HANGS_AFTER):
+        if not await ended(process, task, limit):
             if process.is_alive:
                 raise Stop(f"a call of a client of {process.name} hangs")
             raise errors.Unavailable("the client's process died")
@@ -284,34 +300,43 @@ class World:
             return
         chance = self.chance
         await asyncio.sleep(chance.random() * 0.5)  # sleep: virtual time
-        await self._start(plan)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._start(plan))
+            for parts, policy in plan.rivals:
+                group.create_task(errands.start_rival(self, plan, parts, policy))
         async with asyncio.TaskGroup() as group:
             for topic, count in plan.messages.items():
                 for sender in range(chance.choice((1, 1, 2))):
                     group.create_task(self._send_all(plan, topic, count, sender))
             if plan.updates:
                 group.create_task(self._update_all(plan))
-            if plan.ending:
+            if plan.ending in errands.ENDINGS:
                 group.create_task(self._end(plan))
-            if chance.random() < 0.5:
+            if plan.ending == "cron":
+                group.create_task(errands.end_after_ticks(self, plan))
+            if plan.is_paused:
+                group.create_task(errands.pause(self, plan))
+            if plan.questions:
+                group.create_task(errands.ask_all(self, plan))
+            if chance.random() < 0.5 and not (plan.options or plan.is_many):
                 group.create_task(self._query(plan))
             if "parked" in plan.statuses:
                 group.create_task(self._wait_until_parked(plan))
-            else:
+            elif plan.ending != "cron":
                 group.create_task(self._take_result(plan))
 
     async def _start(self, plan: Plan) -> None:
         program = Program(plan.parts)
+        options = dict(plan.options)
+        if not plan.is_many:
+            options["id_reuse_policy"] = "reject_duplicate"
         by_name = self.chance.random() < 0.2 and not plan.error
+        handle: Any = None
         while True:
             try:
                 handle = await self.ask(
                     lambda client, w="play" if by_name else play: client.start(
-                        w,
-                        program,
-                        id=plan.id,
-                        id_reuse_policy="reject_duplicate",
-                        concurrency_key=plan.key,
+                        w, program, id=plan.id, concurrency_key=plan.key, **options
                     )
                 )
                 if handle.id != plan.id:
@@ -329,6 +354,8 @@ class World:
                 break
         self.sim.note("cli", "started", plan.id)
         self.started.add(plan.id)
+        if handle is not None:
+            self.acknowledged.append((plan.id, handle.run_id))
         row = self.sim.store.find(plan.id)
         if row is None or not self.sim.store.history(row.run):
             raise Stop(f"the start of {plan.id} was acknowledged, and it does not exist")
@@ -355,6 +382,8 @@ class World:
                 return exc
             except errors.WorkflowTerminated as exc:
                 return exc
+            except errors.WorkflowTimedOut as exc:
+                return exc
 
         return await self.ask(result)
 
@@ -380,14 +409,14 @@ class World:
                 except errors.Unavailable:
                     await asyncio.sleep(0.2)  # sleep: virtual time
                 except errors.Closed:
-                    self._check_closed(plan, "a message")
+                    self.check_closed(plan, "a message")
                     return
                 else:
                     said.is_acknowledged = True
                     self.sim.note("cli", "sent", said.token)
                     break
 
-    def _check_closed(self, plan: Plan, what: str) -> None:
+    def check_closed(self, plan: Plan, what: str) -> None:
         row = self.sim.store.find(plan.id)
         if not row.status.is_terminal:
             raise Stop(f"{what} to {plan.id} was told that it has ended; it is {row.status}")
@@ -407,7 +436,7 @@ class World:
                     self.sim.note("cli", f"update {number} of {plan.id}:", exc)
                     await asyncio.sleep(0.3)  # sleep: virtual time
                 except errors.Closed:
-                    self._check_closed(plan, "an update")
+                    self.check_closed(plan, "an update")
                     return
                 else:
                     if answer != number + 1:
@@ -442,7 +471,7 @@ class World:
         was_open = await self.insist(end)
         self.sim.note("cli", plan.ending, plan.id, was_open)
         if not was_open:
-            self._check_closed(plan, "a cancel")
+            self.check_closed(plan, "a cancel")
 
     async def _wait_until_parked(self, plan: Plan) -> None:
         await self.sim.until(lambda: str(self.sim.store.find(plan.id).status) in plan.statuses)
@@ -482,6 +511,8 @@ class World:
         tick, name = self.sim.tick(), desk.process.name
         if self._keyed:
             self._check_limits()
+        if verb == "start" or (verb == "commit" and (answer.started or answer.children)):
+            self.sim.alarms += rows.twice_open(self.sim.store)
         if verb == "commit":
             dropped = answer.lost | answer.reopened
             for started in answer.started:
@@ -489,7 +520,7 @@ class World:
                     self.rows.append(Row(tick, started.run, 1, name))
             for turn in argument.turns:
                 if turn.run not in dropped:
-                    self.rows.append(Row(tick, turn.run, turn.first, name))
+                    self.rows.append(Row(tick, turn.run, turn.first, name, turn.applied))
             self.sim.note(
                 name,
                 "commits",

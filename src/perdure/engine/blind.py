@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from perdure.engine.turns import Turns
 
 _log = logging.getLogger("perdure.engine")
+_BY_HAND = 1 << 62
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
 _WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
 GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
@@ -70,6 +71,8 @@ class Blind:
     def end(self, run: Run, end: Input) -> None:
         """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
         unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
+        # In the order of the inbox, as applied ones are; what came in by hand came later.
+        unread.sort(key=lambda item: item.inbox or _BY_HAND)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
         run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
         taken = [*dropped, *unread, end]

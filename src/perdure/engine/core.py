@@ -405,7 +405,8 @@ class Core:
             if item.done is not None:
                 item.done(error)
         for run in list(self.runs.values()):
-            for item in run.inputs:
+            doubted, run.doubt = run.doubt[1] if run.doubt is not None else [], None
+            for item in (*doubted, *run.inputs):
                 if item.done is not None:
                     item.done(error)
             run.inputs = []

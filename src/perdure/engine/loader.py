@@ -33,7 +33,7 @@ _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
-_OF_ATTEMPTS = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
+_OF_ATTEMPTS = (*_OUTCOMES, ev.AttemptFailed, ev.AttemptLost)
 _FOUND = (*_OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
 
 
@@ -256,7 +256,9 @@ class Loader:
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
-        answers = [i.fact for i in run.inputs if isinstance(i.fact, ev.SendResolved)]
+        # What came while the run was stopped is recorded, and applied by its next turn.
+        known = [*run.blind, *(item.fact for item in run.inputs)]
+        answers = [fact for fact in known if isinstance(fact, ev.SendResolved)]
         resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
         for number in instance.sends:
             if number not in resolved:

@@ -13,8 +13,8 @@ from perdure import errors
 from perdure.definition import Workflow
 from perdure.kernel.instance import Instance
 from perdure.store.port import Filter, Loaded, RunRow
+from perdure.values import endings, limits
 from perdure.values import events as ev
-from perdure.values import limits
 from perdure.values.states import Status
 
 _ATTEMPTS = (ev.AttemptFailed, ev.AttemptLost)
@@ -77,7 +77,7 @@ def problems(store: Any, definitions: Sequence[Workflow[Any, Any]]) -> list[str]
     found: list[str] = []
     read = histories(store)
     for history in read:
-        for check in (_ids, _status, _activities, _timers):
+        for check in (_ids, _status, _activities, _timers, _terms):
             found += [f"{history.name}: {problem}" for problem in check(history)]
         definition = known.get((history.row.workflow, history.row.version))
         if definition is not None:
@@ -90,6 +90,8 @@ def problems(store: Any, definitions: Sequence[Workflow[Any, Any]]) -> list[str]
         for execution, history in last.items()
         if history.row.status.is_terminal and store.standing(execution) is not None
     ]
+    found += _executions(read)
+    found += _watches(read)
     live = {worker.id for worker in store.workers()}
     found += [
         f"{history.name} is owned by worker {history.row.owner}, which is gone"
@@ -135,7 +137,7 @@ def _status(history: History) -> Iterator[str]:
             yield f"its status is {row.status}, its last event {last.brief()}"
         if row.owner is not None:
             yield "it has ended and has an owner"
-        if history.inbox and row.status is not Status.CONTINUED_AS_NEW:
+        if history.inbox and not endings.next_run(last):
             yield f"it has ended with {len(history.inbox)} rows in its inbox"
     elif closing:
         yield f"its status is {row.status}, its last event {last.brief()}"
@@ -188,6 +190,26 @@ def _timers(history: History) -> Iterator[str]:
             elif isinstance(event, ev.TimerFired) and history.times[number - 1] < due[event.timer]:
                 yield f"timer {event.timer} fired before it was due"
             gone.add(event.timer)
+
+
+def _terms(history: History) -> Iterator[str]:
+    """No turn is taken before a delayed start is due, and no time is up too early."""
+    started = history.events[0]
+    if not isinstance(started, ev.RunStarted):
+        return
+    cancels: list[ev.CancelRequested] = [event for _, event in history.all(ev.CancelRequested)]
+    for turn in history.turns:
+        if turn.applied and turn.time < started.not_before:
+            yield f"the turn at {turn.first} came before the start was due"
+    for number, event in history.all(ev.RunTimedOut):
+        due = {"run": started.run_deadline, "execution": started.execution_deadline}
+        if history.times[number - 1] < due.get(event.timeout, 0):
+            yield f"its {event.timeout} timeout passed too early"
+    last = history.events[-1]
+    if isinstance(last, ev.RunTerminated) and not last.by and cancels:
+        limits = [cancel.deadline for cancel in cancels if cancel.deadline]
+        if limits and history.times[-1] < min(limits):
+            yield "it was terminated before the deadline of its cancel request"
 
 
 def _replay(history: History, definition: Workflow[Any, Any]) -> Iterator[str]:
@@ -265,3 +287,59 @@ def _children(read: Sequence[History]) -> Iterator[str]:
             is_refused = history.row.status.is_terminal and event.workflow_id in taken
             if child is None and not heard and not is_refused:
                 yield f"{history.name}: child {event.workflow_id!r} was neither started nor refused"
+
+
+def _executions(read: Sequence[History]) -> Iterator[str]:
+    """One run of a workflow id is open at most; a run that names its successor has it."""
+    open_: dict[tuple[str, str], list[int]] = {}
+    by_run_id = {history.row.run_id: history for history in read}
+    followed: dict[str, str] = {}
+    for history in read:
+        row = history.row
+        if not row.status.is_terminal:
+            open_.setdefault((row.namespace, row.workflow_id), []).append(row.run)
+        following = endings.next_run(history.events[-1]) if row.status.is_terminal else ""
+        if following:
+            followed[following] = row.run_id
+            after = by_run_id.get(following)
+            if after is None or after.row.execution != row.execution:
+                yield f"{history.name} goes on in run {following}, which is not there"
+        started = history.events[0]
+        if isinstance(started, ev.RunStarted) and started.continued_from:
+            before = by_run_id.get(started.continued_from)
+            if before is None or endings.next_run(before.events[-1]) != row.run_id:
+                yield f"{history.name} continues a run that does not say so"
+    for (_, id), runs in open_.items():
+        if len(runs) > 1:
+            yield f"{id!r} has several open runs: {runs}"
+
+
+def _watches(read: Sequence[History]) -> Iterator[str]:
+    """A watch gives at most one notice, and that says how the execution ended."""
+    by_run_id = {history.row.run_id: history for history in read}
+    heard: dict[tuple[str, int, str], int] = {}
+    for history in read:
+        waiting = [event for event in history.inbox if isinstance(event, ev.ExecutionEnded)]
+        recorded = [event for _, event in history.all(ev.ExecutionEnded)]
+        for event in (*recorded, *waiting):
+            target = by_run_id.get(event.run_id)
+            if target is None or str(target.row.status) != event.status:
+                yield f"{history.name} heard that {event.workflow_id!r} is {event.status}"
+            elif endings.next_run(target.events[-1]):
+                yield f"{history.name} heard of the end of {event.workflow_id!r}, which goes on"
+            if event.way != "linked":
+                key = event.asked_by, event.watch, event.run_id
+                heard[key] = heard.get(key, 0) + 1
+                yield from _asked_for(history, by_run_id.get(event.asked_by), event)
+    for (asked_by, watch, _), times in heard.items():
+        if times > 1:
+            yield f"watch {watch} of run {asked_by} gave {times} notices"
+
+
+def _asked_for(history: History, asked: History | None, event: ev.ExecutionEnded) -> Iterator[str]:
+    """A notice answers a watch of the same execution."""
+    set_ = asked.events[event.watch - 1] if asked and event.watch <= len(asked.events) else None
+    if asked is None or asked.row.execution != history.row.execution:
+        yield f"{history.name} got a notice that another execution asked for"
+    elif not isinstance(set_, ev.WatchSet) or set_.target != event.workflow_id:
+        yield f"{history.name} got a notice about {event.workflow_id!r} that it did not ask for"

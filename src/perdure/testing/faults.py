@@ -30,14 +30,18 @@ WRITES = frozenset(
         "admit",
         "answer",
         "ask",
+        "close_mailboxes",
         "commit",
+        "drop_mail",
         "extend",
         "join",
+        "keep_mailboxes",
         "leave",
         "post",
         "start",
         "take_over",
         "transact",
+        "watch",
     }
 )
 

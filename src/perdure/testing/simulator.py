@@ -34,11 +34,55 @@ from perdure.engine.core import Core
 from perdure.engine.engine import Engine
 from perdure.store.opening import open_store
 from perdure.testing.clock import Process, VirtualClock, VirtualLoop
-from perdure.testing.faults import Calm, Fault, FaultyDesk, Plan, Sea
+from perdure.testing.faults import Calm, Died, Fault, FaultyDesk, Plan, Sea
 
 T = TypeVar("T")
 _LOGGERS = ("perdure", "asyncio")
 _LIMIT_CALLS = 500_000
+
+
+class _Inline:
+    """Stands where a worker's threads are: what is submitted runs on the loop, all at once."""
+
+    is_exhausted = False
+
+    def __init__(self, desk: FaultyDesk) -> None:
+        self._desk = desk
+
+    def submit(
+        self, fn: Callable[..., Any], *args: Any, on_begin: Callable[[], None] = lambda: None
+    ) -> asyncio.Future[Any]:
+        """Run ``fn(*args)`` soon."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        loop.call_soon(self._run, future, fn, args, on_begin)
+        return future
+
+    def abandon(self, future: asyncio.Future[Any]) -> None:
+        """Give up on what has not begun."""
+        future.cancel()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _run(
+        self,
+        future: asyncio.Future[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        on_begin: Callable[[], None],
+    ) -> None:
+        if future.done():
+            return
+        on_begin()
+        try:
+            result = fn(*args)
+        except Died:
+            self._desk.die()
+        except Exception as exc:  # noqa: BLE001 - it is the function's outcome
+            future.set_exception(exc)
+        else:
+            future.set_result(result)
 
 
 class SimulatedWorker:
@@ -107,6 +151,8 @@ class SimulatedWorker:
                 await asyncio.sleep(0.2)
                 self.engine = self._make_engine()
             else:
+                inline: Any = _Inline(self.desk)
+                self.core.runner.threads = inline
                 return True
 
     async def stop(self, grace: str = "500ms") -> None:

@@ -71,7 +71,7 @@ class Retry:
         given = {
             "max_attempts": max_attempts,
             "interval": optional_microseconds(interval, what="retry interval"),
-            "backoff": backoff,
+            "backoff": None if backoff is None else float(backoff),  # as it is read back
             "max_interval": optional_microseconds(max_interval, what="retry max_interval"),
             "non_retryable": None if non_retryable is None else tuple(non_retryable),
             "retry_on": None if retry_on is None else tuple(retry_on),

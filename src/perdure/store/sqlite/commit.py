@@ -191,7 +191,8 @@ class _Attempt:
         if has_limits:
             self._slots = self._slots or Slots(database)
             room = self._slots.room(self._batch, latest.values())
-        if dropped or latest or same or room is not None or next_run != self._guess:
+        busy = self.decisions.busy
+        if dropped or latest or same or room is not None or next_run != self._guess or busy:
             self.decisions = Judge(self._batch, next_run, latest, same, room).decide(dropped)
             busy = self.decisions.busy & {turn.run for turn in self._batch.turns}
             if busy:
@@ -269,11 +270,6 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
 
 def _write(database: Writing, plan: Plan, now: int) -> None:
     execute, json = database.execute, plan.json
-    if plan.replaced:
-        ended = (json["replaced"], now, plan.worker, crc32(ENDED), ENDED)
-        execute(SQL["end_runs"], ended)
-        execute(SQL["recall"], (json["replaced"],))
-        execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
     if plan.runs:
         execute(SQL["insert_runs"], (json["runs"],))
         execute(SQL["insert_states"], (json["states"],))
@@ -283,6 +279,11 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
             execute(SQL["insert_memos"], (json["memos"],))
     for text, part in _HISTORY.statements(plan.history):
         execute(text, part)
+    if plan.replaced:  # after the rows of this batch: a child may replace one started with it
+        ended = (json["replaced"], now, plan.worker, crc32(ENDED), ENDED)
+        execute(SQL["end_runs"], ended)
+        execute(SQL["recall"], (json["replaced"],))
+        execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
     if plan.updates:
         execute(SQL["update_states"], (json["updates"],))
     if plan.touches:

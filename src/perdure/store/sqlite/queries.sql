@@ -122,7 +122,10 @@ SELECT
     j.value,
     (SELECT max(h.first) FROM perdure_history h WHERE h.run = j.value)
     + (SELECT h.count FROM perdure_history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1),
-    1, ?2, 0, ?3, ?4, ?5
+    1,
+    -- Its last turn may be younger than a batch that had to wait: time does not go back.
+    max(?2, (SELECT h.time FROM perdure_history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1)),
+    0, ?3, ?4, ?5
 FROM json_each(?1) j;
 
 -- name: recall
@@ -131,7 +134,8 @@ WHERE id IN (SELECT s.owner FROM json_each(?1) j CROSS JOIN perdure_state s ON s
 
 -- name: end_states
 UPDATE perdure_state AS state SET
-    status = ?3, owner = NULL, wake_at = NULL, closed_at = ?2, since = ?2, waits = NULL,
+    status = ?3, owner = NULL, wake_at = NULL, waits = NULL,
+    closed_at = max(?2, since), since = max(?2, since),
     length = {real_length}
 WHERE run IN (SELECT value FROM json_each(?1));
 
@@ -333,6 +337,12 @@ SELECT run, activity, details FROM perdure_beat WHERE run IN (SELECT value FROM 
 
 -- name: insert_beats
 INSERT OR REPLACE INTO perdure_beat (run, activity, details) VALUES
+
+-- A worker may not know yet that its run was ended.
+-- name: delete_beats_of_ended
+DELETE FROM perdure_beat
+WHERE run IN (SELECT value FROM json_each(?1))
+    AND run IN (SELECT s.run FROM json_each(?1) j CROSS JOIN perdure_state s ON s.run = j.value WHERE s.status >= 5);
 
 -- name: delete_beats_of_runs
 DELETE FROM perdure_beat WHERE run IN (SELECT value FROM json_each(?1));

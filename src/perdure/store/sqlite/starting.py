@@ -122,6 +122,8 @@ class Judge:
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
         self._busy: set[int] = set()
+        self._children: set[int] = set()
+        """Runs of this batch that have only event 1: one of them may be replaced at once."""
 
     def decide(self, dropped: frozenset[int]) -> Decisions:
         """Judge all starts except those of ``dropped`` turns."""
@@ -201,6 +203,8 @@ class Judge:
         workflow = latest.workflow if latest is not None and is_same else request.workflow
         new = Existing(run, home or run, request.run_id, status, workflow, None, parent)
         self._latest[request.namespace, request.workflow_id] = new
+        if request.parent is not None:
+            self._children.add(run)
         started = _started(request, new, created=True)
         started.is_queued = place in (Place.HELD, Place.READY)
         if ends is not None:
@@ -222,7 +226,11 @@ class Judge:
             return _refused(request, existing, parent, "")
         if request.conflict != "terminate_existing":
             return _refused(request, existing, parent)
-        if existing.run >= self._first or existing.run in self._touched:
+        if parent is not None and parent[0] == existing.execution:
+            # A child cannot take the place of its parent.
+            return _refused(request, existing, parent)
+        is_in_batch = existing.run >= self._first or existing.run in self._touched
+        if is_in_batch and existing.run not in self._children:
             # This batch starts or moves it: whoever asks tries again with the next.
             return _refused(request, existing, parent, "busy")
         answer = _started(request, existing, created=True)

@@ -68,6 +68,9 @@ class Workers:
         values = [value for beat in beats for value in (beat.run, beat.activity, beat.details)]
         for text, part in _BEATS.statements(values):
             self._database.execute(text, part)
+        if beats:
+            runs = to_json([beat.run for beat in beats])
+            self._database.execute(SQL["delete_beats_of_ended"], (runs,))
         return int(found[0])
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
