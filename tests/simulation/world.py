@@ -277,7 +277,8 @@ class World:
         self.has_limits = chance.random() < 0.4
         for plan in self.workload.plans:
             may_wait = plan.is_top and not plan.updates and "parked" not in plan.statuses
-            if self.has_limits and may_wait and chance.random() < 0.7:
+            may_wait &= not (plan.options or plan.rivals or plan.questions or plan.is_many)
+            if self.has_limits and may_wait and _is_alone(plan.parts) and chance.random() < 0.7:
                 plan.key = "one"
         self._keyed = {plan.id for plan in self.workload.plans if plan.key}
 
@@ -550,6 +551,21 @@ class _Faults(RandomFaults):
     kills = 0.0
     freezes = 0.0
     stops = 0.0
+
+
+_ALONE = frozenset(
+    {"continue", "doomed", "fatal", "gather", "group", "hear", "impatient", "late", "leave", "nap"}
+    | {"slow", "step"}
+)
+
+
+def _is_alone(parts: Sequence[Any]) -> bool:
+    """Tell whether a program waits for nobody but its own children: the others may queue."""
+    return all(
+        part[0] in _ALONE
+        and all(_is_alone(inner) for inner in part[1:] if isinstance(inner, (list, tuple)))
+        for part in parts
+    )
 
 
 def _faults(world: Random, chance: Random) -> _Faults:

@@ -374,11 +374,11 @@ FROM json_each(?1);
 DELETE FROM perdure_limit WHERE workflow IN (SELECT value FROM json_each(?1));
 
 -- Open executions of workflows that get a limit: those that run have a slot.
--- name: adopt_slots
-INSERT OR IGNORE INTO perdure_slot
-SELECT r.execution, r.workflow, '', 0, coalesce(r.begins_at, r.created_at), NULL, iif(state.status = 0, 3, 2)
+-- name: adoptable
+SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at), iif(state.status = 0, 3, 2), h.payload
 FROM perdure_state AS state INDEXED BY perdure_state_by_status
 CROSS JOIN perdure_run r ON r.run = state.run
+CROSS JOIN perdure_history h ON h.run = r.run AND h.first = 1
 WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN (SELECT value FROM json_each(?1));
 
 -- name: mark_delayed

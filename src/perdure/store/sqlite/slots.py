@@ -17,13 +17,16 @@ from typing import Any
 
 import msgspec
 
+from perdure.errors import StoreError
 from perdure.store.port import Batch, Definition
 from perdure.store.sqlite.database import Writing, one
 from perdure.store.sqlite.plan import Plan
 from perdure.store.sqlite.rooms import Room, queue_place
 from perdure.store.sqlite.sql import SQL, to_json
 from perdure.store.sqlite.starting import Existing, requests_of
+from perdure.values import events
 from perdure.values.concurrency import NO_LIMIT, Limit, Place, Standing
+from perdure.values.terms import Deadlines
 
 _EVERYTHING = 1_000_000_000
 _DELAYED = 1_000
@@ -115,7 +118,7 @@ class Slots:
         ]
         self._run(SQL["upsert_limits"], rows)
         if added:
-            self._run(SQL["adopt_slots"], added)
+            self._adopt(added)
             self._run(SQL["mark_delayed"], added)
         self._limits = None
         for name in changed:
@@ -155,6 +158,20 @@ class Slots:
 
     def _limit(self, workflow: str) -> Limit:
         return self.limits.get(workflow, NO_LIMIT)
+
+    def _adopt(self, workflows: Sequence[str]) -> None:
+        """Count what was open before these workflows had a limit."""
+        slots: list[Any] = []
+        found = self._database.execute(SQL["adoptable"], (to_json(workflows),))
+        for execution, workflow, since, place, payload in found:
+            started = _started(payload)
+            key, priority, deadline = "", 0, None
+            if started is not None:
+                key, priority = started.terms.key, started.terms.priority
+                times = Deadlines(0, started.run_deadline, started.execution_deadline)
+                deadline = times.first or None
+            slots.append((execution, workflow, key, priority, since, deadline, place))
+        self._run(SQL["insert_slots"], slots)
 
     def _run(self, sql: str, rows: Sequence[Any]) -> None:
         self._database.execute(sql, (to_json(rows),))
@@ -255,6 +272,15 @@ class Slots:
             return {}
         rows = _decode(one(self._database, SQL["taken_of_keys"], (to_json(wanted),)))
         return {(workflow, key): count for workflow, key, count in rows}
+
+
+def _started(payload: bytes) -> events.RunStarted | None:
+    """Return event 1 of a history; ``None`` if it cannot be read, which loading reports."""
+    try:
+        first = events.decode_turn(payload)[0]
+    except StoreError:
+        return None
+    return first if isinstance(first, events.RunStarted) else None
 
 
 def is_admissible(database: Writing, now: int) -> bool:
