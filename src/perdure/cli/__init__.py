@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Begin": {
         "demo": ("demo", "Kill a worker in the middle of an order; watch the order finish."),
         "dev": ("dev", "Serve workflows of a module in the foreground, until Ctrl-C."),
+        "check": ("check", "Replay the open runs against code that is to be deployed."),
         "lint": ("lint", "Check workflow code for what a replay may not repeat."),
         "run": ("run", "Run a workflow here, to its end; the exit code is its outcome."),
         "start": ("start", "Start a workflow for the workers to run, and print its id."),

@@ -284,6 +284,8 @@ def _write(database: Database, plan: Plan, now: int) -> None:
         execute(SQL["update_states"], (json["updates"],))
     if plan.touches:
         execute(SQL["touch_states"], (json["touches"],))
+    if plan.moved:
+        execute(SQL["move_runs"], (json["moved"],))
     if plan.consumed:
         _consume(database, plan)
     if plan.emptied:
