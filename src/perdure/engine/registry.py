@@ -8,6 +8,7 @@ from typing import Any
 from perdure import errors
 from perdure.activity import Activity
 from perdure.definition import Workflow, version_key
+from perdure.engine.reach import fingerprint
 from perdure.store.port import RunRow
 
 
@@ -18,6 +19,7 @@ class Registry:
         self.queues = tuple(queues)
         self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
         self._activities: dict[str, Activity[Any, Any]] = {}
+        self._codes: dict[int, str] = {}
 
     def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
         """Add a definition.
@@ -76,6 +78,24 @@ class Registry:
         if version and len(versions) > 1:
             return None
         return versions[max(versions, key=version_key)]
+
+    def code(self, definition: Workflow[Any, Any] | None) -> str:
+        """Return a fingerprint of all code that a registered workflow uses."""
+        if definition is None:
+            return ""
+        code = self._codes.get(id(definition))
+        if code is None:
+            code = self._codes[id(definition)] = fingerprint(definition)
+        return code
+
+    def codes(self) -> dict[str, str]:
+        """Return a fingerprint of each workflow, with all its versions."""
+        return {
+            name: " ".join(
+                f"{version}:{self.code(versions[version])}" for version in sorted(versions)
+            )
+            for name, versions in self._workflows.items()
+        }
 
     def activity(self, name: str) -> Activity[Any, Any] | None:
         """Return an activity registered by name."""
