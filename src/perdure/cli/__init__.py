@@ -45,7 +45,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "update": ("act", "Call an update handler of a workflow and print its answer."),
         "cancel": ("act", "Ask an execution to end; it can clean up."),
         "terminate": ("act", "End an execution at once, without its code."),
-        "unpark": ("act", "Let a parked run try again."),
+        "pause": ("steer", "Let runs take no turns for now."),
+        "resume": ("steer", "Let paused runs go on."),
+        "unpark": ("steer", "Let parked runs try again."),
+        "move": ("steer", "Let runs go on under another version of their definition."),
     },
     "About": {
         "version": ("version", "Print the version."),

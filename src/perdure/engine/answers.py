@@ -10,6 +10,7 @@ import msgspec
 
 from perdure import errors
 from perdure.door import encode_answer
+from perdure.engine.moving import move
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.port import Loaded, Question, RunRow
@@ -34,6 +35,8 @@ class Answers:
     async def ask(self, question: Question) -> bytes:
         """Answer a question put to the latest run of an execution."""
         kind, _, name = question.name.partition(":")
+        if kind == "move":
+            return await move(self._core, question, name)
         while True:
             row = await self._row(question.run)
             if self._core.registry.definition(row.workflow, row.version) is None:

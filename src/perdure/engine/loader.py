@@ -143,6 +143,8 @@ class Loader:
         core, row = self._core, loaded.row
         run.stop = row.reason or "", row.detail or "", row.unblock or ""
         run.started = _started(loaded)
+        if run.started is not None:
+            run.started.version = row.version  # it may have been moved since
         run.cancel_deadline = _cancel_deadline(loaded) if row.wake_at is not None else 0
         now = core.clock.now()
         run.timer_due = row.wake_at is not None and row.wake_at <= now

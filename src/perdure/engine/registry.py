@@ -79,6 +79,11 @@ class Registry:
             return None
         return versions[max(versions, key=version_key)]
 
+    def version(self, name: str, version: str) -> Workflow[Any, Any] | None:
+        """Return exactly this version of a workflow, or the highest if that is ``""``."""
+        versions = self._workflows.get(name, {})
+        return self.definition(name, "") if not version else versions.get(version)
+
     def code(self, definition: Workflow[Any, Any] | None) -> str:
         """Return a fingerprint of all code that a registered workflow uses."""
         if definition is None:

@@ -239,6 +239,16 @@ class RunResumed(Event, tag="run_resumed"):
     by: str = ""
 
 
+class RunMoved(Event, tag="run_moved"):
+    """From here on the run goes by another version of its definition, which fits its history."""
+
+    version: str
+    by: str = ""
+
+    def brief(self) -> str:
+        return f"run_moved to version {self.version}"
+
+
 class Forked(Event, tag="forked"):
     """From here on the run draws from a seed of its own (R4)."""
 
