@@ -87,6 +87,14 @@ def parked_and_resumed(run: Run) -> None:
     run.complete("pack")
 
 
+@case(fulfil)
+def moved_to_another_version(run: Run) -> None:
+    run.turn(run.completed("charge", 5))
+    run.blind(ev.RunMoved(version="2.0.0", by="client"))
+    run.fire()
+    run.complete("pack")
+
+
 # -- asyncio: what differs between Pythons -------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ from perdure.values.states import Status
 if TYPE_CHECKING:
     from perdure.engine.core import Core
 
+_AGAIN_SECONDS = 0.005
+
 
 class _Moved(Exception):
     """The run has ended, continued as new or left this worker before it could answer."""
@@ -52,7 +54,8 @@ class Answers:
                 try:
                     return await self._of_live(question, row, kind, name)
                 except _Moved:
-                    continue
+                    # A worker that has lost its lease loses runs again and again until it is back.
+                    await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _row(self, run: int) -> RunRow:
         rows = await self._core.desk.read(lambda store: store.rows([run]))
