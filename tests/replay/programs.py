@@ -494,6 +494,7 @@ def generators_and_shield(run: Run) -> None:
 INPUTS: dict[str, Any] = {
     "steps_with_retries": {"number": 4, "card": "c"},
     "parked_and_resumed": {"number": 4, "card": "c"},
+    "moved_to_another_version": {"number": 4, "card": "c"},
     "cancel_meets_group_failure": 1,
     "group_failure_alone": 2,
     "group_failure_then_cancel": 3,
