@@ -188,6 +188,20 @@ class Handle(Generic[T]):
             return False
         return await self._end(ev.RunUnparked(by="client"))
 
+    async def move(self, version: str = "", timeout: Duration = "10s") -> bool:
+        """Let the run go by another version of its definition from here on, and unpark it.
+
+        ``version``: one that a running worker defines; ``""`` is the highest. The run's history is
+        replayed with it first. False if the run goes by that version already.
+
+        Raises:
+            NondeterminismError: the version does not fit the history; nothing was changed.
+            Conflict: the run has work in flight: pause it, or try again when it waits.
+            Closed: the execution has ended.
+            Unavailable: no worker that defines the version answered in time.
+        """
+        return await self._ask("move:" + version, (), timeout, "")
+
     # -- repairing ---------------------------------------------------------------------------
 
     async def fork(

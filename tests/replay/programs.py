@@ -87,6 +87,14 @@ def parked_and_resumed(run: Run) -> None:
     run.complete("pack")
 
 
+@case(fulfil)
+def moved_to_another_version(run: Run) -> None:
+    run.turn(run.completed("charge", 5))
+    run.blind(ev.RunMoved(version="2.0.0", by="client"))
+    run.fire()
+    run.complete("pack")
+
+
 # -- asyncio: what differs between Pythons -------------------------------------------------------
 
 
@@ -486,6 +494,7 @@ def generators_and_shield(run: Run) -> None:
 INPUTS: dict[str, Any] = {
     "steps_with_retries": {"number": 4, "card": "c"},
     "parked_and_resumed": {"number": 4, "card": "c"},
+    "moved_to_another_version": {"number": 4, "card": "c"},
     "cancel_meets_group_failure": 1,
     "group_failure_alone": 2,
     "group_failure_then_cancel": 3,

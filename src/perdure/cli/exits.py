@@ -3,7 +3,7 @@
 | code | meaning |
 |--:|---|
 | 0 | done; the run completed |
-| 1 | the run failed (or ran out of time), a handler of it refused; `lint` found something |
+| 1 | the run failed (or timed out), a handler of it refused; `lint` or `check` found something |
 | 2 | usage or bad input |
 | 3 | not found |
 | 4 | conflict: it exists already, it has ended already |

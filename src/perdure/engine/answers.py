@@ -10,6 +10,7 @@ import msgspec
 
 from perdure import errors
 from perdure.door import encode_answer
+from perdure.engine.moving import move
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.port import Loaded, Question, RunRow
@@ -19,6 +20,8 @@ from perdure.values.states import Status
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
+
+_AGAIN_SECONDS = 0.005
 
 
 class _Moved(Exception):
@@ -34,6 +37,8 @@ class Answers:
     async def ask(self, question: Question) -> bytes:
         """Answer a question put to the latest run of an execution."""
         kind, _, name = question.name.partition(":")
+        if kind == "move":
+            return await move(self._core, question, name)
         while True:
             row = await self._row(question.run)
             if self._core.registry.definition(row.workflow, row.version) is None:
@@ -49,7 +54,8 @@ class Answers:
                 try:
                     return await self._of_live(question, row, kind, name)
                 except _Moved:
-                    continue
+                    # A worker that has lost its lease loses runs again and again until it is back.
+                    await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _row(self, run: int) -> RunRow:
         rows = await self._core.desk.read(lambda store: store.rows([run]))

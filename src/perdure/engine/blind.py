@@ -230,7 +230,7 @@ class Blind:
         run.drop_instance()
         run.timer_due = False
         run.inputs = taken + run.inputs
-        code = run.definition.code if run.definition is not None else ""
+        code = self._core.registry.code(run.definition)
         unblock = writes.UNBLOCK[reason]
         event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
         _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)

@@ -30,6 +30,7 @@ from perdure.engine.loader import Loader, identify
 from perdure.engine.registry import Registry
 from perdure.engine.release import Release
 from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.sweep import Sweeper
 from perdure.engine.timers import Timers
 from perdure.engine.turns import Turns
 from perdure.kernel.compat import FLAVOUR
@@ -121,6 +122,7 @@ class Core:
         self.timers = Timers(clock, self.timer_due)
         self.intake = Intake(self)
         self.answers = Answers(self)
+        self.sweeper = Sweeper(self)
 
     # -- runs at hand ------------------------------------------------------------------------
 
@@ -319,7 +321,7 @@ class Core:
             return True
         if row.reason not in MENDED_BY_CODE or parked is None:
             return False
-        return parked.code != run.definition.code
+        return parked.code != self.registry.code(run.definition)
 
     def cannot_replay(self, run: Run, reason: ParkReason, detail: str) -> None:
         """Park a run whose history the code does not fit."""

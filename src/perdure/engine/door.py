@@ -97,8 +97,11 @@ class EngineDoor:
         try:
             return await self._core.answers.ask(question)
         except errors.Unavailable:
-            if self._core.registry.definition(row.workflow, row.version) is not None and (
-                row.owner in (None, self._core.committer.worker)
+            is_move = question.name.startswith("move:")  # another worker may have the version
+            if (
+                not is_move
+                and self._core.registry.definition(row.workflow, row.version) is not None
+                and (row.owner in (None, self._core.committer.worker))
             ):
                 raise
             return await self._store_door.ask(row, question)

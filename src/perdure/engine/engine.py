@@ -183,6 +183,7 @@ class Engine:
         self._definitions.append(definition)
         if self._core is not None:
             _register(self._core, definition)
+            self._core.sweeper.look()
 
     async def start(self) -> None:
         """Open the database, join its workers and begin."""
@@ -221,7 +222,7 @@ class Engine:
         core, leases = self._core, self._leases
         if core is None or leases is None:
             return
-        core.intake.is_stopping = leases.is_stopping = True
+        core.intake.is_stopping = leases.is_stopping = core.sweeper.is_stopping = True
         core.intake.look()
         is_counted = await core.runner.stop(microseconds(grace, what="grace") / SECOND)
         is_written = await _drained(core)
@@ -283,7 +284,8 @@ class Engine:
         assert self._leases is not None
         loop = asyncio.get_running_loop()
         # The committer first: stop() ends the others and lets it finish.
-        parts = (core.committer.run(), core.intake.run(), self._leases.run())
+        sweeping = core.sweeper.run()
+        parts = (core.committer.run(), core.intake.run(), self._leases.run(), sweeping)
         self._tasks = [loop.create_task(part) for part in parts]
         for task in self._tasks:
             task.add_done_callback(_report)
@@ -314,6 +316,7 @@ class Engine:
                 await asyncio.sleep(_JOIN_AGAIN_SECONDS)
             else:
                 core.intake.look()
+                core.sweeper.look()
                 return
 
     def _guard(self) -> TurnGuard:

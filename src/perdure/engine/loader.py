@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from perdure import errors
 from perdure.engine import forks
-from perdure.engine.interrupts import ends_the_loop
+from perdure.engine.replaying import replay
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.work import Past
-from perdure.engine.writes import reason_of
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.complaints import Complaints
 from perdure.store.port import InboxRow, Loaded, RunRow
@@ -147,6 +146,8 @@ class Loader:
         core, row = self._core, loaded.row
         run.stop = row.reason or "", row.detail or "", row.unblock or ""
         run.started = forks.became_by(_started(loaded), loaded.turns)
+        if run.started is not None:
+            run.started.version = row.version  # it may have been moved since
         run.cancel_deadline = _cancel_deadline(loaded) if row.wake_at is not None else 0
         now = core.clock.now()
         run.timer_due = row.wake_at is not None and row.wake_at <= now
@@ -195,34 +196,11 @@ class Loader:
     def _replay(self, run: Run, loaded: Loaded) -> None:
         core = self._core
         assert run.definition is not None
-        instance = Instance(run.definition, max_payload=core.max_payload)
-        core.guard.enter(f"{run.workflow} {run.workflow_id!r} (replay)", run.key)
-        problem: tuple[ParkReason, str] | None = None
-        turns: list[StoredTurn] = []
-        blind: list[ev.Event] = []
-        try:
-            turns = [
-                StoredTurn(ev.decode_turn(t.payload), t.time, t.applied, len(t.payload))
-                for t in loaded.turns
-            ]
-            blind = instance.replay(turns)
-        except errors.NondeterminismError as exc:
-            problem = reason_of(exc), exc.message
-        except (errors.Corrupt, errors.SchemaMismatch) as exc:
-            problem = ParkReason.CORRUPT_HISTORY, exc.message
-        except errors.TurnTimeout:
-            core.guard.arrived()
-        except BaseException as exc:  # whatever code does in a replay, it is parked
-            if ends_the_loop(exc):
-                core.guard.leave()
-                raise
-            problem = ParkReason.UNEXPECTED, f"in a replay: {type(exc).__name__}: {exc}"
-        if core.guard.leave():
-            problem = ParkReason.TURN_TIMEOUT, "the replay ran longer than the turn limit"
-        if problem is not None:
-            instance.evict()
-            core.cannot_replay(run, *problem)
+        found = replay(run.definition, loaded, core.guard, max_payload=core.max_payload)
+        if found.misfit is not None:
+            core.cannot_replay(run, found.misfit.reason, found.misfit.detail)
             return
+        instance, turns, blind = found.instance, found.turns, found.blind
         run.instance = instance
         run.blind = blind
         run.started = forks.became(

@@ -9,6 +9,7 @@ from perdure import errors
 from perdure.activity import Activity
 from perdure.definition import Workflow, version_key
 from perdure.engine.limits import Limits
+from perdure.engine.reach import fingerprint
 from perdure.store.port import RunRow
 
 
@@ -20,6 +21,7 @@ class Registry:
         self.limits = limits or Limits()
         self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
         self._activities: dict[str, Activity[Any, Any]] = {}
+        self._codes: dict[int, str] = {}
 
     def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
         """Add a definition.
@@ -78,6 +80,29 @@ class Registry:
         if version and len(versions) > 1:
             return None
         return versions[max(versions, key=version_key)]
+
+    def version(self, name: str, version: str) -> Workflow[Any, Any] | None:
+        """Return exactly this version of a workflow, or the highest if that is ``""``."""
+        versions = self._workflows.get(name, {})
+        return self.definition(name, "") if not version else versions.get(version)
+
+    def code(self, definition: Workflow[Any, Any] | None) -> str:
+        """Return a fingerprint of all code that a registered workflow uses."""
+        if definition is None:
+            return ""
+        code = self._codes.get(id(definition))
+        if code is None:
+            code = self._codes[id(definition)] = fingerprint(definition)
+        return code
+
+    def codes(self) -> dict[str, str]:
+        """Return a fingerprint of each workflow, with all its versions."""
+        return {
+            name: " ".join(
+                f"{version}:{self.code(versions[version])}" for version in sorted(versions)
+            )
+            for name, versions in self._workflows.items()
+        }
 
     def activity(self, name: str) -> Activity[Any, Any] | None:
         """Return an activity registered by name."""

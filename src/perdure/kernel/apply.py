@@ -94,6 +94,12 @@ def _run_taken(instance: Instance, event: ev.RunTaken) -> None:
     instance.code = instance.code or event.code
 
 
+def _run_moved(instance: Instance, event: ev.RunMoved) -> None:
+    # What continues the run goes by it too.
+    if instance.started is not None:
+        instance.started.version = event.version
+
+
 def _nothing(_instance: Instance, _event: ev.Event) -> None:
     """Recorded for people and for the engine; the code never sees it."""
 
@@ -116,6 +122,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.RunUnparked: _nothing,
     ev.RunPaused: _nothing,
     ev.RunResumed: _nothing,
+    ev.RunMoved: _run_moved,
     ev.Forked: forked,
     ev.RunTerminated: _nothing,
     ev.RunTimedOut: _nothing,

@@ -32,10 +32,15 @@ class Versions:
         if answer is None:
             answer = self._answers[change] = self._decide(change, high)
         if not low <= answer <= high:
+            where = match.place()
             error = errors.NondeterminismError(
-                f"change {change!r}: this run goes by version {answer}, the code at "
-                f"{match.place()} supports {low} to {high}. Keep the old branch until such runs "
-                "have ended."
+                f"change {change!r}: this run goes by version {answer}, the code at {where} "
+                f"supports {low} to {high}. Keep the old branch until such runs have ended.",
+                details={
+                    "expected": f"version {answer} of change {change!r}",
+                    "actual": f"versions {low} to {high} of it",
+                    "where": where,
+                },
             )
             if not self._instance.is_read_only:
                 self._instance.diverged(error)

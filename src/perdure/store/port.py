@@ -56,6 +56,7 @@ from perdure.store.rows import (
     Fork,
     InboxRow,
     Loaded,
+    OpenRun,
     Post,
     Posted,
     Question,
@@ -63,12 +64,14 @@ from perdure.store.rows import (
     Started,
     StartRequest,
     StateWrite,
+    Sweep,
     TurnRow,
     TurnWrite,
     Watch,
     Worker,
 )
 from perdure.values.concurrency import Limit, Standing
+from perdure.values.states import Status
 
 __all__ = [
     "Batch",
@@ -80,6 +83,7 @@ __all__ = [
     "InboxRow",
     "Limit",
     "Loaded",
+    "OpenRun",
     "Post",
     "Posted",
     "Question",
@@ -90,6 +94,7 @@ __all__ = [
     "Started",
     "StateWrite",
     "Store",
+    "Sweep",
     "TurnRow",
     "TurnWrite",
     "Watch",
@@ -154,6 +159,16 @@ class Reader(Protocol):
 
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
         """Return parked runs with one of these reasons, by ``run`` ascending from ``after``."""
+        ...
+
+    def open_runs(self, statuses: Sequence[Status], *, limit: int, after: int = 0) -> list[OpenRun]:
+        """Return open runs with one of these statuses, by ``run`` ascending from ``after``; none of
+        any namespace is left out.
+        """
+        ...
+
+    def sweeps(self) -> list[Sweep]:
+        """Return how far the open runs of each workflow were checked."""
         ...
 
     def unserved(
@@ -321,6 +336,14 @@ class Store(Reader, Protocol):
 
     def suspect(self, run: int) -> None:
         """Count that this run's turn holds a worker that is about to give up (R8)."""
+        ...
+
+    def sweep(self, sweep: Sweep, *, instead: int = 0) -> bool:
+        """Record how far a workflow's open runs were checked, for its scope.
+
+        Returns ``False``, and changes nothing, if another worker than ``sweep.worker`` and
+        ``instead`` is at it. A lost acknowledgement costs checking some runs twice.
+        """
         ...
 
     def ask(self, question: Question, now: int) -> None:

@@ -153,7 +153,8 @@ class TurnWrite(msgspec.Struct, gc=False):
     ``opens``: (activity, attempt) of transactional activities that this turn schedules;
     ``settles``: activities whose deciding row this turn takes away; if one is gone already (its
     transaction committed first), the turn is dropped and named in ``Committed.reopened``.
-    ``memo`` and ``search`` are merged; ``None`` values remove a key.
+    ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run goes by
+    another version of its definition from here on.
     """
 
     run: int
@@ -178,6 +179,7 @@ class TurnWrite(msgspec.Struct, gc=False):
     memo: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
     progress: str | None = None
+    version: str | None = None
 
 
 class Beat(msgspec.Struct, gc=False):
@@ -296,6 +298,33 @@ class Definition(msgspec.Struct):
     is_active: bool = True
     registered_at: int = 0
     limit: Limit = NO_LIMIT
+
+
+class OpenRun(msgspec.Struct, gc=False):
+    """An open run, as much as says who may run it. ``since``: when its state last changed."""
+
+    run: int
+    workflow: str
+    version: str
+    queue: str
+    since: int
+
+
+class Sweep(msgspec.Struct):
+    """How far the open runs of a workflow were checked against the code that serves it.
+
+    ``scope``: which queues, as text; ``code``: of all versions together; ``began_at``: when the
+    pass under way (or the last one) began; ``since``: it passes over runs whose state is older;
+    ``after``: the last run it looked at; ``worker``: who does it, 0 when it is done.
+    """
+
+    workflow: str
+    scope: str
+    code: str
+    began_at: int
+    since: int = 0
+    after: int = 0
+    worker: int = 0
 
 
 class RunRow(msgspec.Struct, gc=False):

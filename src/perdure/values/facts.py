@@ -241,6 +241,16 @@ class RunResumed(Event, tag="run_resumed"):
     by: str = ""
 
 
+class RunMoved(Event, tag="run_moved"):
+    """From here on the run goes by another version of its definition, which fits its history."""
+
+    version: str
+    by: str = ""
+
+    def brief(self) -> str:
+        return f"run_moved to version {self.version}"
+
+
 class KeptKey(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     """The idempotency key of a call: of the activity with this name and digest of arguments."""
 

@@ -63,6 +63,7 @@ def scans(lines: list[str]) -> list[str]:
         ("claimable", "USING INDEX perdure_state_claimable"),
         ("unserved", "USING INDEX perdure_state_claimable"),
         ("parked", "USING INDEX perdure_state_by_status (status=? AND run>?)"),
+        ("open_runs", "x USING COVERING INDEX perdure_state_by_status (status=? AND run>?)"),
         ("release_runs", "USING INDEX perdure_state_by_owner (owner=?)"),
         ("unread", "i USING COVERING INDEX perdure_inbox_by_execution (execution=?)"),
         ("children", "c USING INDEX perdure_run_by_parent (parent_execution=?)"),

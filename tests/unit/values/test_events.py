@@ -127,6 +127,7 @@ def test_kinds_are_those_that_stored_histories_hold():
         "run_completed",
         "run_continued",
         "run_failed",
+        "run_moved",
         "run_parked",
         "run_paused",
         "run_resumed",

@@ -111,7 +111,7 @@ async def _ask(
         say(document(await question(handle)))
 
 
-# -- ending and going on -------------------------------------------------------------------------
+# -- ending --------------------------------------------------------------------------------------
 
 
 @click.command("cancel")
@@ -135,14 +135,6 @@ def terminate_command(database: Database, id: str, reason: str) -> int:
     return asyncio.run(
         _change(database, id, lambda handle: handle.terminate(reason), "told to stop")
     )
-
-
-@click.command("unpark")
-@click.argument("id")
-@database_option
-def unpark_command(database: Database, id: str) -> int:
-    """Let a parked run try again."""
-    return asyncio.run(_change(database, id, lambda handle: handle.unpark(), "unparked"))
 
 
 async def _change(

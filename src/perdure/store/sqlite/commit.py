@@ -288,6 +288,8 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         execute(SQL["update_states"], (json["updates"],))
     if plan.touches:
         execute(SQL["touch_states"], (json["touches"],))
+    if plan.moved:
+        execute(SQL["move_runs"], (json["moved"],))
     if plan.consumed:
         _consume(database, plan)
     if plan.emptied:

@@ -65,6 +65,7 @@ class Plan:
         "later",
         "memo_changes",
         "memos",
+        "moved",
         "opened",
         "orphaned",
         "outgoing",
@@ -91,6 +92,7 @@ class Plan:
         self.updates: list[Any] = []
         self.touches: list[Any] = []
         self.consumed: list[int] = []
+        self.moved: list[Any] = []
         self.opened: list[Any] = []
         self.settled: list[Any] = []
         self.closed: list[int] = []
@@ -205,6 +207,8 @@ class Plan:
             self.opened += [(run, activity, attempt) for activity, attempt in turn.opens]
         if turn.settles:
             self.settled += [(run, activity) for activity in turn.settles]
+        if turn.version is not None:
+            self.moved.append((run, turn.version))
         if turn.search:
             self._search(run, turn.search, is_new=False)
         if turn.memo:
@@ -349,6 +353,7 @@ class Plan:
 
 _AS_JSON = (
     "runs",
+    "moved",
     "states",
     "memos",
     "updates",

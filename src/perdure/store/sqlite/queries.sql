@@ -109,6 +109,11 @@ UPDATE perdure_state AS state SET
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
+-- name: move_runs
+UPDATE perdure_run SET version = v ->> 1
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE run = v ->> 0;
+
 -- name: touch_states
 UPDATE perdure_state AS state SET
     owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress),
@@ -647,6 +652,28 @@ LEFT JOIN perdure_memo AS memo ON memo.run = r.run
 WHERE state.status = 4 AND state.run > ?2
     AND state.reason IN (SELECT value FROM json_each(?1))
 ORDER BY state.run LIMIT ?3;
+
+-- Open runs with one of the statuses ?1, from ?2 on: at most ?3 of each are looked at.
+-- name: open_runs
+SELECT r.run, r.workflow, r.version, r.queue, state.since
+FROM json_each(?1) j
+CROSS JOIN perdure_state AS state ON state.run IN (
+    SELECT x.run FROM perdure_state x INDEXED BY perdure_state_by_status
+    WHERE x.status = j.value AND x.run > ?2 ORDER BY x.run LIMIT ?3
+)
+CROSS JOIN perdure_run r ON r.run = state.run
+ORDER BY state.run LIMIT ?3;
+
+-- name: sweeps
+SELECT workflow, scope, code, began_at, since, after, worker FROM perdure_sweep;
+
+-- name: sweep
+INSERT INTO perdure_sweep (workflow, scope, code, began_at, since, after, worker)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+ON CONFLICT (workflow, scope) DO UPDATE SET
+    code = excluded.code, began_at = excluded.began_at, since = excluded.since,
+    after = excluded.after, worker = excluded.worker
+WHERE worker IN (0, excluded.worker, ?8);
 
 -- name: due
 SELECT state.run, state.wake_at

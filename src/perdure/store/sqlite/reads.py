@@ -15,8 +15,10 @@ from perdure.store.port import (
     Fork,
     InboxRow,
     Loaded,
+    OpenRun,
     Question,
     RunRow,
+    Sweep,
     TurnRow,
     Worker,
 )
@@ -26,6 +28,7 @@ from perdure.store.sqlite.slots import Slots, is_admissible
 from perdure.store.sqlite.sql import SQL, status_of, to_json
 from perdure.store.sqlite.workers import Workers
 from perdure.values.concurrency import Standing
+from perdure.values.states import CODES, Status
 
 _decode: Callable[[str], Any] = msgspec.json.decode
 _LAST = "\U0010ffff"
@@ -121,6 +124,15 @@ class SqliteReader:
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
         wanted = (to_json(list(reasons)), after, limit)
         return [_run(row) for row in self._all(SQL["parked"], wanted)]
+
+    @reading
+    def open_runs(self, statuses: Sequence[Status], *, limit: int, after: int = 0) -> list[OpenRun]:
+        wanted = (to_json([CODES[status] for status in statuses]), after, limit)
+        return [OpenRun(*row) for row in self._all(SQL["open_runs"], wanted)]
+
+    @reading
+    def sweeps(self) -> list[Sweep]:
+        return [Sweep(*row) for row in self._all(SQL["sweeps"], ())]
 
     @reading
     def unserved(

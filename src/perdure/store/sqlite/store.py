@@ -27,6 +27,7 @@ from perdure.store.port import (
     Question,
     Started,
     StartRequest,
+    Sweep,
     Watch,
     Worker,
 )
@@ -167,6 +168,11 @@ class SqliteStore(SqliteReader):
     @writing
     def suspect(self, run: int) -> None:
         self.database.execute(SQL["suspect"], (run,))
+
+    @writing
+    def sweep(self, sweep: Sweep, *, instead: int = 0) -> bool:
+        row = (*msgspec.structs.astuple(sweep), instead)
+        return self.database.execute(SQL["sweep"], row).rowcount == 1
 
     @writing
     def ask(self, question: Question, now: int) -> None:

@@ -19,7 +19,7 @@ CREATE TABLE perdure_worker (
     queues TEXT NOT NULL
 );
 
--- Facts of a start; they never change. `execution` is the number of the execution's first run.
+-- Facts of a start; they never change, except that a run can be moved to another `version`. `execution` is the number of the execution's first run.
 CREATE TABLE perdure_run (
     run INTEGER PRIMARY KEY,
     run_id TEXT NOT NULL UNIQUE,
@@ -189,6 +189,18 @@ CREATE INDEX perdure_slot_ready ON perdure_slot (workflow, priority DESC, since,
 CREATE INDEX perdure_slot_of_key ON perdure_slot (workflow, key, place, priority DESC, since, execution)
     WHERE place IN (0, 1);
 CREATE INDEX perdure_slot_delayed ON perdure_slot (since) WHERE place = 3;
+
+-- How far the open runs of a workflow were checked against the code that serves it.
+CREATE TABLE perdure_sweep (
+    workflow TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    code TEXT NOT NULL,
+    began_at INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    after INTEGER NOT NULL,
+    worker INTEGER NOT NULL,
+    PRIMARY KEY (workflow, scope)
+) WITHOUT ROWID;
 
 CREATE TABLE perdure_question (
     id TEXT PRIMARY KEY,
