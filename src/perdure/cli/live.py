@@ -34,6 +34,10 @@ class Above:
         """Flush stderr."""
         sys.stderr.flush()
 
+    def __getattr__(self, name: str) -> Any:
+        """Be stderr in everything else that a stream is asked for: ``isatty``, ``encoding``, …"""
+        return getattr(sys.stderr, name)
+
 
 class LiveLine:
     """Status, current step and event count of a run.
