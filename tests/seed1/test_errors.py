@@ -202,13 +202,13 @@ async def test_child_workflow_errors_that_nobody_raised_on_purpose(tmp_path: Pat
         try:
             await workflow.execute(buggy)
         except ChildFailed as exc:
-            return [exc.kind, str(exc)]
+            return [exc.kind, exc.retryable, str(exc.cause)]
         return []
 
     async with engine_on(tmp_path, parent, buggy) as engine:
-        kind, text = await engine.client.execute(parent)
-        assert kind == "Internal"
-        assert "KeyError: 'boom' (test_errors.py:" in text
+        assert await engine.client.execute(parent) == ["Internal", True, "'boom'"]
+        with pytest.raises(WorkflowFailed, match=r"KeyError: 'boom' \(test_errors.py:"):
+            await engine.client.execute(buggy)
 
 
 # -- saga ----------------------------------------------------------------------------------------
