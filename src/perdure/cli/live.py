@@ -35,7 +35,7 @@ class Above:
         sys.stderr.flush()
 
     def __getattr__(self, name: str) -> Any:
-        """Be stderr in everything else that a stream is asked for: ``isatty``, ``encoding``, …"""
+        """Be stderr in whatever else is asked of a stream: ``isatty``, ``encoding`` and so on."""
         return getattr(sys.stderr, name)
 
 
