@@ -54,7 +54,7 @@ async def test_concurrent_work_with_more_jobs_than_the_channel_holds(tmp_path: P
 
         async def work() -> None:
             async for job in queue:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # sleep: lets others run
                 done.append(job)
 
         worker = workflow.spawn(work())
