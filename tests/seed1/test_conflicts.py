@@ -275,6 +275,23 @@ async def test_fifty_concurrent_starts_of_an_id_that_was_used_before(
         assert await engine.client.count(workflow_id="x") == 1 + is_free
 
 
+async def test_a_message_to_an_id_that_is_always_taken_is_always_delivered(tmp_path: Path):
+    """``terminate_existing`` leaves no moment in which nobody has the id."""
+    async with engine_on(tmp_path, waiting) as engine, Client(engine.url) as other:
+        await engine.client.start(waiting, id="x")
+
+        async def replace() -> None:
+            for _ in range(20):
+                options = {"id": "x", "id_conflict_policy": "terminate_existing"}
+                await engine.client.start(waiting, **options)
+
+        async def send(client: Client) -> None:
+            for number in range(40):
+                await client.get("x").send("note", number)
+
+        await asyncio.gather(replace(), send(engine.client), send(other))
+
+
 STARTER = """
 import asyncio, json, sys
 from perdure import Client
