@@ -154,7 +154,12 @@ class Handle(Generic[T]):
         """Send a message as ``sender``: its ``seq`` grows with every message it sends."""
         data = encode_message(topic, payload, self._client.max_payload)
         message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
-        await self._post(ev.MessageReceived(message=message), sender, seq)
+        fact, row = ev.MessageReceived(message=message), await self._row()
+        while error := refusal(await self._door.post(row, fact, sender, seq), self.id):
+            before, row = row, await self._row()
+            # Ended since it was found, and another execution has taken its place and its id?
+            if not isinstance(error, errors.Closed) or row.execution == before.execution:
+                raise error
 
     async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
         """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended."""

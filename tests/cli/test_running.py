@@ -22,6 +22,11 @@ def test_run_puts_the_result_and_nothing_else_on_stdout(shell: Shell):
     assert "a line of the user's own" in done.err
 
 
+def test_run_prints_a_result_of_any_length(shell: Shell):
+    name = "x" * 1000
+    assert shell.ok("run", f"{PROGRAMS}:hello", name).json == f"Hello, {name}!"
+
+
 @pytest.mark.parametrize(
     ("given", "stdin", "result"),
     [

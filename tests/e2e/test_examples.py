@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -123,3 +126,97 @@ def test_a_new_start_takes_the_highest_version(shell: Shell):
     assert shell.ok("run", "examples/versions.py:invoice_1", "Ada").json == (
         "paper invoice plan for Ada"
     )
+
+
+def python(shell: Shell, name: str) -> list[str]:
+    """Run an example by itself and return the lines that it prints."""
+    done = subprocess.run(
+        [sys.executable, f"examples/{name}"],
+        cwd=shell.folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_counter_answers_and_refuses(shell: Shell):
+    assert python(shell, "counter.py") == [
+        "3, then 6",
+        "refused: would be negative",
+        "exit with 6",
+    ]
+
+
+def test_a_counter_takes_messages_from_the_command_line(shell: Shell):
+    with shell.worker("examples/counter.py"):
+        shell.ok("start", "counter", '{"initial": 2}', "--id", "my-counter")
+        shell.ok("send", "my-counter", "increment", "amount=3")
+        shell.ok("send", "my-counter", "finish")
+        assert shell.ok("result", "my-counter").json == 5
+
+
+def test_a_crew_shares_the_jobs_that_come(shell: Shell):
+    with shell.worker("examples/jobs.py"):
+        shell.ok("start", "crew", "workers=3", "--id", "crew")
+        for job in ("7", "8"):
+            shell.ok("send", "crew", "add_job", job)
+        shell.ok("send", "crew", "exit")
+        assert shell.ok("result", "crew").json == {"7": 14, "8": 16}
+
+
+def test_a_crew_goes_home_when_nothing_comes(shell: Shell):
+    assert shell.ok("run", "examples/jobs.py:crew", "patience=50ms").json == {}
+
+
+def test_children_are_asked_and_one_is_away(shell: Shell):
+    assert shell.ok("run", "examples/children.py:household", '["ada", "nobody"]').json == {
+        "asked": 2,
+        "home": {"ada": "ada (household asked)"},
+        "away": {"nobody": "NotFound"},
+    }
+
+
+def test_watching_hears_of_every_end(shell: Shell):
+    *monitored, trapped, raised = python(shell, "watching.py")
+    assert sorted(monitored) == [
+        "deaf: Canceled, now terminated",
+        "obedient: Canceled, now cancelled",
+        "short: done, now completed",
+    ]
+    assert (trapped, raised) == ("link_down", "the block ended: Canceled")
+    assert shell.ok("run", "examples/watching.py:long_work", "seconds=0.1").json == "done"
+
+
+def test_a_web_server_accepts_an_order_once(shell: Shell):
+    server = subprocess.Popen(
+        [sys.executable, "examples/web.py", "web.db", "0"],
+        cwd=shell.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        port = server.stdout.readline().split()[-1]
+
+        def post(body: str) -> tuple[int, dict[str, str]]:
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+            with closing(connection):
+                connection.request("POST", "/", body, {"X-Request-ID": "r-1"})
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read())
+
+        order = '{"id": 7, "item": "book"}'
+        assert post(order) == (202, {"workflow_id": "order-7", "status": "started"})
+        code, answer = post(order)
+        assert (code, "'order-7' exists" in answer["error"]) == (409, True)
+        assert [post(bad)[0] for bad in ("no json", "[]", '{"id": 8, "thing": 1}')] == [400] * 3
+        with shell.worker("examples/web.py", "--db", "web.db"):
+            shell.ok("send", "order-7", "ship", "--db", "web.db")
+            result = shell.ok("result", "order-7", "--db", "web.db").json
+            assert result == {"shipped": "book", "request": "r-1"}
+    finally:
+        server.kill()
+        server.communicate()

@@ -34,6 +34,10 @@ class Above:
         """Flush stderr."""
         sys.stderr.flush()
 
+    def __getattr__(self, name: str) -> Any:
+        """Be stderr in whatever else is asked of a stream: ``isatty``, ``encoding`` and so on."""
+        return getattr(sys.stderr, name)
+
 
 class LiveLine:
     """Status, current step and event count of a run.

@@ -33,7 +33,7 @@ R = TypeVar("R")
 _running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
 _IN_WORKFLOW = (
     "a client or an engine cannot be used in workflow code: it would not replay. Use it in an "
-    "activity, or workflow.start_child, workflow.send and the like"
+    "activity, or workflow.start, workflow.send and the like"
 )
 _POLL_SECONDS = 0.020
 _IDLE_POLLS = 100
