@@ -76,6 +76,7 @@ class World:
         """Workflow ids and run ids of which somebody was told that they were started."""
         self.pauses: list[tuple[str, int, int]] = []
         """Which runs took no turn between two ticks."""
+        self._taken_over: set[int] = set()
         self.resumed: set[str] = set()
         self._standing: dict[str, list[tuple[int, bool]]] = {}
         self._names = 0
@@ -481,6 +482,8 @@ class World:
         tick, name = self.sim.tick(), desk.process.name
         if verb == "start" or (verb == "commit" and (answer.started or answer.children)):
             self.sim.alarms += rows.twice_open(self.sim.store)
+        if verb == "commit" and argument.worker in self._taken_over:
+            self.sim.alarms.append(f"{name} committed after it was taken over (I6)")
         if verb == "commit":
             dropped = answer.lost | answer.reopened
             for started in answer.started:
@@ -498,6 +501,7 @@ class World:
                 *dropped,
             )
         elif verb == "take_over" and answer:
+            self._taken_over.add(argument)
             owner = self.sim.sea.owners[argument]
             self._standing.setdefault(owner.process.name, []).append((tick, False))
             self.sim.note(name, "takes over", owner.process.name)
