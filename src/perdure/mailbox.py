@@ -304,7 +304,9 @@ class Mailbox:
         try:
             (answer,) = await self._client.door.write(lambda store: store.watch([watch], now))
         except BaseException:
-            self._watches.pop(ref, None)  # it may stand all the same; whoever tries again gets one notice
+            self._watches.pop(
+                ref, None
+            )  # it may stand all the same; whoever tries again gets one notice
             raise
         if answer == "not_found":
             del self._watches[ref]

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from tests.simulation.workload import Plan
     from tests.simulation.world import World
 
+
+class Stop(Exception):
+    """The simulation found something wrong."""
+
+
 ENDINGS = frozenset({"cancel", "cancel-deadline", "terminate"})
 _TICKS = 3
 _ANSWERED_WITHIN = 30.0
@@ -27,9 +32,7 @@ async def start_rival(world: World, plan: Plan, parts: list[Part], policy: str) 
     await asyncio.sleep(world.chance.random() * 1.5)  # sleep: virtual time
     try:
         handle = await world.insist(
-            lambda client: client.start(
-                play, Program(parts), id=plan.id, id_conflict_policy=policy
-            )
+            lambda client: client.start(play, Program(parts), id=plan.id, id_conflict_policy=policy)
         )
     except errors.AlreadyExists:
         world.sim.note("cli", "was refused", plan.id, policy)
@@ -72,7 +75,7 @@ async def end_after_ticks(world: World, plan: Plan) -> None:
 
 
 def _runs_of(world: World, id: str) -> int:
-    sql = f"select count(*) from perdure_run where workflow_id = '{id}'"  # noqa: S608 - our own id
+    sql = f"select count(*) from perdure_run where workflow_id = '{id}'"
     return world.sim.store.database.execute(sql).fetchone()[0]
 
 
@@ -173,6 +176,4 @@ class _Visit:
 
 
 def _stop(text: str) -> None:
-    from tests.simulation.world import Stop  # noqa: PLC0415 - it imports this module
-
     raise Stop(text)

@@ -207,12 +207,15 @@ def _said(world: World, read: list[History]) -> Iterator[str]:
             value = payload.decode(event.message.payload)
             if isinstance(value, dict) and "token" in value:
                 places.setdefault(value["token"], []).append((history.row.run, number))
+    replaced = checks.replaced_ids(read)
     last: dict[str, tuple[tuple[int, int], str]] = {}
     for said in world.said:
         found = places.get(said.token, [])
         if len(found) > 1:
             yield f"message {said.token} was received {len(found)} times: {found}"
         if not said.is_acknowledged:
+            continue
+        if not found and said.target in replaced:
             continue
         if not found:
             yield f"message {said.token} to {said.target} was acknowledged and is lost"

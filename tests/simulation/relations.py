@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -31,7 +31,7 @@ class AnyOf(tuple[Any, ...]):
 
     __slots__ = ()
 
-    def __new__(cls, results: Iterable[Any]) -> AnyOf:
+    def __new__(cls, results: Iterable[Any]) -> Self:
         return super().__new__(cls, results)
 
 

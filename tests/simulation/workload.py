@@ -364,6 +364,7 @@ class Workload:
             self.plans.append(child)
             self._shared_plan = child
         return ["share", "shared", self._shared_plan.parts]
+
     def _may_be_cut(self, plan: Plan) -> None:
         """The children of a child that may be ended may be ended with it, or never start."""
         if plan.statuses == ENDED_WELL:

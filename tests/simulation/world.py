@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 from tests.simulation import errands, rows
+from tests.simulation.errands import Stop
 from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
 from tests.simulation.workload import Plan, Workload
 
@@ -46,10 +47,6 @@ class Row(msgspec.Struct, frozen=True):
     first: int
     worker: str
     is_applied: bool = False
-
-
-class Stop(Exception):
-    """The simulation found something wrong."""
 
 
 class World:
@@ -308,7 +305,9 @@ class World:
         while True:
             try:
                 handle = await self.ask(
-                    lambda client, w="play" if by_name else play: client.start(w, program, id=plan.id, **options)
+                    lambda client, w="play" if by_name else play: client.start(
+                        w, program, id=plan.id, **options
+                    )
                 )
                 if handle.id != plan.id:
                     raise Stop(f"the start of {plan.id} returned a handle on {handle.id}")
