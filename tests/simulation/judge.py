@@ -30,7 +30,7 @@ def judge(world: World) -> list[str]:
     found += _watched(world, read)
     found += _paused(world, read)
     found += _booked(world, read)
-    found += rows.orphans(world.sim.store)
+    found += rows.orphans_at_the_end(world.sim.store)
     owned = [h.name for h in read if h.row.owner is not None]
     found += [f"{name} has an owner though all workers left" for name in owned]
     found += [f"alarm: {text}" for text in world.sim.alarms]

@@ -132,7 +132,7 @@ class World:
             elif drawn < faults.kills + faults.freezes:
                 self.sim.note(worker.name, "freezes")
                 worker.freeze()
-                loop.call_later(chance.choice((0.3, 1.5, 3.0, 6.0)), self._thaw, worker)
+                loop.call_later(chance.choice((0.3, 2.5, 3.0, 6.0)), self._thaw, worker)
             elif drawn < faults.kills + faults.freezes + faults.stops:
                 self.sim.note(worker.name, "stops")
                 self._stops.append(loop.create_task(worker.stop()))
@@ -149,8 +149,9 @@ class World:
         loop = asyncio.get_running_loop()
         limit = loop.time() + _CALM_LASTS
         while True:
+            self.sim.alarms += rows.orphans(self.sim.store)
             if self.sim.alarms:
-                raise Stop(f"a part of the engine ended: {self.sim.alarms[0]}")
+                raise Stop(f"alarm: {self.sim.alarms[0]}")
             running = [job for job in jobs if not job.done()]
             if running:
                 await asyncio.wait(running, timeout=0.5)
