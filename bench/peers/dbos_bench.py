@@ -59,6 +59,37 @@ async def receiver(count: int) -> int:
     return total
 
 
+@DBOS.workflow()
+async def twice(number: int) -> int:
+    """Do next to nothing."""
+    return 2 * number
+
+
+@DBOS.workflow()
+async def parent(count: int) -> int:
+    """Start ``count`` children at once and add up their results."""
+    children = [await DBOS.start_workflow_async(twice, number) for number in range(count)]
+    return sum([await child.get_result() for child in children])
+
+
+@DBOS.workflow()
+async def pong(rounds: int) -> int:
+    """Send back so many numbers."""
+    for _ in range(rounds):
+        sender, number = await DBOS.recv_async("ping", timeout_seconds=300)
+        await DBOS.send_async(sender, number, "pong")
+    return rounds
+
+
+@DBOS.workflow()
+async def ping(target: str, rounds: int) -> int:
+    """Send so many numbers to a ``pong``, each when the one before has come back."""
+    for number in range(rounds):
+        await DBOS.send_async(target, [DBOS.workflow_id, number], "ping")
+        assert await DBOS.recv_async("pong", timeout_seconds=300) == number
+    return rounds
+
+
 async def thousand_by_ten(scale: float) -> float:
     """1,000 workflows of 10 steps at once; steps/s."""
     count = round(1_000 * scale)
@@ -102,6 +133,27 @@ async def messages_per_s(scale: float) -> float:
     return count / (time.perf_counter() - begin)
 
 
+async def children_per_s(scale: float) -> float:
+    """1,000 workflows that start 10 children each and wait for them; children/s."""
+    count = round(1_000 * scale)
+    begin = time.perf_counter()
+    handles = await asyncio.gather(*(DBOS.start_workflow_async(parent, 10) for _ in range(count)))
+    await asyncio.gather(*(handle.get_result() for handle in handles))
+    return count * 10 / (time.perf_counter() - begin)
+
+
+async def ping_pong_per_s(scale: float) -> float:
+    """1,000 pairs that send 10 messages to and fro, one at a time; messages/s."""
+    count = round(1_000 * scale)
+    begin = time.perf_counter()
+    pongs = await asyncio.gather(*(DBOS.start_workflow_async(pong, 10) for _ in range(count)))
+    handles = await asyncio.gather(
+        *(DBOS.start_workflow_async(ping, each.get_workflow_id(), 10) for each in pongs)
+    )
+    await asyncio.gather(*(handle.get_result() for handle in handles))
+    return count * 20 / (time.perf_counter() - begin)
+
+
 async def sleep_1s_1000(_scale: float) -> float:
     """1,000 workflows that sleep one second, at once; seconds from first start to last result."""
     count = 1_000
@@ -118,6 +170,8 @@ SCENARIOS: dict[str, Scenario] = {
         sequential_hundred,
         thousand_by_ten,
         messages_per_s,
+        children_per_s,
+        ping_pong_per_s,
         sleep_1s_1000,
     )
 }

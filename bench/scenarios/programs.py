@@ -58,8 +58,41 @@ async def receiver(count: int) -> int:
     return total
 
 
+@workflow.define
+async def twice(number: int) -> int:
+    """Do next to nothing."""
+    return 2 * number
+
+
+@workflow.define
+async def parent(count: int) -> int:
+    """Start ``count`` children at once and add up their results."""
+    children = [await workflow.start(twice, number) for number in range(count)]
+    return sum([await child for child in children])
+
+
+@workflow.define
+async def pong(rounds: int) -> int:
+    """Send back so many numbers."""
+    pings = workflow.listen("ping", int, message=True)
+    for _ in range(rounds):
+        ping = await pings.receive()
+        await ping.reply("pong", ping.payload)
+    return rounds
+
+
+@workflow.define
+async def ping(request: tuple[str, int]) -> int:
+    """Send so many numbers to a ``pong``, each when the one before has come back."""
+    target, rounds = request
+    pongs = workflow.listen("pong", int)
+    for number in range(rounds):
+        await workflow.send(target, "ping", number)
+        assert await pongs.receive() == number
+    return rounds
+
+
 def engine_on(database: Path, **options: Any) -> Engine:
     """Return an engine for these workflows on a SQLite file."""
-    return Engine(
-        f"sqlite:///{database}", definitions=[steps, marked_steps, nap, receiver], **options
-    )
+    definitions = [steps, marked_steps, nap, receiver, twice, parent, ping, pong]
+    return Engine(f"sqlite:///{database}", definitions=definitions, **options)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from tests.simulation.workload import Plan
     from tests.simulation.world import World
 
+
+class Stop(Exception):
+    """The simulation found something wrong."""
+
+
 ENDINGS = frozenset({"cancel", "cancel-deadline", "terminate"})
 _TICKS = 3
 _ANSWERED_WITHIN = 30.0
@@ -171,6 +176,4 @@ class _Visit:
 
 
 def _stop(text: str) -> None:
-    from tests.simulation.world import Stop
-
     raise Stop(text)

@@ -30,7 +30,7 @@ def judge(world: World) -> list[str]:
     found += _watched(world, read)
     found += _paused(world, read)
     found += _booked(world, read)
-    found += rows.orphans(world.sim.store)
+    found += rows.orphans_at_the_end(world.sim.store)
     owned = [h.name for h in read if h.row.owner is not None]
     found += [f"{name} has an owner though all workers left" for name in owned]
     found += [f"alarm: {text}" for text in world.sim.alarms]
@@ -207,12 +207,15 @@ def _said(world: World, read: list[History]) -> Iterator[str]:
             value = payload.decode(event.message.payload)
             if isinstance(value, dict) and "token" in value:
                 places.setdefault(value["token"], []).append((history.row.run, number))
+    replaced = checks.replaced_ids(read)
     last: dict[str, tuple[tuple[int, int], str]] = {}
     for said in world.said:
         found = places.get(said.token, [])
         if len(found) > 1:
             yield f"message {said.token} was received {len(found)} times: {found}"
         if not said.is_acknowledged:
+            continue
+        if not found and said.target in replaced:
             continue
         if not found:
             yield f"message {said.token} to {said.target} was acknowledged and is lost"

@@ -277,6 +277,7 @@ class Workload:
                 ["step", name, pause],
                 ["by_name", name],
                 ["book", name, chance.choice((0, 0, 1))],
+                ["book", name, chance.choice((0, 1))],
                 ["flaky", name, chance.randint(1, 3)],
                 ["doomed", name, chance.randint(1, 3)],
                 ["fatal", name],

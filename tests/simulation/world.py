@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 from tests.simulation import errands, rows
+from tests.simulation.errands import Stop
 from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
 from tests.simulation.workload import Plan, Workload
 
@@ -51,10 +52,6 @@ class Row(msgspec.Struct, frozen=True):
     is_applied: bool = False
 
 
-class Stop(Exception):
-    """The simulation found something wrong."""
-
-
 class World:
     """See the module's text."""
 
@@ -80,6 +77,7 @@ class World:
         """Workflow ids and run ids of which somebody was told that they were started."""
         self.pauses: list[tuple[str, int, int]] = []
         """Which runs took no turn between two ticks."""
+        self._taken_over: set[int] = set()
         self.resumed: set[str] = set()
         self._standing: dict[str, list[tuple[int, bool]]] = {}
         self._names = 0
@@ -138,7 +136,7 @@ class World:
             elif drawn < faults.kills + faults.freezes:
                 self.sim.note(worker.name, "freezes")
                 worker.freeze()
-                loop.call_later(chance.choice((0.3, 1.5, 3.0, 6.0)), self._thaw, worker)
+                loop.call_later(chance.choice((0.3, 2.5, 3.0, 6.0)), self._thaw, worker)
             elif drawn < faults.kills + faults.freezes + faults.stops:
                 self.sim.note(worker.name, "stops")
                 self._stops.append(loop.create_task(worker.stop()))
@@ -155,8 +153,9 @@ class World:
         loop = asyncio.get_running_loop()
         limit = loop.time() + _CALM_LASTS
         while True:
+            self.sim.alarms += rows.orphans(self.sim.store)
             if self.sim.alarms:
-                raise Stop(f"a part of the engine ended: {self.sim.alarms[0]}")
+                raise Stop(f"alarm: {self.sim.alarms[0]}")
             running = [job for job in jobs if not job.done()]
             if running:
                 await asyncio.wait(running, timeout=0.5)
@@ -514,6 +513,8 @@ class World:
             self._check_limits()
         if verb == "start" or (verb == "commit" and (answer.started or answer.children)):
             self.sim.alarms += rows.twice_open(self.sim.store)
+        if verb == "commit" and argument.worker in self._taken_over:
+            self.sim.alarms.append(f"{name} committed after it was taken over (I6)")
         if verb == "commit":
             dropped = answer.lost | answer.reopened
             for started in answer.started:
@@ -531,6 +532,7 @@ class World:
                 *dropped,
             )
         elif verb == "take_over" and answer:
+            self._taken_over.add(argument)
             owner = self.sim.sea.owners[argument]
             self._standing.setdefault(owner.process.name, []).append((tick, False))
             self.sim.note(name, "takes over", owner.process.name)

@@ -109,11 +109,16 @@ class Blind:
 
     def _go_on(self, run: Run, asked: Input) -> None:
         begins = run.started.not_before if run.started is not None else 0
-        if begins > self._core.clock.now() and isinstance(asked.fact, ev.RunResumed):
+        if begins > self._core.clock.now() and run.status is Status.PAUSED:
             run.inputs.remove(asked)
+            if isinstance(asked.fact, ev.CancelRequested):
+                end = Input(ev.RunCancelled(reason=asked.fact.reason))
+                self.commit(run, [asked, end], [asked, end], closing=end.fact)
+                return
             run.status, run.wake_at, run.stop = Status.PENDING, begins, ("", "", "")
             self.commit(run, [asked], [asked])
             return
+        run.drop_instance()  # loading finds the attempts that nobody has begun meanwhile
         before, run.status = run.status, Status.RUNNING
         run.timer_due = True  # whatever came due meanwhile
         if not isinstance(asked.fact, ev.CancelRequested):

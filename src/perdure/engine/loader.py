@@ -155,6 +155,8 @@ class Loader:
             return run.in_queue or run.started is None or run.started.not_before > now
         if run.in_queue:
             return True
+        if run.status is Status.PAUSED and run.started and run.started.not_before > now:
+            return True  # it was paused before it was due: nothing makes it begin earlier
         due, _ = run.deadline
         return bool(due and due <= now) or not core.wants_unparked(run, row, _last_parked(loaded))
 
@@ -243,6 +245,14 @@ class Loader:
                 run.inputs.append(Input(ev.SendResolved(send=number, asked_by=run.run_id)))
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
+        # What came while the cancel of its activity was in doubt comes too late (I4).
+        run.inputs = [
+            item
+            for item in run.inputs
+            if item.inbox
+            or not isinstance(item.fact, _OF_ATTEMPTS)
+            or item.fact.activity in instance.activities
+        ]
         coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
         coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {

@@ -39,6 +39,7 @@ _log = logging.getLogger("perdure.engine")
 _SLICE = 200
 _BY_HAND = 1 << 62
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
+_GO_ON = frozenset({ev.RunResumed, ev.RunUnparked})
 _ALWAYS_PARK = (MemoryError, RecursionError)
 _encode_waits = msgspec.json.Encoder().encode
 
@@ -247,6 +248,7 @@ class Turns:
             or not (is_busy and run.is_owned)
             or turn.closed
             or is_full is not run.is_full
+            or any(type(fact) in _GO_ON for fact in facts)
         ):
             run.is_full = is_full
             self._write_state(run, instance, turn.closed, write, now)
