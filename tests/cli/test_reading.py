@@ -20,6 +20,8 @@ LISTED = {f.name for f in msgspec.structs.fields(Execution)} - {
     "step_results",
     "metadata",
     "search",
+    "origin",
+    "forks",
 }
 READS = [
     ["list"],
