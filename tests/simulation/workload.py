@@ -351,6 +351,8 @@ class Workload:
         else:
             child.parts = [["mind", ""]]
         child.statuses = frozenset({status})
+        if kind == "defied":
+            child.statuses |= {"cancelled"}  # if the cancel came before its first turn
         if may_be_cut:
             child.statuses |= {"terminated", "cancelled"}
         self.plans.append(child)
