@@ -406,7 +406,7 @@ class World:
                         )
                     )
                 except (errors.Unavailable, errors.NotFound) as exc:
-                    self.sim.note("cli", f"update {number} of {plan.id}:", exc)
+                    self.sim.note("cli", f"update {number} of {plan.id}:", str(exc))
                     await asyncio.sleep(0.3)  # sleep: virtual time
                 except errors.Closed:
                     self.check_closed(plan, "an update")
