@@ -86,7 +86,7 @@ async def ask_all(world: World, plan: Plan) -> None:
         try:
             await world.ask(visit.run, limit=_VISIT_LASTS)
         except errors.Unavailable as exc:
-            world.sim.note("cli", "visit of", plan.id, "was cut off:", exc)
+            world.sim.note("cli", "visit of", plan.id, "was cut off:", str(exc))
             await asyncio.sleep(0.3)  # sleep: virtual time
 
 

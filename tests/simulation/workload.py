@@ -62,6 +62,7 @@ class Workload:
     def __init__(self, chance: Random) -> None:
         self._chance = chance
         self._names = 0
+        self._may_park = False
         self._shared_plan: Plan | None = None
         self.plans: list[Plan] = []
         for number in range(chance.choice((1, 2, 2, 3, 3, 4, 5))):
@@ -143,7 +144,9 @@ class Workload:
 
     def _add_failing(self, plan: Plan) -> None:
         chance = self._chance
+        self._may_park = True
         plan.parts = self._parts(plan, chance.randint(0, 2), depth=1)
+        self._may_park = False
         drawn = chance.random()
         if drawn < 0.4:
             plan.parts.append(["fail", "on purpose"])
@@ -319,8 +322,13 @@ class Workload:
             if policy == "abandon":
                 statuses = {"completed"}
             else:
-                statuses.add("terminated" if policy == "terminate" else "cancelled")
+                how = "terminated" if policy == "terminate" else "cancelled"
+                statuses.add(how)
                 child.is_optional = may_be_cut
+                # By no draw, so that a seed goes on as it did.
+                if len(self.plans) % 2 and not self._may_park:
+                    child.parts.append(["nap", 900.0])  # only its parent's end ends it
+                    statuses.discard("completed")
             child.statuses = frozenset(statuses)
             self._may_be_cut(child)
             self.plans.append(child)
@@ -353,6 +361,8 @@ class Workload:
         else:
             child.parts = [["mind", ""]]
         child.statuses = frozenset({status})
+        if kind == "defied":
+            child.statuses |= {"cancelled"}  # if the cancel came before its first turn
         if may_be_cut:
             child.statuses |= {"terminated", "cancelled"}
         self.plans.append(child)

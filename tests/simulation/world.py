@@ -200,7 +200,9 @@ class World:
             if row is None:
                 if plan.is_top:
                     open_.append(f"{plan.id} does not exist")
-            elif not row.status.is_terminal and str(row.status) not in plan.statuses:
+            elif not row.status.is_terminal and (
+                str(row.status) not in plan.statuses or row.reason != plan.reason
+            ):
                 open_.append(f"{plan.id} is {row.status}, owner {row.owner}, {row.reason}")
         return open_
 
@@ -474,7 +476,7 @@ class World:
             self.check_closed(plan, "a cancel")
 
     async def _wait_until_parked(self, plan: Plan) -> None:
-        await self.sim.until(lambda: str(self.sim.store.find(plan.id).status) in plan.statuses)
+        await self.sim.until(lambda: self.sim.store.find(plan.id).reason == plan.reason)
 
     # -- what is seen --------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def problems(store: Any, definitions: Sequence[Workflow[Any, Any]]) -> list[str]
     found: list[str] = []
     read = histories(store)
     for history in read:
-        for check in (_ids, _status, _activities, _timers, _terms):
+        for check in (_ids, _status, _activities, _timers, _terms, _pauses):
             found += [f"{history.name}: {problem}" for problem in check(history)]
         definition = known.get((history.row.workflow, history.row.version))
         if definition is not None:
@@ -210,6 +210,24 @@ def _terms(history: History) -> Iterator[str]:
         limits = [cancel.deadline for cancel in cancels if cancel.deadline]
         if limits and history.times[-1] < min(limits):
             yield "it was terminated before the deadline of its cancel request"
+
+
+def _pauses(history: History) -> Iterator[str]:
+    """A paused run takes no turn until it is resumed."""
+    is_paused = is_parked = False
+    for turn in history.turns:
+        for event in ev.decode_turn(turn.payload):
+            if isinstance(event, ev.RunParked):
+                is_parked = True
+            elif isinstance(event, ev.RunUnparked):
+                is_parked = False
+            elif isinstance(event, ev.RunPaused) and not is_parked:
+                is_paused = True
+            elif isinstance(event, ev.RunResumed):
+                is_paused = False
+        if is_paused and turn.applied:
+            yield f"the turn at {turn.first} was taken while the run was paused"
+            return
 
 
 def _replay(history: History, definition: Workflow[Any, Any]) -> Iterator[str]:

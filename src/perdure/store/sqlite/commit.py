@@ -296,11 +296,11 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         execute(SQL["empty_inboxes"], (json["emptied"],))
     if plan.settled:
         execute(SQL["delete_open_tx"], (json["settled"],))
-    if plan.closed:
-        execute(SQL["delete_open_tx_of_runs"], (json["closed"],))
-        execute(SQL["delete_beats_of_runs"], (json["closed"],))
     if plan.opened:
         execute(SQL["insert_open_tx"], (json["opened"],))
+    if plan.closed:  # also what this very turn has opened
+        execute(SQL["delete_open_tx_of_runs"], (json["closed"],))
+        execute(SQL["delete_beats_of_runs"], (json["closed"],))
     if plan.forgotten_attrs:
         execute(SQL["delete_attrs"], (json["forgotten_attrs"],))
     if plan.attrs:
