@@ -52,7 +52,7 @@ class Runner:
         self._is_cutting = False
         self._uncounted: set[tuple[int, int]] = set()
         self._counted = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Work] = {}
 
     def dispatch(self, run: Run, number: int, pending: PendingActivity, attempt: int = 1) -> None:
         """Begin an attempt of a scheduled activity."""
@@ -81,10 +81,12 @@ class Runner:
         )
 
     def _work(self, run: Run, number: int, pending: PendingActivity, scheduled_at: int) -> Work:
-        known = self._core.registry.activity(pending.event.name)
-        event = resolved(pending, known)
-        work = Work(run, number, event, pending.definition or known, scheduled_at)
-        work.key = forks.key_of(run, number)
+        if pending.definition is not None:
+            work = Work(run, number, pending.event, pending.definition, scheduled_at)
+        else:
+            known = self._core.registry.activity(pending.event.name)
+            work = Work(run, number, resolved(pending, known), known, scheduled_at)
+        work.key_source = forks.key_source(run, number)
         return work
 
     def recorded(self, run: Run, fact: ev.Event) -> None:
@@ -228,13 +230,13 @@ class Runner:
         self._running += 1
         work.started_at = self._core.clock.now()
         work.has_begun = False
-        task = asyncio.get_running_loop().create_task(self._attempt(work), name=_name(work))
+        task = asyncio.get_running_loop().create_task(self._attempt(work))
         work.task = task
-        self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._ended, work))
+        self._tasks[task] = work
+        task.add_done_callback(self._ended)
 
-    def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        work = self._tasks.pop(task)
         self._running -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an attempt of %r ended outside its own handling", work, exc_info=error)
@@ -301,7 +303,8 @@ class Runner:
             ):
                 return await _enter(work, definition.fn, args)
             loop = asyncio.get_running_loop()
-            call = loop.create_task(_enter(work, definition.fn, args), name=_name(work))
+            call = loop.create_task(_enter(work, definition.fn, args))
+            work.call = call
             return await self._timed(work, call)
         future = self.threads.submit(definition.fn, *args, on_begin=work.begin)
         try:
@@ -467,15 +470,14 @@ class Runner:
 
 async def _enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
     """Call an async activity. A ``SystemExit`` in a task would end the loop: it comes wrapped."""
-    task = asyncio.current_task()
-    work.begin()
+    work.has_begun = True
     try:
         return await fn(*args)
     except Exception:
         raise
     except BaseException as exc:
         # Not in its own task: the coroutine is being closed, and this is how Python does it.
-        if ends_the_loop(exc) or _current_task() is not task:
+        if ends_the_loop(exc) or _current_task() not in (work.task, work.call):
             raise
         raise Raised(exc) from exc
 
@@ -485,7 +487,3 @@ def _current_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:  # no loop runs any more
         return None
-
-
-def _name(work: Work) -> str:
-    return f"activity {work!r}"

@@ -49,11 +49,15 @@ class Blind:
 
     def take(self, run: Run) -> bool:
         """Do what needs no code: an end asked for, a deadline, a pause, a run that is stopped."""
+        asked: Input | None = None
         for index, item in enumerate(run.inputs):
-            if isinstance(item.fact, _WITHOUT_CODE):
+            kind = type(item.fact)
+            if kind in _WITHOUT_CODE:
                 del run.inputs[index]
                 self.end(run, item)
                 return True
+            if kind is ev.RunPaused:
+                asked = asked or item
         if run.timer_due:
             due, which = run.deadline
             if due and due <= self._core.clock.now():
@@ -62,11 +66,9 @@ class Blind:
         if run.status.is_stopped:
             self._take_while_stopped(run)
             return True
-        for item in run.inputs:
-            if isinstance(item.fact, ev.RunPaused):
-                self._pause(run, item)
-                return True
-        return False
+        if asked is not None:
+            self._pause(run, asked)
+        return asked is not None
 
     def end(self, run: Run, end: Input) -> None:
         """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""

@@ -203,7 +203,7 @@ class Core:
             self._call_idle(run)
             if run.inputs:
                 return
-        if run.is_owned and instance is not None:
+        if run.is_owned and instance is not None and (instance.timers or run.has_deadline):
             due = run.next_due()
             if due is not None:
                 self.timers.add(run.key, due, even_if_far=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perdure.engine.runs import Input, Run
-from perdure.kernel.entropy import idempotency_key
 from perdure.store.port import TurnRow
 from perdure.values import events as ev
 
@@ -59,9 +58,12 @@ def is_copy(facts: Iterable[ev.Event]) -> bool:
     return any(isinstance(fact, ev.Forked) and fact.run_id for fact in facts)
 
 
-def key_of(run: Run, activity: int) -> str:
-    """Return an activity's idempotency key, also where a copy's end is not applied yet."""
+def key_source(run: Run, activity: int) -> str | bytes:
+    """Return an activity's idempotency key, or the seed that it comes from.
+
+    Also where a copy's end is not applied yet.
+    """
     for fact in reversed(run.blind):
         if isinstance(fact, ev.Forked) and fact.run_id and not fact.keeps_chance:
-            return idempotency_key(fact.seed, activity)
-    return run.instance.idempotency_key(activity) if run.instance is not None else ""
+            return fact.seed
+    return run.instance.keys.source(activity) if run.instance is not None else ""

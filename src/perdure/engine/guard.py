@@ -174,7 +174,12 @@ class TurnGuard:
             task = asyncio.current_task(self._loop)
         except RuntimeError:
             task = None
-        return "a callback" if task is None else task.get_name()
+        if task is None:
+            return "a callback"
+        # An attempt has its work at hand; to name every task would cost each of them a text.
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        work = frame.f_locals.get("work") if frame is not None else None
+        return task.get_name() if work is None else f"activity {work!r}"
 
     def _keep_lease(self) -> None:
         try:

@@ -146,6 +146,14 @@ class Run:
             return self.cancel_deadline, "cancel"
         return due, which
 
+    @property
+    def has_deadline(self) -> bool:
+        """Whether :attr:`deadline` says anything."""
+        started = self.started
+        if self.cancel_deadline or started is None:
+            return bool(self.cancel_deadline)
+        return bool(started.run_deadline or started.execution_deadline)
+
     def next_due(self) -> int | None:
         """Return when the run must be looked at again: its start, a timer, its deadline."""
         due = self.deadline[0] or None

@@ -248,7 +248,7 @@ class Turns:
             or not (is_busy and run.is_owned)
             or turn.closed
             or is_full is not run.is_full
-            or any(type(fact) in _GO_ON for fact in facts)
+            or not _GO_ON.isdisjoint(map(type, facts))
         ):
             run.is_full = is_full
             self._write_state(run, instance, turn.closed, write, now)

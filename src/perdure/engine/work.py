@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from perdure import activity, errors
+from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.values import events as ev
 from perdure.values import failures, payload
@@ -28,12 +29,13 @@ class Work:
     __slots__ = (
         "attempt",
         "beaten_at",
+        "call",
         "definition",
         "details",
         "event",
         "has_begun",
         "is_cut",
-        "key",
+        "key_source",
         "left_details",
         "not_before",
         "number",
@@ -55,8 +57,10 @@ class Work:
         self.definition: activity.Activity[Any, Any] | None = definition
         self.attempt = 1
         self.scheduled_at = now
-        self.key = ""
-        """Its idempotency key."""
+        self.key_source: str | bytes = b""
+        """Its idempotency key, or the seed that it comes from."""
+        self.call: asyncio.Task[Any] | None = None
+        """The function's own task, if the attempt is timed."""
         self.not_before = 0
         self.started_at = 0
         self.beaten_at = 0.0
@@ -71,6 +75,12 @@ class Work:
         self.waits_for_slot = False
         self.time = asyncio.get_running_loop().time
         """Seconds of the loop's clock; may be called from any thread."""
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        source = self.key_source
+        return source if isinstance(source, str) else idempotency_key(source, self.number)
 
     @property
     def is_idle(self) -> bool:

@@ -153,7 +153,7 @@ def _activity_scheduled(
     core: Core, run: Run, number: int, event: ev.ActivityScheduled, write: TurnWrite
 ) -> None:
     pending = run.instance.activities.get(number) if run.instance is not None else None
-    if pending is not None:
+    if pending is not None and pending.definition is None:
         event = resolved(pending, core.registry.activity(event.name))  # as it will be dispatched
     if event.transactional:
         write.opens = (*write.opens, (number, 1))

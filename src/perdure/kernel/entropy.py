@@ -99,14 +99,17 @@ class Keys:
 
     def key(self, activity: int) -> str:
         """Return the key of an activity."""
+        source = self.source(activity)
+        return source if isinstance(source, str) else idempotency_key(source, activity)
+
+    def source(self, activity: int) -> str | bytes:
+        """Return the key of an activity if it was given, else the seed that it comes from."""
         if activity in self._given:
             return self._given[activity]
-        return idempotency_key(self.seed(activity), activity)
-
-    def seed(self, activity: int) -> bytes:
-        """Return the seed that an activity's key comes from."""
         if activity in self._anew:
             return self._anew[activity]
+        if len(self._since) == 1:
+            return self._since[0][1]
         return next((seed for since, seed in reversed(self._since) if since <= activity), b"")
 
 
