@@ -15,6 +15,7 @@ from tests.contract.store_contract import (
 
 from perdure.errors import StoreRefused, UsageError
 from perdure.store.port import Post, StateWrite
+from perdure.values import events as ev
 from perdure.values.states import Status
 
 
@@ -225,13 +226,16 @@ def test_terminate_existing_ends_a_waiting_run_and_takes_its_place(world: World)
     parent = world.owned("parent")
     old = world.asleep(wake_at=77, parent=(parent.execution, 2))
     child = world.asleep("child", parent=(old.execution, 2), run_id="child-run")
-    world.post()
+    letter = ev.MessageReceived(message=ev.Message("topic"))
+    world.post(event=ev.encode_turn([letter]))
+    world.post(event=b"a cancel, say", is_control=True)
     new = world.start(run_id="new", conflict="terminate_existing")
     assert new.created
     assert new.run != old.run
     row = world.row(old.run)
-    assert (row.status, row.length, row.wake_at) == (Status.TERMINATED, 3, None)
-    assert kinds(world.payloads(old.run)[-1]) == ["run_terminated"]
+    assert (row.status, row.length, row.wake_at) == (Status.TERMINATED, 4, None)
+    # What it had not read is in its history: it was acknowledged.
+    assert kinds(world.payloads(old.run)[-1]) == ["message_received", "run_terminated"]
     assert [kinds(event) for event in world.inbox(child.run)] == [["run_terminated"]]
     assert [kinds(event) for event in world.inbox(parent.run)] == [["child_closed"]]
     assert world.inbox(old.run) == []

@@ -262,7 +262,6 @@ def _messages(read: Sequence[History]) -> Iterator[str]:
         for number, event in history.messages():
             if event.message.id:
                 places.setdefault(event.message.id, []).append((history.row.run, number))
-    replaced = replaced_ids(read)
     for id_, found in places.items():
         if len(found) > 1:
             yield f"message {id_} was received {len(found)} times: {found} (I7)"
@@ -278,8 +277,6 @@ def _messages(read: Sequence[History]) -> Iterator[str]:
                 if id_ in places:
                     yield f"{history.name}: message {id_} was refused, and received"
                 continue
-            if id_ not in places and sent.target in replaced:
-                continue  # with the inbox of an execution that a new start took the place of
             if id_ not in places:
                 yield f"{history.name}: message {id_} to {sent.target!r} was sent and not received"
                 continue
@@ -287,16 +284,6 @@ def _messages(read: Sequence[History]) -> Iterator[str]:
             if sent.target in last and place < last[sent.target][0]:
                 yield f"{history.name}: {id_} overtook {last[sent.target][1]}"
             last[sent.target] = place, id_
-
-
-def replaced_ids(read: Sequence[History]) -> frozenset[str]:
-    """Return the workflow ids of executions that a new start took the place of."""
-    last = ((history.row.workflow_id, history.events[-1]) for history in read)
-    return frozenset(
-        id
-        for id, event in last
-        if isinstance(event, ev.RunTerminated) and event.by == "terminate_existing"
-    )
 
 
 def _children(read: Sequence[History]) -> Iterator[str]:

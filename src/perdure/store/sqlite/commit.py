@@ -21,7 +21,7 @@ from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.borrowed import Borrowed, written_on
 from perdure.store.sqlite.database import Database, Writing, one
-from perdure.store.sqlite.plan import ENDED, Plan, make_plan
+from perdure.store.sqlite.plan import REPLACED, Plan, make_plan
 from perdure.store.sqlite.posting import Delivery
 from perdure.store.sqlite.rooms import Room
 from perdure.store.sqlite.slots import Slots
@@ -34,6 +34,7 @@ from perdure.store.sqlite.starting import (
     needs_look,
     requests_of,
 )
+from perdure.values import events
 from perdure.values.states import CODES, Status
 
 _HISTORY = ManyRows("insert_history", 8)
@@ -280,8 +281,7 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
     for text, part in _HISTORY.statements(plan.history):
         execute(text, part)
     if plan.replaced:  # after the rows of this batch: a child may replace one started with it
-        ended = (json["replaced"], now, plan.worker, crc32(ENDED), ENDED)
-        execute(SQL["end_runs"], ended)
+        _end_replaced(database, plan, now)
         execute(SQL["recall"], (json["replaced"],))
         execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
     if plan.updates:
@@ -312,6 +312,19 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
     if plan.inherited:
         execute(SQL["inherit_memos"], (json["inherited"],))
         execute(SQL["inherit_attrs"], (json["inherited"],))
+
+
+def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
+    """Write the last row of replaced runs: what they had not read, and their end (I7)."""
+    unread: dict[int, list[events.Event]] = {}
+    for run, data in database.execute(SQL["unread_of_runs"], (plan.json["replaced"],)).fetchall():
+        unread.setdefault(run, []).append(events.decode_turn(data)[0])
+    rows = [([run], [*facts, REPLACED]) for run, facts in unread.items()]
+    rows.append(([run for run in plan.replaced if run not in unread], [REPLACED]))
+    for runs, facts in rows:
+        payload = events.encode_turn(facts)
+        row = (to_json(runs), now, plan.worker, crc32(payload), payload, len(facts))
+        database.execute(SQL["end_runs"], row)
 
 
 def _consume(database: Writing, plan: Plan) -> None:

@@ -29,9 +29,7 @@ _RUNNING = CODES[Status.RUNNING]
 _NOTHING = (None,) * 5
 _MAX_INTEGER = 2**63 - 1
 
-ENDED = events.encode_turn(
-    [events.RunTerminated(reason="a new start took its place", by="terminate_existing")]
-)
+REPLACED = events.RunTerminated(reason="a new start took its place", by="terminate_existing")
 CLOSE_BY_TERMINATE = events.encode_turn([events.RunTerminated(reason="parent closed", by="parent")])
 CLOSE_BY_CANCEL = events.encode_turn([events.CancelRequested(reason="parent closed", by="parent")])
 

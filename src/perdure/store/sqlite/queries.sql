@@ -127,11 +127,20 @@ SELECT
     j.value,
     (SELECT max(h.first) FROM perdure_history h WHERE h.run = j.value)
     + (SELECT h.count FROM perdure_history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1),
-    1,
+    ?6,
     -- Its last turn may be younger than a batch that had to wait: time does not go back.
     max(?2, (SELECT h.time FROM perdure_history h WHERE h.run = j.value ORDER BY h.first DESC LIMIT 1)),
     0, ?3, ?4, ?5
 FROM json_each(?1) j;
+
+-- The messages in the inboxes of these runs' executions.
+-- name: unread_of_runs
+SELECT r.run, i.event
+FROM json_each(?1) j
+CROSS JOIN perdure_run r ON r.run = j.value
+CROSS JOIN perdure_inbox i ON i.execution = r.execution
+WHERE NOT i.is_control
+ORDER BY i.id;
 
 -- name: recall
 UPDATE perdure_worker SET recalled = recalled + 1
