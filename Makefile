@@ -39,7 +39,7 @@ demo: setup  ## Run an order workflow, kill its worker half way, and watch it fi
 test: check  ## Run every check and every test (the ones that kill processes alone)
 	$(BIN)/pytest -q -n auto --ignore=tests/crash
 	$(BIN)/pytest -q tests/crash
-	PERDURE_ALWAYS_REPLAY=1 PERDURE_SIM_SEEDS=500 $(BIN)/pytest -q -n auto --ignore=tests/crash $(WITH_ENGINE)
+	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q -n auto --ignore=tests/crash $(WITH_ENGINE)
 	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q tests/crash
 
 check: setup  ## Check format, style, types and floors

@@ -176,13 +176,15 @@ class Handle(Generic[T]):
 
         A deadline still ends it, and a cancel resumes it. False if it has ended or is paused.
         """
-        if (await self._row()).status is Status.PAUSED:
+        row = await self._row()
+        if row.status is Status.PAUSED and not await self._is_asked(row, ev.RunResumed):
             return False
         return await self._end(ev.RunPaused(by="client"))
 
     async def resume(self) -> bool:
         """Let a paused run go on. False if it is not paused."""
-        if (await self._row()).status is not Status.PAUSED:
+        row = await self._row()
+        if row.status is not Status.PAUSED and not await self._is_asked(row, ev.RunPaused):
             return False
         return await self._end(ev.RunResumed(by="client"))
 
@@ -365,6 +367,11 @@ class Handle(Generic[T]):
         error = refusal(posted, self.id)
         if error is not None:
             raise error
+
+    async def _is_asked(self, row: RunRow, kind: type[ev.Event]) -> bool:
+        """Whether somebody has asked for it, and no worker has taken note yet."""
+        loaded = await self._door.read(lambda store: store.load([row.run]))
+        return any(isinstance(ev.decode_turn(item.event)[0], kind) for item in loaded[0].inbox)
 
     async def _end(self, fact: ev.Event) -> bool:
         row = await self._row()

@@ -24,22 +24,6 @@ from perdure.values.states import Status
 from perdure.workflow import check_search
 
 FORMAT = 1
-PAYLOADS = frozenset(
-    [
-        "input",
-        "result",
-        "args",
-        "payload",
-        "details",
-        "context",
-        "search",
-        "memo",
-        "value",
-        "heartbeat",
-    ]
-)
-"""Fields of events whose bytes are encoded JSON."""
-SEED = "seed"
 _MARKS = frozenset({"$base64", "$msgpack"})
 _SEED_BYTES = 16
 _to_row = msgspec.msgpack.Encoder().encode
@@ -126,7 +110,7 @@ def export(
 def _turn(turn: TurnRow, *, with_seed: bool) -> dict[str, Any]:
     events = ev.decode_plain(turn.payload)
     if not with_seed:
-        events = [{k: v for k, v in event.items() if k != SEED} for event in events]
+        events = [{k: v for k, v in event.items() if k != ev.SEED} for event in events]
     return {
         "first": turn.first,
         "time": turn.time,
@@ -140,7 +124,7 @@ def _turn(turn: TurnRow, *, with_seed: bool) -> dict[str, Any]:
 def _shown(key: str, value: Any) -> Any:
     if isinstance(value, bytes):
         return _shown_bytes(key, value)
-    if key in PAYLOADS or isinstance(value, (msgspec.Raw, msgspec.msgpack.Ext)):
+    if key in ev.PAYLOADS or isinstance(value, (msgspec.Raw, msgspec.msgpack.Ext)):
         return _packed(value)
     if isinstance(value, dict):
         inner = cast("dict[Any, Any]", value)
@@ -157,7 +141,7 @@ def _shown(key: str, value: Any) -> Any:
 
 
 def _shown_bytes(key: str, value: bytes) -> Any:
-    if key in PAYLOADS:
+    if key in ev.PAYLOADS:
         try:
             decoded = payload.decode(value)
             if msgspec.json.encode(decoded) == value and not _is_marked(decoded):
@@ -222,7 +206,7 @@ def _row(turn: _Turn, before: TurnRow | None, where: str) -> TurnRow:
         raise errors.Invalid(f"{where}: its events are not those that were exported (checksum)")
     for event in events:
         if event.get("kind") in ("run_started", "forked"):
-            event.setdefault(SEED, b"")
+            event.setdefault(ev.SEED, b"")
     try:
         data = ev.encode_plain(events)
         ev.decode_turn(data)
@@ -243,9 +227,9 @@ def _stored(key: str, value: Any, where: str) -> Any:
         inner = cast("dict[str, Any]", value)
         if len(inner) == 1 and _is_marked(inner):
             return _unmarked(inner, where)
-        if key not in PAYLOADS:
+        if key not in ev.PAYLOADS:
             return {name: _stored(name, item, f"{where}.{name}") for name, item in inner.items()}
-    if key in PAYLOADS:
+    if key in ev.PAYLOADS:
         return payload.encode(value, what=where)
     if isinstance(value, list):
         items = cast("list[Any]", value)

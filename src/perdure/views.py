@@ -23,21 +23,6 @@ from perdure.values.duration import SECOND, to_text
 from perdure.values.states import Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SECRET = frozenset({"seed"})
-_PAYLOADS = frozenset(
-    [
-        "input",
-        "result",
-        "args",
-        "payload",
-        "details",
-        "context",
-        "search",
-        "memo",
-        "value",
-        "heartbeat",
-    ]
-)
 
 
 class Kin(msgspec.Struct, frozen=True):
@@ -238,15 +223,15 @@ def plain(event: dict[str, Any], *, with_seed: bool = False) -> dict[str, Any]:
     return {
         key: _plain(key, value, with_seed)
         for key, value in event.items()
-        if with_seed or key not in _SECRET
+        if with_seed or key != ev.SEED
     }
 
 
 def _plain(key: str, value: Any, with_seed: bool) -> Any:
     if isinstance(value, bytes):
-        if key in _SECRET:
+        if key == ev.SEED:
             return base64.b64encode(value).decode()
-        return payload.decode(value) if key in _PAYLOADS else value.hex()
+        return payload.decode(value) if key in ev.PAYLOADS else value.hex()
     if isinstance(value, dict):
         inner = cast("dict[str, Any]", value)
         return plain(inner, with_seed=with_seed)

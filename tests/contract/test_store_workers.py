@@ -58,6 +58,18 @@ def test_the_next_state_forgets_who_lost_the_run(world: World):
     assert [world.row(run).lost_by for run in runs] == [None, None]
 
 
+def test_a_state_that_says_nothing_of_lost_attempts_keeps_who_lost_the_run(world: World):
+    run = world.owned().run
+    world.store.take_over(world.worker.id, world.worker.epoch, world.now)
+    other = world.join("other")
+    state = waiting(3, wake_at=5_000_000)
+    state.keeps_lost = True
+    world.commit(turn(run, claim=2, state=state), worker=other)
+    assert world.row(run).lost_by == world.worker.id
+    world.commit(turn(run, first=4, claim=3, state=running(4)), worker=other)
+    assert world.row(run).lost_by is None
+
+
 def test_only_one_of_two_takes_over(world: World):
     worker = world.worker
     assert world.store.take_over(worker.id, worker.epoch + 1, world.now) is False

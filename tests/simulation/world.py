@@ -189,7 +189,7 @@ class World:
             if row is not None and row.reason == "worker_lost":
                 self.sim.note("cli", "unparks", plan.id)
                 await self.insist(lambda client, it=plan.id: client.get(it).unpark())
-            elif row is not None and row.reason == "paused" and plan.id in self.resumed:
+            elif row is not None and row.status is Status.PAUSED and plan.id in self.resumed:
                 self.sim.note("cli", "resumes", plan.id, "once more")
                 await self.insist(lambda client, it=plan.id: client.get(it).resume())
 

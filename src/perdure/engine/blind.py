@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from perdure.engine.turns import Turns
 
 _log = logging.getLogger("perdure.engine")
-_BY_HAND = 1 << 62
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
 _WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
 GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
@@ -49,7 +48,7 @@ class Blind:
 
     def take(self, run: Run) -> bool:
         """Do what needs no code: an end asked for, a deadline, a pause, a run that is stopped."""
-        asked: Input | None = None
+        is_asked_to_pause = False
         for index, item in enumerate(run.inputs):
             kind = type(item.fact)
             if kind in _WITHOUT_CODE:
@@ -57,7 +56,7 @@ class Blind:
                 self.end(run, item)
                 return True
             if kind is ev.RunPaused:
-                asked = asked or item
+                is_asked_to_pause = True
         if run.timer_due:
             due, which = run.deadline
             if due and due <= self._core.clock.now():
@@ -66,15 +65,15 @@ class Blind:
         if run.status.is_stopped:
             self._take_while_stopped(run)
             return True
-        if asked is not None:
-            self._pause(run, asked)
-        return asked is not None
+        if is_asked_to_pause:
+            self._pause(run)
+        return is_asked_to_pause
 
     def end(self, run: Run, end: Input) -> None:
         """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
         unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
-        # In the order of the inbox, as applied ones are; what came in by hand came later.
-        unread.sort(key=lambda item: item.inbox or _BY_HAND)
+        # In the order in which applied ones are read.
+        unread.sort(key=lambda item: item.arrival)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
         run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
         taken = [*dropped, *unread, end]
@@ -82,13 +81,18 @@ class Blind:
             writes.name_successor(self._core, run, end.fact, self._core.clock.now())
         self.commit(run, taken, [*unread, end], closing=end.fact)
 
-    def _pause(self, run: Run, asked: Input) -> None:
+    def _pause(self, run: Run) -> None:
         """Take no turns from here on; what is under way goes on, and its outcome is recorded."""
-        run.inputs.remove(asked)
+        # With what resumed it before: left behind, that would undo this pause.
+        steered = [i for i in run.inputs if isinstance(i.fact, (ev.RunPaused, ev.RunResumed))]
+        steered.sort(key=lambda item: item.arrival)
+        while not isinstance(steered[-1].fact, ev.RunPaused):
+            steered.pop()
+        run.inputs = [item for item in run.inputs if item not in steered]
         run.status = Status.PAUSED
         reason = Queued.PAUSED if run.in_queue else "paused"
         run.stop = str(reason), "somebody paused it", "`perdure resume`"
-        self.commit(run, [asked], [asked])
+        self.commit(run, steered, steered)
 
     def _take_while_stopped(self, run: Run) -> None:
         """Let the run go on if something says so; else record what came, but not messages."""
@@ -153,7 +157,7 @@ class Blind:
                 self.commit(run, [item, end], [item, end], closing=end.fact)
                 return
             if isinstance(item.fact, ev.RunPaused):
-                self._pause(run, item)
+                self._pause(run)
                 return
         others, run.inputs = run.inputs, []
         self._core.leave_in_inbox(run, others)
@@ -220,6 +224,7 @@ class Blind:
         write.state.reason = reason or None
         write.state.detail = detail or None
         write.state.unblock = unblock or None
+        write.state.keeps_lost = run.has_lost
 
     def park(
         self,

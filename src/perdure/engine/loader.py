@@ -107,6 +107,7 @@ class Loader:
         core, row = self._core, loaded.row
         identify(run, row)
         run.is_owned = row.owner == core.committer.worker
+        run.has_lost = row.lost_by is not None and not run.is_owned
         run.phase = Phase.IDLE
         self._settle_doubt(run, loaded)
         if not run.is_owned:
@@ -232,6 +233,7 @@ class Loader:
     ) -> None:
         core = self._core
         assert run.definition is not None
+        has_lost, run.has_lost = run.has_lost, False
         taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code)
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
@@ -265,9 +267,7 @@ class Loader:
                 run.inputs.insert(0, Input(taken))
             return
         pasts = _pasts(loaded, turns, set(missing))
-        lost_until = 0
-        if loaded.row.lost_by is not None and not run.is_owned:
-            lost_until = loaded.row.lost_until or core.clock.now()
+        lost_until = (loaded.row.lost_until or core.clock.now()) if has_lost else 0
         facts: list[ev.Event] = []
         parked: ev.RunParked | None = None
         for number, pending in missing.items():

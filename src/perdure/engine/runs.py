@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perdure.store.port import TurnWrite
 
 Done = Callable[[BaseException | None], None]
+_BY_HAND = 1 << 62
 
 
 class Phase(enum.Enum):
@@ -58,6 +59,15 @@ class Input:
         self.transaction = transaction
         self.opens: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def arrival(self) -> int:
+        """What sorts inputs as they came: a load and a look may have brought them in another order.
+
+        What came in by hand came after what is in the inbox: before the door answers, its sender
+        sends nothing else.
+        """
+        return self.inbox or _BY_HAND
+
 
 class Run:
     """See the module's text. ``key`` is 0 until the start is committed."""
@@ -69,6 +79,7 @@ class Run:
         "definition",
         "doubt",
         "execution",
+        "has_lost",
         "in_queue",
         "inputs",
         "instance",
@@ -121,6 +132,8 @@ class Run:
         self.in_queue = False
         """Whether it has not begun because a concurrency limit makes it wait, now or later."""
         self.is_owned = False
+        self.has_lost = False
+        """Whether attempts that died with the worker before are still to be found and recorded."""
         self.is_full = False
         """Whether the code has left as many messages unread as an inbox may hold."""
         self.status = Status.RUNNING

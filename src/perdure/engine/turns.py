@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SLICE = 200
-_BY_HAND = 1 << 62
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
 _GO_ON = frozenset({ev.RunResumed, ev.RunUnparked})
 _ALWAYS_PARK = (MemoryError, RecursionError)
@@ -351,9 +350,7 @@ class Turns:
 
 
 def _rank(item: Input) -> tuple[int, int]:
-    # Inbox rows in the order of the inbox: a load and a look may have brought them in another. What
-    # came in by hand came later: before the door answers, its sender sends nothing else.
-    return item.fact.rank, item.inbox or _BY_HAND
+    return item.fact.rank, item.arrival
 
 
 def describe(exc: BaseException) -> str:

@@ -18,7 +18,8 @@ class StateWrite(msgspec.Struct, gc=False):
 
     ``owned``: the committing worker keeps the run (it has work in flight). ``reason``, ``detail``
     and ``unblock`` belong to parked and paused runs; ``waits`` is JSON text for ``why``;
-    ``unread``: messages in the history that the code has not received.
+    ``unread``: messages in the history that the code has not received. ``keeps_lost``: the write
+    says nothing about attempts that died with the worker before, so ``lost_by`` stays as it is.
     """
 
     status: Status
@@ -32,6 +33,7 @@ class StateWrite(msgspec.Struct, gc=False):
     waits: str | None = None
     since: int = 0
     unread: int = 0
+    keeps_lost: bool = False
 
 
 class Post(msgspec.Struct, gc=False):
@@ -331,8 +333,8 @@ class RunRow(msgspec.Struct, gc=False):
     """A run as lists and details show it: facts of its start and its state row.
 
     ``lost_by``: the worker that owned the run when its lease was taken over, which lived no longer
-    than its lease, ``lost_until``; ``None`` again with
-    the next state that is written (and after a graceful ``leave``, which loses nothing).
+    than its lease, ``lost_until``; ``None`` again with the next state that is written, unless that
+    ``keeps_lost`` (and after a graceful ``leave``, which loses nothing).
     ``suspected``: how many workers ended while a turn of this run held them (R8).
     ``unread``: messages in the history that the code had not received when the row was written.
     """

@@ -176,6 +176,23 @@ CLOSES_AS: Final[dict[type[Event], str]] = {
     RunTerminated: "terminated",
     RunTimedOut: "timed_out",
 }
+PAYLOADS: Final = frozenset(
+    [
+        "input",
+        "result",
+        "args",
+        "payload",
+        "details",
+        "context",
+        "search",
+        "memo",
+        "value",
+        "heartbeat",
+    ]
+)
+"""Fields of events whose bytes are encoded JSON."""
+SEED: Final = "seed"
+"""The field whose bytes are secret: whoever has them can tell a run's draws and keys."""
 _FACTS = frozenset(FACTS)
 KINDS: Final[dict[str, type[Event]]] = {
     str(cls.__struct_config__.tag): cls for cls in FACTS + COMMANDS

@@ -255,23 +255,22 @@ class Plan:
         self.turn(rest, run, execution)
 
     def _state_row(self, state: StateWrite, run: int, execution: int, progress: str | None) -> None:
-        self.states.append(
-            (
-                run,
-                execution,
-                CODES[state.status],
-                self.worker if state.owned else None,
-                state.wake_at,
-                state.length,
-                state.closed_at,
-                state.reason,
-                state.detail,
-                state.unblock,
-                state.waits,
-                state.since,
-                progress,
-                state.unread,
-            )
+        self.states.append((run, execution, *self._columns(state, progress)))
+
+    def _columns(self, state: StateWrite, progress: str | None) -> tuple[Any, ...]:
+        return (
+            CODES[state.status],
+            self.worker if state.owned else None,
+            state.wake_at,
+            state.length,
+            state.closed_at,
+            state.reason,
+            state.detail,
+            state.unblock,
+            state.waits,
+            state.since,
+            progress,
+            state.unread,
         )
 
     def _state(self, turn: TurnWrite, run: int) -> None:
@@ -284,23 +283,7 @@ class Plan:
             self.paused.append(turn.execution)
         elif state.status is Status.PENDING:
             self.resumed.append(turn.execution)
-        self.updates.append(
-            (
-                run,
-                CODES[state.status],
-                self.worker if state.owned else None,
-                state.wake_at,
-                state.length,
-                state.closed_at,
-                state.reason,
-                state.detail,
-                state.unblock,
-                state.waits,
-                state.since,
-                turn.progress,
-                state.unread,
-            )
-        )
+        self.updates.append((run, *self._columns(state, turn.progress), state.keeps_lost))
 
     def _close(self, turn: TurnWrite, run: int, execution: int) -> None:
         self.closed.append(run)

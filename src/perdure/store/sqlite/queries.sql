@@ -103,7 +103,7 @@ UPDATE perdure_state AS state SET
     status = v ->> 1, owner = v ->> 2, wake_at = v ->> 3, length = v ->> 4, closed_at = v ->> 5,
     reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = v ->> 10,
     progress = coalesce(v ->> 11, progress), unread = v ->> 12,
-    lost_by = NULL,
+    lost_by = CASE WHEN v ->> 13 THEN lost_by END,
     -- A run that goes on has only been taken over: it may hold this worker as it held the last.
     suspected = CASE v ->> 1 WHEN 1 THEN suspected ELSE 0 END
 FROM (SELECT value AS v FROM json_each(?1))
