@@ -12,7 +12,7 @@ import contextvars
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -58,20 +58,20 @@ class Info(msgspec.Struct, frozen=True):
 class Attempt:
     """One running attempt, as the engine sees it; user code reaches it through this module."""
 
-    __slots__ = ("_info", "_make_info", "beat", "connection", "context")
+    __slots__ = ("_context", "_info", "_make_info", "beat", "connection")
 
     def __init__(
         self,
         make_info: Callable[[], Info],
         *,
         beat: Callable[[Any], None],
-        context: Mapping[str, Any],
+        context: bytes | None = None,
         connection: Any = None,
     ) -> None:
         self._make_info = make_info
         self._info: Info | None = None
+        self._context = context
         self.beat = beat
-        self.context = context
         self.connection = connection
 
     @property
@@ -80,6 +80,11 @@ class Attempt:
         if self._info is None:
             self._info = self._make_info()
         return self._info
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """What was propagated to the run, and from it to the attempt."""
+        return payload.decode(self._context) if self._context else {}
 
 
 running: contextvars.ContextVar[Attempt] = contextvars.ContextVar("perdure_attempt")
@@ -118,6 +123,8 @@ class Activity(Generic[P, R]):
         hints = payload.hints_of(fn)
         hint = hints.get("return", Any)
         self.read_result = payload.decoder(hint, what=f"{self.name} -> result")
+        self.result_name = f"result of {self.name}"
+        """What errors call a result of it."""
         self.__doc__ = fn.__doc__
         self.__name__ = self.name
         self.__module__ = fn.__module__
@@ -126,17 +133,19 @@ class Activity(Generic[P, R]):
         payload.warn_of_unresolved(fn, hints, f"activity {self.name!r}")
         warn_of_namesake(fn, Activity, "activity")
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run durably inside a workflow; call the function anywhere else."""
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Run durably inside a workflow; call the function anywhere else.
+
+        Raises:
+            Invalid: in a workflow, at once: the arguments do not fit, or are too large.
+        """
         instance = traps.current()
         if instance is None:
-            return await self._call_directly(args, kwargs)
-        data = payload.limit(
-            self.arguments.encode(args, kwargs),
-            instance.max_payload,
-            what=f"arguments of {self.name}",
-        )
-        return cast("R", await traps.activity(instance, self._event(data), self.read_result, self))
+            return self._call_directly(args, kwargs)
+        data = self.arguments.encode(args, kwargs)
+        if len(data) > instance.max_payload:
+            payload.limit(data, instance.max_payload, what=f"arguments of {self.name}")
+        return traps.activity(instance, self._event(data), self.read_result, self)
 
     def options(
         self,

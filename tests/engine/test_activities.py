@@ -12,6 +12,8 @@ import pytest
 from tests.engine.support import engine_on, events_of, until
 
 from perdure import ApplicationError, Retry, activity, workflow
+from perdure.engine.activities import Runner
+from perdure.engine.work import Work
 from perdure.errors import ActivityFailed, UsageError, WorkflowFailed
 
 calls: list[tuple[str, int, str]] = []
@@ -327,3 +329,22 @@ async def test_outside_a_workflow_a_call_is_a_plain_call():
     assert await price(Order("a", 3)) == 3
     with pytest.raises(UsageError):
         activity.info()
+
+
+async def test_an_attempt_that_is_cancelled_before_its_first_step_leaves_its_slot_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    begin = Runner._begin
+
+    def begin_and_cancel_the_first(runner: Runner, work: Work) -> None:
+        begin(runner, work)
+        if work.run.workflow_id == "first":
+            runner.cancel(work.run, work.number)
+
+    monkeypatch.setattr(Runner, "_begin", begin_and_cancel_the_first)
+    async with engine_on(tmp_path, call_shaky, activity_slots=1) as engine:
+        await engine.client.start(call_shaky, 1, id="first")
+        handle = await engine.client.start(call_shaky, 1, id="second")
+        assert await handle.result("20s") == 1
+        await engine.client.get("first").terminate()
+    assert len(calls) == 1

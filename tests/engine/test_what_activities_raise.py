@@ -132,13 +132,14 @@ async def test_a_workflow_that_raises_keyboard_interrupt_is_parked(tmp_path: Pat
         assert await (await engine.client.start(tries_again)).result("20s") == 2
 
 
+@pytest.mark.parametrize("place", ["_attempt_context", "_complete"])
 async def test_an_error_of_the_engine_in_an_attempt_fails_the_activity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ):
-    async def broken(*_: object) -> None:
+    def broken(*_: object) -> None:
         raise LookupError("a mistake of ours")
 
-    monkeypatch.setattr(activities.Runner, "_attempt", broken)
+    monkeypatch.setattr(activities.Runner, place, broken)
     async with engine_on(tmp_path, call_all, *KINDS) as engine:
         handle = await engine.client.start(call_all, "Mute")
         assert await handle.result("20s") == ["Internal"] * len(KINDS)

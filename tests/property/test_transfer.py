@@ -66,7 +66,7 @@ values = st.recursive(
                       max_size=3),
     max_leaves=8,
 )  # fmt: skip
-names = st.sampled_from(sorted(transfer.PAYLOADS)) | st.text(min_size=1)
+names = st.sampled_from(sorted(ev.PAYLOADS)) | st.text(min_size=1)
 
 
 @given(st.dictionaries(names, values, max_size=5), st.binary())

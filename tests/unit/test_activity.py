@@ -200,7 +200,7 @@ def attempt():
         made.append(1)
         return INFO
 
-    running = Attempt(make_info, beat=beats.append, context={"tenant": "t"}, connection=None)
+    running = Attempt(make_info, beat=beats.append, context=b'{"tenant": "t"}')
     token = activity.running.set(running)
     yield beats, made
     activity.running.reset(token)

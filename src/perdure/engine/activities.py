@@ -13,7 +13,7 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
@@ -154,8 +154,8 @@ class Runner:
         if self._tasks and grace > 0:
             await asyncio.wait(self._tasks, timeout=grace)
         self._is_cutting = True
-        for task in list(self._tasks):
-            task.cancel()
+        for task, work in list(self._tasks.items()):
+            self._cancel(task, work)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
         self.threads.close()
@@ -228,21 +228,22 @@ class Runner:
             self._limit_queueing(work)
             return
         self._running += 1
-        work.started_at = self._core.clock.now()
-        work.has_begun = False
+        work.has_begun = work.is_entered = False
         task = asyncio.get_running_loop().create_task(self._attempt(work))
         work.task = task
         self._tasks[task] = work
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _cancel(self, task: asyncio.Task[None], work: Work) -> None:
+        task.cancel()
+        # A coroutine that was cancelled before its first step never runs.
+        if task in self._tasks and not work.is_entered:
+            self._left(task)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
         work = self._tasks.pop(task)
         self._running -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("an attempt of %r ended outside its own handling", work, exc_info=error)
-            if work.task is task and not ends_the_loop(error):
-                # Without this the run would wait for an outcome that nobody brings.
-                self._fail(work, failures.from_exception(error))
+        if work.run.work.get(work.number) is not work:
+            work.task = work.call = None  # a cycle less for the garbage collector, each step
         # Each at most once: what needs a thread while none is left goes back into the queue.
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:
@@ -262,19 +263,27 @@ class Runner:
             self._fail(work, timed_out("queue", work.event.queue_timeout or 0), final=True)
 
     async def _attempt(self, work: Work) -> None:
-        definition = work.definition
-        if definition is None:
-            self._fail(work, missing(work.event.name), final=True)
-            return
+        # One coroutine, and `finally` in place of a done callback: each costs its part of a step.
+        task, work.is_entered = work.task, True
+        assert task is not None
         try:
-            if work.event.transactional:
+            event, definition = work.event, work.definition
+            if definition is None:
+                self._fail(work, missing(event.name), final=True)
+                return
+            if event.transactional:
                 await self._run_transaction(work, definition)
                 return
-            result = await self._run(work, definition)
-            what = f"result of {work.event.name}"
-            data = payload.limit(
-                payload.encode(result, what=what), self._core.max_payload, what=what
-            )
+            args = definition.arguments.decode(event.args)
+            activity.running.set(self._attempt_context(work))
+            if definition.is_async and not work.is_timed:
+                result = await _enter(work, definition.fn, args)
+            else:
+                result = await self._run_timed(work, definition, args)
+            data = payload.encode(result, what=definition.result_name)
+            if len(data) > self._core.max_payload:
+                payload.limit(data, self._core.max_payload, what=definition.result_name)
+            self._complete(work, data)
         except asyncio.CancelledError:
             if not self._is_current(work) or self._is_cutting:
                 raise
@@ -286,24 +295,17 @@ class Runner:
             self._fail(work, late.info, final=late.is_final)
         except Raised as raised:
             self._fail(work, failures.from_exception(raised.error))
-        except Exception as exc:  # noqa: BLE001 - user code may raise anything
+        except Exception as exc:  # noqa: BLE001 - user code may raise anything, and so may ours
             self._fail(work, failures.from_exception(exc))
-        else:
-            self._complete(work, data)
+        finally:
+            self._left(task)
 
-    async def _run(self, work: Work, definition: activity.Activity[Any, Any]) -> Any:
-        event = work.event
-        args = definition.arguments.decode(event.args)
-        activity.running.set(self._attempt_context(work))
+    async def _run_timed(
+        self, work: Work, definition: activity.Activity[Any, Any], args: Sequence[Any]
+    ) -> Any:
+        """Run an attempt in a task or a thread of its own, which can be given up."""
         if definition.is_async:
-            if (
-                event.timeout is None
-                and event.schedule_timeout is None
-                and (event.heartbeat_timeout is None)
-            ):
-                return await _enter(work, definition.fn, args)
-            loop = asyncio.get_running_loop()
-            call = loop.create_task(_enter(work, definition.fn, args))
+            call = asyncio.get_running_loop().create_task(_enter(work, definition.fn, args))
             work.call = call
             return await self._timed(work, call)
         future = self.threads.submit(definition.fn, *args, on_begin=work.begin)
@@ -318,7 +320,7 @@ class Runner:
         event = work.event
         limits: list[tuple[int, str]] = []
         if event.timeout is not None:
-            limits.append((work.started_at + event.timeout, "attempt"))
+            limits.append((self._core.clock.now() + event.timeout, "attempt"))
         if event.schedule_timeout is not None:
             limits.append((work.scheduled_at + event.schedule_timeout, "schedule"))
         work.beaten_at = work.time()
@@ -383,27 +385,11 @@ class Runner:
         run.work.pop(work.number, None)
         self._core.feed(posted, ev.decode_turn(posted.event)[0])
 
-    def _attempt_context(self, work: Work) -> activity.Attempt:
-        run = work.run
-        started = run.started
-        raw = started.context if started is not None else None
-        values: Mapping[str, Any] = payload.decode(raw) if raw else {}
-
-        def info() -> activity.Info:
-            left = work.left_details
-            return activity.Info(
-                workflow_id=run.workflow_id,
-                run_id=run.run_id,
-                workflow=run.workflow,
-                activity_id=work.number,
-                activity=work.event.name,
-                attempt=work.attempt,
-                idempotency_key=work.key,
-                queue=work.event.queue or run.queue,
-                heartbeat_details=payload.decode(left) if left else None,
-            )
-
-        return activity.Attempt(info, beat=work.beat, context=values)
+    @staticmethod
+    def _attempt_context(work: Work) -> activity.Attempt:
+        started = work.run.started
+        context = started.context if started is not None else None
+        return activity.Attempt(work.info, beat=work.beat, context=context)
 
     # -- outcomes ----------------------------------------------------------------------------
 
@@ -463,7 +449,7 @@ class Runner:
         if work.retry_call is not None:
             work.retry_call.cancel()
         if work.task is not None:
-            work.task.cancel()
+            self._cancel(work.task, work)
         if work.waits_for_slot:
             self._waiting.remove(work)
 

@@ -28,6 +28,7 @@ from perdure import errors
 
 _log = logging.getLogger("perdure.engine")
 _LOOK_EVERY = 0.05
+_SECOND = 1_000_000
 _ASK_EVERY_LOOKS = 5
 
 
@@ -47,7 +48,7 @@ class TurnGuard:
         self._on_held = on_held
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
-        self._what = ""
+        self._what: object = ""
         self._run = 0
         self._since = 0.0
         self._limit = limit
@@ -75,16 +76,17 @@ class TurnGuard:
         if self._thread is not None:
             self._thread.join(timeout=1)
 
-    def enter(self, what: str, run: int = 0, limit: float = 0.0) -> None:
+    def enter(self, what: object, run: int = 0, limit: int = 0) -> None:
         """A turn of ``what`` (run number ``run``) begins in this thread.
 
-        ``limit``: seconds this turn may take, if fewer than the guard's own.
+        ``what`` is written out only if there is something to say of it. ``limit``: microseconds
+        this turn may take, if fewer than the guard's own.
         """
         self._thread_id = threading.get_ident()
         self._what = what
         self._run = run
         self._warned = False
-        self._limit = min(limit, self.limit) if limit else self.limit
+        self._limit = min(limit / _SECOND, self.limit) if limit else self.limit
         self._since = time.monotonic()
 
     def leave(self) -> bool:
@@ -224,7 +226,7 @@ class NoGuard:
     def stop(self) -> None:
         """Nothing to stop."""
 
-    def enter(self, what: str, run: int = 0, limit: float = 0.0) -> None:
+    def enter(self, what: object, run: int = 0, limit: int = 0) -> None:
         """Nothing to time."""
 
     def leave(self) -> bool:

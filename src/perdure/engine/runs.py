@@ -184,5 +184,8 @@ class Run:
             instance.evict()
         self.blind = ()
 
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.workflow_id!r}"
+
     def __repr__(self) -> str:
         return f"<Run {self.key} {self.workflow_id!r} {self.phase.value}>"

@@ -26,6 +26,7 @@ from perdure.engine import writes
 from perdure.engine.blind import Blind
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
+from perdure.kernel.eviction import hooks
 from perdure.kernel.instance import Instance, Turn
 from perdure.store.port import StartRequest, TurnWrite
 from perdure.values import events as ev
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SLICE = 200
-_INERT = (ev.AttemptFailed, ev.AttemptLost)
+_INERT = frozenset({ev.AttemptFailed, ev.AttemptLost})
 _GO_ON = frozenset({ev.RunResumed, ev.RunUnparked})
 _ALWAYS_PARK = (MemoryError, RecursionError)
 _encode_waits = msgspec.json.Encoder().encode
@@ -113,10 +114,11 @@ class Turns:
         self._scheduled = False
         ready = self._ready
         self._ready = ready[_SLICE:]
-        for run in ready[:_SLICE]:
-            run.is_queued = False
-            if run.phase is Phase.IDLE:
-                self._take_safely(run)
+        with hooks():
+            for run in ready[:_SLICE]:
+                run.is_queued = False
+                if run.phase is Phase.IDLE:
+                    self._take_safely(run)
         if self._ready and not self._scheduled:
             # In slices, so that the committer gets its first batch before the last turn is taken.
             self._scheduled = True
@@ -143,7 +145,7 @@ class Turns:
         if run.instance is None:
             self._core.reload(run)
             return
-        if run.inputs and all(isinstance(item.fact, _INERT) for item in run.inputs):
+        if run.inputs and _are_inert(run.inputs):
             self.blind.record(run)
             return
         self._take_applied(run, run.instance)
@@ -176,7 +178,7 @@ class Turns:
         """Apply; park the run and return None if the code may not go on."""
         guard = self._core.guard
         limit = run.started.terms.task_timeout if run.started is not None else 0
-        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key, limit / 1_000_000)
+        guard.enter(run, run.key, limit)
         error: BaseException | None = None
         turn: Turn | None = None
         try:
@@ -330,8 +332,7 @@ class Turns:
     ) -> Turn | None:
         """Apply event 1; ``None`` leaves the start to be taken up (and parked) by loading."""
         guard = self._core.guard
-        limit = started.terms.task_timeout / 1_000_000
-        guard.enter(f"{run.workflow} {run.workflow_id!r}", run.key, limit)
+        guard.enter(run, run.key, started.terms.task_timeout)
         turn: Turn | None = None
         try:
             turn = instance.apply([started], now)
@@ -347,6 +348,14 @@ class Turns:
         if turn is not None and isinstance(turn.unexpected, _ALWAYS_PARK):
             return None
         return turn
+
+
+def _are_inert(inputs: list[Input]) -> bool:
+    """Tell whether none of them concerns the code."""
+    for item in inputs:  # noqa: SIM110 - once per turn, and twice as fast as all() of a generator
+        if type(item.fact) not in _INERT:
+            return False
+    return True
 
 
 def _rank(item: Input) -> tuple[int, int]:

@@ -35,6 +35,7 @@ class Work:
         "event",
         "has_begun",
         "is_cut",
+        "is_entered",
         "key_source",
         "left_details",
         "not_before",
@@ -42,7 +43,6 @@ class Work:
         "retry_call",
         "run",
         "scheduled_at",
-        "started_at",
         "task",
         "time",
         "waits_for_slot",
@@ -62,13 +62,14 @@ class Work:
         self.call: asyncio.Task[Any] | None = None
         """The function's own task, if the attempt is timed."""
         self.not_before = 0
-        self.started_at = 0
         self.beaten_at = 0.0
         self.details: bytes | None = None
         self.left_details: bytes | None = None
         self.task: asyncio.Task[None] | None = None
         self.has_begun = False
         """Whether the attempt has entered the function: what it does may have happened."""
+        self.is_entered = False
+        """Whether the attempt's task has taken its first step."""
         self.is_cut = False
         """Whether the attempt was cut off by a stop: what comes of it now comes too late."""
         self.retry_call: asyncio.TimerHandle | None = None
@@ -98,6 +99,27 @@ class Work:
         if self.event.retry is not None:
             return self.event.retry
         return (self.definition.retry if self.definition else None) or ACTIVITY_DEFAULT
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether an attempt may have to be given up while it runs."""
+        event = self.event
+        return not (event.timeout is event.schedule_timeout is event.heartbeat_timeout is None)
+
+    def info(self) -> activity.Info:
+        """Return what the attempt knows about itself."""
+        run, left = self.run, self.left_details
+        return activity.Info(
+            workflow_id=run.workflow_id,
+            run_id=run.run_id,
+            workflow=run.workflow,
+            activity_id=self.number,
+            activity=self.event.name,
+            attempt=self.attempt,
+            idempotency_key=self.key,
+            queue=self.event.queue or run.queue,
+            heartbeat_details=payload.decode(left) if left else None,
+        )
 
     def begin(self) -> None:
         """The attempt enters the function; called from any thread."""

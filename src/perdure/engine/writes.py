@@ -134,8 +134,9 @@ def succeed(core: Core, run: Run, closing: ev.Event, write: TurnWrite, now: int)
 
 def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
     """Say which inbox rows and which transactions' deciding rows this turn takes away."""
-    if any(item.inbox for item in taken):
-        write.consumed = tuple(item.inbox for item in taken if item.inbox)
+    consumed = [item.inbox for item in taken if item.inbox]
+    if consumed:
+        write.consumed = tuple(consumed)
     for item in taken:
         if item.opens:
             write.opens = (*write.opens, *item.opens)

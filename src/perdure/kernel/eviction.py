@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.tasks
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 from perdure import errors
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 
+_running_loop = asyncio._get_running_loop  # pyright: ignore[reportPrivateUsage]
 _enter_task: Callable[[Any, Any], None] = vars(asyncio.tasks)["_enter_task"]
 _leave_task: Callable[[Any, Any], None] = vars(asyncio.tasks)["_leave_task"]
 _THROWS = 100
@@ -36,7 +39,7 @@ class Generators:
         self._held: list[Any] = []
 
     def hold(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Take a generator that begins (``firstiter`` of the asyncgen hooks)."""
+        """Take a generator that begins."""
         if len(self._held) > 32:
             self._held = self.suspended()
         self._held.append(generator)
@@ -46,8 +49,30 @@ class Generators:
         return [generator for generator in self._held if generator.ag_frame is not None]
 
 
+def hold(generator: AsyncGenerator[Any, Any]) -> None:
+    """Give a generator that begins to the run that is active (``firstiter`` of the hooks)."""
+    loop = _running_loop()
+    if type(loop) is DeterministicLoop:
+        loop.host.hold_generator(generator)
+
+
 def leave_alone(_generator: object) -> None:
     """Let eviction close the generator (``finalizer``): never a task of the real loop."""
+
+
+@contextlib.contextmanager
+def hooks() -> Generator[None]:
+    """Keep the hooks for async generators in force over many activations in this thread.
+
+    Each activation sees to it by itself; but every change raises four audit events, and the engine
+    has a hook for these in Python.
+    """
+    outer = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=hold, finalizer=leave_alone)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*outer)
 
 
 def close_all(loop: DeterministicLoop, generators: Generators, run: str) -> None:

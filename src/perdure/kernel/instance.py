@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -33,7 +33,7 @@ from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
 from perdure.kernel.entropy import Entropy, Keys
-from perdure.kernel.eviction import Generators, close_all, graveyard, leave_alone
+from perdure.kernel.eviction import Generators, close_all, graveyard, hold, leave_alone
 from perdure.kernel.loop import DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
 from perdure.kernel.updates import run_update
@@ -294,6 +294,10 @@ class Instance:
         if self.timers.pop(timer, None) is not None:
             self.command(ev.TimerCancelled(timer=timer))
 
+    def hold_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Keep an async generator that begins until eviction closes it."""
+        self._generators.hold(generator)
+
     def loop_failed(self, context: dict[str, Any]) -> None:
         """Take an exception that a callback let out as the workflow's failure."""
         exc = context.get("exception")
@@ -385,18 +389,21 @@ class Instance:
     def _activate(self, mode: Mode, call: Callable[..., Any], *args: Any) -> Any:
         """Run ``call`` with this instance's loop, context, hooks and mode in force."""
         outer_loop = _get_running_loop()
-        outer_hooks = sys.get_asyncgen_hooks()
+        hooks = sys.get_asyncgen_hooks()
+        has_hooks = hooks.firstiter is hold
         outer_mode = self.mode
         self.mode = mode
         in_force.append(None)
         _set_running_loop(self.loop)
-        sys.set_asyncgen_hooks(firstiter=self._generators.hold, finalizer=leave_alone)
+        if not has_hooks:
+            sys.set_asyncgen_hooks(firstiter=hold, finalizer=leave_alone)
         try:
             return self._context.run(call, *args)
         except errors.TurnVoid as void:
             raise void.error from None
         finally:
-            sys.set_asyncgen_hooks(*outer_hooks)
+            if not has_hooks:
+                sys.set_asyncgen_hooks(*hooks)
             _set_running_loop(outer_loop)
             in_force.pop()
             self.mode = outer_mode

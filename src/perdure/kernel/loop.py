@@ -25,7 +25,7 @@ import contextvars
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, NoReturn, Protocol
 
 from perdure.errors import Invalid, UsageError
@@ -35,7 +35,7 @@ _unregister_task: Callable[[Any], None] = vars(asyncio.tasks)["_unregister_task"
 
 
 class TimerHost(Protocol):
-    """Who keeps the loop's timers: the instance."""
+    """Who keeps the loop's timers and generators: the instance."""
 
     def start_timer(self, seconds: float, fire: Callable[[], None]) -> int:
         """Start a durable timer for loop time ``seconds``; return its id."""
@@ -43,6 +43,10 @@ class TimerHost(Protocol):
 
     def cancel_timer(self, timer: int) -> None:
         """Cancel it; no effect if it has fired."""
+        ...
+
+    def hold_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Keep an async generator that begins, so that nothing else closes it."""
         ...
 
     def loop_failed(self, context: dict[str, Any]) -> None:

@@ -34,8 +34,8 @@ def _warn(coro: Any) -> None:
 def _name(coro: Any) -> str:
     """Name what was called: an activity by its name, a function by its own."""
     inner: dict[str, Any] = coro.cr_frame.f_locals if coro.cr_frame is not None else {}
-    if coro.__qualname__ == "Activity.__call__" and "self" in inner:
-        return repr(inner["self"]).strip("<>")
+    if coro.cr_code is traps.activity.__code__:
+        return f"activity {inner['event'].name!r}"
     if coro.cr_code.co_filename == traps.__file__ and "event" in inner:
         return inner["event"].brief()
     return str(coro.__qualname__)

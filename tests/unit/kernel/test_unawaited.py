@@ -29,7 +29,7 @@ def told(run: Run) -> list[str]:
 
 FORGOTTEN = [
     (lambda: charge("A-1"), "activity 'charge' was called without `await`"),
-    (lambda: workflow.call("charge"), "activity_scheduled 'charge' was called without `await`"),
+    (lambda: workflow.call("charge"), "activity 'charge' was called without `await`"),
     (lambda: workflow.sleep("1h"), "sleep was called without `await`"),
     (lambda: workflow.continue_as_new(), "continue_as_new was called without `await`"),
     (lambda: workflow.start("other"), "start was called without `await`"),
