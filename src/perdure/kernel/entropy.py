@@ -104,12 +104,12 @@ class Keys:
 
     def source(self, activity: int) -> str | bytes:
         """Return the key of an activity if it was given, else the seed that it comes from."""
+        if not (self._given or self._anew) and len(self._since) == 1:
+            return self._since[0][1]
         if activity in self._given:
             return self._given[activity]
         if activity in self._anew:
             return self._anew[activity]
-        if len(self._since) == 1:
-            return self._since[0][1]
         return next((seed for since, seed in reversed(self._since) if since <= activity), b"")
 
 

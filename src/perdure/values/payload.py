@@ -46,6 +46,9 @@ def _decode_hook(kind: type, value: Any) -> Any:
 _encode = msgspec.json.Encoder(enc_hook=_encode_hook).encode
 _decode_any = msgspec.json.Decoder().decode
 
+_ANY: frozenset[Any] = frozenset({Any, object, inspect.Parameter.empty, None, type(None)})
+"""Annotations that check nothing: the value is plain JSON."""
+
 Decode = Callable[[bytes], Any]
 
 
@@ -114,11 +117,9 @@ def decoder(kind: Any, *, what: str = "value") -> Decode:
     The returned function raises:
         Invalid: the data does not fit; the message has the path of the field.
     """
-    if kind in (Any, object, inspect.Parameter.empty):
-        return _decode_any
-    if kind is None or kind is type(None):
-        return _decode_any
     try:
+        if kind in _ANY:
+            return _decode_any
         raw = _decoder_for(kind)
     except TypeError:  # unhashable annotation
         return _decode_any
@@ -185,7 +186,7 @@ def warn_of_unresolved(fn: Callable[..., Any], hints: dict[str, Any], what: str)
 class Arguments:
     """Encodes a call's arguments as a JSON array; decodes them by the parameters' annotations."""
 
-    __slots__ = ("_decoders", "_names", "_required", "_rest", "_signature", "name")
+    __slots__ = ("_decoders", "_names", "_required", "_rest", "_signature", "_whole", "name")
 
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         self.name = name
@@ -208,6 +209,21 @@ class Arguments:
                 self._decoders.append(read)
                 if parameter.default is parameter.empty:
                     self._required += 1
+        self._whole = self._decoder_of_all(hints)
+
+    def _decoder_of_all(self, hints: dict[str, Any]) -> Decode | None:
+        """Return a decoder of all arguments at once, if each of them must be there."""
+        if self._rest is not None or self._required < len(self._names):
+            return None
+        kinds = [hints.get(name, Any) for name in self._names]
+        try:
+            if any(_decoder_for(kind) is _decode_any for kind in kinds if kind not in _ANY):
+                return None
+            plain = tuple(Any if kind in _ANY else kind for kind in kinds)
+            whole = msgspec.json.Decoder(tuple.__class_getitem__(plain), dec_hook=_decode_hook)
+        except TypeError:
+            return None
+        return whole.decode
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -231,12 +247,17 @@ class Arguments:
                 f"{self.name}: arguments cannot be encoded as JSON: {_reason(exc)}"
             ) from exc
 
-    def decode(self, data: bytes) -> list[Any]:
+    def decode(self, data: bytes) -> tuple[Any, ...]:
         """Decode a recorded call into positional arguments.
 
         Raises:
             Invalid: too few or too many arguments, or one does not fit its annotation.
         """
+        if self._whole is not None:
+            try:
+                return self._whole(data)
+            except Exception:  # noqa: BLE001, S110 - below, it is found again and told by its name
+                pass
         raws: list[msgspec.Raw] = _decode_raws(data)
         if not self._required <= len(raws):
             missing = ", ".join(self._names[len(raws) : self._required])
@@ -248,7 +269,7 @@ class Arguments:
         values = [read(bytes(raw)) for read, raw in zip(self._decoders, raws, strict=False)]
         if self._rest is not None:
             values += [self._rest(bytes(raw)) for raw in raws[len(self._decoders) :]]
-        return values
+        return tuple(values)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         try:

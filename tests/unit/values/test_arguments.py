@@ -39,17 +39,17 @@ def test_what_has_a_default_may_be_left_out():
     arguments = Arguments(charge, "charge")
     assert arguments.encode((Order(1),), {}) == b'[{"number":1}]'
     assert arguments.encode((), {"order": Order(1)}) == b'[{"number":1},5]'
-    assert arguments.decode(b'[{"number":1}]') == [Order(1)]
+    assert arguments.decode(b'[{"number":1}]') == (Order(1),)
 
 
 def test_arguments_are_read_by_their_annotations():
-    assert Arguments(charge, "charge").decode(b'[{"number":1},2]') == [Order(1), 2]
+    assert Arguments(charge, "charge").decode(b'[{"number":1},2]') == (Order(1), 2)
 
 
 def test_any_number_of_arguments_may_follow_a_star():
     arguments = Arguments(total, "total")
     assert arguments.encode((1, 2, 3), {}) == b"[1,2,3]"
-    assert arguments.decode(b"[1,2,3]") == [1, 2, 3]
+    assert arguments.decode(b"[1,2,3]") == (1, 2, 3)
     with pytest.raises(Invalid, match=r"total\(rest\): Expected `int`, got `str`"):
         arguments.decode(b'[1,"2"]')
 
@@ -102,8 +102,8 @@ def test_one_annotation_that_cannot_be_resolved_does_not_spoil_the_others():
 
     hints = payload.hints_of(ship)
     assert hints == {"order": Order, "return": Order}
-    assert Arguments(ship, "ship").decode(b'[{"number":1},{"a":2}]') == [Order(1), {"a": 2}]
+    assert Arguments(ship, "ship").decode(b'[{"number":1},{"a":2}]') == (Order(1), {"a": 2})
 
 
 def test_a_function_without_annotations_takes_plain_types():
-    assert Arguments(lambda a, b: (a, b), "f").decode(b'[{"a":1},[2]]') == [{"a": 1}, [2]]
+    assert Arguments(lambda a, b: (a, b), "f").decode(b'[{"a":1},[2]]') == ({"a": 1}, [2])
