@@ -1,9 +1,9 @@
 """A store behind threads: the asyncio side of the store port.
 
 One thread writes and one reads, each with a connection of its own; an in-memory database has one
-connection and therefore one thread for both. Verbs run in the order they were handed in. While
-nothing is handed in, the writing thread looks every 20 ms whether another process has committed,
-and after a quiet while empties the write-ahead log.
+connection and therefore one thread for both. Verbs run in the order they were handed in. Between
+them the writing thread looks every 20 ms whether another process has committed, and after a quiet
+while empties the write-ahead log.
 
 The event loop's thread never waits for the database, and the database's threads never touch the
 loop except through ``call_soon_threadsafe``.
@@ -36,6 +36,7 @@ _IN_WORKFLOW = (
     "activity, or workflow.start, workflow.send and the like"
 )
 _POLL_SECONDS = 0.020
+_SOON_SECONDS = 0.002
 _IDLE_POLLS = 100
 _STILL_THERE_SECONDS = 1.0
 
@@ -256,21 +257,25 @@ class ThreadDesk:
     def _write_loop(self) -> None:
         store, queue = self._store, self._writes
         quiet = 0
+        look_at = 0.0
         while True:
-            try:
-                order = queue.get(timeout=_POLL_SECONDS if self._watch else None)
-            except Empty:
+            now = time.monotonic()
+            if self._watch and now >= look_at:
+                look_at = now + _POLL_SECONDS
                 quiet = 0 if self._look() else quiet + 1
                 if quiet % _IDLE_POLLS == 0:
                     self._tidy(idle=quiet > 0)
+            try:
+                order = queue.get(timeout=look_at - now if self._watch else None)
+            except Empty:
                 continue
             if order is None:
                 break
             order.run(store)
             del order  # a batch and its answer may be large
             quiet = 0
-            if self._watch:
-                self._look()
+            # Soon: others may have waited for the lock. Not now: it would hold up who was answered.
+            look_at = min(look_at, time.monotonic() + _SOON_SECONDS)
             self._tidy(idle=False)
         store.close()
 

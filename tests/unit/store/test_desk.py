@@ -131,18 +131,15 @@ def test_commits_of_others_are_reported_in_the_loops_thread(tmp_path: Path):
     with_desk(url, body)
 
 
-def test_commits_of_others_are_noticed_by_a_desk_that_is_never_idle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_commits_of_others_are_noticed_by_a_desk_that_is_never_idle(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/a.db"
-    monkeypatch.setattr("perdure.store.desk._POLL_SECONDS", 60)
 
     async def body(desk: ThreadDesk) -> None:
         heard = asyncio.Event()
         desk.on_change = heard.set
         other = World(open_store(url))
-        await desk.write(lambda _: None)
-        await heard.wait()
+        while not heard.is_set():
+            await desk.write(lambda _: None)
         other.store.close()
 
     with_desk(url, body)

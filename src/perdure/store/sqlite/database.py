@@ -19,7 +19,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from perdure.errors import StoreError, Unavailable, UsageError
@@ -251,7 +250,7 @@ def _identity(path: str | None) -> tuple[int, int] | None:
     if path is None:
         return None
     try:
-        found = Path(path).stat()
+        found = os.stat(path)  # noqa: PTH116 - twice a commit, and five times as fast
     except OSError:
         return None
     return found.st_dev, found.st_ino
