@@ -34,7 +34,7 @@ from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
 from perdure.kernel.entropy import Entropy, Keys
 from perdure.kernel.eviction import Generators, close_all, graveyard, hold, leave_alone
-from perdure.kernel.loop import DeterministicLoop, OrderedTask
+from perdure.kernel.loop import NOBODY, DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
 from perdure.kernel.updates import run_update
 from perdure.kernel.versions import Versions
@@ -97,7 +97,7 @@ class Instance:
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False
         """A query or validator has changed the run: drop the instance, a replay is not like it."""
-        self.versions = Versions(self)
+        self.versions = Versions()
         self.keys = Keys()
         self._context = contextvars.Context()
         self._commands: list[ev.Event] = []
@@ -201,6 +201,7 @@ class Instance:
         what = f"workflow {self.program.name!r}"
         self._activate(Mode.EVICTING, close_all, self.loop, self._generators, what)
         self.mode = Mode.EVICTING
+        self._untie()
 
     def waits(self) -> Waits:
         """Return what the run waits for."""
@@ -383,6 +384,20 @@ class Instance:
         self.writing(f"use {name}")
         if self._script is None and self.mode is Mode.LIVE:
             self.effects.append((name, value))
+
+    def _untie(self) -> None:
+        """Drop what refers back to the instance, so that its memory needs no collection.
+
+        Of 100,000 runs that fell asleep in one process, those that waited for a collection took as
+        much memory as everything else.
+        """
+        if self._root is not None:
+            self._root.remove_done_callback(self._root_done)
+        for task in self.spawned:
+            task.remove_done_callback(self._spawned_done)
+        self.timers.clear()
+        self.loop.tasks.clear()
+        self.loop.host = NOBODY
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -54,6 +54,26 @@ class TimerHost(Protocol):
         ...
 
 
+class Nobody:
+    """The host of a loop whose run has left memory: nothing it says is heard."""
+
+    def start_timer(self, seconds: float, fire: Callable[[], None]) -> int:
+        """Start none."""
+        return 0
+
+    def cancel_timer(self, timer: int) -> None:
+        """There is none."""
+
+    def hold_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """It is closed by whoever closes the rest."""
+
+    def loop_failed(self, context: dict[str, Any]) -> None:
+        """Too late to matter."""
+
+
+NOBODY = Nobody()
+
+
 class Handle:
     """A callback in the ready queue; what ``asyncio.Handle`` is, without the debugging."""
 

@@ -15,22 +15,21 @@ if TYPE_CHECKING:
 class Versions:
     """The answers of one run. ``marked``: those that its history holds, filled by the scripts."""
 
-    __slots__ = ("_answers", "_instance", "marked")
+    __slots__ = ("_answers", "marked")
 
-    def __init__(self, instance: Instance) -> None:
-        self._instance = instance
+    def __init__(self) -> None:
         self._answers: dict[str, int] = {}
         self.marked: dict[str, int] = {}
 
-    def of(self, change: str, low: int, high: int) -> int:
-        """Return the version of ``change``, the same at every call.
+    def of(self, instance: Instance, change: str, low: int, high: int) -> int:
+        """Return the run's version of ``change``, the same at every call.
 
         Raises:
             NondeterminismError: it is not among those that the code supports; the run is parked.
         """
         answer = self._answers.get(change)
         if answer is None:
-            answer = self._answers[change] = self._decide(change, high)
+            answer = self._answers[change] = self._decide(instance, change, high)
         if not low <= answer <= high:
             where = match.place()
             error = errors.NondeterminismError(
@@ -42,19 +41,19 @@ class Versions:
                     "where": where,
                 },
             )
-            if not self._instance.is_read_only:
-                self._instance.diverged(error)
+            if not instance.is_read_only:
+                instance.diverged(error)
             raise error
         return answer
 
-    def _decide(self, change: str, high: int) -> int:
-        script = self._instance.writing("decide a version")
+    def _decide(self, instance: Instance, change: str, high: int) -> int:
+        script = instance.writing("decide a version")
         if script is not None:
             marked = script.mark(change)
             # Passed before the call existed, unless the mark was made elsewhere before.
             return self.marked.get(change, 1) if marked is None else marked
         marked = self.marked.get(change)
         if marked is None:
-            self._instance.command(ev.VersionMarked(change=change, version=high))
+            instance.command(ev.VersionMarked(change=change, version=high))
             return high
         return marked

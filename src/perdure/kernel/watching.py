@@ -59,7 +59,10 @@ class Main(Coroutine[Any, Any, Any]):
             if task is not None:
                 task.uncancel()
             return self.coro.throw(thrown)
-        return self.coro.throw(*exc)
+        try:
+            return self.coro.throw(*exc)
+        finally:
+            exc = ()  # kept here, it would keep this frame and be kept by it
 
     def close(self) -> None:
         self.coro.close()

@@ -221,7 +221,8 @@ def version(change_id: str, min: int, max: int) -> int:
     """
     if not change_id or type(min) is not int or type(max) is not int or min > max:
         raise errors.UsageError(f"version({change_id!r}, {min}, {max}): needs an id and min <= max")
-    return traps.here().versions.of(payload.text(change_id, what="change id"), min, max)
+    instance = traps.here()
+    return instance.versions.of(instance, payload.text(change_id, what="change id"), min, max)
 
 
 def patched(change_id: str) -> bool:

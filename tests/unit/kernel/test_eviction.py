@@ -289,6 +289,7 @@ def test_a_run_that_has_ended_can_be_evicted_with_its_tasks():
 
     run = Run(wf)
     assert run.result == 1
+    run.is_checked = False
     run.instance.evict()
     assert LOG == ["closed"]
 
