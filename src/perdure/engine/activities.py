@@ -298,7 +298,8 @@ class Runner:
         except Exception as exc:  # noqa: BLE001 - user code may raise anything, and so may ours
             self._fail(work, failures.from_exception(exc))
         finally:
-            self._left(task)
+            if _current_task() is task:  # else the loop is gone, and closes what it left
+                self._left(task)
 
     async def _run_timed(
         self, work: Work, definition: activity.Activity[Any, Any], args: Sequence[Any]
