@@ -12,6 +12,7 @@ import contextvars
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -58,7 +59,7 @@ class Info(msgspec.Struct, frozen=True):
 class Attempt:
     """One running attempt, as the engine sees it; user code reaches it through this module."""
 
-    __slots__ = ("_context", "_info", "_make_info", "beat", "connection")
+    __slots__ = ("_context", "_info", "_make_info", "beat", "connection", "services")
 
     def __init__(
         self,
@@ -67,12 +68,14 @@ class Attempt:
         beat: Callable[[Any], None],
         context: bytes | None = None,
         connection: Any = None,
+        services: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._make_info = make_info
         self._info: Info | None = None
         self._context = context
         self.beat = beat
         self.connection = connection
+        self.services = services
 
     @property
     def info(self) -> Info:
@@ -315,6 +318,15 @@ def connection() -> Any:
     return found
 
 
+def services() -> Mapping[str, Any]:
+    """Return what was given to the engine that runs this attempt (``Engine(services=…)``).
+
+    Raises:
+        UsageError: called outside an activity.
+    """
+    return _attempt().services
+
+
 class _Context(Mapping[str, Any]):
     """The propagated context, read-only: ``activity.context["tenant"]``."""
 
@@ -334,13 +346,21 @@ class _Context(Mapping[str, Any]):
 context = _Context()
 
 
-def by_name(name: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+def by_name(
+    name: str,
+    args: tuple[Any, ...],
+    *,
+    retry: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+) -> Coroutine[Any, Any, Any]:
     """Call an activity by its registered name; see ``workflow.call``."""
     instance = traps.here()
     payload.text(name, what="activity")
     data = payload.encode(list(args), what=f"arguments of {name}")
     payload.limit(data, instance.max_payload, what=f"arguments of {name}")
-    return traps.activity(instance, ev.ActivityScheduled(name=name, args=data), payload.decode)
+    limit = _or(timeout, None, "timeout")
+    event = ev.ActivityScheduled(name=name, args=data, retry=retry, timeout=limit)
+    return traps.activity(instance, event, payload.decode)
 
 
 def _attempt() -> Attempt:

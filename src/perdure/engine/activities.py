@@ -386,11 +386,11 @@ class Runner:
         run.work.pop(work.number, None)
         self._core.feed(posted, ev.decode_turn(posted.event)[0])
 
-    @staticmethod
-    def _attempt_context(work: Work) -> activity.Attempt:
+    def _attempt_context(self, work: Work) -> activity.Attempt:
         started = work.run.started
         context = started.context if started is not None else None
-        return activity.Attempt(work.info, beat=work.beat, context=context)
+        services = self._core.settings.services
+        return activity.Attempt(work.info, beat=work.beat, context=context, services=services)
 
     # -- outcomes ----------------------------------------------------------------------------
 

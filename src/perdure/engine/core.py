@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from perdure import errors
@@ -65,7 +65,9 @@ class Settings:
         thread_slots: int = 32,
         transaction_limit: int = 10_000_000,
         limits: Limits | None = None,
+        services: Mapping[str, Any] | None = None,
     ) -> None:
+        self.services = services or {}
         self.lease = lease
         self.max_payload = max_payload
         self.turn_limit_seconds = turn_limit_seconds

@@ -61,6 +61,7 @@ class Engine:
             :meth:`register` comes before both. One start too many raises ``ConcurrencyLimit``.
         concurrent_total: how many executions of all workflows of this engine may be open together,
             whoever runs them.
+        services: what activities get from ``activity.services()``, and steps as ``ctx.services``.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
@@ -110,6 +111,7 @@ class Engine:
             activity_slots=activity_slots,
             thread_slots=thread_slots,
             limits=self._limits,
+            services=self.services,
         )
         self._name = name
         self._desk = desk

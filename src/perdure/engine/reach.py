@@ -32,7 +32,7 @@ def fingerprint(definition: Workflow[Any, Any]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     parts = [sys.version, definition.version, definition.code]
     seen: set[int] = set()
-    waiting: deque[object] = deque([definition.fn])
+    waiting: deque[object] = deque([definition.fn, *definition.parts])
     while waiting and len(seen) < _MOST:
         found = _bare(waiting.popleft())
         if isinstance(found, (Activity, Workflow)):

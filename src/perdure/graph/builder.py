@@ -1,0 +1,375 @@
+"""Step machines written as a chain of calls (seed 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast
+
+from perdure import errors
+from perdure.graph.calls import Handler
+from perdure.graph.combining import MapStep, ParallelStep, SubflowStep
+from perdure.graph.context import WorkflowContext
+from perdure.graph.deciding import ChoiceStep, LoopStep
+from perdure.graph.definition import WorkflowDefinition
+from perdure.graph.outline import Condition, Edge, Outline
+from perdure.graph.steps import (
+    NOTHING,
+    STEP_DEFAULT,
+    BaseStep,
+    EndStep,
+    JobStep,
+    PassStep,
+    TaskStep,
+)
+from perdure.graph.waiting import PollStep, TimerStep, WebhookStep
+from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.retry import Retry
+
+Choices = Sequence[tuple[str | Condition, str] | Mapping[str, Any]]
+
+
+class Branch:
+    """A chain of steps. Each goes on to the one that is added after it, unless it says otherwise.
+
+    ``next=`` names the step to go on to, ``end=True`` ends the chain there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._steps: dict[str, BaseStep] = {}
+        self._edges: list[Edge] = []
+        self._ends: set[str] = set()
+        self._start = ""
+        self._open = ""
+        """The step that goes on to whatever is added next."""
+        self._twice: list[str] = []
+
+    def task(
+        self,
+        name: str,
+        handler: Handler | None = None,
+        *,
+        job: str | None = None,
+        input: Any = None,
+        output: Any = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a handler: ``async def handler(input, ctx)``, with the context or without, or plain.
+
+        Args:
+            name: of the step, unique in its chain.
+            handler: the function; or ``job``, the name of an activity.
+            job: then ``input(ctx)`` makes its input and ``output(result, ctx)`` the step's output.
+            input: a type or JSON Schema that checks, or a mapper ``(prev, workflow_input)``.
+                Without it the step gets the output before it, the first one the workflow's input.
+            output: a type that the output must fit.
+            retry: attempts and pauses; one attempt if left out.
+            timeout: of one attempt.
+            next: the step to go on to.
+            end: end here.
+        """
+        if (handler is None) == (job is None):
+            raise errors.DefinitionError(f"step {name!r}: give a handler, or job=, and not both")
+        if job is not None:
+            step: BaseStep = JobStep(
+                name, job, input=input, output=output, retry=retry, timeout=timeout
+            )
+        else:
+            step = TaskStep(
+                name,
+                cast("Handler", handler),
+                input=input,
+                output=output,
+                retry=retry,
+                timeout=timeout,
+            )
+        return self.add(step, next=next, end=end)
+
+    def parallel(
+        self,
+        name: str,
+        branches: Sequence[Branch | Outline],
+        *,
+        on_error: str = "fail-fast",
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add branches that run side by side; the output is ``{branch name: its output}``.
+
+        ``on_error="fail-fast"``: the first error cancels the others. ``"wait-all"``: one error that
+        tells of all.
+        """
+        outlines = [outline_of(branch) for branch in branches]
+        return self.add(ParallelStep(name, outlines, on_error=on_error), next=next, end=end)
+
+    def choice(self, name: str, choices: Choices, *, default: str | None = None) -> Self:
+        """Add a decision: ``(condition, step)`` pairs in the order in which they are asked."""
+        pairs = [_pair(name, choice) for choice in choices]
+        self.add(ChoiceStep(name, pairs, default=default))
+        self._open = ""
+        return self
+
+    def pass_(
+        self,
+        name: str,
+        *,
+        transform: Callable[[WorkflowContext], Any] | None = None,
+        result: Any = NOTHING,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a step that gives ``result``, what ``transform(ctx)`` makes, or what came before."""
+        return self.add(PassStep(name, transform=transform, result=result), next=next, end=end)
+
+    def end(self, name: str = "end", *, cancels_rest: bool = False) -> Self:
+        """Add an end. ``cancels_rest``: also of what still runs beside it."""
+        return self.add(EndStep(name, cancels_rest=cancels_rest), end=True)
+
+    def poll(
+        self,
+        name: str,
+        check: Handler,
+        *,
+        interval: Duration,
+        timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        input: Any = None,
+        output: Any = None,
+        retry: Retry | None = None,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a wait for ``check(input, ctx)`` to give ``{"done": True, "result": …}``.
+
+        The first check comes after one interval.
+        """
+        step = PollStep(
+            name,
+            check,
+            interval=interval,
+            poll_timeout=timeout,
+            max_attempts=max_attempts,
+            input=input,
+            output=output,
+            retry=retry,
+        )
+        return self.add(step, next=next, end=end)
+
+    def loop(
+        self,
+        name: str,
+        condition: Condition,
+        target: str,
+        *,
+        interval: Duration | None = None,
+        max_iterations: int | None = None,
+        timeout: Duration | None = None,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a jump back to ``target`` while ``condition(ctx)`` holds, bounded."""
+        step = LoopStep(
+            name,
+            condition,
+            target,
+            interval=interval,
+            max_iterations=max_iterations,
+            timeout=timeout,
+        )
+        return self.add(step, next=next, end=end)
+
+    def wait(
+        self,
+        name: str,
+        duration: Duration | Callable[[WorkflowContext], Duration],
+        *,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a durable wait; what came before goes on."""
+        return self.add(TimerStep(name, duration), next=next, end=end)
+
+    def webhook(
+        self,
+        name: str,
+        *,
+        topic: str = "",
+        timeout: Duration | None = None,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a wait for a message on ``topic`` (the step's name); its payload is the output."""
+        return self.add(WebhookStep(name, topic=topic, timeout=timeout), next=next, end=end)
+
+    def map(
+        self,
+        name: str,
+        branch: Branch | Outline | Handler,
+        *,
+        items: Callable[[WorkflowContext], Sequence[Any]] | None = None,
+        max_concurrent: int = 0,
+        on_error: str = "fail-fast",
+        enough: Callable[[list[Any]], Any] | None = None,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add one branch (or handler) per item of a list; the output is their outputs, in order."""
+        step = MapStep(
+            name,
+            outline_of(branch),
+            items=items,
+            max_concurrent=max_concurrent,
+            on_error=on_error,
+            enough=enough,
+        )
+        return self.add(step, next=next, end=end)
+
+    def subflow(
+        self,
+        name: str,
+        definition: Any,
+        *,
+        input: Any = None,
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add another workflow, by definition or name, as a child; its result is the output."""
+        return self.add(SubflowStep(name, definition, input=input), next=next, end=end)
+
+    def add(self, step: BaseStep, *, next: str | None = None, end: bool = False) -> Self:
+        """Add any step."""
+        if next is not None and end:
+            raise errors.DefinitionError(
+                f"step {step.name!r}: next= and end=True exclude each other"
+            )
+        if step.name in self._steps:
+            self._twice.append(step.name)
+        if self._open:
+            self._edges.append(Edge(self._open, step.name))
+        self._steps[step.name] = step
+        self._open = ""
+        if end:
+            self._ends.add(step.name)
+        elif next is not None:
+            self._edges.append(Edge(step.name, next))
+        else:
+            self._open = step.name
+        return self
+
+    def start_at(self, name: str) -> Self:
+        """Begin at another step than the first that was added."""
+        self._start = name
+        return self
+
+    def outline(self) -> Outline:
+        """Return the graph.
+
+        Raises:
+            DefinitionError: two steps of one name.
+        """
+        if self._twice:
+            names = ", ".join(repr(name) for name in dict.fromkeys(self._twice))
+            raise errors.DefinitionError(f"{self.name!r}: more than one step is named {names}")
+        return Outline(self.name, self._steps, self._edges, self._start, self._ends)
+
+    def build(self) -> Any:
+        """Return the branch itself: its definition checks it."""
+        return self
+
+
+class Flow(Branch):
+    """A workflow as a chain of steps; ``build()`` makes it a definition."""
+
+    def __init__(
+        self,
+        name: str,
+        version: str = "1.0.0",
+        *,
+        input: Any = Any,
+        description: str = "",
+        task_queue: str = "default",
+        triggers: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(name)
+        self._options: dict[str, Any] = {
+            "version": version,
+            "input": input,
+            "description": description,
+            "task_queue": task_queue,
+            "triggers": triggers,
+        }
+
+    def timeout(self, duration: Duration) -> Self:
+        """End a run that takes longer, as ``timed_out``."""
+        self._options["run_timeout"] = optional_microseconds(duration, what="timeout") or 0
+        return self
+
+    def default_retry(self, retry: Retry) -> Self:
+        """Give steps that name none this policy."""
+        self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
+        return self
+
+    def isolated(self, isolated: bool = True) -> Self:
+        """Run handlers in processes of their own."""
+        self._options["isolated"] = isolated
+        return self
+
+    def build(self) -> WorkflowDefinition:
+        """Return the definition.
+
+        Raises:
+            DefinitionError: all mistakes, each with its place.
+        """
+        outline = self.outline()
+        made = WorkflowDefinition(
+            self.name,
+            steps=outline.steps,
+            edges=outline.edges,
+            initial_step=outline.initial_step,
+            terminal_steps=outline.terminal_steps,
+            **self._options,
+        )
+        if found := made.validate():
+            listed = "".join(f"\n  - {mistake}" for mistake in found)
+            raise errors.DefinitionError(f"workflow {self.name!r} cannot run:{listed}")
+        return made
+
+
+def flow(name: str, version: str = "1.0.0", **options: Any) -> Flow:
+    """Begin a workflow: see :class:`Flow`."""
+    return Flow(name, version, **options)
+
+
+def branch(name: str) -> Branch:
+    """Begin a branch of a parallel or a map step."""
+    return Branch(name)
+
+
+def outline_of(given: Branch | Outline | Handler) -> Outline:
+    """Return the graph of a branch; a handler alone is a branch of one task."""
+    if isinstance(given, Outline):
+        return given
+    if isinstance(given, Branch):
+        return given.outline()
+    name = getattr(given, "__name__", "each")
+    return Branch(name).task(name, given).outline()
+
+
+def _pair(step: str, choice: Any) -> tuple[str | Condition, str]:
+    if isinstance(choice, Mapping):
+        given = cast("Mapping[str, Any]", choice)
+        choice = given.get("condition"), given.get("next")
+    try:
+        condition, target = choice
+    except (TypeError, ValueError):
+        raise errors.DefinitionError(
+            f"step {step!r}: a choice is (condition, step), not {choice!r}"
+        ) from None
+    if not isinstance(target, str) or not (callable(condition) or isinstance(condition, str)):
+        raise errors.DefinitionError(
+            f"step {step!r}: a choice is (condition, step), not {choice!r}"
+        )
+    return condition, target

@@ -1,0 +1,105 @@
+"""The one checker of definitions: every mistake at once, each with its place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from perdure.graph.deciding import LoopStep
+from perdure.graph.outline import Outline
+
+
+def mistakes(outline: Outline) -> list[str]:
+    """Return what is wrong with a graph and the graphs inside its steps; nothing if it can run."""
+    return [*_of_steps(outline), *_of_edges(outline), *_of_ways(outline), *_of_inner(outline)]
+
+
+def _of_steps(outline: Outline) -> Iterable[str]:
+    if not outline.steps:
+        yield "Workflow must have at least one step"
+        return
+    if outline.initial_step not in outline.steps:
+        yield f"Initial step '{outline.initial_step}' not found in steps" + _near(
+            outline.initial_step, outline
+        )
+    for name in sorted(outline.terminal_steps - set(outline.steps)):
+        yield f"Terminal step '{name}' not found in steps{_near(name, outline)}"
+    for name, step in outline.steps.items():
+        if step.name != name:
+            yield f"Step '{name}': its own name is '{step.name}'"
+        yield from (f"Step '{name}': {problem}" for problem in step.problems())
+
+
+def _of_edges(outline: Outline) -> Iterable[str]:
+    for number, edge in enumerate(outline.edges):
+        for what, name in (("source", edge.source), ("target", edge.target)):
+            if name not in outline.steps:
+                yield f"Edge {number}: {what} step '{name}' not found{_near(name, outline)}"
+    for name, step in outline.steps.items():
+        for target in step.jumps():
+            if target not in outline.steps:
+                yield f"Step '{name}': it leads to '{target}', which is no step" + _near(
+                    target, outline
+                )
+
+
+def _of_ways(outline: Outline) -> Iterable[str]:
+    if outline.initial_step not in outline.steps:
+        return
+    reached = {outline.initial_step, *_reached(outline, outline.initial_step)}
+    for name in outline.steps:
+        if name not in reached:
+            yield f"Step '{name}' is unreachable from initial step"
+    for name in outline.steps:
+        if name in reached and not _can_end(outline, name):
+            yield f"Step '{name}': no way leads from it to an end of the workflow"
+    yield from _endless(outline, reached)
+
+
+def _endless(outline: Outline, reached: set[str]) -> Iterable[str]:
+    """Find cycles of edges that nothing decides about: once in, no condition lets the run out."""
+    for name in outline.steps:
+        seen: list[str] = []
+        here = name
+        while here in outline.steps and here not in seen and here in reached:
+            seen.append(here)
+            step, ways = outline.steps[here], outline.ways_on(here)
+            if len(ways) != 1 or ways[0].condition is not None or step.jumps():
+                break
+            here = ways[0].target
+        else:
+            if here == name and name == min(seen):
+                yield f"Steps {_listed(seen)} go round for ever: none of them decides to leave"
+
+
+def _of_inner(outline: Outline) -> Iterable[str]:
+    for name, step in outline.steps.items():
+        for inner in step.inner():
+            yield from (f"Step '{name}', branch '{inner.name}': {it}" for it in mistakes(inner))
+
+
+def _reached(outline: Outline, start: str) -> set[str]:
+    return {name for name in outline.steps if outline.can_reach(start, name)}
+
+
+def _can_end(outline: Outline, name: str) -> bool:
+    ways = [name, *_reached(outline, name)]
+    return any(
+        it in outline.terminal_steps
+        or not outline.followers(it)
+        or any(edge.condition is not None for edge in outline.ways_on(it))
+        or (isinstance(outline.steps[it], LoopStep) and not outline.ways_on(it))
+        for it in ways
+        if it in outline.steps
+    )
+
+
+def _near(name: str, outline: Outline) -> str:
+    near = difflib.get_close_matches(name, outline.steps, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f" (there are: {', '.join(outline.steps)})" if len(outline.steps) < 12 else ""
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

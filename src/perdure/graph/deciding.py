@@ -1,0 +1,182 @@
+"""Steps that decide where to go. What they decide is no output: ``prev`` stays what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from perdure import errors, workflow
+from perdure.graph.conditions import is_true
+from perdure.graph.outline import Condition, name_of
+from perdure.graph.states import StepType
+from perdure.graph.steps import BaseStep, Left
+from perdure.values.duration import Duration, optional_microseconds
+
+if TYPE_CHECKING:
+    from perdure.graph.context import WorkflowContext
+    from perdure.graph.interpret import Visit
+
+
+class BaseGateway(BaseStep):
+    """Decides where to go: subclass it and write ``evaluate``. Its decision is no output."""
+
+    step_type: ClassVar[StepType] = StepType.GATEWAY
+
+    async def evaluate(self, context: WorkflowContext) -> str | list[str]:
+        """Return the name of the next step, or several."""
+        raise NotImplementedError(f"{type(self).__name__}.evaluate")
+
+    async def visit(self, visit: Visit) -> Left:
+        chosen = await self.evaluate(visit.ctx)
+        targets = [chosen] if isinstance(chosen, (str, type)) else list(chosen)
+        return Left({"chosen": chosen}, is_output=False, to=[name_of(it) for it in targets])
+
+    def functions(self) -> list[object]:
+        return [type(self).evaluate]
+
+
+class ExclusiveGateway(BaseGateway):
+    """One way on: the one that ``condition`` names, or the first edge that holds."""
+
+    def __init__(
+        self,
+        name: str = "",
+        condition: Callable[[WorkflowContext], str] | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.condition = condition
+
+    async def visit(self, visit: Visit) -> Left:
+        if self.condition is None and type(self).evaluate is ExclusiveGateway.evaluate:
+            return Left(None, is_output=False, to=visit.ways_on()[:1])
+        return await super().visit(visit)
+
+    async def evaluate(self, context: WorkflowContext) -> str | list[str]:
+        assert self.condition is not None
+        return self.condition(context)
+
+    def functions(self) -> list[object]:
+        return [] if self.condition is None else [self.condition]
+
+
+class ParallelGateway(BaseGateway):
+    """All ways on at once: ``branches``, or all edges whatever their conditions."""
+
+    def __init__(
+        self, name: str = "", branches: Iterable[str | type] = (), **attributes: Any
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.branches = [name_of(it) for it in branches]
+
+    async def visit(self, visit: Visit) -> Left:
+        return Left(None, is_output=False, to=self.branches or visit.ways_on(all=True))
+
+    def jumps(self) -> dict[str, str]:
+        return dict.fromkeys(self.branches, "")
+
+
+class InclusiveGateway(BaseGateway):
+    """Every way on whose edge holds; at least one must."""
+
+    async def visit(self, visit: Visit) -> Left:
+        ways = visit.ways_on()
+        if not ways:
+            raise errors.ApplicationError("No condition matched", kind="NoChoice", retryable=False)
+        return Left(None, is_output=False, to=ways)
+
+
+class ChoiceStep(BaseStep):
+    """The first condition that holds decides; else ``default`` (the builder's ``choice``)."""
+
+    step_type: ClassVar[StepType] = StepType.GATEWAY
+
+    def __init__(
+        self,
+        name: str,
+        choices: Sequence[tuple[str | Condition, str]],
+        *,
+        default: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.choices = list(choices)
+        self.default = default
+
+    async def visit(self, visit: Visit) -> Left:
+        for number, (condition, target) in enumerate(self.choices, 1):
+            if is_true(condition, visit.ctx, f"condition {number} (to {target!r})"):
+                return Left({"chosen": target}, is_output=False, to=[target])
+        if self.default is None:
+            raise errors.ApplicationError(
+                "No choice condition matched and no default specified",
+                kind="NoChoice",
+                retryable=False,
+            )
+        return Left({"chosen": self.default}, is_output=False, to=[self.default])
+
+    def jumps(self) -> dict[str, str]:
+        found = {it: c if isinstance(c, str) else "conditional" for c, it in self.choices}
+        return found if self.default is None else {**found, self.default: "default"}
+
+    def functions(self) -> list[object]:
+        return [condition for condition, _ in self.choices if callable(condition)]
+
+    def problems(self) -> list[str]:
+        return [] if self.choices or self.default else ["it has neither choices nor a default"]
+
+
+class LoopStep(BaseStep):
+    """Jumps back to ``target`` while a condition holds (the builder's ``loop``)."""
+
+    step_type: ClassVar[StepType] = StepType.GATEWAY
+
+    def __init__(
+        self,
+        name: str,
+        condition: Condition,
+        target: str,
+        *,
+        interval: Duration | None = None,
+        max_iterations: int | None = None,
+        timeout: Duration | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.condition, self.target = condition, target
+        self.interval = optional_microseconds(interval, what=f"interval of loop {name!r}")
+        self.max_iterations = max_iterations
+        self.limit = optional_microseconds(timeout, what=f"timeout of loop {name!r}")
+
+    async def visit(self, visit: Visit) -> Left:
+        count, since = visit.loop_state()
+        if self.limit is not None and visit.now() - since >= self.limit:
+            raise errors.ApplicationError(
+                f'Loop step "{self.name}" timed out', kind="Timeout", retryable=False
+            )
+        if not is_true(self.condition, visit.ctx, "its condition"):
+            visit.end_loop()
+            return Left(None, is_output=False)
+        if self.max_iterations is not None and count >= self.max_iterations:
+            raise errors.ApplicationError(
+                f'Loop step "{self.name}" exceeded maxIterations ({self.max_iterations})',
+                kind="LoopLimit",
+                retryable=False,
+            )
+        visit.count_loop()
+        await visit.tell("loop", loop_count=count + 1, target=self.target)
+        if self.interval:
+            await workflow.sleep(timedelta(microseconds=self.interval))
+        return Left(None, is_output=False, to=[self.target])
+
+    def jumps(self) -> dict[str, str]:
+        return {self.target: "again"}
+
+    def functions(self) -> list[object]:
+        return [self.condition]
+
+    def problems(self) -> list[str]:
+        if self.max_iterations is None and self.limit is None:
+            return ["a loop needs a bound: max_iterations= or timeout="]
+        return []

@@ -1,0 +1,70 @@
+"""A graph to ask: neighbours, paths, depths (seed 4's ``WorkflowGraph``)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from perdure.graph.check import mistakes
+from perdure.graph.outline import Outline
+
+
+class HasOutline(Protocol):
+    """A definition."""
+
+    outline: Outline
+
+
+class WorkflowGraph:
+    """See the module's text. Steps are named."""
+
+    def __init__(self, outline: Outline) -> None:
+        self._outline = outline
+
+    @classmethod
+    def from_definition(cls, definition: HasOutline) -> WorkflowGraph:
+        """Return the graph of a definition."""
+        return cls(definition.outline)
+
+    def get_next_steps(self, step: str) -> list[str]:
+        """Return the steps that may follow."""
+        return self._outline.followers(step)
+
+    def get_previous_steps(self, step: str) -> list[str]:
+        """Return the steps that lead to it."""
+        return [it for it in self._outline.steps if step in self._outline.followers(it)]
+
+    def is_terminal(self, step: str) -> bool:
+        """Tell whether the run may end there."""
+        return step in self._outline.terminal_steps or not self._outline.followers(step)
+
+    def validate(self) -> list[str]:
+        """Return what is wrong with the graph."""
+        return mistakes(self._outline)
+
+    def get_all_paths(self, start: str, end: str, max_paths: int = 100) -> list[list[str]]:
+        """Return the ways from ``start`` to ``end`` that pass no step twice, ``max_paths`` at most,
+        in the order of the edges.
+        """
+        found: list[list[str]] = []
+        waiting = deque([[start]])
+        while waiting and len(found) < max_paths:
+            path = waiting.pop()
+            if path[-1] == end:
+                found.append(path)
+                continue
+            followers = [it for it in self.get_next_steps(path[-1]) if it not in path]
+            waiting.extend([*path, it] for it in reversed(followers))
+        return found
+
+    def get_step_depth(self, step: str) -> int:
+        """Return how many steps lie before it on the shortest way; -1 if there is none."""
+        depths = {self._outline.initial_step: 0}
+        waiting = deque(depths)
+        while waiting:
+            here = waiting.popleft()
+            for after in self.get_next_steps(here):
+                if after not in depths:
+                    depths[after] = depths[here] + 1
+                    waiting.append(after)
+        return depths.get(step, -1)

@@ -1,0 +1,304 @@
+"""Steps: what all kinds share, and those that do something themselves.
+
+``visit`` is what a step does when the run comes by; it is workflow code. Tasks and step classes
+call handlers, which are activities. Those that decide, wait or combine others are in
+``deciding.py``, ``waiting.py`` and ``combining.py``. A new kind is a class with ``visit``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+from perdure import errors
+from perdure.graph.calls import SKIPPED, Callee, Handler
+from perdure.graph.states import StepType
+from perdure.values import payload
+from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.retry import Retry, RetryPolicy
+
+if TYPE_CHECKING:
+    from perdure.graph.context import WorkflowContext
+    from perdure.graph.interpret import Visit
+    from perdure.graph.outline import Outline
+
+STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000)
+"""What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s."""
+NOTHING: Any = object()
+"""Stands for a value that was not given, where ``None`` is one."""
+
+
+class Left(NamedTuple):
+    """How a step is left.
+
+    ``is_output``: the output is the step's, and ``prev`` of what follows; a decision's is not.
+    ``to``: where to go on, instead of by the edges.
+    """
+
+    output: Any = None
+    is_output: bool = True
+    to: Sequence[str] | None = None
+
+
+@runtime_checkable
+class Step(Protocol):
+    """What a step class has (seed 4). :class:`BaseStep` has it all."""
+
+    name: str
+    description: str
+
+    async def execute(self, context: WorkflowContext) -> Any:
+        """Do the step's work and return its output."""
+        ...
+
+    async def can_execute(self, context: WorkflowContext) -> bool:
+        """Tell whether to do it; else the step is skipped."""
+        ...
+
+    async def on_success(self, context: WorkflowContext, result: Any) -> None:
+        """Called after the work was done."""
+        ...
+
+    async def on_failure(self, context: WorkflowContext, error: Exception) -> None:
+        """Called after an attempt failed."""
+        ...
+
+
+class BaseStep:
+    """What all kinds share. Attributes are given in the class body or to the constructor.
+
+    ``join``: when the step begins if several steps lead to it. ``"active"``: once, as soon as no
+    branch under way can still arrive. ``"each"``: for every arrival. ``"first"``: for the first;
+    the others of the same round are dropped. A number: for that many.
+    """
+
+    name: str = ""
+    description: str = ""
+    step_type: ClassVar[StepType] = StepType.MACHINE
+    join: str | int = "active"
+    retry: Retry | None = None
+    timeout: Duration | None = None
+
+    def __init__(self, name: str = "", description: str = "", **attributes: Any) -> None:
+        if name:
+            self.name = name
+        elif not self.name:
+            self.name = type(self).__name__
+        if description:
+            self.description = description
+        for key, value in attributes.items():
+            if not hasattr(type(self), key):
+                raise errors.DefinitionError(
+                    f"step {self.name!r}: {type(self).__name__} has no attribute {key!r}"
+                )
+            setattr(self, key, value)
+        self.policy: RetryPolicy | None = None
+
+    def belong(self, path: str, default: RetryPolicy) -> None:
+        """Take a place in a definition: ``path`` names the step among all activities."""
+        self.policy = default if self.retry is None else self.retry.resolve(STEP_DEFAULT)
+
+    async def visit(self, visit: Visit) -> Left:
+        """Do what the step does; workflow code."""
+        raise NotImplementedError
+
+    def jumps(self) -> dict[str, str]:
+        """Return the steps it may lead to besides those its edges lead to, with their labels."""
+        return {}
+
+    def inner(self) -> list[Outline]:
+        """Return the graphs inside the step."""
+        return []
+
+    def functions(self) -> list[object]:
+        """Return the user's functions that run as workflow code."""
+        return []
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the step by itself."""
+        return []
+
+    def shape(self) -> list[Any]:
+        """Return what decides the commands it makes."""
+        return [type(self).__name__, self.join, [graph.name for graph in self.inner()]]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class BaseMachineStep(BaseStep):
+    """An automated step: subclass it and write ``execute``."""
+
+    def belong(self, path: str, default: RetryPolicy) -> None:
+        super().belong(path, default)
+        assert self.policy is not None
+        limit = optional_microseconds(self.timeout, what=f"timeout of step {self.name!r}")
+        self._callee = self.callee(path)
+        self._activity = self._callee.as_activity(path, retry=self.policy, timeout=limit)
+
+    def callee(self, path: str) -> Callee:
+        """Return what is called."""
+        return Callee(self._perform, f"step {self.name!r}", takes="ctx")
+
+    async def execute(self, context: WorkflowContext) -> Any:
+        """Do the step's work and return its output."""
+        raise NotImplementedError(f"{type(self).__name__}.execute")
+
+    async def can_execute(self, context: WorkflowContext) -> bool:
+        """Tell whether to do it; else the step is skipped."""
+        return True
+
+    async def on_success(self, context: WorkflowContext, result: Any) -> None:
+        """Called after the work was done."""
+
+    async def on_failure(self, context: WorkflowContext, error: Exception) -> None:
+        """Called after an attempt failed."""
+
+    async def visit(self, visit: Visit) -> Left:
+        output = await visit.call(self._activity, self._callee, None)
+        return Left(output, is_output=not visit.is_skipped)
+
+    async def _perform(self, context: WorkflowContext) -> Any:
+        if not await self.can_execute(context):
+            return SKIPPED
+        try:
+            result = await self.execute(context)
+        except Exception as error:
+            await self.on_failure(context, error)
+            raise
+        await self.on_success(context, result)
+        return result
+
+
+class TaskStep(BaseMachineStep):
+    """A handler with typed input and output (the builder's ``task``)."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        input: Any = None,
+        output: Any = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.handler = handler
+        self.input = Input(name, input)
+        self.output = output
+        self.retry, self.timeout = retry, timeout
+
+    def callee(self, path: str) -> Callee:
+        return Callee(self.handler, f"step {self.name!r}", output=self.output)
+
+    async def visit(self, visit: Visit) -> Left:
+        return Left(await visit.call(self._activity, self._callee, self.input.of(visit)))
+
+    def functions(self) -> list[object]:
+        return self.input.functions()
+
+
+class JobStep(BaseStep):
+    """Runs the activity of a name (seed 3's legacy ``job=``)."""
+
+    def __init__(
+        self,
+        name: str,
+        job: str,
+        *,
+        input: Callable[[WorkflowContext], Any] | None = None,
+        output: Callable[[Any, WorkflowContext], Any] | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.job, self.input, self.output = job, input, output
+        self.retry, self.timeout = retry, timeout
+
+    async def visit(self, visit: Visit) -> Left:
+        value = visit.value if self.input is None else self.input(visit.ctx)
+        result = await visit.call_by_name(self.job, value, self.policy, self.timeout)
+        return Left(result if self.output is None else self.output(result, visit.ctx))
+
+    def functions(self) -> list[object]:
+        return [fn for fn in (self.input, self.output) if fn is not None]
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), self.job]
+
+
+class PassStep(BaseStep):
+    """Gives a value, what a function makes of the context, or ``prev`` on."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        result: Any = NOTHING,
+        transform: Callable[[WorkflowContext], Any] | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.result, self.transform = result, transform
+
+    async def visit(self, visit: Visit) -> Left:
+        if self.result is not NOTHING:
+            return Left(self.result)
+        return Left(visit.value if self.transform is None else self.transform(visit.ctx))
+
+    def functions(self) -> list[object]:
+        return [] if self.transform is None else [self.transform]
+
+
+class EndStep(PassStep):
+    """Ends the run; with ``cancels_rest`` also what still runs beside it."""
+
+    def __init__(self, name: str = "end", *, cancels_rest: bool = False, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.cancels_rest = cancels_rest
+
+    async def visit(self, visit: Visit) -> Left:
+        left = await super().visit(visit)
+        if self.cancels_rest:
+            visit.end_all()
+        return left._replace(to=())
+
+
+class Input:
+    """A step's ``input=``: a type or JSON Schema that checks, or a mapper that makes it."""
+
+    def __init__(self, step: str, given: Any) -> None:
+        self._mapper: Callable[..., Any] | None = None
+        self._check: Callable[[bytes], Any] | None = None
+        self._what = f"{step}(input)"
+        if given is None:
+            return
+        if inspect.isfunction(given) or inspect.ismethod(given):
+            self._mapper = given
+        else:
+            self._check = payload.decoder(given, what=self._what)
+
+    def of(self, visit: Visit) -> Any:
+        """Return the input of a visit: ``prev``, or the workflow's input for the first step.
+
+        Raises:
+            ApplicationError: it does not fit, or the mapper failed.
+        """
+        if self._mapper is not None:
+            return self._mapper(visit.ctx.prev, visit.ctx.input)
+        if self._check is not None:
+            try:
+                self._check(payload.encode(visit.value, what=self._what))
+            except errors.Invalid as exc:
+                raise errors.ApplicationError(
+                    f"Input validation failed: {exc.message}", kind="Invalid", retryable=False
+                ) from exc
+        return visit.value
+
+    def functions(self) -> list[object]:
+        """Return the mapper, if there is one."""
+        return [] if self._mapper is None else [self._mapper]

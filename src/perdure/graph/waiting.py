@@ -1,0 +1,127 @@
+"""Steps that wait: for a time, for a message, for something outside to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from perdure import errors, workflow
+from perdure.graph.calls import Callee, Handler
+from perdure.graph.states import StepType
+from perdure.graph.steps import BaseMachineStep, BaseStep, Input, Left
+from perdure.values import payload
+from perdure.values.duration import Duration, microseconds, optional_microseconds
+from perdure.values.retry import Retry
+
+if TYPE_CHECKING:
+    from perdure.graph.context import WorkflowContext
+    from perdure.graph.interpret import Visit
+
+
+class PollStep(BaseMachineStep):
+    """Waits an interval, asks, and so on until the answer is ``{"done": True, "result": …}``."""
+
+    def __init__(
+        self,
+        name: str,
+        check: Handler,
+        *,
+        interval: Duration,
+        poll_timeout: Duration | None = None,
+        max_attempts: int | None = None,
+        input: Any = None,
+        output: Any = None,
+        retry: Retry | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.check, self.max_attempts, self.retry = check, max_attempts, retry
+        self.input = Input(name, input)
+        self.output = None if output is None else payload.decoder(output, what=f"{name} -> output")
+        self.interval = microseconds(interval, what=f"interval of poll {name!r}")
+        self.limit = optional_microseconds(poll_timeout, what=f"timeout of poll {name!r}")
+
+    def callee(self, path: str) -> Callee:
+        return Callee(self.check, f"step {self.name!r}")
+
+    async def visit(self, visit: Visit) -> Left:
+        value, since, count = self.input.of(visit), visit.now(), 0
+        while True:
+            if self.limit is not None and visit.now() - since >= self.limit:
+                raise _poll_error(f'Poll step "{self.name}" timed out', "Timeout")
+            if self.max_attempts is not None and count >= self.max_attempts:
+                text = f'Poll step "{self.name}" exceeded maxAttempts ({self.max_attempts})'
+                raise _poll_error(text, "PollLimit")
+            await workflow.sleep(timedelta(microseconds=self.interval))
+            count += 1
+            answer = await visit.call(self._activity, self._callee, value)
+            if not isinstance(answer, dict) or "done" not in answer:
+                text = f'Poll step "{self.name}": check gave {answer!r}, not {{"done": …}}'
+                raise _poll_error(text, "Invalid")
+            found = cast("dict[str, Any]", answer)
+            result, is_done = found.get("result"), bool(found["done"])
+            await visit.tell("poll", poll_count=count, done=is_done, result=result)
+            if is_done:
+                if self.output is not None:
+                    self.output(payload.encode(result, what=f"output of {self.name}"))
+                return Left(result)
+
+    def functions(self) -> list[object]:
+        return self.input.functions()
+
+    def problems(self) -> list[str]:
+        return [] if self.interval > 0 else ["the interval of a poll must be above zero"]
+
+
+class TimerStep(BaseStep):
+    """Waits: ``duration``, or what a function makes of the context. Gives ``prev`` on."""
+
+    step_type: ClassVar[StepType] = StepType.TIMER
+    duration: Any = None
+
+    def __init__(
+        self,
+        name: str = "",
+        duration: Duration | Callable[[WorkflowContext], Duration] | None = None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        if duration is not None:
+            self.duration = duration
+
+    def get_duration(self, context: WorkflowContext) -> Duration:
+        """Return how long to wait."""
+        given: Any = self.duration
+        return cast("Duration", given(context) if callable(given) else given)
+
+    async def visit(self, visit: Visit) -> Left:
+        await workflow.sleep(self.get_duration(visit.ctx))
+        return Left(visit.value, is_output=False)
+
+    def functions(self) -> list[object]:
+        return [self.duration] if callable(self.duration) else []
+
+    def problems(self) -> list[str]:
+        if self.duration is None and type(self).get_duration is TimerStep.get_duration:
+            return ["a timer needs a duration"]
+        return []
+
+
+class WebhookStep(BaseStep):
+    """Waits for a message on ``topic`` (the step's name); the output is its payload."""
+
+    step_type: ClassVar[StepType] = StepType.WEBHOOK
+    callback_key: str = "webhook_data"
+    topic: str = ""
+
+    async def visit(self, visit: Visit) -> Left:
+        channel = workflow.listen(self.topic or self.name)
+        limit = self.timeout
+        output = await channel.receive(timeout=limit)
+        visit.set_data(self.callback_key, output)
+        return Left(output)
+
+
+def _poll_error(text: str, kind: str) -> errors.ApplicationError:
+    return errors.ApplicationError(text, kind=kind, retryable=False)
