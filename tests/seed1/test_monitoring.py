@@ -304,3 +304,36 @@ async def test_cancel_with_a_deadline_that_is_none(tmp_path: Path, deadline: Any
         with pytest.raises(ValueError, match="deadline"):
             await handle.cancel(deadline=deadline)
         assert await events_of(handle, "cancel_requested") == []
+
+
+@workflow.define
+async def trapping_thrice() -> list[Any]:
+    workflow.trap_cancel(True)
+    notices = [await workflow.events().receive() for _ in range(2)]
+    workflow.trap_cancel(False)
+    try:
+        await workflow.listen("never").receive()
+    except asyncio.CancelledError:
+        await workflow.sleep("1ms")
+    return [getattr(notice, "reason", None) for notice in notices]
+
+
+async def test_each_cancel_is_a_notice_and_one_after_the_trap_is_off_interrupts(tmp_path: Path):
+    async with engine_on(tmp_path, trapping_thrice) as engine:
+        handle = await engine.client.start(trapping_thrice)
+        for reason in ("one", "two", "three"):
+            await until_status(handle, Status.WAITING)
+            assert await handle.cancel(reason)
+        assert await handle.result("20s") == ["one", "two"]
+
+
+@pytest.mark.parametrize("first", [None, "1h"])
+async def test_the_soonest_deadline_of_all_cancels_holds(tmp_path: Path, first: str | None):
+    async with engine_on(tmp_path, trapping) as engine:
+        handle = await engine.client.start(trapping, True)
+        await until_status(handle, Status.WAITING)
+        assert await handle.cancel("later", deadline=first)
+        assert await handle.cancel("now", deadline="50ms")
+        assert await handle.cancel("whenever", deadline="2h")
+        with pytest.raises(WorkflowTerminated, match="deadline"):
+            await handle.result("20s")

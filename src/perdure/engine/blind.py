@@ -17,6 +17,7 @@ from perdure.store.port import TurnWrite
 from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.concurrency import Queued
+from perdure.values.duration import soonest
 from perdure.values.states import ParkReason, Status
 
 if TYPE_CHECKING:
@@ -250,8 +251,8 @@ class Blind:
         facts = [*(item.fact for item in first), event]
         write = self._row(run, facts, first)
         for item in first:
-            if isinstance(item.fact, ev.CancelRequested) and not run.cancel_deadline:
-                run.cancel_deadline = item.fact.deadline
+            if isinstance(item.fact, ev.CancelRequested):
+                run.cancel_deadline = soonest(run.cancel_deadline, item.fact.deadline)
         write.state = writes.open_state(
             Status.PARKED,
             run.length + len(facts),

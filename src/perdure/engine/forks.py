@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnRow
 from perdure.values import events as ev
+from perdure.values.duration import soonest
 
 _MARK = b"forked"
 
@@ -28,14 +29,13 @@ def became_by(started: ev.RunStarted | None, turns: Sequence[TurnRow]) -> ev.Run
 
 
 def last_cancel(facts: Iterable[ev.Event], before: ev.CancelRequested | None = None) -> int:
-    """Return the deadline of the first cancel request in force, or 0: a fork knows none of it."""
+    """Return the soonest deadline of the cancel requests, or 0: a fork knows none of them."""
     deadline = before.deadline if before is not None else 0
-    is_asked = before is not None
     for fact in facts:
         if isinstance(fact, ev.Forked) and fact.run_id:
             deadline = 0
-        elif isinstance(fact, ev.CancelRequested) and not is_asked:
-            deadline, is_asked = fact.deadline, True
+        elif isinstance(fact, ev.CancelRequested):
+            deadline = soonest(deadline, fact.deadline)
     return deadline
 
 

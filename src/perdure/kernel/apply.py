@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
+from perdure.kernel.cancelling import cancel_requested
 from perdure.kernel.forking import forked
 from perdure.kernel.watching import execution_ended
 from perdure.values import events as ev
@@ -85,10 +86,6 @@ def _update_accepted(instance: Instance, event: ev.UpdateAccepted) -> None:
     instance.loop.call_soon(instance.run_update, event)
 
 
-def _cancel_requested(instance: Instance, event: ev.CancelRequested) -> None:
-    instance.request_cancel(event)
-
-
 def _run_taken(instance: Instance, event: ev.RunTaken) -> None:
     # A start from another process knows no code: the first worker's is what the run began under.
     instance.code = instance.code or event.code
@@ -116,7 +113,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.ChildClosed: _child_closed,
     ev.ExecutionEnded: execution_ended,
     ev.UpdateAccepted: _update_accepted,
-    ev.CancelRequested: _cancel_requested,
+    ev.CancelRequested: cancel_requested,
     ev.RunTaken: _run_taken,
     ev.RunParked: _nothing,
     ev.RunUnparked: _nothing,

@@ -86,6 +86,7 @@ def _within(exc: BaseException) -> Iterator[BaseException]:
 def _completed(instance: Instance) -> ev.Event:
     name = instance.program.name
     try:
+        assert instance.root is not None
         result = instance.program.finish(instance.root.result())
         payload.limit(result, instance.max_payload, what=f"result of {name}")
     except errors.Invalid as invalid:

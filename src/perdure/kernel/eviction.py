@@ -30,30 +30,11 @@ graveyard: list[Any] = []
 """Coroutines and generators that refused to end at eviction."""
 
 
-class Generators:
-    """The run's async generators, held so that only eviction closes them."""
-
-    __slots__ = ("_held",)
-
-    def __init__(self) -> None:
-        self._held: list[Any] = []
-
-    def hold(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Take a generator that begins."""
-        if len(self._held) > 32:
-            self._held = self.suspended()
-        self._held.append(generator)
-
-    def suspended(self) -> list[Any]:
-        """Return those that have not ended."""
-        return [generator for generator in self._held if generator.ag_frame is not None]
-
-
 def hold(generator: AsyncGenerator[Any, Any]) -> None:
     """Give a generator that begins to the run that is active (``firstiter`` of the hooks)."""
     loop = _running_loop()
     if type(loop) is DeterministicLoop:
-        loop.host.hold_generator(generator)
+        loop.hold(generator)
 
 
 def leave_alone(_generator: object) -> None:
@@ -75,7 +56,7 @@ def hooks() -> Generator[None]:
         sys.set_asyncgen_hooks(*outer)
 
 
-def close_all(loop: DeterministicLoop, generators: Generators, run: str) -> None:
+def close_all(loop: DeterministicLoop, run: str) -> None:
     """Close the tasks' coroutines, then the generators; called inside an evicting activation."""
     closed: set[int] = set()
     for _ in range(_ROUNDS):  # cleanup code may create tasks of its own
@@ -86,7 +67,7 @@ def close_all(loop: DeterministicLoop, generators: Generators, run: str) -> None
             closed.add(hash(task))
             if not _close_task(task, loop):
                 _bury(task.get_coro(), run)
-    for generator in generators.suspended():
+    for generator in loop.suspended_generators():
         if not generator.ag_running and not _close_generator(generator):
             _bury(generator, run)
     loop.ready.clear()

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -33,12 +33,12 @@ from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
 from perdure.kernel.entropy import Entropy, Keys
-from perdure.kernel.eviction import Generators, close_all, graveyard, hold, leave_alone
+from perdure.kernel.eviction import close_all, graveyard, hold, leave_alone
 from perdure.kernel.loop import NOBODY, DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
 from perdure.kernel.updates import run_update
 from perdure.kernel.versions import Versions
-from perdure.kernel.watching import Main, Notice, Watch
+from perdure.kernel.watching import Main, Watch
 from perdure.values import events as ev
 from perdure.values import failures, ids
 
@@ -90,6 +90,8 @@ class Instance:
         self.updates: dict[str, asyncio.Task[Any] | None] = {}
         self.spawned: set[asyncio.Task[Any]] = set()
         self.cancel: ev.CancelRequested | None = None
+        self.is_cancelling = False
+        """Whether a request has interrupted the code; a second one does not interrupt cleanup."""
         self.traps_links = False
         self.traps_cancel = False
         self.not_undone: failures.FailureInfo | None = None
@@ -104,10 +106,10 @@ class Instance:
         self._base = 0
         self._script: match.Script | None = None
         self._divergence: errors.NondeterminismError | None = None
-        self._root: OrderedTask | None = None
+        self.root: OrderedTask | None = None
+        """The task of the main coroutine, once that has begun."""
         self._main: Main | None = None
         self._failure: BaseException | None = None
-        self._generators = Generators()
 
     # Most runs get no messages and start no children: 10,000 live ones need not pay for queues.
 
@@ -199,7 +201,7 @@ class Instance:
     def evict(self) -> None:
         """Close every coroutine of the run without recording anything."""
         what = f"workflow {self.program.name!r}"
-        self._activate(Mode.EVICTING, close_all, self.loop, self._generators, what)
+        self._activate(Mode.EVICTING, close_all, self.loop, what)
         self.mode = Mode.EVICTING
         self._untie()
 
@@ -295,10 +297,6 @@ class Instance:
         if self.timers.pop(timer, None) is not None:
             self.command(ev.TimerCancelled(timer=timer))
 
-    def hold_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Keep an async generator that begins until eviction closes it."""
-        self._generators.hold(generator)
-
     def loop_failed(self, context: dict[str, Any]) -> None:
         """Take an exception that a callback let out as the workflow's failure."""
         exc = context.get("exception")
@@ -322,12 +320,6 @@ class Instance:
         """Whether a query handler or a validator runs."""
         return self.mode is Mode.READ_ONLY
 
-    @property
-    def root(self) -> OrderedTask:
-        """The task of the main coroutine."""
-        assert self._root is not None, "the main coroutine has begun"
-        return self._root
-
     def begin(self, started: ev.RunStarted) -> None:
         """Take event 1: start the main coroutine."""
         self.started = started
@@ -341,8 +333,8 @@ class Instance:
             self.fail(exc)
             return
         self._main = Main(coro)
-        self._root = self.loop.create_task(self._main, name="main")
-        self._root.add_done_callback(self._root_done)
+        self.root = self.loop.create_task(self._main, name="main")
+        self.root.add_done_callback(self._root_done)
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> OrderedTask:
         """Run a task that ends with the workflow and fails it when it raises."""
@@ -352,27 +344,13 @@ class Instance:
         task.add_done_callback(self._spawned_done)
         return task
 
-    def request_cancel(self, event: ev.CancelRequested) -> None:
-        """Cancel the main coroutine and every task that nobody awaits."""
-        if self.cancel is not None:
-            return
-        self.cancel = event
-        if self.traps_cancel:
-            self.notices.offer(Notice("cancel_requested", event.by, self.time, reason=event.reason))
-            return
-        for task in self.loop.live_tasks():
-            # A task with a done callback is awaited (or in a group, a gather): its parent's
-            # cancellation reaches it, and cancelling it too would do so twice.
-            if task is self._root or task in self.spawned or not _callbacks(task):
-                task.cancel(event.reason or "the workflow was cancelled")
-
     def interrupt(self, exc: BaseException) -> None:
         """Throw ``exc`` into the main coroutine where it waits."""
-        if self._main is None or self._root is None or self._root.done():
+        if self._main is None or self.root is None or self.root.done():
             return
         if self._main.thrown is None:
             self._main.thrown = exc
-            self._root.cancel()
+            self.root.cancel()
 
     def run_update(self, event: ev.UpdateAccepted) -> None:
         """Start the handler of an accepted update."""
@@ -391,8 +369,8 @@ class Instance:
         Of 100,000 runs that fell asleep in one process, those that waited for a collection took as
         much memory as everything else.
         """
-        if self._root is not None:
-            self._root.remove_done_callback(self._root_done)
+        if self.root is not None:
+            self.root.remove_done_callback(self._root_done)
         for task in self.spawned:
             task.remove_done_callback(self._spawned_done)
         self.timers.clear()
@@ -458,7 +436,7 @@ class Instance:
         """Add the closing command if the workflow has ended."""
         exc = self._failure
         if exc is None:
-            root = self._root
+            root = self.root
             if root is None or not root.done():
                 return None, None
             exc = asyncio.CancelledError() if root.cancelled() else root.exception()
@@ -471,7 +449,7 @@ class Instance:
 
     def _ending_place(self, exc: BaseException | None) -> str:
         raised = match.raising_place(exc) if exc is not None else ""
-        if raised or self._root is None:
+        if raised or self.root is None:
             return raised
         assert self._main is not None
         coro: Any = self._main.coro
@@ -513,7 +491,3 @@ def _named(kind: str, name: str, handlers: dict[str, Any]) -> Any:
         known = ", ".join(sorted(handlers)) or "none"
         raise errors.NotFound(f"{kind} {name!r} is not defined by this run (it has: {known})")
     return handlers[name]
-
-
-def _callbacks(task: asyncio.Task[Any]) -> object:
-    return getattr(task, "_callbacks", None)

@@ -31,11 +31,12 @@ from typing import Any, NoReturn, Protocol
 from perdure.errors import Invalid, UsageError
 
 _PRUNE_AT = 64
+_PRUNE_GENERATORS_AT = 32
 _unregister_task: Callable[[Any], None] = vars(asyncio.tasks)["_unregister_task"]
 
 
 class TimerHost(Protocol):
-    """Who keeps the loop's timers and generators: the instance."""
+    """Who keeps the loop's timers: the instance."""
 
     def start_timer(self, seconds: float, fire: Callable[[], None]) -> int:
         """Start a durable timer for loop time ``seconds``; return its id."""
@@ -43,10 +44,6 @@ class TimerHost(Protocol):
 
     def cancel_timer(self, timer: int) -> None:
         """Cancel it; no effect if it has fired."""
-        ...
-
-    def hold_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Keep an async generator that begins, so that nothing else closes it."""
         ...
 
     def loop_failed(self, context: dict[str, Any]) -> None:
@@ -63,9 +60,6 @@ class Nobody:
 
     def cancel_timer(self, timer: int) -> None:
         """There is none."""
-
-    def hold_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """It is closed by whoever closes the rest."""
 
     def loop_failed(self, context: dict[str, Any]) -> None:
         """Too late to matter."""
@@ -178,6 +172,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.now_seconds = 0.0
         self.is_stopping = False
         self.is_read_only = False
+        self.generators: list[Any] = []
+        """Async generators that have begun, held so that only eviction closes them."""
         self._order = 0
         self._prune_at = _PRUNE_AT
 
@@ -197,6 +193,24 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def live_tasks(self) -> list[OrderedTask]:
         """Return unfinished tasks in creation order."""
         return [task for task in self.tasks.values() if not task.done()]
+
+    def unawaited_tasks(self) -> list[OrderedTask]:
+        """Return unfinished tasks that nobody awaits, in creation order.
+
+        One with a done callback is awaited (or in a group, a gather): what happens to its parent
+        reaches it.
+        """
+        return [task for task in self.live_tasks() if not getattr(task, "_callbacks", None)]
+
+    def hold(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Hold an async generator that begins."""
+        if len(self.generators) > _PRUNE_GENERATORS_AT:
+            self.generators = self.suspended_generators()
+        self.generators.append(generator)
+
+    def suspended_generators(self) -> list[Any]:
+        """Return those that have not ended."""
+        return [generator for generator in self.generators if generator.ag_frame is not None]
 
     # -- what asyncio asks of a loop ---------------------------------------------------------
 

@@ -61,6 +61,11 @@ def optional_microseconds(value: Duration | None, *, what: str = "duration") -> 
     return None if value is None else microseconds(value, what=what)
 
 
+def soonest(*times: int) -> int:
+    """Return the earliest of the times that are not 0; 0 if none is."""
+    return min((time for time in times if time), default=0)
+
+
 def to_text(value: int) -> str:
     """Write microseconds the way :func:`microseconds` reads them: ``"1h30m"``, ``"250ms"``."""
     if value == 0:

@@ -189,7 +189,7 @@ def test_ended_async_generators_are_not_kept():
         await call("a")
 
     run = Run(wf)
-    assert len(run.instance._generators._held) < 50
+    assert len(run.instance.loop.generators) < 50
 
 
 def test_a_coroutine_that_refuses_to_die_is_buried_and_told(caplog):
