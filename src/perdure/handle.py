@@ -174,9 +174,12 @@ class Handle(Generic[T]):
     async def pause(self) -> bool:
         """Let the run take no turns until :meth:`resume`; what is under way goes on.
 
-        A deadline still ends it, and a cancel resumes it. False if it has ended or is paused.
+        A deadline still ends it, and a cancel resumes it. False if it has ended, is paused, or is
+        parked: then it takes none, and unparking it is not to be undone.
         """
         row = await self._row()
+        if row.status is Status.PARKED:
+            return False
         if row.status is Status.PAUSED and not await self._is_asked(row, ev.RunResumed):
             return False
         return await self._end(ev.RunPaused(by="client"))

@@ -349,3 +349,32 @@ def test_a_bad_term_is_refused(options: dict[str, Any], text: str):
             await worker.client.start(sleeper, "1s", **options)
 
     run(main, sleeper)
+
+
+@workflow.define
+async def hears_in_the_end(last: int) -> list[str]:
+    if workflow.info().attempt < last:
+        await workflow.sleep("1h")
+    texts = workflow.listen("text", str)
+    return [await texts.receive() for _ in range(3)]
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_run_out_of_time_leaves_what_it_has_not_received_to_the_next_attempt(is_paused: bool):
+    async def main(worker: SimulatedWorker) -> None:
+        handle = await worker.client.start(
+            hears_in_the_end,
+            2,
+            run_timeout="10m",
+            retry=Retry(max_attempts=2),
+            messages=[("text", "startup")],
+        )
+        await handle.send("text", "early")
+        if is_paused:
+            await worker.client.execute(sleeper, "1s")
+            await handle.pause()
+        await handle.send("text", "late")
+        await worker.client.execute(sleeper, "11m")
+        assert await handle.result("1h") == ["startup", "early", "late"]
+
+    run(main, hears_in_the_end, sleeper)

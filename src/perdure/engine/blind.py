@@ -190,7 +190,7 @@ class Blind:
             write.closes = True
             write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
             writes.announce_end(run, closing, write, now)
-            writes.succeed(self._core, run, closing, write, now)
+            writes.succeed(self._core, run, closing, write, now, facts)
             if run.instance is not None:
                 run.drop_instance()
         elif not run.is_owned or run.status.is_stopped:

@@ -130,6 +130,8 @@ class Loader:
         run.time = last.time if last is not None else 0
         self._take_inbox(run, loaded.inbox)
         if run.status.is_stopped and self._stays_stopped(run, loaded):
+            if run.is_out_of_time(core.clock.now()):
+                self._find_unread(run, loaded)
             core.turns.wake(run)
             return
         if row.suspected >= _SUSPICIONS:
@@ -158,8 +160,21 @@ class Loader:
             return True
         if run.status is Status.PAUSED and run.started and run.started.not_before > now:
             return True  # it was paused before it was due: nothing makes it begin earlier
-        due, _ = run.deadline
-        return bool(due and due <= now) or not core.wants_unparked(run, row, _last_parked(loaded))
+        return run.is_out_of_time(now) or not core.wants_unparked(run, row, _last_parked(loaded))
+
+    def _find_unread(self, run: Run, loaded: Loaded) -> None:
+        """Replay a stopped run that ends now and is followed by another: unread messages go along.
+
+        If its code does not fit, what it had received before it stopped is not known, and stays.
+        """
+        core, started = self._core, run.started
+        if started is None or not (started.terms.retry or started.terms.cron):
+            return
+        if run.definition is None or loaded.broken or run.status is Status.PENDING or run.in_queue:
+            return
+        found = replay(run.definition, loaded, core.guard, max_payload=core.max_payload)
+        if found.misfit is None:
+            run.instance, run.blind = found.instance, found.blind
 
     def _settle_doubt(self, run: Run, loaded: Loaded) -> None:
         """Find the turn whose acknowledgement was lost in the history, or give its inputs back."""

@@ -159,6 +159,11 @@ class Run:
             return self.cancel_deadline, "cancel"
         return due, which
 
+    def is_out_of_time(self, now: int) -> bool:
+        """Tell whether the deadline has passed."""
+        due, _ = self.deadline
+        return bool(due) and due <= now
+
     @property
     def has_deadline(self) -> bool:
         """Whether :attr:`deadline` says anything."""

@@ -108,16 +108,24 @@ def name_successor(core: Core, run: Run, end: ev.RunTimedOut, now: int) -> None:
         end.next_at, end.next_attempt = following
 
 
-def succeed(core: Core, run: Run, closing: ev.Event, write: TurnWrite, now: int) -> None:
-    """Start, in the same commit, the run that follows this end by retry or cron."""
+def succeed(
+    core: Core,
+    run: Run,
+    closing: ev.Event,
+    write: TurnWrite,
+    now: int,
+    came: Sequence[ev.Event] = (),
+) -> None:
+    """Start, in the same commit, the run that follows this end by retry or cron.
+
+    ``came``: facts that are recorded with the end; messages among them go along.
+    """
     if not isinstance(closing, (ev.RunCompleted, ev.RunFailed, ev.RunTimedOut)):
         return
     before = run.started
     if not closing.next_run or before is None:
         return
-    messages = () if isinstance(closing, ev.RunTimedOut) else closing.messages
-    if isinstance(closing, ev.RunTimedOut) and run.instance is not None:
-        messages = tuple(run.instance.mail.unread())
+    messages = _unread(run, came) if isinstance(closing, ev.RunTimedOut) else closing.messages
     write.closes_children = True
     write.continued = _later_run(
         core,
@@ -130,6 +138,18 @@ def succeed(core: Core, run: Run, closing: ev.Event, write: TurnWrite, now: int)
         attempt=closing.next_attempt,
         not_before=closing.next_at if closing.next_at > now else 0,
     )
+
+
+def _unread(run: Run, came: Sequence[ev.Event]) -> tuple[ev.Message, ...]:
+    """Return the messages that the code of a run which is out of time has not received."""
+    instance, started = run.instance, run.started
+    if instance is not None and instance.started is not None:
+        kept = list(instance.mail.unread())
+    else:
+        has_begun = started is None or not (run.status is Status.PENDING or run.in_queue)
+        kept = [] if has_begun or started is None else list(started.messages)
+    facts = [*run.blind, *came]
+    return (*kept, *(fact.message for fact in facts if isinstance(fact, ev.MessageReceived)))
 
 
 def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
