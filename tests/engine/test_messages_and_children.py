@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.support import engine_on, events_of, until_status
@@ -255,3 +256,27 @@ async def test_an_uncaught_exception_fails_the_run_with_its_class_and_place(tmp_
         described = await handle.describe()
         assert described.error["type"] == "KeyError"
         assert "test_messages_and_children.py" in described.error["trace"]
+
+
+@workflow.define
+async def brief(_: None) -> str:
+    return "over"
+
+
+@workflow.define
+async def asks_too_late(_: None) -> list[Any]:
+    child = await workflow.start(brief, None, id="brief")
+    await child
+    found: list[Any] = [await child.cancel("late"), await child.terminate()]
+    found.append(await workflow.handle("brief").cancel(deadline="1s"))
+    try:
+        await workflow.handle("nobody").cancel()
+    except NotFound as exc:
+        found.append(exc.kind)
+    return found
+
+
+async def test_a_workflow_that_ends_an_ended_execution_is_told_so_as_a_client_is(tmp_path: Path):
+    async with engine_on(tmp_path, brief, asks_too_late) as engine:
+        handle = await engine.client.start(asks_too_late)
+        assert await handle.result("20s") == [False, False, False, "NotFound"]

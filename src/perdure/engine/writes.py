@@ -219,6 +219,7 @@ def _cancel_sent(core: Core, run: Run, number: int, event: ev.CancelSent, write:
         workflow_id=event.target,
         namespace=event.namespace or run.namespace,
         refusal=_refusal(run, number, event.target),
+        ended=_had_ended(run, number, event.target),
         is_control=True,
     )
     write.posts = [*write.posts, post]
@@ -257,6 +258,13 @@ def _watch(
 def _refusal(run: Run, number: int, target: str) -> bytes:
     info = failures.FailureInfo(
         f"workflow {target!r} is unknown or has ended", "NotFound", "NotFound", retryable=False
+    )
+    return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
+
+
+def _had_ended(run: Run, number: int, target: str) -> bytes:
+    info = failures.FailureInfo(
+        f"workflow {target!r} has ended", "Closed", "Closed", retryable=False
     )
     return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
 

@@ -116,8 +116,12 @@ async def cancel_other(
     *,
     terminate: bool,
     namespace: str = "",
-) -> None:
-    """Ask another execution to end and wait until the request is committed."""
+) -> bool:
+    """Ask another execution to end and wait until the request is committed; False if it had ended.
+
+    Raises:
+        NotFound: there is no such execution.
+    """
     event = ev.CancelSent(
         target=target,
         reason=reason,
@@ -128,7 +132,11 @@ async def cancel_other(
     number = instance.command(event)
     future: asyncio.Future[None] = asyncio.Future(loop=instance.loop)
     instance.sends[number] = future
-    await future
+    try:
+        await future
+    except errors.Closed:
+        return False
+    return True
 
 
 def start_child(instance: Instance, event: ev.ChildScheduled, read: Decode) -> Child:

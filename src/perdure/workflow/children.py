@@ -72,13 +72,13 @@ class ChildHandle(Generic[T]):
         """
         await RemoteHandle(self.id, self.namespace).send(topic, payload)
 
-    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> None:
-        """Ask the child to end."""
-        await RemoteHandle(self.id, self.namespace).cancel(reason, deadline)
+    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
+        """Ask the child to end; after ``deadline`` it is terminated. False if it had ended."""
+        return await RemoteHandle(self.id, self.namespace).cancel(reason, deadline)
 
-    async def terminate(self, reason: str = "") -> None:
-        """End the child at once."""
-        await RemoteHandle(self.id, self.namespace).terminate(reason)
+    async def terminate(self, reason: str = "") -> bool:
+        """End the child at once. False if it had ended."""
+        return await RemoteHandle(self.id, self.namespace).terminate(reason)
 
     def __repr__(self) -> str:
         return f"<child {self.id!r}>"

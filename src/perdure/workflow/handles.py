@@ -39,28 +39,28 @@ class RemoteHandle:
         """
         await send(self, topic, payload)
 
-    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> None:
-        """Ask it to end; after ``deadline`` it is terminated.
+    async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
+        """Ask it to end; after ``deadline`` it is terminated. False if it had ended.
 
         Raises:
-            NotFound: it is unknown or has ended.
+            NotFound: there is no such execution.
         """
         instance = traps.here()
         limit = optional_microseconds(deadline, what="deadline")
         due = instance.time + limit if limit is not None else 0
         text = payload.text(reason, what="reason")
-        await traps.cancel_other(
+        return await traps.cancel_other(
             instance, self.id, text, due, terminate=False, namespace=self.namespace
         )
 
-    async def terminate(self, reason: str = "") -> None:
-        """End it at once.
+    async def terminate(self, reason: str = "") -> bool:
+        """End it at once. False if it had ended.
 
         Raises:
-            NotFound: it is unknown or has ended.
+            NotFound: there is no such execution.
         """
         text = payload.text(reason, what="reason")
-        await traps.cancel_other(
+        return await traps.cancel_other(
             traps.here(), self.id, text, 0, terminate=True, namespace=self.namespace
         )
 

@@ -74,6 +74,8 @@ class Delivery:
                 said = item.post.refusal
                 if answer.outcome == "full" and item.post.overflow is not None:
                     said = item.post.overflow
+                elif answer.outcome == "closed" and item.post.ended is not None:
+                    said = item.post.ended
                 refusal = Post(said, execution=item.home, is_control=True)
                 back = self._post(refusal, is_limited=False)
                 if back.outcome == "delivered":
