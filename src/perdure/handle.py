@@ -347,7 +347,7 @@ class Handle(Generic[T]):
         if isinstance(closing, ev.RunCompleted):
             return self._read(closing.result)
         if isinstance(closing, ev.RunFailed):
-            message = f"workflow {name!r} failed: {closing.failure.text}"
+            message = f"workflow {name!r} failed: {closing.text}"
             raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
         if isinstance(closing, ev.RunCancelled):
             because = f": {closing.text}" if closing.text else ""

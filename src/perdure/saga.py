@@ -5,7 +5,6 @@ Plain workflow code on top of activities; nothing below knows of it.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -23,7 +22,7 @@ class Saga:
     """Runs the added compensations newest first, each once: on failure, or when asked.
 
     A compensation that fails does not stop the others. What failed is logged as an error, is a note
-    on the failure that began the unwinding, and stands in the end of a run that was cancelled.
+    on the failure that began the unwinding, and stands in the end of the run.
     """
 
     def __init__(self) -> None:
@@ -73,7 +72,7 @@ class Saga:
             await self.compensate()
         except errors.ApplicationError as failed:
             exc.add_note(str(failed))
-            _tell(failed, exc)
+            _tell(failed)
 
 
 def _name(compensation: Callable[[], Awaitable[Any]]) -> str:
@@ -86,10 +85,9 @@ def _told(name: str, exc: Exception) -> str:
     return str(exc) if is_named else f"{name}: {type(exc).__name__}: {exc}"
 
 
-def _tell(failed: errors.ApplicationError, began: BaseException) -> None:
+def _tell(failed: errors.ApplicationError) -> None:
     instance = traps.current()
     if instance is None:
         return
     instance.effect("log", (logging.ERROR, str(failed)))
-    if isinstance(began, asyncio.CancelledError):
-        instance.not_undone = failures.from_exception(failed)
+    instance.not_undone = failures.from_exception(failed)

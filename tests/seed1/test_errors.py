@@ -330,3 +330,21 @@ async def test_compensation_pattern_on_cancel(tmp_path: Path):
         with pytest.raises(PerdureError, match="changed my mind"):
             await handle.result("20s")
     assert calls == ["reserved", "released reservation-1"]
+
+
+async def test_a_failed_compensation_is_told_wherever_the_end_is_told(tmp_path: Path):
+    @activity.define(retry=Retry(max_attempts=1))
+    async def cannot() -> None:
+        raise ApplicationError("the undo is down")
+
+    @workflow.define
+    async def half_undone(_: None) -> None:
+        async with workflow.saga() as done:
+            done.add(cannot)
+            raise ApplicationError("declined")
+
+    async with engine_on(tmp_path, half_undone, cannot) as engine:
+        handle = await engine.client.start(half_undone)
+        with pytest.raises(PerdureError, match="declined; .*1 compensation.*the undo is down"):
+            await handle.result("20s")
+        assert "the undo is down" in await handle.why()

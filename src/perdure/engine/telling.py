@@ -39,7 +39,7 @@ def tell_end(run: Run, closing: ev.Event | None) -> None:
     """Say how a run ended that did not complete."""
     who = (run.workflow_id, run.workflow)
     if isinstance(closing, ev.RunFailed):
-        text = f"{closing.failure.text}{_last_lines(closing.failure)}"
+        text = f"{closing.text}{_last_lines(closing.failure)}"
         log.error("[%s] workflow %r failed: %s", *who, text)
     elif isinstance(closing, ev.RunCancelled):
         log.info("[%s] workflow %r was cancelled%s", *who, _because(closing.text))

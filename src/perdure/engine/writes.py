@@ -68,7 +68,7 @@ def closed_state(closing: ev.Event, length: int, now: int) -> StateWrite:
     status = Status(endings.status_of(closing))
     detail = None
     if isinstance(closing, ev.RunFailed):
-        detail = closing.failure.text
+        detail = closing.text
     elif isinstance(closing, ev.RunCancelled):
         detail = closing.text or None
     elif isinstance(closing, ev.RunTerminated):

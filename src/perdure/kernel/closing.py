@@ -45,7 +45,8 @@ def closing_command(
             raise inner
     if isinstance(exc, asyncio.CancelledError):
         return _cancelled(instance), None
-    failed = _followed(instance, ev.RunFailed(failure=failures.from_exception(exc)))
+    failure = failures.from_exception(exc)
+    failed = _followed(instance, ev.RunFailed(failure=failure, not_undone=instance.not_undone))
     return failed, None if all(_is_data(inner) for inner in _within(exc)) else exc
 
 

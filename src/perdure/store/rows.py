@@ -44,10 +44,10 @@ class Post(msgspec.Struct, gc=False):
     once, with ``seq`` growing per sender: a number at or below the last accepted one is a repeat,
     so a sender repeats a post before it sends the next. ``refusal``: an encoded event to put into
     *the sending run's own* inbox if the target is unknown, closed or full (the sender is a
-    workflow); ``overflow``: the same, if it is full, and ``ended``, if it is closed; without one the
-    verb's answer says so. A turn's post without a refusal is not limited in number, since nobody
-    would hear of it; nor is one that ``is_control``, since it may be what empties the inbox. Posts
-    see what the turns of their batch did.
+    workflow); ``overflow``: the same, if it is full, and ``ended``, if it is closed; without one
+    the verb's answer says so. A turn's post without a refusal is not limited in number, since
+    nobody would hear of it; nor is one that ``is_control``, since it may be what empties the inbox.
+    Posts see what the turns of their batch did.
     """
 
     event: bytes

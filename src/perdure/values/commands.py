@@ -225,13 +225,23 @@ class RunCompleted(Event, tag="run_completed"):
 
 
 class RunFailed(Event, tag="run_failed"):
-    """The workflow raised. For ``next_run`` see ``RunCompleted``."""
+    """The workflow raised. ``not_undone``: compensations that failed on its way out.
+
+    For ``next_run`` see ``RunCompleted``.
+    """
 
     failure: FailureInfo
     next_run: str = ""
     next_at: int = 0
     next_attempt: int = 0
     messages: tuple[Message, ...] = ()
+    not_undone: FailureInfo | None = None
+
+    @property
+    def text(self) -> str:
+        """What went wrong, and what of it was not undone."""
+        failed = [self.failure, *([self.not_undone] if self.not_undone else [])]
+        return "; ".join(failure.text for failure in failed)
 
     def brief(self) -> str:
         return f"run_failed: {self.failure.message}"

@@ -62,6 +62,8 @@ def test_a_compensation_that_fails_does_not_stop_the_others_and_is_told():
     assert run.failure.root.message == "declined"
     told = "1 compensation(s) failed: activity 'cancel' failed: no answer"
     assert told in run.failure.trace
+    assert isinstance(run.closed, ev.RunFailed)
+    assert run.closed.text.endswith(f"declined; {told}")
     assert run.instance.effects == [("log", (logging.ERROR, told))]
 
 
