@@ -68,7 +68,7 @@ def _endless(outline: Outline, reached: set[str]) -> Iterable[str]:
                 break
             here = ways[0].target
         else:
-            if here == name and name == min(seen):
+            if seen and here == name and name == min(seen):
                 yield f"Steps {_listed(seen)} go round for ever: none of them decides to leave"
 
 
