@@ -76,10 +76,11 @@ class _Running:
         self._module = module
         self._definition = definition
         self._handle: Handle[Any] | None = None
+        self._has_ended = False
 
     def how_to_go_on(self) -> str:
         """Return what to type so that the run goes on."""
-        if self._handle is None:
+        if self._handle is None or self._has_ended:
             return ""
         line = self._database.line("run", self._target, "--id", self._handle.id)
         return f"; the run is kept and goes on with: {line}"
@@ -114,14 +115,15 @@ class _Running:
             showing = asyncio.create_task(live.follow(handle))
             try:
                 await asyncio.wait([outcome, parked], return_when=asyncio.FIRST_COMPLETED)
-                if outcome.done():
+                if not outcome.done():
+                    code = await self._gave_up(handle, "parked", exits.FAILED, live)
+                elif isinstance(outcome.exception(), TimeoutError):
+                    what = f"{timeout} are over"
+                    return await self._gave_up(handle, what, exits.TIMED_OUT, live), None
+                else:
+                    code, self._has_ended = exits.OK, True
                     showing.cancel()
-                    if not isinstance(outcome.exception(), TimeoutError):
-                        await live.tell_rest(handle)
-                    return exits.OK, outcome.result()
-                return await self._gave_up(handle, "parked", exits.FAILED, live)
-            except TimeoutError:
-                return await self._gave_up(handle, f"{timeout} are over", exits.TIMED_OUT, live)
+                    await live.tell_rest(handle)
             except asyncio.CancelledError:
                 live.clear()
                 hint("stopping: what runs gets a moment to finish (Ctrl-C again: at once)")
@@ -131,14 +133,32 @@ class _Running:
                     part.cancel()
                 await asyncio.gather(outcome, parked, showing, return_exceptions=True)
                 live.clear()
+            await _let_others_end(engine)
+            return code, outcome.result() if self._has_ended else None
 
-    async def _gave_up(
-        self, handle: Handle[Any], what: str, code: int, live: LiveLine
-    ) -> tuple[int, None]:
+    async def _gave_up(self, handle: Handle[Any], what: str, code: int, live: LiveLine) -> int:
         why = (await handle.why()).rstrip(".")
         live.clear()
         hint(f"error: {what}: {why}{self.how_to_go_on()}")
-        return code, None
+        return code
+
+
+async def _let_others_end(engine: Engine) -> None:
+    """Stop, but wait for the attempts under way: they are of other runs, and would be lost."""
+    count = engine.under_way
+    if count:
+        what = "1 activity" if count == 1 else f"{count} activities"
+        hint(
+            f"waiting for {what} of other runs to end (Ctrl-C cuts off; an attempt cut off counts)"
+        )
+    try:
+        await engine.stop(grace=None)
+    except asyncio.CancelledError:
+        # The run has ended, and its outcome is still to be told.
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        await engine.stop(grace=0)
 
 
 async def _until_parked(handle: Handle[Any]) -> None:
