@@ -297,6 +297,27 @@ def test_a_second_signal_after_a_while_ends_dev_at_once(shell: Shell):
         assert worker.wait() == -signal.SIGTERM
 
 
+def test_dev_gives_activities_the_grace_that_was_asked_for(shell: Shell):
+    (shell.folder / "busy.py").write_text(BUSY)
+    with shell.worker("busy.py", "--grace", "100ms") as worker:
+        assert "running activities get 100ms (--grace)" in worker.said
+        shell.ok("start", "main", "--id", "a")
+        shell.until((shell.folder / "mark").exists)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "get 100ms (Ctrl-C again" in worker.said
+    (lost,) = (
+        e for e in shell.ok("history", "a", "-o", "json").json if e["kind"] == "attempt_lost"
+    )
+    assert lost["data"]["by_stop"]
+
+
+def test_a_grace_that_is_no_duration_is_bad_usage(shell: Shell):
+    done = shell("dev", PROGRAMS, "--grace", "soon")
+    assert done.code == 2
+    assert "--grace" in done.err
+
+
 def test_dev_tells_what_goes_wrong_once_it_is_recorded_and_not_again_in_a_replay(shell: Shell):
     with shell.worker(PROGRAMS) as worker:
         shell.ok("start", "unlucky", "--id", "u")

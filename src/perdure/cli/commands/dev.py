@@ -17,6 +17,7 @@ from perdure.cli.out import LOG_FORMAT, hint
 from perdure.cli.session import Database, database_option
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
+from perdure.values.duration import microseconds
 
 
 @click.command("dev")
@@ -24,16 +25,29 @@ from perdure.engine.engine import Engine
 @click.option(
     "-q", "--queue", "queues", multiple=True, help="Serve this queue; repeat.  [default: default]"
 )
+@click.option(
+    "--grace",
+    metavar="SPAN",
+    default="5s",
+    help="How long running activities get at Ctrl-C or SIGTERM (90s, 5m) before they are cut off; "
+    "an attempt that is cut off counts.  [default: 5s]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log what the engine does, too.")
 @database_option
 def dev_command(
-    database: Database, modules: tuple[str, ...], queues: tuple[str, ...], *, verbose: bool
+    database: Database,
+    modules: tuple[str, ...],
+    queues: tuple[str, ...],
+    grace: str,
+    *,
+    verbose: bool,
 ) -> int:
     """Serve the workflows and activities of modules in the foreground, until Ctrl-C.
 
     MODULE is a dotted name or a path to a .py file. The database is created if it is not there.
     Work that is cut off, by Ctrl-C or by kill -9, goes on where it stopped at the next start.
     """
+    microseconds(grace, what="--grace")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format=LOG_FORMAT,
@@ -43,21 +57,27 @@ def dev_command(
         logging.getLogger("asyncio").setLevel(logging.WARNING)
     loaded = [load_module(module) for module in modules]
     try:
-        asyncio.run(_serve(database, loaded, queues or ("default",)))
+        asyncio.run(_serve(database, loaded, queues or ("default",), grace))
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     return exits.OK
 
 
-async def _serve(database: Database, modules: list[ModuleType], queues: tuple[str, ...]) -> None:
+async def _serve(
+    database: Database, modules: list[ModuleType], queues: tuple[str, ...], grace: str
+) -> None:
     engine = Engine(database.url, modules, task_queues=queues)
     async with engine:
         serving = asyncio.create_task(engine.run())
         _introduce(database, modules)
         await _recall(engine, database)
-        hint("ready; Ctrl-C stops, and unfinished work goes on at the next start")
+        hint(
+            f"ready; Ctrl-C stops: running activities get {grace} (--grace), an attempt that is "
+            "cut off counts, and unfinished work goes on at the next start"
+        )
         await serving
-        hint("stopping: what runs gets a moment to finish (Ctrl-C again: at once)")
+        hint(f"stopping: running activities get {grace} (Ctrl-C again: at once)")
+        await engine.stop(grace)
     hint("stopped")
 
 
