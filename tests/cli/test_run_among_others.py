@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.cli.conftest import PROGRAMS
+import pytest
+from tests.cli.conftest import CHANGING, PROGRAMS
 from tests.cli.shell import Background, Shell
 
 
@@ -45,3 +47,46 @@ def test_ctrl_c_cuts_off_the_activities_of_other_runs(shell: Shell):
 
 def test_run_says_nothing_of_other_runs_if_none_is_busy(shell: Shell):
     assert "other runs" not in shell.ok("run", f"{PROGRAMS}:hello").err
+
+
+HOLDING = """
+import time
+from perdure import activity, workflow
+
+@activity.define
+async def block() -> None:
+    time.sleep(60)  # sleep: the activity holds the loop
+
+@workflow.define
+async def blocked() -> None:
+    await block()
+
+@workflow.define
+async def spinning() -> None:
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize("name", ["blocked", "spinning"])
+def test_the_timeout_holds_also_while_the_loop_is_held(shell: Shell, name: str):
+    (shell.folder / "holding.py").write_text(HOLDING)
+    command = ("run", f"holding.py:{name}", "--id", "h", "--timeout", "500ms")
+    with shell.spawn(*command) as running:
+        assert running.process.wait(timeout=8) == 124  # a turn is interrupted after 10 s
+        assert (running.out, "Traceback" in running.said) == ("", False)
+        assert re.search(r"500ms are over, and holding\.py:1?\d holds the event", running.said)
+        assert running.said.endswith((" why h\n", " list\n"))
+
+
+def test_the_advice_for_a_parked_run_is_to_ask_why(shell: Shell):
+    program = shell.folder / "changing.py"
+    program.write_text(CHANGING)
+    command = ["run", "changing.py:changing", "--id", "c"]
+    assert shell(*command, "--timeout", "300ms").code == 124
+    shell.ok("send", "c", "go")
+    program.write_text(CHANGING.replace("await first()", "await other()"))
+    for timeout in ("10s", "900ms"):
+        done = shell(*command, "--timeout", timeout)
+        assert done.code in (1, 124)
+        assert done.err.endswith(" why c\n"), done

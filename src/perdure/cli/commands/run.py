@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,13 +17,19 @@ from perdure.cli.live import Above, LiveLine
 from perdure.cli.loading import load_workflow
 from perdure.cli.out import LOG_FORMAT, document, hint, say
 from perdure.cli.session import Database, database_option
+from perdure.cli.watchdog import Watchdog
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
 from perdure.errors import Invalid
 from perdure.handle import Handle
+from perdure.values.duration import SECOND, microseconds
 from perdure.values.states import Status
 
 _LOOK_SECONDS = 0.1
+_HELD_SECONDS = 1.0
+"""How long the loop may take to notice that --timeout is over."""
+_STOP_SECONDS = 10.0
+"""A stop after --timeout: the grace of what runs, and what is left to write."""
 _PARKED_LOOKS = 10
 """A run that was parked when this worker came gets a second in which the worker tries it anew."""
 
@@ -103,9 +110,15 @@ class _Running:
     ) -> tuple[int, Any]:
         async with Engine(self._database.url, [self._module, self._definition]) as engine:
             options = {} if id is None else {"id": id}
+            # Before the start: the run's first turn, and more, may come within it.
+            watchdog = Watchdog(exits.TIMED_OUT, partial(self._tell_held, timeout))
+            if timeout is not None:
+                limit = microseconds(timeout, what="--timeout") / SECOND
+                watchdog.set(limit + _HELD_SECONDS)
             try:
                 started = await engine.client.start(self._definition, value, **options)
             except Invalid as exc:
+                watchdog.cancel()
                 raise given.hint_at_text(exc, self._items) from exc
             # Without the definition's types: a result is printed also if it does not fit them.
             handle = self._handle = engine.client.get(started.id)
@@ -116,15 +129,19 @@ class _Running:
             try:
                 await asyncio.wait([outcome, parked], return_when=asyncio.FIRST_COMPLETED)
                 if not outcome.done():
+                    watchdog.cancel()
                     code = await self._gave_up(handle, "parked", exits.FAILED, live)
                 elif isinstance(outcome.exception(), TimeoutError):
                     what = f"{timeout} are over"
+                    watchdog.set(_STOP_SECONDS)
                     return await self._gave_up(handle, what, exits.TIMED_OUT, live), None
                 else:
+                    watchdog.cancel()
                     code, self._has_ended = exits.OK, True
                     showing.cancel()
                     await live.tell_rest(handle)
             except asyncio.CancelledError:
+                watchdog.cancel()
                 live.clear()
                 hint("stopping: what runs gets a moment to finish (Ctrl-C again: at once)")
                 raise
@@ -138,9 +155,23 @@ class _Running:
 
     async def _gave_up(self, handle: Handle[Any], what: str, code: int, live: LiveLine) -> int:
         why = (await handle.why()).rstrip(".")
+        is_parked = await handle.status() is Status.PARKED
         live.clear()
-        hint(f"error: {what}: {why}{self.how_to_go_on()}")
+        # Run again by the same code, it would be parked again.
+        hint(f"error: {what}: {why}{self._how_to_see() if is_parked else self.how_to_go_on()}")
         return code
+
+    def _how_to_see(self) -> str:
+        if self._handle is None:  # still in its first turn, and perhaps not recorded yet
+            return f"; what was recorded, says {self._database.line('list')}"
+        return f"; the run is kept; see {self._database.line('why', self._handle.id)}"
+
+    def _tell_held(self, timeout: str | None, place: str) -> None:
+        held = f"{place} holds" if place else "something holds"
+        hint(
+            f"error: {timeout} are over, and {held} the event loop; the process ends at once, and "
+            f"what was under way is lost and counts{self._how_to_see()}"
+        )
 
 
 async def _let_others_end(engine: Engine) -> None:
