@@ -315,7 +315,17 @@ def test_an_ambiguous_beginning_lists_the_candidates(filled: Shell):
     assert done.code == 2
     assert "hello-1" in done.err
     assert "hello-2" in done.err
+    *_, last, see = done.err.splitlines()
+    assert (last[-1], see) == (")", "(see `perdure show --help`)")
+    assert "help" not in last
     assert done.out == ""
+
+
+def test_a_database_without_tables_says_what_makes_them(shell: Shell):
+    (shell.folder / "empty.db").touch()
+    done = shell("--db", "empty.db", "list")
+    assert done.code == 6
+    assert "a worker makes them when it starts (`perdure dev MODULE`)" in done.err
 
 
 def test_last_is_the_newest_execution(filled: Shell):
