@@ -77,6 +77,16 @@ def test_ctrl_c_ends_the_command_and_not_the_run(shell: Shell):
         assert running.out == '"on"\n'
 
 
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_an_id_that_is_open_is_said_to_keep_its_input(shell: Shell, command: str):
+    first = shell("run", f"{PROGRAMS}:wait", "1", "--id", "w", "--timeout", "200ms")
+    assert "already open" not in first.err
+    shell.ok("send", "w", "go", "on")
+    done = shell.ok(command, f"{PROGRAMS}:wait", "2", "--id", "w")
+    assert re.search(r"'w' is already open since \d{4}-.*Z; it keeps its input\n", done.err)
+    assert shell.ok("show", "w", "-o", "json").json["input"] == 1
+
+
 def test_a_killed_run_goes_on_under_its_id(shell: Shell):
     with shell.spawn("run", f"{PROGRAMS}:wait", "--id", "w") as running:
         running.until_says("wait w on perdure.db")

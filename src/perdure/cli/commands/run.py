@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from perdure.cli import exits, given
+from perdure.cli.finding import tell_if_open
 from perdure.cli.live import Above, LiveLine
 from perdure.cli.loading import load_workflow
 from perdure.cli.out import LOG_FORMAT, document, hint, say
@@ -115,6 +116,7 @@ class _Running:
             if timeout is not None:
                 limit = microseconds(timeout, what="--timeout") / SECOND
                 watchdog.set(limit + _HELD_SECONDS)
+            asked_at = engine.client.door.now()
             try:
                 started = await engine.client.start(self._definition, value, **options)
             except Invalid as exc:
@@ -123,6 +125,8 @@ class _Running:
             # Without the definition's types: a result is printed also if it does not fit them.
             handle = self._handle = engine.client.get(started.id)
             hint(f"{self._definition.name} {handle.id} on {self._database.name}")
+            if id is not None:
+                await tell_if_open(handle, asked_at)
             outcome = asyncio.create_task(handle.result(timeout=timeout))
             parked = asyncio.create_task(_until_parked(handle))
             showing = asyncio.create_task(live.follow(handle))
