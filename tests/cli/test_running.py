@@ -385,6 +385,23 @@ def test_what_a_killed_dev_left_is_taken_up_by_the_next(shell: Shell):
         worker.kill()
 
 
+def test_dev_says_which_parked_runs_it_will_try(shell: Shell):
+    program = shell.folder / "changing.py"
+    program.write_text(CHANGING)
+    assert shell("run", "changing.py:changing", "--id", "c", "--timeout", "300ms").code == 124
+    program.write_text(CHANGING.replace("await first()", "await other()"))
+    assert shell("run", "changing.py:changing", "--id", "c").code == 1
+    with shell.worker(PROGRAMS) as other:
+        assert "1 cannot go on by themselves; see" in other.said
+        other.interrupt()
+    program.write_text(CHANGING)
+    with shell.worker("changing.py") as worker:
+        # It may have gone on before it could be counted.
+        assert "parked      1 will be tried" in worker.said or "parked  " not in worker.said
+        assert "cannot go on" not in worker.said
+        shell.until(lambda: shell.status("c") == "waiting")
+
+
 def test_dev_in_a_folder_that_does_not_exist_is_bad_usage(shell: Shell):
     done = shell("dev", PROGRAMS, "--db", "nowhere/perdure.db")
     assert done.code == 2

@@ -18,6 +18,10 @@ from perdure.cli.session import Database, database_option
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
 from perdure.values.duration import microseconds
+from perdure.values.limits import LIST_MAX
+from perdure.values.states import MENDED_BY_CODE, ParkReason
+
+_TRIED = (*MENDED_BY_CODE, ParkReason.UNKNOWN_WORKFLOW, ParkReason.UNSERVED_QUEUE)
 
 
 @click.command("dev")
@@ -69,8 +73,8 @@ async def _serve(
     engine = Engine(database.url, modules, task_queues=queues)
     async with engine:
         serving = asyncio.create_task(engine.run())
-        _introduce(database, modules)
-        await _recall(engine, database)
+        names = _introduce(database, modules)
+        await _recall(engine, database, names)
         hint(
             f"ready; Ctrl-C stops: running activities get {grace} (--grace), an attempt that is "
             "cut off counts, and unfinished work goes on at the next start"
@@ -81,7 +85,8 @@ async def _serve(
     hint("stopped")
 
 
-def _introduce(database: Database, modules: list[ModuleType]) -> None:
+def _introduce(database: Database, modules: list[ModuleType]) -> set[str]:
+    """Say what is served, and return the names of the workflows."""
     found = [value for module in modules for value in vars(module).values()]
     workflows = [f"{f.name} {f.version}" for f in found if isinstance(f, Workflow)]
     activities = [f.name for f in found if isinstance(f, Activity)]
@@ -89,9 +94,10 @@ def _introduce(database: Database, modules: list[ModuleType]) -> None:
     hint(f"  database    {database.name}")
     hint(f"  workflows   {', '.join(dict.fromkeys(workflows)) or 'none'}")
     hint(f"  activities  {', '.join(dict.fromkeys(activities)) or 'none'}")
+    return {f.name for f in found if isinstance(f, Workflow)}
 
 
-async def _recall(engine: Engine, database: Database) -> None:
+async def _recall(engine: Engine, database: Database, names: set[str]) -> None:
     """Say what was left from before."""
     counts = {
         status: await engine.client.count(status=status)
@@ -100,5 +106,19 @@ async def _recall(engine: Engine, database: Database) -> None:
     left = [f"{count} {status}" for status, count in counts.items() if count]
     if left:
         hint(f"  unfinished  {', '.join(left)}")
-    if counts["parked"]:
-        hint(f"  parked runs cannot go on; see {database.line('list', '--status', 'parked')}")
+    if not counts["parked"]:
+        return
+    tried = stay = 0
+    cursor = None
+    while True:
+        page = await engine.client.list(status="parked", limit=LIST_MAX, cursor=cursor)
+        fit = sum(item.workflow in names and item.reason in _TRIED for item in page.items)
+        tried, stay = tried + fit, stay + len(page.items) - fit
+        cursor = page.cursor
+        if cursor is None:
+            break
+    if tried:
+        hint(f"  parked      {tried} will be tried, if the code is not what they were parked with")
+    if stay:
+        see = database.line("list", "--status", "parked")
+        hint(f"  parked      {stay} cannot go on by themselves; see {see}")
