@@ -90,3 +90,13 @@ def test_the_advice_for_a_parked_run_is_to_ask_why(shell: Shell):
         done = shell(*command, "--timeout", timeout)
         assert done.code in (1, 124)
         assert done.err.endswith(" why c\n"), done
+
+
+def test_run_warns_of_the_code_of_its_own_workflow_only(shell: Shell):
+    (shell.folder / "odd.py").write_text(
+        "import time\nfrom perdure import workflow\n\n"
+        "@workflow.define\nasync def clean() -> int:\n    return 1\n\n"
+        "@workflow.define\nasync def odd() -> float:\n    return time.time()\n"
+    )
+    assert "perdure.lint" not in shell.ok("run", "odd.py:clean").err
+    assert "perdure.lint: " in shell("run", "odd.py:odd").err

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from perdure import lint
 from perdure.cli import exits, given
 from perdure.cli.finding import tell_if_open
 from perdure.cli.live import Above, LiveLine
@@ -99,6 +100,9 @@ class _Running:
         logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, stream=above)
         # Failed attempts and the run's end are told by the live line.
         logging.getLogger("perdure.runs").setLevel(logging.CRITICAL)
+        # Of the module's workflows only this one is run here.
+        lint.warn(self._definition)
+        logging.getLogger("perdure.lint").setLevel(logging.CRITICAL)
         # What user code prints must not get into the result.
         with redirect_stdout(above):
             code, result = await self._run(value, id, timeout, live)
