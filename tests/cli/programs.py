@@ -119,3 +119,8 @@ async def linger(folder: str) -> str:
 @workflow.define
 async def lingering(folder: str) -> list[str]:
     return [await linger(folder), await linger(folder)]
+
+
+@workflow.define
+async def parenting() -> object:
+    return await workflow.execute(wait, None, id="the-child")

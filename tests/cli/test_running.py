@@ -385,6 +385,28 @@ def test_what_a_killed_dev_left_is_taken_up_by_the_next(shell: Shell):
         worker.kill()
 
 
+def test_the_step_of_a_run_that_waits_for_a_child_is_the_child(shell: Shell):
+    with shell.worker(PROGRAMS) as worker:
+        shell.ok("start", "parenting", "--id", "p")
+        shell.until(lambda: shell.status("p") == "waiting")
+        assert "child the-child" in shell.ok("list", "--id", "p").out
+        worker.kill()
+
+
+def test_a_lost_worker_is_told_once(shell: Shell):
+    shell.ok("run", f"{PROGRAMS}:hello")
+    shell.ok("start", f"{PROGRAMS}:lingering", str(shell.folder), "--id", "l")
+    with shell.worker(PROGRAMS, "--grace", "0s") as worker:
+        shell.until((shell.folder / "mark").exists)
+        worker.interrupt()
+    with shell.worker(PROGRAMS):
+        shell("result", "l", "--timeout", "10s")
+    for command in ("history", "show"):
+        text = shell.ok(command, "l").out
+        assert "WorkerLost: attempt 1 of 1" in text
+        assert not re.search(r"WorkerLost: WorkerLost|\(WorkerLost\)", text)
+
+
 def test_dev_says_which_parked_runs_it_will_try(shell: Shell):
     program = shell.folder / "changing.py"
     program.write_text(CHANGING)

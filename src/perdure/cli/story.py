@@ -94,7 +94,7 @@ class Story:
 def _failure(failure: dict[str, Any]) -> str:
     name, kind = failure.get("type", ""), failure.get("kind", Kind.INTERNAL)
     text = one_line(name, failure["message"], failure.get("trace", ""))
-    return text if kind == Kind.INTERNAL else f"{kind}: {text}"
+    return text if kind in (Kind.INTERNAL, name) else f"{kind}: {text}"
 
 
 def _rest(data: dict[str, Any]) -> list[str]:

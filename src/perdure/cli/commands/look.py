@@ -216,7 +216,9 @@ def _failure(failure: dict[str, Any] | None) -> str:
         name, kind = failure.get("type", ""), failure.get("kind", errors.Kind.INTERNAL)
         text = failures.one_line(name, failure.get("message", ""), failure.get("trace", ""))
         cause = failure.get("cause")
-        is_told = kind == errors.Kind.INTERNAL or (cause is not None and failures.is_wrapper(name))
+        is_told = kind in (errors.Kind.INTERNAL, name) or (
+            cause is not None and failures.is_wrapper(name)
+        )
         parts.append(text if is_told else f"{text} ({kind})")
         failure = cause
     return " ← ".join(parts)
