@@ -414,6 +414,8 @@ def _current_step(waits: dict[str, Any]) -> str | None:
     topics = waits.get("topics")
     if topics:
         return f"message {topics[0]}"
+    if waits.get("children"):
+        return f"child {waits['children'][0]}"
     return "timer" if waits.get("timers") else None
 
 

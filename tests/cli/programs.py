@@ -101,3 +101,26 @@ async def wait(value: object = None) -> object:
 @workflow.define
 async def hanging(mark: str) -> None:
     await hang(mark)
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+@activity.define(retry=Retry(max_attempts=1))
+async def linger(folder: str) -> str:
+    note(f"{folder}/mark")
+    release = Path(folder, "release")
+    while not is_there(release):
+        await asyncio.sleep(0.01)  # sleep: under way until the test lets it go
+    return "done"
+
+
+@workflow.define
+async def lingering(folder: str) -> list[str]:
+    return [await linger(folder), await linger(folder)]
+
+
+@workflow.define
+async def parenting() -> object:
+    return await workflow.execute(wait, None, id="the-child")

@@ -67,6 +67,14 @@ def test_bad_usage_is_one_line_and_exit_code_2(shell: Shell, args: list[str], sa
     assert len(done.err.splitlines()) == 1
 
 
+def test_an_empty_database_name_is_bad_usage_and_says_where_it_came_from(shell: Shell):
+    for args in (["--db", "", "list"], ["list", "--db", ""], ["--db", " ", "run", "x.py"]):
+        done = shell(*args)
+        assert (done.code, "--db is empty" in done.err) == (2, True)
+    done = shell("list", PERDURE_DB="")
+    assert (done.code, "variable PERDURE_DB is empty" in done.err) == (2, True)
+
+
 def test_a_reader_that_goes_away_is_no_trouble(filled: Shell):
     process = subprocess.Popen(
         [*PERDURE, "list", "-o", "jsonl"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -246,6 +247,50 @@ def test_history_for_people_names_the_activity_that_completed(filled: Shell):
     assert "Hello, Ada!" in line
 
 
+def test_history_names_the_worker_that_has_left(filled: Shell):
+    lines = filled.ok("history", "hello-1").lines
+    assert re.search(r"  worker 1 \(.+-\d+\)$", lines[-1])
+
+
+READABLE = """
+from perdure import activity, workflow
+
+@activity.define(timeout="5s", heartbeat_timeout="90s")
+async def look(text: str) -> str:
+    return text
+
+@workflow.define
+async def child(text: str) -> str:
+    return text
+
+@workflow.define
+async def readable() -> str:
+    workflow.patched("x")
+    workflow.version("y", 1, 3)
+    await workflow.execute(child, "c")
+    return await look("long " * 100)
+"""
+
+
+def test_history_for_people_has_durations_times_and_changes_to_read(shell: Shell):
+    (shell.folder / "readable.py").write_text(READABLE)
+    shell.ok("run", "readable.py:readable", "--id", "r")
+    text = shell.ok("history", "r").out
+    for part in ("timeout=5s", "heartbeat_timeout=1m30s", "patched 'x'", "'y' = 3"):
+        assert part in text
+    assert re.search(r"child_closed .* at=\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", text)
+    assert not re.search(r"\d{7}", text)
+
+
+def test_one_wide_row_pads_no_other(shell: Shell):
+    (shell.folder / "readable.py").write_text(READABLE)
+    shell.ok("run", "readable.py:readable", "--id", "r")
+    lines = shell.ok("history", "r").lines
+    lengths = sorted(len(line) for line in lines)
+    assert lengths[-1] > 500
+    assert lengths[len(lengths) // 2] < 180
+
+
 def test_why_is_one_sentence(filled: Shell):
     done = filled.ok("why", "wait-1")
     assert len(done.lines) == 1
@@ -315,7 +360,17 @@ def test_an_ambiguous_beginning_lists_the_candidates(filled: Shell):
     assert done.code == 2
     assert "hello-1" in done.err
     assert "hello-2" in done.err
+    *_, last, see = done.err.splitlines()
+    assert (last[-1], see) == (")", "(see `perdure show --help`)")
+    assert "help" not in last
     assert done.out == ""
+
+
+def test_a_database_without_tables_says_what_makes_them(shell: Shell):
+    (shell.folder / "empty.db").touch()
+    done = shell("--db", "empty.db", "list")
+    assert done.code == 6
+    assert "a worker makes them when it starts (`perdure dev MODULE`)" in done.err
 
 
 def test_last_is_the_newest_execution(filled: Shell):

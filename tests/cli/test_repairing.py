@@ -58,6 +58,23 @@ def test_what_cannot_be_is_said_in_one_line_with_its_code(served: Shell):
     assert served("fork", "nobody", "--after-event", "1").code == 3
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["retry", "hello-1"], "Name a step (--from-step)"),
+        (["fork", "hello-1"], "give either --after-event or --before-step"),
+        (["fork", "hello-1", "--after-event", "99"], "--after-event: 99 is no event"),
+        (["fork", "hello-1", "--after-event", "3", "--input", "1"], "(--after-event 0)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_is_missing_is_called_by_the_option(filled: Shell, args: list[str], says: str):
+    done = filled(*args)
+    assert done.code == 2
+    assert says in done.err
+    assert "=" not in done.err
+
+
 def test_an_export_is_imported_into_a_database_of_its_own(filled: Shell, tmp_path: Path):
     file = str(tmp_path / "run.json")
     filled.ok("export", "hello-1", "-o", file)

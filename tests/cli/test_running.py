@@ -77,6 +77,16 @@ def test_ctrl_c_ends_the_command_and_not_the_run(shell: Shell):
         assert running.out == '"on"\n'
 
 
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_an_id_that_is_open_is_said_to_keep_its_input(shell: Shell, command: str):
+    first = shell("run", f"{PROGRAMS}:wait", "1", "--id", "w", "--timeout", "200ms")
+    assert "already open" not in first.err
+    shell.ok("send", "w", "go", "on")
+    done = shell.ok(command, f"{PROGRAMS}:wait", "2", "--id", "w")
+    assert re.search(r"'w' is already open since \d{4}-.*Z; it keeps its input\n", done.err)
+    assert shell.ok("show", "w", "-o", "json").json["input"] == 1
+
+
 def test_a_killed_run_goes_on_under_its_id(shell: Shell):
     with shell.spawn("run", f"{PROGRAMS}:wait", "--id", "w") as running:
         running.until_says("wait w on perdure.db")
@@ -297,6 +307,27 @@ def test_a_second_signal_after_a_while_ends_dev_at_once(shell: Shell):
         assert worker.wait() == -signal.SIGTERM
 
 
+def test_dev_gives_activities_the_grace_that_was_asked_for(shell: Shell):
+    (shell.folder / "busy.py").write_text(BUSY)
+    with shell.worker("busy.py", "--grace", "100ms") as worker:
+        assert "running activities get 100ms (--grace)" in worker.said
+        shell.ok("start", "main", "--id", "a")
+        shell.until((shell.folder / "mark").exists)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "get 100ms (Ctrl-C again" in worker.said
+    (lost,) = (
+        e for e in shell.ok("history", "a", "-o", "json").json if e["kind"] == "attempt_lost"
+    )
+    assert lost["data"]["by_stop"]
+
+
+def test_a_grace_that_is_no_duration_is_bad_usage(shell: Shell):
+    done = shell("dev", PROGRAMS, "--grace", "soon")
+    assert done.code == 2
+    assert "--grace" in done.err
+
+
 def test_dev_tells_what_goes_wrong_once_it_is_recorded_and_not_again_in_a_replay(shell: Shell):
     with shell.worker(PROGRAMS) as worker:
         shell.ok("start", "unlucky", "--id", "u")
@@ -352,6 +383,45 @@ def test_what_a_killed_dev_left_is_taken_up_by_the_next(shell: Shell):
         ]
         assert len(lost) == 1
         worker.kill()
+
+
+def test_the_step_of_a_run_that_waits_for_a_child_is_the_child(shell: Shell):
+    with shell.worker(PROGRAMS) as worker:
+        shell.ok("start", "parenting", "--id", "p")
+        shell.until(lambda: shell.status("p") == "waiting")
+        assert "child the-child" in shell.ok("list", "--id", "p").out
+        worker.kill()
+
+
+def test_a_lost_worker_is_told_once(shell: Shell):
+    shell.ok("run", f"{PROGRAMS}:hello")
+    shell.ok("start", f"{PROGRAMS}:lingering", str(shell.folder), "--id", "l")
+    with shell.worker(PROGRAMS, "--grace", "0s") as worker:
+        shell.until((shell.folder / "mark").exists)
+        worker.interrupt()
+    with shell.worker(PROGRAMS):
+        shell("result", "l", "--timeout", "10s")
+    for command in ("history", "show"):
+        text = shell.ok(command, "l").out
+        assert "WorkerLost: attempt 1 of 1" in text
+        assert not re.search(r"WorkerLost: WorkerLost|\(WorkerLost\)", text)
+
+
+def test_dev_says_which_parked_runs_it_will_try(shell: Shell):
+    program = shell.folder / "changing.py"
+    program.write_text(CHANGING)
+    assert shell("run", "changing.py:changing", "--id", "c", "--timeout", "300ms").code == 124
+    program.write_text(CHANGING.replace("await first()", "await other()"))
+    assert shell("run", "changing.py:changing", "--id", "c").code == 1
+    with shell.worker(PROGRAMS) as other:
+        assert "1 cannot go on by themselves; see" in other.said
+        other.interrupt()
+    program.write_text(CHANGING)
+    with shell.worker("changing.py") as worker:
+        # It may have gone on before it could be counted.
+        assert "parked      1 will be tried" in worker.said or "parked  " not in worker.said
+        assert "cannot go on" not in worker.said
+        shell.until(lambda: shell.status("c") == "waiting")
 
 
 def test_dev_in_a_folder_that_does_not_exist_is_bad_usage(shell: Shell):

@@ -191,3 +191,28 @@ async def test_a_cut_that_cannot_be_recorded_is_handed_back_as_lost(
         handle = engine.client.get("cut")
         assert (await handle.result("20s")).startswith("attempt 2")
         assert len(await events_of(handle, "attempt_lost")) == 1
+
+
+async def test_a_stop_with_a_long_grace_keeps_the_lease(tmp_path: Path):
+    async with engine_on(tmp_path, calls, lease="300ms") as engine:
+        await engine.client.start(calls, "hangs_in_thread", id="h")
+        await until(lambda: bool(began))
+        core = engine._core
+        assert core is not None
+
+        async def lease() -> int:
+            (worker,) = await core.desk.read(lambda store: store.workers())
+            return worker.lease_until
+
+        stopping = asyncio.create_task(engine.stop(grace=None))
+        await asyncio.sleep(0)  # sleep: none, it lets the stop begin
+        first = await lease()
+
+        async def is_longer() -> bool:
+            return await lease() > first + 300_000
+
+        await until(is_longer, seconds=10)
+        release.set()
+        await stopping
+    async with engine_on(tmp_path, calls) as engine:
+        assert await engine.client.get("h").result("20s") == "attempt 1 after None"

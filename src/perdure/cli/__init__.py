@@ -176,7 +176,9 @@ def _usage(exc: click.ClickException) -> int:
     context: click.Context | None = getattr(exc, "ctx", None)
     text = exc.format_message().rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
-    where = f" (see `{context.command_path} --help`)" if context is not None else ""
+    where = f"(see `{context.command_path} --help`)" if context is not None else ""
+    # After a list, the hint would be read as a part of its last line.
+    where = where and ("\n" if "\n" in text else " ") + where
     click.echo(f"error: {text}{where}", err=True)
     return exc.exit_code
 

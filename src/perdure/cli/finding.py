@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure import errors
+from perdure.cli.out import hint, moment
+from perdure.views import from_datetime
 
 if TYPE_CHECKING:
     from perdure.client import Client
@@ -41,6 +43,14 @@ async def find(client: Client, text: str) -> Handle[Any]:
         return client.get(execution.id)
     run_id = execution.run_id if execution.run_id.startswith(text) else text
     return client.get(execution.id, run_id)
+
+
+async def tell_if_open(handle: Handle[Any], asked_at: int) -> None:
+    """Say that a start at ``asked_at`` (microseconds) used an execution that was there before."""
+    execution = await handle.describe()
+    if from_datetime(execution.created_at) < asked_at:
+        since = moment(execution.started_at)
+        hint(f"{handle.id!r} is already open since {since}; it keeps its input")
 
 
 def serves(worker: WorkerView, workflow: str) -> bool:

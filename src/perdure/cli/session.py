@@ -91,10 +91,13 @@ def database_option(command: F) -> F:
 
 
 def _database(ctx: click.Context, _: click.Parameter, value: str | None) -> Database:
-    given = value or ctx.find_root().params.get("db") or ""
-    wanted = given or os.environ.get(VARIABLE) or DEFAULT
+    option: str | None = value if value is not None else ctx.find_root().params.get("db")
+    wanted = option if option is not None else os.environ.get(VARIABLE, DEFAULT)
+    if not wanted.strip():
+        where = "--db" if option is not None else f"the environment variable {VARIABLE}"
+        raise click.UsageError(f"{where} is empty: name a file or a URL, or leave it out", ctx)
     url = wanted if "://" in wanted else f"sqlite:///{wanted}"
-    return Database(url, given)
+    return Database(url, option or "")
 
 
 @asynccontextmanager

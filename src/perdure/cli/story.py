@@ -10,6 +10,7 @@ from typing import Any
 
 from perdure.cli.out import short
 from perdure.errors import Kind
+from perdure.values.duration import to_text
 from perdure.values.failures import one_line
 from perdure.views import HistoryEvent, to_datetime
 
@@ -29,6 +30,7 @@ _CLOSES = {
 _ABOUT = {**_CLOSES, "attempt_failed": "activity", "attempt_lost": "activity"}
 _TOLD = {"activity", "timer", "child", "name", "workflow", "failure", "message", "v"}
 _DULL = {"worker", "code", "sender", "id", "retry", "queue", "flavour", "namespace", "run_id"}
+_TIMES = frozenset({"at", "deadline", "run_deadline", "execution_deadline", "not_before"})
 
 
 class Story:
@@ -80,6 +82,10 @@ class Story:
             parts.append(_failure(failure))
         if event.kind == "run_started":
             parts += [str(data["workflow"]), short(data.get("input"))]
+        elif event.kind == "version_marked":
+            # What `patched` records; `version` says so too, for the same answer.
+            change, version = data["change"], data["version"]
+            parts.append(f"patched {change!r}" if version == 2 else f"{change!r} = {version}")
         else:
             parts += _rest(data)
         return " ".join(parts)
@@ -88,7 +94,7 @@ class Story:
 def _failure(failure: dict[str, Any]) -> str:
     name, kind = failure.get("type", ""), failure.get("kind", Kind.INTERNAL)
     text = one_line(name, failure["message"], failure.get("trace", ""))
-    return text if kind == Kind.INTERNAL else f"{kind}: {text}"
+    return text if kind in (Kind.INTERNAL, name) else f"{kind}: {text}"
 
 
 def _rest(data: dict[str, Any]) -> list[str]:
@@ -98,8 +104,11 @@ def _rest(data: dict[str, Any]) -> list[str]:
             continue
         if key in ("result", "args"):
             shown.append(f"{'→ ' if key == 'result' else ''}{short(value)}")
-        elif key.endswith("_at"):
-            shown.append(f"{key}={_time(value)}")
+        elif isinstance(value, int) and (key in _TIMES or key.endswith("_at")):
+            if value:  # 0 is none
+                shown.append(f"{key}={_time(value)}")
+        elif isinstance(value, int) and (key == "timeout" or key.endswith("_timeout")):
+            shown.append(f"{key}={to_text(value)}")
         elif not (key == "attempt" and value == 1):
             shown.append(f"{key}={value if isinstance(value, str) else short(value)}")
     return shown

@@ -10,6 +10,8 @@ from typing import TextIO
 
 _GAP = "  "
 _LEAST = 8
+_MOST = 72
+"""What a column is padded to in a pipe; a longer cell moves the rest of its own row only."""
 _COLOURS = {
     "bold": "1",
     "dim": "2",
@@ -72,17 +74,22 @@ def render(
     gets everything.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
+    is_cut = sys.stdout.isatty()
     widths = [
-        max([_width(title), *(_width(row[i]) for row in cells)]) for i, title in enumerate(titles)
+        max([_width(title), *(w for row in cells if (w := _width(row[i])) <= _MOST or is_cut)])
+        for i, title in enumerate(titles)
     ]
-    if elastic and sys.stdout.isatty():
+    if elastic and is_cut:
         column = list(titles).index(elastic)
         over = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
         if over > 0:
             widths[column] = max(_LEAST, widths[column] - over)
     lines = [paint(_GAP.join(map(_fit, titles, widths)).rstrip(), "dim")]
     for row in cells:
-        shown = [_fit(cell, width) for cell, width in zip(row, widths, strict=True)]
+        shown = [
+            _fit(cell, width if is_cut else max(width, _width(cell)))
+            for cell, width in zip(row, widths, strict=True)
+        ]
         shown[-1] = shown[-1].rstrip()
         for index, title in enumerate(titles):
             if painters and title in painters:

@@ -145,13 +145,18 @@ class Runner:
             if work.details is not None
         ]
 
-    async def stop(self, grace: float) -> bool:
+    @property
+    def under_way(self) -> int:
+        """How many attempts run whose outcome counts."""
+        return sum(self._is_current(work) for work in self._tasks.values())
+
+    async def stop(self, grace: float | None) -> bool:
         """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.
 
         False: an attempt was cut off and could not be recorded.
         """
         self.is_stopping = True
-        if self._tasks and grace > 0:
+        if self._tasks and grace != 0:
             await asyncio.wait(self._tasks, timeout=grace)
         self._is_cutting = True
         for task, work in list(self._tasks.items()):

@@ -31,7 +31,7 @@ from perdure.engine.listeners import Listeners
 from perdure.store.desk import Desk, open_desk
 from perdure.values import events as ev
 from perdure.values import limits
-from perdure.values.duration import SECOND, Duration, microseconds
+from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
 
 _log = logging.getLogger("perdure.engine")
 _STOP_GRACE = 5.0
@@ -219,14 +219,25 @@ class Engine:
             interpreter.tune()
         self._begin(core)
 
-    async def stop(self, grace: Duration = _STOP_GRACE) -> None:
-        """Stop gracefully: no new turns, activities get ``grace``, runs are handed back."""
+    @property
+    def under_way(self) -> int:
+        """How many attempts of activities run in this process now."""
+        return self._core.runner.under_way if self._core is not None else 0
+
+    async def stop(self, grace: Duration | None = _STOP_GRACE) -> None:
+        """Stop gracefully: no new turns, activities get ``grace``, runs are handed back.
+
+        ``grace``: ``None`` is as long as they take. An attempt that is cut off counts.
+        """
         core, leases = self._core, self._leases
         if core is None or leases is None:
             return
-        core.intake.is_stopping = leases.is_stopping = core.sweeper.is_stopping = True
+        limit = optional_microseconds(grace, what="grace")
+        core.intake.is_stopping = core.sweeper.is_stopping = True
         core.intake.look()
-        is_counted = await core.runner.stop(microseconds(grace, what="grace") / SECOND)
+        is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
+        # Not before: what still runs may outlast the lease.
+        leases.is_stopping = True
         is_written = await _drained(core)
         core.watch.close()  # from here on nobody would be answered
         core.committer.stop()

@@ -216,7 +216,9 @@ def _failure(failure: dict[str, Any] | None) -> str:
         name, kind = failure.get("type", ""), failure.get("kind", errors.Kind.INTERNAL)
         text = failures.one_line(name, failure.get("message", ""), failure.get("trace", ""))
         cause = failure.get("cause")
-        is_told = kind == errors.Kind.INTERNAL or (cause is not None and failures.is_wrapper(name))
+        is_told = kind in (errors.Kind.INTERNAL, name) or (
+            cause is not None and failures.is_wrapper(name)
+        )
         parts.append(text if is_told else f"{text} ({kind})")
         failure = cause
     return " ← ".join(parts)
@@ -255,7 +257,7 @@ async def _history(database: Database, id: str, output: str) -> None:
         handle = await find(client, id)
         events = await handle.history()
         copies = (await handle.describe()).forks
-        workers = {} if output not in ("table", "wide") else await _names(client)
+        workers = {} if output not in ("table", "wide") else await _names(client, events)
     if output == "json":
         say(document(events))
     elif output == "jsonl":
@@ -267,8 +269,14 @@ async def _history(database: Database, id: str, output: str) -> None:
             hint(_kin(kin, "as"))
 
 
-async def _names(client: Client) -> dict[int, str]:
-    return {worker.id: f"pid {worker.pid}" for worker in await client.workers()}
+async def _names(client: Client, events: Sequence[HistoryEvent]) -> dict[int, str]:
+    """Return pids of workers, or the names (with the pid, unless given) that the events have."""
+    names: dict[int, str] = {}
+    for event in events:
+        name, _, number = str(event.data.get("worker", "")).rpartition("#")
+        if name and number.isdecimal():
+            names[int(number)] = name
+    return names | {worker.id: f"pid {worker.pid}" for worker in await client.workers()}
 
 
 def _events_table(events: Sequence[HistoryEvent], workers: dict[int, str], *, is_wide: bool) -> str:

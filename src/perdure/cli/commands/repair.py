@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ from perdure.cli.session import Database, client_on, database_option
 if TYPE_CHECKING:
     from perdure.client import Client
     from perdure.handle import Handle
+
+_ARGUMENT = re.compile(r"\b(after_event|before_step|from_step)(?:=|(?=:))")
 
 
 @click.command("fork")
@@ -53,7 +58,24 @@ def fork_command(
 
 async def _fork(database: Database, id: str, options: dict[str, Any]) -> None:
     async with client_on(database, write=True) as client:
-        await _tell(database, client, await (await find(client, id)).fork(**options))
+        with _in_options():
+            handle = await (await find(client, id)).fork(**options)
+        await _tell(database, client, handle)
+
+
+@contextmanager
+def _in_options() -> Generator[None]:
+    """Let errors name the options of these commands, not the arguments of the methods."""
+    try:
+        yield
+    except errors.Invalid as exc:
+        text = _ARGUMENT.sub(_option, exc.message)
+        raise errors.Invalid(text) from exc
+
+
+def _option(found: re.Match[str]) -> str:
+    option = "--" + found[1].replace("_", "-")
+    return f"{option} " if found.string[found.end() :][:1].isdigit() else option
 
 
 @click.command("retry")
@@ -71,7 +93,8 @@ def retry_command(database: Database, id: str, from_step: str | None, new_id: st
 
 async def _retry(database: Database, id: str, from_step: str | None, new_id: str | None) -> None:
     async with client_on(database, write=True) as client:
-        handle = await (await find(client, id)).retry(from_step=from_step, id=new_id)
+        with _in_options():
+            handle = await (await find(client, id)).retry(from_step=from_step, id=new_id)
         await _tell(database, client, handle)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli import given
-from perdure.cli.finding import serves
+from perdure.cli.finding import serves, tell_if_open
 from perdure.cli.out import compact, document, format_option, hint, say
 from perdure.cli.session import Database, client_on, database_option
 from perdure.errors import Invalid
@@ -89,12 +89,14 @@ async def _start(
 ) -> None:
     async with client_on(database, write=True) as client:
         definition = await _definition(client, name)
+        asked_at = client.door.now()
         try:
             handle = await client.start(definition or name, value, **options)
         except Invalid as exc:
             raise given.hint_at_text(exc, items) from exc
         name = name if definition is None else definition.name
         execution = await handle.describe()
+        await tell_if_open(handle, asked_at)
         is_served = any(serves(worker, name) for worker in await client.workers())
     if output == "ids":
         say(execution.id)

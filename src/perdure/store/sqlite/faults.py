@@ -68,6 +68,8 @@ def translate(exc: BaseException, where: str) -> StoreError:
         return Corrupt(f"{where} is damaged: {exc}. Restore a backup", cause=exc)
     if "no such table" in str(exc) or "no such column" in str(exc):
         return SchemaMismatch(
-            f"{where} does not have Perdure's tables ({exc}): migrate it first", cause=exc
+            f"{where} does not have Perdure's tables ({exc}): a worker makes them when it starts "
+            "(`perdure dev MODULE`)",
+            cause=exc,
         )
     return StoreError(f"{where}: {exc}", cause=exc)

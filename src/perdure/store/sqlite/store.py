@@ -82,8 +82,8 @@ class SqliteStore(SqliteReader):
             migrate.migrate(ledger, MIGRATIONS, self.database.name, now)
         elif migrate.missing(MIGRATIONS, ledger.applied(), self.database.name):
             raise SchemaMismatch(
-                f"{self.database.name} has no tables of this version yet: start a worker, or run "
-                "the migration, first"
+                f"{self.database.name} has no tables of this version yet: a worker makes them "
+                "when it starts (`perdure dev MODULE`)"
             )
 
     def start(self, requests: Sequence[StartRequest], now: int) -> list[Started]:
