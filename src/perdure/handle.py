@@ -199,7 +199,7 @@ class Handle(Generic[T]):
         """Let the run go by another version of its definition from here on, and unpark it.
 
         ``version``: one that a running worker defines; ``""`` is the highest. The run's history is
-        replayed with it first. False if the run goes by that version already.
+        replayed with it first. False if the run goes by that version already and is not parked.
 
         Raises:
             NondeterminismError: the version does not fit the history; nothing was changed.
