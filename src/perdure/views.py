@@ -202,9 +202,15 @@ def worker(row: Worker, now: int) -> WorkerView:
         row.host,
         state,
         to_datetime(row.started_at),
-        row.workflows,
+        tuple(key for key in row.workflows if not _is_told(key, row.workflows)),
         row.queues,
     )
+
+
+def _is_told(key: str, keys: Sequence[str]) -> bool:
+    """Whether a name stands for versions that are named beside it."""
+    name = key.rstrip() + " "
+    return any(other.startswith(name) and other != name for other in keys)
 
 
 def history(turns: Sequence[TurnRow], *, with_seed: bool = False) -> list[HistoryEvent]:
@@ -256,6 +262,31 @@ def unknown_workflow(name: str, version: str, known: Sequence[tuple[str, str]]) 
     wanted = f"{name!r} version {version!r}" if version else repr(name)
     registered = ", ".join(names) or "none yet: start a worker that defines it"
     return errors.NotFound(f"workflow {wanted} is not registered{hint} (registered: {registered})")
+
+
+def no_version(workflow: str, version: str, workers: Sequence[Worker]) -> str:
+    """Say that no live worker defines a version of a workflow (``""``: any); ``""`` if one may."""
+    keys = {key for w in workers if w.alive_for_sure is not False for key in w.workflows}
+    there = {key.removeprefix(workflow + " ") for key in keys if key.startswith(workflow + " ")}
+    there.discard("")
+    if version in there or (not version and (there or workflow in keys)):
+        return ""
+    if workflow in keys and not there:
+        return ""  # it does not say which version it has
+    found = f"there is: {', '.join(sorted(there))}" if there else "there is none of it"
+    return f"no running worker defines {f'{workflow} {version}'.rstrip()} ({found})"
+
+
+def unanswering(row: RunRow, question: str) -> str:
+    """Say why a stopped run answers no ``kind:name`` now; ``""`` if nothing speaks against it."""
+    kind = question.partition(":")[0]
+    name = repr(row.workflow_id)
+    if row.status is Status.PAUSED and kind == "update":
+        return f"{name} is paused: resume it to update it"
+    if row.status is Status.PARKED and kind in ("query", "update"):
+        following = f". To go on: {row.unblock}" if row.unblock else ""
+        return f"{name} is parked ({row.reason}): {(row.detail or '').rstrip('.')}{following}"
+    return ""
 
 
 # -- why -----------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Leases:
                 socket.gethostname(),
                 now=now,
                 lease_until=now + core.settings.lease,
-                workflows=core.registry.served,
+                workflows=core.registry.listed,
                 queues=core.registry.queues,
                 definitions=definitions,
             )
