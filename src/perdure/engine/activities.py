@@ -196,7 +196,8 @@ class Runner:
         transaction = None
         if work.event.transactional:
             transaction = (work.number, 0 if outcome is not None else work.attempt + 1)
-        self._core.turns.put(run, Input(fact, transaction=transaction))
+        name = work.event.name
+        self._core.turns.put(run, Input(fact, transaction=transaction, name=name))
         if outcome is not None:
             del run.work[work.number]
             self._core.turns.put(run, Input(outcome))
