@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -350,7 +351,7 @@ def _standing(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], 
     if row.status is Status.PENDING and row.wake_at is not None and row.wake_at > now:
         return f"is pending: it begins {_in(row.wake_at, now)}"
     unserved = _unserved(row, [w for w in workers if w.alive_for_sure is not False])
-    worker = f"for a worker: {unserved}. Start one with `perdure dev MODULE`" if unserved else ""
+    worker = f"for a worker: {unserved}. Start one with {serving(row.queue)}" if unserved else ""
     waiting = _waiting_for(turns, now, is_served=not unserved)
     if waiting:
         text = f"is {row.status}: it waits for {waiting}"
@@ -363,6 +364,11 @@ def _standing(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], 
     else:
         return f"is {row.status}: its next turn has not been recorded yet"
     return f"{text}, and {worker}" if unserved else text
+
+
+def serving(queue: str) -> str:
+    """Return the command that serves a task queue."""
+    return f"`perdure dev MODULE{'' if queue == 'default' else f' -q {shlex.quote(queue)}'}`"
 
 
 def _idle(row: RunRow, now: int) -> tuple[str, bool]:
