@@ -145,10 +145,10 @@ class Runner:
             if work.details is not None
         ]
 
-    async def stop(self, grace: float) -> bool:
+    async def stop(self, grace: float, *, counts: bool = True) -> bool:
         """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.
 
-        False: an attempt was cut off and could not be recorded.
+        False: an attempt was cut off and could not be recorded, or (``counts``) is not to be.
         """
         self.is_stopping = True
         if self._tasks and grace > 0:
@@ -159,7 +159,7 @@ class Runner:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
         self.threads.close()
-        return await self._record_cuts()
+        return counts and await self._record_cuts()
 
     async def _record_cuts(self) -> bool:
         """Record the attempts that were under way as lost: what they did may stand (I13)."""
