@@ -233,6 +233,13 @@ class Unavailable(StoreError):
     default_retryable = True
 
 
+class StoreGone(Unavailable):
+    """The database was deleted, moved or replaced while it was open; this process must end."""
+
+    code = "store.gone"
+    default_retryable = False
+
+
 class Corrupt(StoreError):
     """A stored row cannot be read."""
 

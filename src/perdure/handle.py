@@ -21,6 +21,7 @@ T = TypeVar("T")
 _PAGE = 5_000
 _FOLLOW_PAUSE = 0.05
 _STATE_SECONDS = 1.0
+_GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
 _FOLLOWED = 3
 """How many children of a run, and how many generations, ``why`` looks at."""
 
@@ -202,14 +203,19 @@ class Handle(Generic[T]):
         """Let the run go by another version of its definition from here on, and unpark it.
 
         ``version``: one that a running worker defines; ``""`` is the highest. The run's history is
-        replayed with it first. False if the run goes by that version already.
+        replayed with it first. False if the run goes by that version already and is not parked.
 
         Raises:
             NondeterminismError: the version does not fit the history; nothing was changed.
             Conflict: the run has work in flight: pause it, or try again when it waits.
             Closed: the execution has ended.
-            Unavailable: no worker that defines the version answered in time.
+            Unavailable: no running worker defines the version, or none answered in time.
         """
+        row = await self._row()
+        if not row.status.is_terminal and self._door.definition(row.workflow, version) is None:
+            workers = await self._door.read(lambda store: store.workers())
+            if said := views.no_version(row.workflow, version, workers):
+                raise errors.Unavailable(said)
         return await self._ask("move:" + version, (), timeout, "")
 
     # -- repairing ---------------------------------------------------------------------------
@@ -273,10 +279,11 @@ class Handle(Generic[T]):
         return self._on(await branching.retry(self._door, original, from_step=from_step, id=id))
 
     async def query(self, name: str, *args: Any, timeout: Duration = "10s") -> Any:
-        """Ask a query handler of the workflow; ended runs answer too.
+        """Ask a query handler of the workflow; paused and ended runs answer too.
 
         Raises:
             NotFound: no such execution or query.
+            Conflict: the run is parked, or was paused before it began.
             Unavailable: no worker answered in time.
         """
         return await self._ask("query:" + name, args, timeout, "")
@@ -291,6 +298,7 @@ class Handle(Generic[T]):
         Raises:
             NotFound: no such execution or update.
             Closed: the execution has ended, or ended first.
+            Conflict: the run is paused or parked.
             Unavailable: no answer in time; an accepted update goes on.
         """
         update_id = id or self._door.chance(12).hex()
@@ -371,7 +379,7 @@ class Handle(Generic[T]):
         if error is not None:
             raise error
 
-    async def _is_asked(self, row: RunRow, kind: type[ev.Event]) -> bool:
+    async def _is_asked(self, row: RunRow, kind: type[ev.Event] | tuple[Any, ...]) -> bool:
         """Whether somebody has asked for it, and no worker has taken note yet."""
         loaded = await self._door.read(lambda store: store.load([row.run]))
         return any(isinstance(ev.decode_turn(item.event)[0], kind) for item in loaded[0].inbox)
@@ -391,6 +399,9 @@ class Handle(Generic[T]):
         self, name: str, args: tuple[Any, ...], timeout: Duration, update_id: str
     ) -> Any:
         row = await self._row()
+        said = views.unanswering(row, name)
+        if said and not await self._is_asked(row, _GOES_ON):
+            raise errors.Conflict(said)
         what = f"arguments of {name}"
         data = payload.limit(
             payload.encode(list(args), what=what), self._client.max_payload, what=what

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -202,9 +203,15 @@ def worker(row: Worker, now: int) -> WorkerView:
         row.host,
         state,
         to_datetime(row.started_at),
-        row.workflows,
+        tuple(key for key in row.workflows if not _is_told(key, row.workflows)),
         row.queues,
     )
+
+
+def _is_told(key: str, keys: Sequence[str]) -> bool:
+    """Whether a name stands for versions that are named beside it."""
+    name = key.rstrip() + " "
+    return any(other.startswith(name) and other != name for other in keys)
 
 
 def history(turns: Sequence[TurnRow], *, with_seed: bool = False) -> list[HistoryEvent]:
@@ -256,6 +263,31 @@ def unknown_workflow(name: str, version: str, known: Sequence[tuple[str, str]]) 
     wanted = f"{name!r} version {version!r}" if version else repr(name)
     registered = ", ".join(names) or "none yet: start a worker that defines it"
     return errors.NotFound(f"workflow {wanted} is not registered{hint} (registered: {registered})")
+
+
+def no_version(workflow: str, version: str, workers: Sequence[Worker]) -> str:
+    """Say that no live worker defines a version of a workflow (``""``: any); ``""`` if one may."""
+    keys = {key for w in workers if w.alive_for_sure is not False for key in w.workflows}
+    there = {key.removeprefix(workflow + " ") for key in keys if key.startswith(workflow + " ")}
+    there.discard("")
+    if version in there or (not version and (there or workflow in keys)):
+        return ""
+    if workflow in keys and not there:
+        return ""  # it does not say which version it has
+    found = f"there is: {', '.join(sorted(there))}" if there else "there is none of it"
+    return f"no running worker defines {f'{workflow} {version}'.rstrip()} ({found})"
+
+
+def unanswering(row: RunRow, question: str) -> str:
+    """Say why a stopped run answers no ``kind:name`` now; ``""`` if nothing speaks against it."""
+    kind = question.partition(":")[0]
+    name = repr(row.workflow_id)
+    if row.status is Status.PAUSED and kind == "update":
+        return f"{name} is paused: resume it to update it"
+    if row.status is Status.PARKED and kind in ("query", "update"):
+        following = f". To go on: {row.unblock}" if row.unblock else ""
+        return f"{name} is parked ({row.reason}): {(row.detail or '').rstrip('.')}{following}"
+    return ""
 
 
 # -- why -----------------------------------------------------------------------------------------
@@ -318,21 +350,30 @@ def _standing(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], 
         return f"{text}. To go on: {row.unblock}" if row.unblock else text
     if row.status is Status.PENDING and row.wake_at is not None and row.wake_at > now:
         return f"is pending: it begins {_in(row.wake_at, now)}"
-    live = [w for w in workers if w.alive_for_sure is not False]
-    unserved = _unserved(row, live)
-    if unserved:
-        return f"waits for a worker: {unserved}. Start one with `perdure dev MODULE`"
-    waiting = _waiting_for(turns, now)
+    unserved = _unserved(row, [w for w in workers if w.alive_for_sure is not False])
+    worker = f"for a worker: {unserved}. Start one with {serving(row.queue)}" if unserved else ""
+    waiting = _waiting_for(turns, now, is_served=not unserved)
     if waiting:
-        return f"is {row.status}: it waits for {waiting}"
-    return _idle(row, now)
-
-
-def _idle(row: RunRow, now: int) -> str:
-    """Say what a run without work in flight waits for."""
-    waits = _waits(row)
-    if row.status is not Status.WAITING:
+        text = f"is {row.status}: it waits for {waiting}"
+    elif row.status is Status.WAITING:
+        text, is_stuck = _idle(row, now)
+        if is_stuck:
+            return text
+    elif unserved:
+        return f"waits {worker}"
+    else:
         return f"is {row.status}: its next turn has not been recorded yet"
+    return f"{text}, and {worker}" if unserved else text
+
+
+def serving(queue: str) -> str:
+    """Return the command that serves a task queue."""
+    return f"`perdure dev MODULE{'' if queue == 'default' else f' -q {shlex.quote(queue)}'}`"
+
+
+def _idle(row: RunRow, now: int) -> tuple[str, bool]:
+    """Say what a run without work in flight waits for, and whether that can never come."""
+    waits = _waits(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
     if row.wake_at is not None:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
@@ -344,13 +385,14 @@ def _idle(row: RunRow, now: int) -> str:
     if not parts:
         parts = [f"update {name!r}" for name in waits.get("handlers", ())]
     where = f" at {waits['where']}" if waits.get("where") else ""
-    if not parts:
-        return (
-            f"is stuck: nothing can wake it: since {_ago(row.since, now)} it waits{where} for "
-            "something only its own code could do. To end it: `perdure cancel` or "
-            "`perdure terminate`"
-        )
-    return f"is waiting since {_ago(row.since, now)} for {' or '.join(parts)}{where}"
+    since = f"since {_ago(row.since, now)}"
+    if parts:
+        return f"is waiting {since} for {' or '.join(parts)}{where}", False
+    text = (
+        f"is stuck: nothing can wake it: {since} it waits{where} for something only its own code "
+        "could do. To end it: `perdure cancel` or `perdure terminate`"
+    )
+    return text, True
 
 
 def _unserved(row: RunRow, live: Sequence[Worker]) -> str:
@@ -368,7 +410,7 @@ def _unserved(row: RunRow, live: Sequence[Worker]) -> str:
     return ""
 
 
-def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:
+def _waiting_for(turns: Sequence[TurnRow], now: int, *, is_served: bool) -> str:
     """Say which activities are open, from the history alone."""
     scheduled: dict[int, tuple[str, int]] = {}
     retrying: dict[int, dict[str, Any]] = {}
@@ -386,7 +428,8 @@ def _waiting_for(turns: Sequence[TurnRow], now: int) -> str:
         failed = retrying.get(number)
         if failed is not None:
             attempt = failed["attempt"] + 1
-            when = f"is due {_in(failed['retry_at'], now)}" if failed["retry_at"] > now else "runs"
+            is_due = failed["retry_at"] > now or not is_served
+            when = f"is due {_in(failed['retry_at'], now)}" if is_due else "runs"
             texts.append(
                 f"activity {name!r}, whose attempt {attempt} {when} "
                 f"(attempt {attempt - 1} failed: {_text(failed['failure'])})"

@@ -112,6 +112,10 @@ async def test_a_run_on_a_queue_that_nobody_serves_says_so(tmp_path: Path):
             return "nobodys" in await handle.why()
 
         await until(is_told, seconds=20)
+        assert "Start one with `perdure dev MODULE -q nobodys`" in await handle.why()
+        await until_status(handle, Status.PARKED)
+        said = await handle.why()
+        assert "start a worker that serves this task queue: `perdure dev MODULE -q nobodys`" in said
 
 
 NOT_ASKED = (

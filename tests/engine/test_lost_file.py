@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.engine.support import engine_on, until, until_status
 
-from perdure import workflow
-from perdure.errors import Unavailable
+from perdure import activity, workflow
+from perdure.errors import StoreGone, Unavailable
 from perdure.store.opening import open_store
 from perdure.values.states import Status
 
@@ -57,6 +57,42 @@ async def test_a_worker_notices_within_a_moment_that_its_file_is_gone(
             await asyncio.wait_for(sending, 5)
     critical = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert 1 <= len(critical) <= 2, "once for each connection"
+
+
+@activity.define
+async def lasting() -> None:
+    activity.heartbeat(1)
+    await asyncio.Event().wait()
+
+
+@workflow.define
+async def working() -> None:
+    await lasting()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_worker_that_serves_ends_with_an_error_when_its_file_is_gone(
+    tmp_path: Path, way: Callable[[Path], None]
+):
+    engine = engine_on(tmp_path, waits, working)
+    serving = asyncio.create_task(engine.run())
+    await until(lambda: engine._core is not None)
+    await until_status(await engine.client.start(waits), Status.WAITING)
+    await until_status(await engine.client.start(working), Status.RUNNING)
+    way(tmp_path / "test.db")
+    with pytest.raises(StoreGone, match="deleted, moved or replaced"):
+        await asyncio.wait_for(serving, 5)
+    assert engine._core is None, "it has stopped"
+
+
+async def test_who_serves_an_engine_of_their_own_hears_that_its_file_was_gone_before(
+    tmp_path: Path,
+):
+    async with engine_on(tmp_path, waits) as engine:
+        delete(tmp_path / "test.db")
+        await until(lambda: engine._gone is not None)
+        with pytest.raises(StoreGone):
+            await asyncio.wait_for(engine.run(), 5)
 
 
 def test_a_commit_into_a_file_without_a_name_is_not_acknowledged(tmp_path: Path):

@@ -79,6 +79,22 @@ async def test_a_parked_run_is_unparked_by_a_move(tmp_path: Path):
         assert await handle.result("10s") == "new"
 
 
+async def test_a_move_to_the_version_a_parked_run_has_already_is_checked_like_any(tmp_path: Path):
+    async with engine_on(tmp_path, both(tmp_path, OLD)) as engine:
+        await until_status(await engine.client.start("order", id="o"), Status.WAITING)
+    edited = OLD.replace("await one()", "await two()")
+    async with engine_on(tmp_path, both(tmp_path, edited)) as engine:
+        handle = engine.client.get("o")
+        await handle.send("go")
+        await until_status(handle, Status.PARKED)
+        before = await handle.history()
+        for version in ("1.0.0", ""):
+            with pytest.raises(NondeterminismError, match="activity_scheduled 'one'"):
+                await handle.move(version)
+        assert await handle.status() is Status.PARKED
+        assert await handle.history() == before
+
+
 async def test_a_run_whose_version_nobody_defines_any_more_is_moved(tmp_path: Path):
     async with engine_on(tmp_path, both(tmp_path, OLD)) as engine:
         await until_status(await engine.client.start("order", id="o"), Status.WAITING)

@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.engine.support import engine_on, events_of, until
+from tests.engine.support import engine_on, events_of, until, until_status
 
-from perdure import Retry, activity, workflow
+from perdure import Retry, Status, activity, workflow
 from perdure.engine import activities
 from perdure.errors import ActivityFailed
 
@@ -103,7 +103,13 @@ async def calls_once() -> str:
     return "it ran again"
 
 
-async def test_a_stop_that_cuts_off_the_last_attempt_fails_the_activity(tmp_path: Path):
+def told_of_attempts(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "attempt 1 " in r.getMessage()]
+
+
+async def test_a_stop_that_cuts_off_the_last_attempt_fails_the_activity(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     async with engine_on(tmp_path, calls_once) as engine:
         await engine.client.start(calls_once, id="cut")
         await until(lambda: bool(began))
@@ -111,6 +117,23 @@ async def test_a_stop_that_cuts_off_the_last_attempt_fails_the_activity(tmp_path
     async with engine_on(tmp_path, calls_once) as engine:
         assert await engine.client.get("cut").result("20s") == "WorkerLost"
     assert began == [("once", 1)]
+    [said] = told_of_attempts(caplog)
+    assert said.startswith("[cut] activity 'once', attempt 1 was cut off by the stop; ")
+    assert said.endswith("the last one allowed, not tried again")
+
+
+async def test_a_stop_that_cuts_off_an_attempt_in_a_pause_says_so_in_one_line_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with engine_on(tmp_path, calls) as engine:
+        handle = await engine.client.start(calls, "hangs", id="cut")
+        await until(lambda: bool(began))
+        assert await handle.pause()
+        await until_status(handle, Status.PAUSED)
+        await engine.stop("1ms")
+    [said] = told_of_attempts(caplog)
+    assert said.startswith("[cut] activity 'hangs', attempt 1 was cut off by the stop; ")
+    assert said.endswith("tried again when the run goes on")
 
 
 async def test_stop_after_stop_does_not_park_a_run_as_one_that_kills_its_workers(tmp_path: Path):

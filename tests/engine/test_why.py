@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tests.engine.support import engine_on, until, until_status
 
-from perdure import workflow
+from perdure import Client, Retry, activity, workflow
 from perdure.handle import Handle
-from perdure.store.port import RunRow
+from perdure.store.port import Filter, RunRow
 from perdure.values.states import Status
 from perdure.views import why
 
@@ -120,6 +120,44 @@ def test_spans_under_a_second_read_well():
     assert why(parked, [], [], now) == (
         "w '1' is parked since just now (r): it differs. To go on: mend."
     )
+
+
+async def test_a_run_that_waits_while_no_worker_runs_says_both(tmp_path: Path):
+    async with engine_on(tmp_path, listening) as engine:
+        await waiting(await engine.client.start(listening, id="l"))
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        said = await client.get("l").why()
+    assert re.fullmatch(
+        r"listening 'l' is waiting since .* for message 'go' at .*test_why\.py:\d+ in listening, "
+        r"and for a worker: no worker is running\. Start one with `perdure dev MODULE`\.",
+        said,
+    )
+
+
+async def test_a_retry_that_is_due_does_not_run_while_no_worker_does(tmp_path: Path):
+    @activity.define(retry=Retry(interval="1ms"))
+    async def broken() -> None:
+        if activity.info().attempt > 1:
+            await asyncio.Event().wait()
+        raise ValueError("at first")
+
+    @workflow.define
+    async def calling() -> None:
+        await broken()
+
+    async with engine_on(tmp_path, calling) as engine:
+        handle = await engine.client.start(calling, id="c")
+
+        async def runs() -> bool:
+            return "whose attempt 2 runs (attempt 1 failed: " in await handle.why()
+
+        await until(runs)
+        assert "for a worker" not in await handle.why()
+        rows = await engine.client.door.read(lambda store: store.list(Filter(), limit=1))
+        turns = await engine.client.door.read(lambda store: store.history(rows[0].run))
+        said = why(rows[0], turns, [], rows[0].since + SECOND)
+        await engine.stop("1ms")
+    assert re.search(r"whose attempt 2 is due now .*, and for a worker: no worker is running", said)
 
 
 async def test_a_timer_that_is_due_at_once_is_due_in_less_than_a_second(tmp_path: Path):

@@ -150,10 +150,10 @@ class Runner:
         """How many attempts run whose outcome counts."""
         return sum(self._is_current(work) for work in self._tasks.values())
 
-    async def stop(self, grace: float | None) -> bool:
+    async def stop(self, grace: float | None, *, counts: bool = True) -> bool:
         """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.
 
-        False: an attempt was cut off and could not be recorded.
+        False: an attempt was cut off and could not be recorded, or (``counts``) is not to be.
         """
         self.is_stopping = True
         if self._tasks and grace != 0:
@@ -164,7 +164,7 @@ class Runner:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
         self.threads.close()
-        return await self._record_cuts()
+        return counts and await self._record_cuts()
 
     async def _record_cuts(self) -> bool:
         """Record the attempts that were under way as lost: what they did may stand (I13)."""
@@ -201,7 +201,8 @@ class Runner:
         transaction = None
         if work.event.transactional:
             transaction = (work.number, 0 if outcome is not None else work.attempt + 1)
-        self._core.turns.put(run, Input(fact, transaction=transaction))
+        name = work.event.name
+        self._core.turns.put(run, Input(fact, transaction=transaction, name=name))
         if outcome is not None:
             del run.work[work.number]
             self._core.turns.put(run, Input(outcome))

@@ -48,8 +48,8 @@ class Answers:
                 if answer is not None:
                     return answer
                 question = msgspec.structs.replace(question, run=await self._next_run(row))
-            elif row.status.is_terminal:
-                return await self._of_ended(question, kind, name)
+            elif row.status.is_terminal or (row.status is Status.PAUSED and kind == "query"):
+                return await self._of_resting(question, kind, name)
             else:
                 try:
                     return await self._of_live(question, row, kind, name)
@@ -157,8 +157,8 @@ class Answers:
             self._core.turns.put(run, Input(fact))
         run.updates.setdefault(question.update, []).append(answered)
 
-    async def _of_ended(self, question: Question, kind: str, name: str) -> bytes:
-        """Answer from a scratch replay of an ended run."""
+    async def _of_resting(self, question: Question, kind: str, name: str) -> bytes:
+        """Answer from a scratch replay of a run that has ended, or is paused."""
         if kind == "update":
             answer = await self._recorded(question)
             if answer is None:
@@ -200,6 +200,8 @@ class Answers:
                 StoredTurn(ev.decode_turn(t.payload), t.time, t.applied, len(t.payload))
                 for t in loaded.turns
             )
+            if instance.started is None and not loaded.row.status.is_terminal:
+                raise errors.Conflict(f"{loaded.row.workflow_id!r} is paused and has not begun")
             answer = instance.query(name, lambda handler: handler.answer(question.args))
         except errors.TurnTimeout:
             core.guard.arrived()

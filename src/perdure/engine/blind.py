@@ -244,7 +244,7 @@ class Blind:
         run.timer_due = False
         run.inputs = taken + run.inputs
         code = self._core.registry.code(run.definition)
-        unblock = writes.UNBLOCK[reason]
+        unblock = writes.unblock(reason, run.queue)
         event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
         _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)
         run.stop = reason.value, detail, unblock

@@ -124,6 +124,8 @@ class Engine:
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._rejoining: asyncio.Task[None] | None = None
+        self._gone: errors.StoreGone | None = None
+        self._on_gone: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -212,6 +214,7 @@ class Engine:
             raise
         self._core = core
         core.on_fenced = self._rejoin
+        core.on_gone, self._gone = self._has_gone, None
         desk.on_change = self._changed
         self._client = Client(door=EngineDoor(core), max_payload=self._settings.max_payload)
         guard.start()
@@ -235,10 +238,15 @@ class Engine:
         limit = optional_microseconds(grace, what="grace")
         core.intake.is_stopping = core.sweeper.is_stopping = True
         core.intake.look()
-        is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
-        # Not before: what still runs may outlast the lease.
-        leases.is_stopping = True
-        is_written = await _drained(core)
+        if self._gone is None:
+            is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
+            # Not before: what still runs may outlast the lease.
+            leases.is_stopping = True
+            is_written = await _drained(core)
+        else:
+            # Nothing can be recorded any more: whoever has the file takes these runs over.
+            leases.is_stopping = core.turns.is_stopping = True
+            is_counted = is_written = await core.runner.stop(0, counts=False)
         core.watch.close()  # from here on nobody would be answered
         core.committer.stop()
         if self._rejoining is not None:
@@ -247,7 +255,8 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
-        await leases.leave(is_clean=is_counted and is_written)
+        if self._gone is None:
+            await leases.leave(is_clean=is_counted and is_written)
         core.guard.stop()
         if self._is_tuned:
             interpreter.restore()
@@ -259,6 +268,10 @@ class Engine:
 
         A second signal in the same half second is taken for the same one: a terminal and a
         supervisor may both send it. After that, signals do what they did before.
+
+        Raises:
+            StoreGone: the database's file was deleted, moved or replaced; the engine has stopped,
+                if it was started here.
         """
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -278,9 +291,14 @@ class Engine:
         try:
             if started_here:
                 await self.start()
-            await ended.wait()
+            self._on_gone = ended.set
+            if self._gone is None:
+                await ended.wait()
+            if self._gone is not None:
+                raise self._gone
         finally:
-            if not ended.is_set():
+            self._on_gone = lambda: None
+            if self._gone is not None or not ended.is_set():
                 ignore_no_more()
             if started_here:
                 await self.stop()
@@ -308,6 +326,12 @@ class Engine:
         if core is not None:
             core.intake.look()
             core.watch.look()
+
+    def _has_gone(self, error: errors.StoreGone) -> None:
+        """The file is gone: whoever serves hears of it, and a supervisor can start anew."""
+        if self._gone is None:
+            self._gone = error
+            self._on_gone()
 
     def _rejoin(self) -> None:
         """The lease is gone: come back as a new worker."""

@@ -64,7 +64,7 @@ class Leases:
                 socket.gethostname(),
                 now=now,
                 lease_until=now + core.settings.lease,
-                workflows=core.registry.served,
+                workflows=core.registry.listed,
                 queues=core.registry.queues,
                 definitions=definitions,
             )
@@ -108,6 +108,8 @@ class Leases:
                     self._core.committer.discard()
                     self._core.fenced()
             except errors.StoreError as error:
+                if isinstance(error, errors.StoreGone):
+                    self._core.on_gone(error)
                 self._trouble.add("could not look after leases, will try again: %s", error)
             else:
                 self._trouble.over("leases can be looked after again")

@@ -315,12 +315,14 @@ def _decided(run: Run, fact: ev.Event) -> Input:
     """Return the input of a lost attempt or of the failure that follows from it."""
     assert isinstance(fact, (ev.AttemptLost, ev.ActivityFailed))
     work = run.work[fact.activity]
+    name = work.event.name
     if not work.event.transactional:
-        return Input(fact)
+        return Input(fact, name=name)
     if isinstance(fact, ev.ActivityFailed):
-        return Input(fact)  # the lost attempt before it takes the deciding row away
+        return Input(fact, name=name)  # the lost attempt before it takes the deciding row away
     is_last = bool(work.policy.max_attempts) and fact.attempt >= work.policy.max_attempts
-    return Input(fact, transaction=(fact.activity, 0 if is_last else fact.attempt + 1))
+    transaction = (fact.activity, 0 if is_last else fact.attempt + 1)
+    return Input(fact, transaction=transaction, name=name)
 
 
 def identify(run: Run, row: RunRow) -> None:

@@ -46,26 +46,33 @@ async def move(core: Core, question: Question, version: str) -> bytes:
             )
         if row.version == target.version:
             if row.status is Status.PARKED:
+                if not is_changed:
+                    _check_fit(core, loaded, target)
                 unpark = Input(ev.RunUnparked(by="move"), done=_nobody_waits)
                 core.post_back(_run_of(row), [unpark])
                 is_changed = True
             return encode_answer(b"true" if is_changed else b"false", None)
-        _check(core, loaded, target)
+        _check_rest(row)
+        _check_fit(core, loaded, target)
         is_changed = await _write(core, loaded, target)
         if not is_changed:
             await asyncio.sleep(_AGAIN_SECONDS)
     raise errors.Unavailable("the run was busy all the time; try again")
 
 
-def _check(core: Core, loaded: Loaded, target: Workflow[Any, Any]) -> None:
-    """Refuse to move a run that is at work, has ended, or does not fit."""
-    row = loaded.row
+def _check_rest(row: RunRow) -> None:
+    """Refuse to move a run that is at work or has ended."""
     if row.status.is_terminal:
         raise errors.Closed("the workflow has ended")
     if row.owner is not None or row.status is Status.RUNNING:
         raise errors.Conflict(
             f"workflow {row.workflow_id!r} has work in flight; move it when it waits, or pause it"
         )
+
+
+def _check_fit(core: Core, loaded: Loaded, target: Workflow[Any, Any]) -> None:
+    """Refuse to let a run go by code that does not fit its history."""
+    row = loaded.row
     if loaded.broken:
         raise errors.Corrupt(loaded.broken)
     found = replay(target, loaded, core.guard, max_payload=core.max_payload)

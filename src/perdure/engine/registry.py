@@ -61,6 +61,12 @@ class Registry:
             for version in (versions if len(versions) == 1 else ("", *versions))
         )
 
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """What this worker runs, as others read it: also the version a name alone stands for."""
+        named = (f"{w.name} {w.version}" for w in self.workflows())
+        return tuple(dict.fromkeys((*self.served, *named)))
+
     def serves(self, row: RunRow) -> bool:
         """Tell whether this worker runs this workflow, in this version, on this queue."""
         return row.queue in self.queues and self.definition(row.workflow, row.version) is not None

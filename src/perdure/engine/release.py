@@ -142,7 +142,7 @@ class Release:
             kind = type(item.fact)
             if kind in _NOTABLE:
                 if kind in _FAILURES:
-                    telling.tell_failure(run, item.fact, item.name)
+                    telling.tell_failure(run, item, taken)
                 if kind in _RUNNERS:
                     core.runner.recorded(run, item.fact)
         if run.status.is_terminal:

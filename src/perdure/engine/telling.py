@@ -7,8 +7,9 @@ that succeeds and a run that completes say nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from perdure.engine.runs import Run
+from perdure.engine.runs import Input, Run
 from perdure.values import events as ev
 from perdure.values.duration import SECOND, to_text
 from perdure.values.failures import FailureInfo
@@ -17,22 +18,38 @@ log = logging.getLogger("perdure.runs")
 _TRACE_LINES = 6
 
 
-def tell_failure(run: Run, fact: ev.Event, name: str) -> None:
-    """Say which attempt of activity ``name`` came to nothing, and what follows."""
+def tell_failure(run: Run, item: Input, beside: Sequence[Input]) -> None:
+    """Say which attempt came to nothing, and what follows; ``beside``: all facts of its commit.
+
+    A lost attempt that was the last allowed is two facts, the loss and the failure: one line.
+    """
+    fact = item.fact
     if isinstance(fact, ev.AttemptFailed):
         what = f"failed: {fact.failure.text}"
         following = f"tried again in {_span(fact.retry_at - run.time)}"
     elif isinstance(fact, ev.ActivityFailed):
+        if _has(beside, ev.AttemptLost, fact.activity):
+            return
         what, following = f"failed: {fact.failure.text}", "not tried again"
     else:
         assert isinstance(fact, ev.AttemptLost)
-        what, following = "was lost with its worker", "tried again"
+        what = "was cut off by the stop" if fact.by_stop else "was lost with its worker"
+        following = "tried again"
+        if _has(beside, ev.ActivityFailed, fact.activity):
+            following = "it was the last one allowed, not tried again"
+        elif run.status.is_stopped:
+            following = "tried again when the run goes on"
+    name = item.name
     if not name:
         pending = run.instance.activities.get(fact.activity) if run.instance else None
         name = pending.event.name if pending else f"#{fact.activity}"
     log.warning(
         "[%s] activity %r, attempt %d %s; %s", run.workflow_id, name, fact.attempt, what, following
     )
+
+
+def _has(items: Sequence[Input], kind: type[ev.ActivityFailed | ev.AttemptLost], it: int) -> bool:
+    return any(isinstance(item.fact, kind) and item.fact.activity == it for item in items)
 
 
 def tell_end(run: Run, closing: ev.Event | None) -> None:

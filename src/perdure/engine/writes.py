@@ -12,6 +12,7 @@ from perdure.values import endings, failures, ids, payload
 from perdure.values import events as ev
 from perdure.values.states import ParkReason, Status
 from perdure.values.terms import first_deadlines, later_deadlines, successor
+from perdure.views import serving
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -30,6 +31,12 @@ UNBLOCK: dict[ParkReason, str] = {
     ParkReason.SUSPECT: "find out what holds the worker, then unpark; or terminate the run",
     ParkReason.IO_REFUSED: "move it into an activity, then restart the worker or unpark",
 }
+
+
+def unblock(reason: ParkReason, queue: str) -> str:
+    """Return what lets a run go on that is parked for ``reason``."""
+    is_unserved = reason in (ParkReason.UNKNOWN_WORKFLOW, ParkReason.UNSERVED_QUEUE)
+    return f"{UNBLOCK[reason]}: {serving(queue)}" if is_unserved else UNBLOCK[reason]
 
 
 def reason_of(error: BaseException) -> ParkReason:
@@ -503,4 +510,5 @@ __all__ = [
     "announce_end",
     "closed_state",
     "open_state",
+    "unblock",
 ]

@@ -135,11 +135,15 @@ def is_wrapper(type_: str) -> bool:
 def _place(trace: str) -> str:
     """Return file and line of the innermost frame of user code in a recorded traceback."""
     frames = _FRAME.findall(trace)
-    own = [f for f in frames if not f[0].startswith(_NOT_USERS) and not _PACKAGES.search(f[0])]
+    own = [frame for frame in frames if _is_users(frame[0])]
     if not own:
         return ""
     file, line = own[-1]
     return f"{PurePath(file).name}:{line}"
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(_NOT_USERS) and not _PACKAGES.search(file)
 
 
 def _named(members: tuple[BaseException, ...]) -> str:
@@ -156,13 +160,15 @@ def _members(exc: BaseException) -> tuple[BaseException, ...]:
 
 def _from_perdure(exc: errors.PerdureError, cause: FailureInfo | None) -> FailureInfo:
     recorded: FailureInfo | None = vars(exc).get(_RECORDED)
+    # What is raised as data says enough; of a call that was refused, users need the line.
+    is_data = recorded is not None or isinstance(exc, errors.Failure)
     return FailureInfo(
         message=_clean(getattr(exc, "message", type(exc).__name__)),
         kind=_clean(getattr(exc, "kind", exc.default_kind)),
         type=type(exc).__name__ if recorded is None else recorded.type,
         retryable=bool(getattr(exc, "retryable", exc.default_retryable)),
         details=_encode_details(getattr(exc, "details", None)),
-        trace=_notes(exc),
+        trace=_notes(exc) if is_data else _trace(exc, _is_users),
         cause=cause,
     )
 
@@ -210,9 +216,9 @@ def _decode_details(details: bytes | None) -> Any:
     return None if details is None else payload.decode(details)
 
 
-def _trace(exc: BaseException) -> str:
-    frames = traceback.extract_tb(exc.__traceback__)[-_TRACEBACK_FRAMES:]
-    lines = "".join(traceback.format_list(frames)).rstrip()
+def _trace(exc: BaseException, wanted: Callable[[str], bool] = lambda _file: True) -> str:
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if wanted(f.filename)]
+    lines = "".join(traceback.format_list(frames[-_TRACEBACK_FRAMES:])).rstrip()
     return _clean("\n".join(part for part in (lines, _notes(exc)) if part))
 
 

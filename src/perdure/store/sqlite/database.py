@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from perdure.errors import StoreError, Unavailable, UsageError
+from perdure.errors import StoreError, StoreGone, Unavailable, UsageError
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.connect import Settings, connect
 from perdure.store.sqlite.contention import describe_lock_holder
@@ -77,7 +77,8 @@ class Database:
 
         Raises:
             UsageError: closed, or used in a forked process.
-            Unavailable: it cannot be opened again yet, or its file is gone.
+            Unavailable: it cannot be opened again yet.
+            StoreGone: its file was deleted, moved or replaced.
         """
         if self._pid != os.getpid():
             raise UsageError(
@@ -218,7 +219,7 @@ class Database:
         if not self._is_gone:
             self._is_gone = True
             log.critical(message)
-        raise Unavailable(message)
+        raise StoreGone(message)
 
     def _begin_immediate(self) -> None:
         patience = Patience(self.settings)
