@@ -279,7 +279,7 @@ def test_history_for_people_has_durations_times_and_changes_to_read(shell: Shell
     for part in ("timeout=5s", "heartbeat_timeout=1m30s", "patched 'x'", "'y' = 3"):
         assert part in text
     assert re.search(r"child_closed .* at=\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", text)
-    assert not re.search(r"\d{7}", text)
+    assert not re.search(r"=\d{7}", text)  # ids may hold such numbers
 
 
 def test_one_wide_row_pads_no_other(shell: Shell):
