@@ -139,6 +139,53 @@ def execution_ended(instance: Instance, event: ev.ExecutionEnded) -> None:
     instance.notices.offer(notice)
 
 
+def inherit(instance: Instance, started: ev.RunStarted) -> None:
+    """Take what goes along from the run that this one continues: messages, notices, children."""
+    for message in started.messages:
+        instance.mail.deliver(message)
+    for kept in started.notices:
+        notice = Notice(
+            kept.notice, kept.sender, kept.at, kept.result, kept.failure, reason=kept.reason
+        )
+        instance.notices.offer(notice)
+    for child in started.children:
+        instance.inherited[child.run_id, child.child] = child.workflow_id
+
+
+def inherited_ended(instance: Instance, event: ev.ChildClosed) -> None:
+    """Take the end of a child that an earlier run of the execution started."""
+    sender = instance.inherited.pop((event.asked_by, event.child), None)
+    if sender is not None:
+        notice = Notice("exit", sender, event.at, event.result, event.failure)
+        instance.notices.offer(notice)
+
+
+def unread_notices(instance: Instance) -> tuple[ev.UnreadNotice, ...]:
+    """Return the notices nobody received: what continue-as-new takes along."""
+    return tuple(
+        ev.UnreadNotice(one.kind, one.sender, one.at, one.result, one.failure, one.reason)
+        for one in instance.notices.unread()
+    )
+
+
+def awaited_children(instance: Instance) -> list[str]:
+    """Return the ids of the children whose end the run is to be told."""
+    own = (child.event.workflow_id for child in instance.children.values())
+    return [*instance.inherited.values(), *own]
+
+
+def open_children(instance: Instance) -> tuple[ev.OpenChild, ...]:
+    """Return the children whose end is still to be a notice: the next run's, if there is one."""
+    assert instance.started is not None
+    inherited = [ev.OpenChild(id, *key) for key, id in instance.inherited.items()]
+    own = [
+        ev.OpenChild(child.event.workflow_id, instance.started.run_id, number)
+        for number, child in instance.children.items()
+        if not child.is_quiet
+    ]
+    return (*inherited, *own)
+
+
 def break_link(instance: Instance, notice: Notice) -> None:
     """A linked execution ended badly: a notice if links are trapped, else an error."""
     if instance.traps_links:

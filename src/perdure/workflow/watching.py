@@ -21,7 +21,10 @@ from perdure.workflow.run import to_time
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """A notice: a child or a monitored execution ended, with ``result`` or with ``error``."""
+    """A notice: a child or a monitored execution ended, with ``result`` or with ``error``.
+
+    ``result`` is of the type that ``start`` was given; plain data if another run started the child.
+    """
 
     sender: str
     at: datetime
