@@ -102,10 +102,28 @@ async def end_of(instance: Instance, target: str, namespace: str) -> ev.Executio
 
 def unwatch(instance: Instance, target: str, way: str, namespace: str) -> None:
     """Watch it no more; what was already on its way is not delivered."""
+    forget(instance, target, way)
+    instance.command(ev.WatchDropped(target=target, way=way, namespace=namespace))
+
+
+def forget(instance: Instance, target: str, way: str) -> None:
+    """Let the end of a watched execution mean nothing."""
     for number, watch_ in list(instance.watches.items()):
         if (watch_.target, watch_.way) == (target, way):
             del instance.watches[number]
-    instance.command(ev.WatchDropped(target=target, way=way, namespace=namespace))
+
+
+def quieten(instance: Instance, child_id: str, namespace: str) -> None:
+    """Give no notice of the end of a child that this run, or one before it, has started."""
+    assert instance.started is not None
+    own = instance.started.namespace
+    for child in instance.children.values():
+        asked = child.event
+        if (asked.workflow_id, asked.namespace or own) == (child_id, namespace or own):
+            child.is_quiet = True
+    for key, inherited in list(instance.inherited.items()):
+        if inherited == child_id:
+            del instance.inherited[key]
 
 
 async def _confirmed(instance: Instance, number: int) -> None:

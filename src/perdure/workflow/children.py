@@ -57,6 +57,10 @@ class ChildHandle(Generic[T]):
         """Give no notice of its end."""
         self._child.is_quiet = True
 
+    def heed(self) -> None:
+        """Give a notice of its end after all; at once if it has ended since it was quietened."""
+        self._child.heed()
+
     def done(self) -> bool:
         """Whether the child has ended."""
         return self._child.future.done()

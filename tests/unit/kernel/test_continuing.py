@@ -93,3 +93,14 @@ def test_a_fork_is_not_told_of_children_of_the_run_before():
     run.turn(ev.Forked(seed=b"s" * 16, origin="o", workflow_id="f", run_id="fork"))
     run.turn(ended(status="completed", result=b'"sent"'))
     assert run.closed is None
+
+
+def test_a_child_of_the_run_before_can_be_unmonitored():
+    @workflow.define
+    async def wf():
+        await workflow.unmonitor("ship-1")
+        await workflow.events().receive()
+
+    run = Run(wf, children=(BEFORE,))
+    run.turn(ended(status="completed", result=b'"sent"'))
+    assert run.closed is None
