@@ -85,6 +85,7 @@ class Instance:
         self.sends: dict[int, asyncio.Future[None]] = {}
         self.children: dict[int, Child] = {}
         self.inherited: dict[tuple[str, int], str] = {}
+        self.unlinked: dict[str, int] = {}
         self.conditions: list[Condition] = []
         self.queries: dict[str, Any] = {}
         self.update_handlers: dict[str, Any] = {}

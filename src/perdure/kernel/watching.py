@@ -103,6 +103,8 @@ async def end_of(instance: Instance, target: str, namespace: str) -> ev.Executio
 def unwatch(instance: Instance, target: str, way: str, namespace: str) -> None:
     """Watch it no more; what was already on its way is not delivered."""
     forget(instance, target, way)
+    if way == "link":
+        instance.unlinked[target] = instance.time
     instance.command(ev.WatchDropped(target=target, way=way, namespace=namespace))
 
 
@@ -150,6 +152,8 @@ def execution_ended(instance: Instance, event: ev.ExecutionEnded) -> None:
     if event.way == "await":
         return  # the run that waited has continued as new
     if event.way != "monitor" and event.failure is not None:
+        if not is_own and event.at <= instance.unlinked.get(event.workflow_id, -1):
+            return  # it had ended before the link was taken back
         broken = Notice("link_down", event.workflow_id, event.at, failure=event.failure)
         break_link(instance, broken)
         return

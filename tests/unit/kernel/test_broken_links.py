@@ -12,11 +12,11 @@ from perdure.values import failures
 from perdure.workflow import call
 
 
-def broken() -> ev.ExecutionEnded:
+def broken(at: int = 0) -> ev.ExecutionEnded:
     """The bad end of an execution that has linked itself to the run."""
     info = failures.from_exception(errors.ApplicationError("it broke", kind="Broken"))
     return ev.ExecutionEnded(
-        watch=0, way="linked", workflow_id="w", run_id="r", status="failed", failure=info
+        watch=0, way="linked", workflow_id="w", run_id="r", status="failed", failure=info, at=at
     )
 
 
@@ -106,3 +106,17 @@ def test_a_cancel_that_meets_a_broken_link_in_a_group_is_not_lost():
     run.cancel()
     run.complete("undo-a")
     assert run.asked == ["activity_scheduled 'b'", "activity_cancelled #8", "run_cancelled"]
+
+
+@pytest.mark.parametrize(("later", "end"), [(0, "run_completed"), (1, "run_failed")])
+def test_a_link_that_broke_before_it_was_taken_back_breaks_nothing(later: int, end: str):
+    @workflow.define
+    async def wf():
+        await workflow.unlink("w")
+        await call("a")
+
+    run = Run(wf)
+    run.turn(broken(at=run.time + later))
+    if run.closed is None:
+        run.complete("a")
+    assert run.closed.kind == end

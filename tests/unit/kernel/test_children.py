@@ -170,7 +170,10 @@ def test_a_child_that_is_monitored_again_gives_its_notice(ends):
         await workflow.monitor(child)
         await workflow.monitor(child)
         await call("then")
-        return [len(workflow.events().queue.items), (await workflow.events().receive()).result.number]
+        return [
+            len(workflow.events().queue.items),
+            (await workflow.events().receive()).result.number,
+        ]
 
     run = Run(wf)
     closing = run.child_closed(result={"number": 1})
