@@ -107,9 +107,10 @@ def repair(turns: Sequence[Turn], from_step: str | None) -> list[TurnRow]:
             return [turn.row for turn in turns]
     at = turns[place]
     rows = [turn.row for turn in turns[:place]]
+    inherited = _inherited(turns)
     kept: list[dict[str, Any]] = []
     for turn in turns[place:]:
-        kept += _kept(turn, at, plain=ev.decode_plain(turn.row.payload))
+        kept += _kept(turn, at, inherited, plain=ev.decode_plain(turn.row.payload))
     if kept:
         first = rows[-1].first + rows[-1].count if rows else 1
         time = turns[-1].row.time
@@ -186,10 +187,20 @@ _KEPT: dict[type[ev.Event], Callable[[Any], int | None]] = {
 """Facts that a retry keeps, and the command each is about."""
 
 
-def _kept(turn: Turn, at: Turn, plain: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _inherited(turns: Sequence[Turn]) -> set[tuple[str, int]]:
+    """Return the children of the runs that this one continues: by run, and by the event there."""
+    started = turns[0].events[0] if turns else None
+    children = started.children if isinstance(started, ev.RunStarted) else ()
+    return {(child.run_id, child.child) for child in children}
+
+
+def _kept(
+    turn: Turn, at: Turn, inherited: set[tuple[str, int]], *, plain: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Yield what a retry from turn ``at`` keeps of this turn."""
     for (_, event), data in zip(turn.numbered(), plain, strict=True):
-        if turn is at and isinstance(event, (ev.RunStarted, ev.TimerFired)):
+        is_notice = isinstance(event, ev.ChildClosed) and (event.asked_by, event.child) in inherited
+        if is_notice or (turn is at and isinstance(event, (ev.RunStarted, ev.TimerFired))):
             yield data
         elif type(event) in _KEPT:
             about = _KEPT[type(event)](event)
@@ -227,14 +238,17 @@ def check_open(rows: Sequence[TurnRow]) -> None:
             them.
     """
     waits: dict[int, str] = {}
-    for turn in read(rows):
+    turns = read(rows)
+    inherited = _inherited(turns)
+    for turn in turns:
         for number, event in turn.numbered():
             if isinstance(event, ev.ChildScheduled):
                 waits[number] = f"child {event.workflow_id!r} (event {number})"
             elif isinstance(event, ev.WatchSet):
                 waits[number] = f"the end of {event.target!r} (event {number})"
             elif isinstance(event, ev.ChildClosed):
-                waits.pop(event.child, None)
+                if (event.asked_by, event.child) not in inherited:
+                    waits.pop(event.child, None)
             elif isinstance(event, ev.ExecutionEnded):
                 waits.pop(event.watch, None)
             elif isinstance(event, ev.SendResolved) and event.failure is not None:

@@ -455,3 +455,27 @@ async def test_a_bug_is_mended_and_the_run_goes_on_where_it_failed(tmp_path: Pat
         retry = await engine.client.get("b").retry()
         assert await retry.result() == "validate done"
         assert names() == ["validate"]
+
+
+@workflow.define
+async def inheriting(is_first: bool) -> Any:
+    if is_first:
+        await workflow.start(patient, id="kid")
+        await workflow.continue_as_new(False)
+    await validate()
+    event = await workflow.events().receive()
+    await ship()
+    return event.result
+
+
+async def test_a_retry_keeps_what_a_continued_run_heard_of_its_children(tmp_path: Path):
+    async with engine_on(tmp_path, inheriting, patient, validate, ship) as engine:
+        broken.add("ship")
+        handle = await engine.client.start(inheriting, True)
+        await until_status(engine.client.get("kid"), Status.WAITING)
+        await engine.client.get("kid").send("go", "said")
+        with pytest.raises(errors.WorkflowFailed):
+            await handle.result("20s")
+        broken.clear()
+        again = await handle.retry(from_step="validate")
+        assert await again.result("20s") == ["somebody", "validate done", "said", "kid"]

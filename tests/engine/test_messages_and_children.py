@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine.support import engine_on, events_of, until_status
+from tests.engine.support import engine_on, events_of, until, until_status
 
 from perdure import ApplicationError, Client, Status, activity, workflow
 from perdure.errors import (
@@ -240,6 +240,31 @@ async def test_continue_as_new_keeps_id_and_messages_and_result_follows(tmp_path
             "continued_as_new",
             "continued_as_new",
         ]
+
+
+@workflow.define
+async def parent_of_generations(left: int) -> Any:
+    if left == 2:
+        await workflow.start(generations, 0, id="late")
+        await workflow.execute(generations, 0, id="early", messages=[("answer", 1)])
+        await workflow.monitor("early")
+        await workflow.handle("early")
+    if left:
+        await workflow.continue_as_new(left - 1)
+    notices = workflow.events()
+    return [[event.sender, event.result] for event in [await notices.receive() for _ in range(2)]]
+
+
+async def test_a_run_that_continues_is_told_of_ends_before_and_of_its_children(tmp_path: Path):
+    async with engine_on(tmp_path, generations, parent_of_generations) as engine:
+        handle = await engine.client.start(parent_of_generations, 2, id="p")
+
+        async def is_last() -> bool:
+            return len((await engine.client.list(workflow_id="p")).items) == 3
+
+        await until(is_last)
+        await engine.client.get("late").send("answer", 2)
+        assert await handle.result("20s") == [["early", 1], ["late", 2]]
 
 
 @workflow.define

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.support import engine_on, until, until_status
 
 from perdure import ApplicationError, Client, Status, workflow
-from perdure.errors import ChannelClosed, LinkedRunFailed, NotFound, WorkflowFailed
+from perdure.errors import ChannelClosed, ChildFailed, LinkedRunFailed, NotFound, WorkflowFailed
 
 
 @workflow.define
@@ -204,6 +204,29 @@ async def test_a_link_reaches_the_other_way_too_and_not_once_it_is_taken_back(tm
         assert await spared.result("20s") == "ended well"
 
 
+async def test_a_link_can_be_taken_back_by_the_one_it_was_set_on(tmp_path: Path):
+    @workflow.define
+    async def setting(target: str) -> None:
+        await workflow.link(target)
+        await workflow.send(target, "linked")
+        await workflow.listen("go").receive()
+        raise ApplicationError("I fall")
+
+    @workflow.define
+    async def taking_back() -> str:
+        await workflow.listen("linked").receive()
+        await workflow.unlink("setting")
+        await workflow.send("setting", "go")
+        await workflow.monitor("setting")
+        notice = await workflow.events().receive()
+        return str(notice.kind)
+
+    async with engine_on(tmp_path, setting, taking_back) as engine:
+        handle = await engine.client.start(taking_back, id="taking")
+        await engine.client.start(setting, "taking", id="setting")
+        assert await handle.result("20s") == "exit"
+
+
 async def test_a_child_with_the_id_of_an_open_execution_is_a_handle_on_that(tmp_path: Path):
     @workflow.define
     async def parent(_: None) -> Any:
@@ -215,6 +238,20 @@ async def test_a_child_with_the_id_of_an_open_execution_is_a_handle_on_that(tmp_
         assert await engine.client.execute(parent, None) == ["ended well", "ended well"]
         assert len((await engine.client.list(workflow=worker)).items) == 1
         assert await first == "ended well"
+
+
+async def test_a_start_that_is_refused_is_a_child_that_ended_badly(tmp_path: Path):
+    @workflow.define
+    async def parent(_: None) -> Any:
+        child = await workflow.start(worker, "well", id="w", id_conflict_policy="fail")
+        with pytest.raises(ChildFailed) as caught:
+            await child
+        notice = await workflow.events().receive()
+        return [type(exc).__name__ for exc in (caught.value.cause, notice.error)]
+
+    async with engine_on(tmp_path, worker, parent) as engine:
+        await engine.client.start(worker, "well", id="w")
+        assert await engine.client.execute(parent, None) == ["AlreadyExists", "AlreadyExists"]
 
 
 # -- mailboxes ---------------------------------------------------------------------------------

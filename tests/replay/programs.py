@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.unit.drive import Run, message
+from tests.unit.drive import NOON, Run, message
 
 from perdure import ApplicationError, Retry, activity, errors, workflow
 from perdure.values import events as ev
@@ -491,6 +491,29 @@ def generators_and_shield(run: Run) -> None:
     run.fire()
 
 
+@workflow.define
+async def generation() -> None:
+    before = await workflow.events().receive()
+    child = await workflow.start("ship", id="ship-2")
+    await workflow.start("ship", id="ship-3")
+    ended = await workflow.events().receive()
+    assert (before.sender, ended.sender) == ("ship-0", "ship-1")
+    await child
+    await workflow.continue_as_new()
+
+
+@case(generation)
+def continued_with_notices_and_children(run: Run) -> None:
+    run.turn(ev.ChildClosed(child=4, status="completed", result=b"1", at=NOON, asked_by="before"))
+    run.turn(run.child_closed(result="sent"))
+
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "continued_with_notices_and_children": {
+        "notices": (ev.UnreadNotice("exit", "ship-0", NOON, result=b"null"),),
+        "children": (ev.OpenChild("ship-1", "before", 4),),
+    },
+}
 INPUTS: dict[str, Any] = {
     "steps_with_retries": {"number": 4, "card": "c"},
     "parked_and_resumed": {"number": 4, "card": "c"},
@@ -505,6 +528,6 @@ INPUTS: dict[str, Any] = {
 def play(name: str) -> Run:
     """Run a case on this Python; return the run with its rows."""
     program, script = CASES[name]
-    run = Run(program, INPUTS.get(name))
+    run = Run(program, INPUTS.get(name), **FIELDS.get(name, {}))
     script(run)
     return run

@@ -382,6 +382,8 @@ def _continued(core: Core, run: Run, number: int, event: ev.RunContinued, write:
         workflow=event.workflow,
         input=event.input,
         messages=event.messages,
+        notices=event.notices,
+        children=event.children,
     )
 
 
@@ -394,6 +396,8 @@ def _later_run(
     run_id: str,
     input: bytes,
     messages: tuple[ev.Message, ...],
+    notices: tuple[ev.UnreadNotice, ...] = (),
+    children: tuple[ev.OpenChild, ...] = (),
     workflow: str = "",
     attempt: int = 1,
     not_before: int = 0,
@@ -419,6 +423,8 @@ def _later_run(
         continued_from=before.run_id,
         context=before.context,
         messages=messages,
+        notices=notices,
+        children=children,
         started_at=now,
         first_started_at=before.first_started_at,
         terms=before.terms,

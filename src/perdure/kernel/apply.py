@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perdure import errors
 from perdure.kernel.cancelling import cancel_requested
 from perdure.kernel.forking import forked
-from perdure.kernel.watching import execution_ended
+from perdure.kernel.watching import execution_ended, inherited_ended
 from perdure.values import events as ev
 from perdure.values import failures
 
@@ -69,6 +69,7 @@ def _send_resolved(instance: Instance, event: ev.SendResolved) -> None:
 
 def _child_closed(instance: Instance, event: ev.ChildClosed) -> None:
     if _is_of_another_run(instance, event.asked_by):
+        inherited_ended(instance, event)
         return
     child = instance.children.pop(event.child, None)
     if child is not None:

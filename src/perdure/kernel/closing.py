@@ -15,6 +15,7 @@ import msgspec
 
 from perdure import errors
 from perdure.kernel.edge import ContinueAsNew
+from perdure.kernel.watching import open_children, unread_notices
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.terms import successor
@@ -39,8 +40,12 @@ def closing_command(
         return _followed(instance, _completed(instance)), None
     for inner in _within(exc):
         if isinstance(inner, ContinueAsNew):
-            unread = tuple(instance.mail.unread())
-            return msgspec.structs.replace(inner.event, messages=unread), None
+            return msgspec.structs.replace(
+                inner.event,
+                messages=tuple(instance.mail.unread()),
+                notices=unread_notices(instance),
+                children=open_children(instance),
+            ), None
         if isinstance(inner, _NO_OUTCOME):
             raise inner
     if isinstance(exc, asyncio.CancelledError):

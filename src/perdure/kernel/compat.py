@@ -10,6 +10,11 @@ On every Python, because stock code goes by the address of objects:
 * ``gather``'s own future gets a creation number, like the loop's;
 * ``all_tasks`` asks the loop, whose tasks are not in asyncio's own set (see ``loop.py``).
 
+On every Python, because stock code knows no interruption but a cancel:
+
+* ``TaskGroup.__aexit__`` takes a broken link that meets it as it takes an outside cancel: it ends
+  its tasks and waits for them before the error goes on.
+
 Before 3.13, because they behaved differently:
 
 * ``wait_for`` (before 3.12) wrapped its argument in a task, so ``gather(wait_for(a), b)`` asked for
@@ -34,6 +39,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, cast
 
+from perdure.errors import LinkedRunFailed
 from perdure.kernel import unawaited
 from perdure.kernel.loop import DeterministicLoop, Handle
 
@@ -54,11 +60,11 @@ def install() -> None:
     _order_gather()
     _dispatch_function(_forward_as_completed, _AsCompleted)
     _dispatch_function(_forward_all_tasks, _all_tasks)
+    _dispatch_method(asyncio.TaskGroup, "__aexit__", _leave_group)
     if sys.version_info < (3, 12):
         _dispatch_function(_forward_wait_for, _wait_for)
         _dispatch_function(_forward_gather, _gather)
     if sys.version_info < (3, 13):
-        _dispatch_method(asyncio.TaskGroup, "__aexit__", _leave_group)
         _dispatch_method(asyncio.Timeout, "__aexit__", _leave_timeout)
         _dispatch_method(asyncio.Condition, "wait", _wait_for_notice)
         _dispatch_method(asyncio.Semaphore, "acquire", _acquire)
@@ -209,6 +215,56 @@ class _AsCompleted:
         self._open.clear()
 
 
+async def _leave_group(group: Any, kind: type[BaseException] | None, exc: Any, tb: Any) -> None:
+    """Leave a TaskGroup: wait for the children first, settle the parent's cancel count after.
+
+    A broken link comes out as it is, as a cancel does; if tasks have failed, among their errors.
+    """
+    group._exiting = True
+    cancelled = exc if isinstance(exc, asyncio.CancelledError) else None
+    broken = exc if isinstance(exc, LinkedRunFailed) else None
+    if isinstance(exc, (SystemExit, KeyboardInterrupt)) and group._base_error is None:
+        group._base_error = exc
+    if kind is not None and not group._aborting:
+        group._abort()
+    while group._tasks:
+        if group._on_completed_fut is None:
+            group._on_completed_fut = group._loop.create_future()
+        try:
+            await group._on_completed_fut
+        except asyncio.CancelledError as outside:
+            if not group._aborting:
+                cancelled = outside
+                group._abort()
+        except LinkedRunFailed as outside:
+            # Kept also if the group is aborting: it came in the place of the group's own cancel.
+            broken = outside
+            if not group._aborting:
+                group._abort()
+        group._on_completed_fut = None
+    if group._base_error is not None:
+        raise group._base_error
+    parent = group._parent_task
+    if group._parent_cancel_requested and await _uncancel(parent) == 0:
+        cancelled = None
+    if cancelled is not None and broken is None and not group._errors:
+        raise cancelled
+    if kind is not None and not isinstance(exc, (asyncio.CancelledError, LinkedRunFailed)):
+        group._errors.append(exc)
+    if group._errors and broken is not None:
+        group._errors.append(broken)
+    elif not group._errors and broken is None:
+        return
+    if parent.cancelling():
+        # Someone else wants the parent gone as well: let the next await say so again.
+        parent.uncancel()
+        parent.cancel()
+    failures, group._errors = group._errors, None
+    if broken is not None and not failures:
+        raise broken
+    raise BaseExceptionGroup("unhandled errors in a TaskGroup", failures) from None
+
+
 # -- before 3.12 ---------------------------------------------------------------------------------
 
 
@@ -275,43 +331,6 @@ def _cancelled_as(future: Any) -> asyncio.CancelledError:
 
 
 # -- before 3.13 ---------------------------------------------------------------------------------
-
-
-async def _leave_group(group: Any, kind: type[BaseException] | None, exc: Any, tb: Any) -> None:
-    """Leave a TaskGroup: wait for the children first, settle the parent's cancel count after."""
-    group._exiting = True
-    cancelled = exc if kind is not None and issubclass(kind, asyncio.CancelledError) else None
-    if isinstance(exc, (SystemExit, KeyboardInterrupt)) and group._base_error is None:
-        group._base_error = exc
-    if kind is not None and not group._aborting:
-        group._abort()
-    while group._tasks:
-        if group._on_completed_fut is None:
-            group._on_completed_fut = group._loop.create_future()
-        try:
-            await group._on_completed_fut
-        except asyncio.CancelledError as outside:
-            if not group._aborting:
-                cancelled = outside
-                group._abort()
-        group._on_completed_fut = None
-    if group._base_error is not None:
-        raise group._base_error
-    parent = group._parent_task
-    if group._parent_cancel_requested and await _uncancel(parent) == 0:
-        cancelled = None
-    if cancelled is not None and not group._errors:
-        raise cancelled
-    if kind is not None and not issubclass(kind, asyncio.CancelledError):
-        group._errors.append(exc)
-    if not group._errors:
-        return
-    if parent.cancelling():
-        # Someone else wants the parent gone as well: let the next await say so again.
-        parent.uncancel()
-        parent.cancel()
-    failures, group._errors = group._errors, None
-    raise BaseExceptionGroup("unhandled errors in a TaskGroup", failures) from None
 
 
 async def _leave_timeout(timeout: Any, kind: type[BaseException] | None, exc: Any, tb: Any) -> None:

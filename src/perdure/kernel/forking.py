@@ -21,6 +21,7 @@ def forked(instance: Instance, event: ev.Forked) -> None:
     if not event.keeps_chance:
         instance.keys.begin_anew(instance.activities, event.seed)
     instance.started = event.onto(instance.started)
+    instance.inherited.clear()  # the original is told of these
     # The code at hand is what this run began under; a cancel's deadline was the other run's.
     instance.code = ""
     if instance.cancel is not None:

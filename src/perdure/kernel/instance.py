@@ -38,7 +38,7 @@ from perdure.kernel.loop import NOBODY, DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
 from perdure.kernel.updates import run_update
 from perdure.kernel.versions import Versions
-from perdure.kernel.watching import Main, Watch
+from perdure.kernel.watching import Main, Watch, awaited_children, inherit
 from perdure.values import events as ev
 from perdure.values import failures, ids
 
@@ -84,6 +84,8 @@ class Instance:
         self.timers: dict[int, tuple[int, Callable[[], None]]] = {}
         self.sends: dict[int, asyncio.Future[None]] = {}
         self.children: dict[int, Child] = {}
+        self.inherited: dict[tuple[str, int], str] = {}
+        self.unlinked: dict[str, int] = {}
         self.conditions: list[Condition] = []
         self.queries: dict[str, Any] = {}
         self.update_handlers: dict[str, Any] = {}
@@ -210,7 +212,7 @@ class Instance:
         return Waits(
             topics=self.mail.awaited() if "mail" in vars(self) else [],
             activities=[pending.event.name for pending in self.activities.values()],
-            children=[child.event.workflow_id for child in self.children.values()],
+            children=awaited_children(self),
             timers=len(self.timers),
             next_due=self.next_due(),
             conditions=len(self.conditions),
@@ -325,8 +327,7 @@ class Instance:
         self.started = started
         self.origin = self.time
         self.reseed(started.seed)
-        for message in started.messages:
-            self.mail.deliver(message)
+        inherit(self, started)
         try:
             coro = self.program.begin(started.input)
         except errors.Invalid as exc:

@@ -30,7 +30,7 @@ class PendingActivity(NamedTuple):
 class Child:
     """A child started by this run; ``future`` is settled by its end."""
 
-    __slots__ = ("_notices", "event", "future", "is_quiet", "number", "read")
+    __slots__ = ("_notices", "_unheard", "event", "future", "is_quiet", "number", "read")
 
     def __init__(
         self,
@@ -45,14 +45,17 @@ class Child:
         self.read = read
         self.future: asyncio.Future[Any] = loop.create_future()
         self._notices = notices
+        self._unheard: Notice | None = None
         self.is_quiet = False
 
     def close(self, event: ev.ChildClosed) -> None:
         """Settle the child and put a notice on the run's events."""
-        if not self.is_quiet:
-            notice = Notice(
-                "exit", self.event.workflow_id, event.at, event.result, event.failure, self.read
-            )
+        notice = Notice(
+            "exit", self.event.workflow_id, event.at, event.result, event.failure, self.read
+        )
+        if self.is_quiet:
+            self._unheard = notice
+        else:
             self._notices.offer(notice)
         if self.future.done():
             return
@@ -66,6 +69,13 @@ class Child:
         except errors.Invalid as exc:
             message = f"child {name!r}: the result does not fit: {exc}"
             self._fail(failures.wrap(errors.ChildFailed, message, failures.from_exception(exc)))
+
+    def heed(self) -> None:
+        """Be quiet no more: a notice that was held back comes now."""
+        self.is_quiet = False
+        unheard, self._unheard = self._unheard, None
+        if unheard is not None:
+            self._notices.offer(unheard)
 
     def _fail(self, exc: Exception) -> None:
         self.future.set_exception(exc)

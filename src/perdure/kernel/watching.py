@@ -102,10 +102,30 @@ async def end_of(instance: Instance, target: str, namespace: str) -> ev.Executio
 
 def unwatch(instance: Instance, target: str, way: str, namespace: str) -> None:
     """Watch it no more; what was already on its way is not delivered."""
+    forget(instance, target, way)
+    if way == "link":
+        instance.unlinked[target] = instance.time
+    instance.command(ev.WatchDropped(target=target, way=way, namespace=namespace))
+
+
+def forget(instance: Instance, target: str, way: str) -> None:
+    """Let the end of a watched execution mean nothing."""
     for number, watch_ in list(instance.watches.items()):
         if (watch_.target, watch_.way) == (target, way):
             del instance.watches[number]
-    instance.command(ev.WatchDropped(target=target, way=way, namespace=namespace))
+
+
+def quieten(instance: Instance, child_id: str, namespace: str) -> None:
+    """Give no notice of the end of a child that this run, or one before it, has started."""
+    assert instance.started is not None
+    own = instance.started.namespace
+    for child in instance.children.values():
+        asked = child.event
+        if (asked.workflow_id, asked.namespace or own) == (child_id, namespace or own):
+            child.is_quiet = True
+    for key, inherited in list(instance.inherited.items()):
+        if inherited == child_id:
+            del instance.inherited[key]
 
 
 async def _confirmed(instance: Instance, number: int) -> None:
@@ -132,11 +152,60 @@ def execution_ended(instance: Instance, event: ev.ExecutionEnded) -> None:
     if event.way == "await":
         return  # the run that waited has continued as new
     if event.way != "monitor" and event.failure is not None:
+        if not is_own and event.at <= instance.unlinked.get(event.workflow_id, -1):
+            return  # it had ended before the link was taken back
         broken = Notice("link_down", event.workflow_id, event.at, failure=event.failure)
         break_link(instance, broken)
         return
     notice = Notice("exit", event.workflow_id, event.at, event.result, event.failure)
     instance.notices.offer(notice)
+
+
+def inherit(instance: Instance, started: ev.RunStarted) -> None:
+    """Take what goes along from the run that this one continues: messages, notices, children."""
+    for message in started.messages:
+        instance.mail.deliver(message)
+    for kept in started.notices:
+        notice = Notice(
+            kept.notice, kept.sender, kept.at, kept.result, kept.failure, reason=kept.reason
+        )
+        instance.notices.offer(notice)
+    for child in started.children:
+        instance.inherited[child.run_id, child.child] = child.workflow_id
+
+
+def inherited_ended(instance: Instance, event: ev.ChildClosed) -> None:
+    """Take the end of a child that an earlier run of the execution started."""
+    sender = instance.inherited.pop((event.asked_by, event.child), None)
+    if sender is not None:
+        notice = Notice("exit", sender, event.at, event.result, event.failure)
+        instance.notices.offer(notice)
+
+
+def unread_notices(instance: Instance) -> tuple[ev.UnreadNotice, ...]:
+    """Return the notices nobody received: what continue-as-new takes along."""
+    return tuple(
+        ev.UnreadNotice(one.kind, one.sender, one.at, one.result, one.failure, one.reason)
+        for one in instance.notices.unread()
+    )
+
+
+def awaited_children(instance: Instance) -> list[str]:
+    """Return the ids of the children whose end the run is to be told."""
+    own = (child.event.workflow_id for child in instance.children.values())
+    return [*instance.inherited.values(), *own]
+
+
+def open_children(instance: Instance) -> tuple[ev.OpenChild, ...]:
+    """Return the children whose end is still to be a notice: the next run's, if there is one."""
+    assert instance.started is not None
+    inherited = [ev.OpenChild(id, *key) for key, id in instance.inherited.items()]
+    own = [
+        ev.OpenChild(child.event.workflow_id, instance.started.run_id, number)
+        for number, child in instance.children.items()
+        if not child.is_quiet
+    ]
+    return (*inherited, *own)
 
 
 def break_link(instance: Instance, notice: Notice) -> None:

@@ -69,7 +69,7 @@ class Watch(msgspec.Struct, gc=False):
     execution ends, an ``ExecutionEnded`` with this ``way``, ``ref`` and ``asked_by`` goes there; at
     once if it has ended; for ``way`` "child" a ``ChildClosed``. A "link" is also entered the other
     way round, as "linked", for a failure of the watcher. ``refusal`` as in ``Post``; ``drop``: take
-    such watches back.
+    such watches back, and a link of an execution whichever of the two has set it.
     """
 
     way: str

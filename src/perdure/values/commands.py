@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.values.event import Event, Message
+from perdure.values.event import Event, Message, OpenChild, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.retry import RetryPolicy
 from perdure.values.terms import NO_TERMS, Terms
@@ -260,9 +260,15 @@ class RunCancelled(Event, tag="run_cancelled"):
 
 
 class RunContinued(Event, tag="run_continued"):
-    """The execution goes on in a new run, started in the same commit."""
+    """The execution goes on in a new run, started in the same commit.
+
+    ``messages`` and ``notices`` that nobody received go along, and ``children`` whose end that run
+    is to be told.
+    """
 
     run_id: str
     workflow: str
     input: bytes = b"null"
     messages: tuple[Message, ...] = ()
+    notices: tuple[UnreadNotice, ...] = ()
+    children: tuple[OpenChild, ...] = ()

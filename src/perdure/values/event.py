@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import msgspec
 
+from perdure.values.failures import FailureInfo
+
 
 class Event(msgspec.Struct, omit_defaults=True, gc=False, tag_field="kind", kw_only=True):
     """Base of all events. ``v`` is the schema version of the event's kind."""
@@ -45,3 +47,22 @@ class Parent(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     workflow_id: str
     run_id: str
     child: int
+
+
+class OpenChild(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """A child whose end a later run is told: the run that started it, and the event there."""
+
+    workflow_id: str
+    run_id: str
+    child: int
+
+
+class UnreadNotice(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """A notice that goes along with a continuation. ``notice`` is its kind; ``at`` as above."""
+
+    notice: str
+    sender: str
+    at: int
+    result: bytes | None = None
+    failure: FailureInfo | None = None
+    reason: str = ""

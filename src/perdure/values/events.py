@@ -40,7 +40,7 @@ from perdure.values.commands import (
     WatchDropped,
     WatchSet,
 )
-from perdure.values.event import Event, Message, Parent
+from perdure.values.event import Event, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.facts import (
     ActivityCompleted,
     ActivityFailed,
@@ -90,6 +90,7 @@ __all__ = [
     "Message",
     "MessageReceived",
     "MessageSent",
+    "OpenChild",
     "Parent",
     "ProgressReported",
     "RunCancelled",
@@ -110,6 +111,7 @@ __all__ = [
     "TimerCancelled",
     "TimerFired",
     "TimerStarted",
+    "UnreadNotice",
     "UpdateAccepted",
     "UpdateCompleted",
     "VersionMarked",

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from perdure.values.event import Event, Message, Parent
+from perdure.values.event import Event, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.terms import NO_TERMS, Terms
 
@@ -15,7 +15,7 @@ class RunStarted(Event, tag="run_started"):
     """Event 1. ``seed`` is secret: no API returns it, exports leave it out unless asked.
 
     Times in microseconds since 1970, 0 for none: the run takes no turn before ``not_before`` and
-    none after its deadlines.
+    none after its deadlines. ``notices`` and ``children`` as in ``RunContinued``.
     """
 
     workflow: str
@@ -39,6 +39,8 @@ class RunStarted(Event, tag="run_started"):
     not_before: int = 0
     run_deadline: int = 0
     execution_deadline: int = 0
+    notices: tuple[UnreadNotice, ...] = ()
+    children: tuple[OpenChild, ...] = ()
 
     @property
     def deadline(self) -> tuple[int, str]:

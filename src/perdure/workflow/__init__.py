@@ -233,8 +233,9 @@ def patched(change_id: str) -> bool:
 async def continue_as_new(input: Any = None, *, workflow: Any = None) -> NoReturn:
     """End this run; the execution goes on in a new one with ``input`` and an empty history.
 
-    ``await workflow.continue_as_new(state)``: without the ``await`` nothing happens. Messages that
-    nobody received go along; children stay the execution's.
+    ``await workflow.continue_as_new(state)``: without the ``await`` nothing happens. Messages and
+    notices that nobody received go along; children stay the execution's, and their ends are notices
+    of the new run.
     """
     instance = traps.here()
     started = started_event(instance)

@@ -45,7 +45,11 @@ class ChildHandle(Generic[T]):
 
     @property
     def run_id(self) -> str:
-        """The id of the child's first run."""
+        """The id of the child's first run.
+
+        If another execution was used instead, that run was never made: all that is known of the
+        other one here is its ``id``.
+        """
         return self._child.event.run_id
 
     @property
@@ -56,6 +60,10 @@ class ChildHandle(Generic[T]):
     def quieten(self) -> None:
         """Give no notice of its end."""
         self._child.is_quiet = True
+
+    def heed(self) -> None:
+        """Give a notice of its end after all; at once if it has ended since it was quietened."""
+        self._child.heed()
 
     def done(self) -> bool:
         """Whether the child has ended."""
@@ -100,6 +108,11 @@ async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[An
     child has ended); ``context`` is merged over this run's, and ``namespace`` may be another. With
     an ``id`` of an open execution and the policy ``use_existing`` (the default) the handle is on
     that execution: it is no child, and the parent's end does not touch it.
+
+    The handle is there before the commit that starts the child, so a start costs no commit of its
+    own. What that commit refuses is told like a bad end: awaiting the handle raises ``ChildFailed``
+    caused by ``AlreadyExists`` (the policies allow no other execution with this ``id``) or
+    ``ConcurrencyLimit``, and the ``Exit`` has that error.
 
     Raises:
         Invalid: an option or the input is not acceptable.

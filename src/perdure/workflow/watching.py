@@ -21,7 +21,10 @@ from perdure.workflow.run import to_time
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """A notice: a child or a monitored execution ended, with ``result`` or with ``error``."""
+    """A notice: a child or a monitored execution ended, with ``result`` or with ``error``.
+
+    ``result`` is of the type that ``start`` was given; plain data if another run started the child.
+    """
 
     sender: str
     at: datetime
@@ -84,18 +87,22 @@ async def monitor(target: Any) -> None:
         NotFound: there is no such execution.
     """
     if isinstance(target, ChildHandle):
+        cast("ChildHandle[Any]", target).heed()
         return
     handle = _handle(target)
     await watching.watch(traps.here(), handle.id, "monitor", handle.namespace)
 
 
 async def unmonitor(target: Any) -> None:
-    """Get no :class:`Exit` for it from here on."""
+    """Get no :class:`Exit` for it from here on; of a child too, whatever it is named by."""
+    instance = traps.here()
+    handle = _handle(target)
     if isinstance(target, ChildHandle):
         cast("ChildHandle[Any]", target).quieten()
+        watching.forget(instance, handle.id, "monitor")
         return
-    handle = _handle(target)
-    watching.unwatch(traps.here(), handle.id, "monitor", handle.namespace)
+    watching.quieten(instance, handle.id, handle.namespace)
+    watching.unwatch(instance, handle.id, "monitor", handle.namespace)
 
 
 async def link(target: Any) -> None:

@@ -160,6 +160,48 @@ def test_each_started_child_gives_one_notice():
     assert run.result == [["exit", "ship-2", at, "Sunk"], ["exit", "ship-1", at, 7]]
 
 
+@pytest.mark.parametrize("ends", ["before it is monitored again", "after"])
+def test_a_child_that_is_monitored_again_gives_its_notice(ends):
+    @workflow.define
+    async def wf():
+        child = await workflow.start(ship, Order(1))
+        await workflow.unmonitor(child)
+        await call("meanwhile")
+        await workflow.monitor(child)
+        await workflow.monitor(child)
+        await call("then")
+        return [
+            len(workflow.events().queue.items),
+            (await workflow.events().receive()).result.number,
+        ]
+
+    run = Run(wf)
+    closing = run.child_closed(result={"number": 1})
+    if ends == "after":
+        run.complete("meanwhile")
+        run.turn(closing)
+    else:
+        run.turn(closing)
+        run.complete("meanwhile")
+    run.complete("then")
+    assert run.result == [1, 1]
+
+
+@pytest.mark.parametrize("by", ["id", "handle", "child"])
+def test_an_unmonitored_child_gives_no_notice_whatever_it_is_named_by(by):
+    @workflow.define
+    async def wf():
+        child = await workflow.start(ship, Order(1), id="kid")
+        named = {"id": "kid", "handle": workflow.handle("kid"), "child": child}
+        await workflow.unmonitor(named[by])
+        await child
+        return len(workflow.events().queue.items)
+
+    run = Run(wf)
+    run.turn(run.child_closed(result={"number": 1}))
+    assert run.result == 0
+
+
 def test_execute_gives_no_notice():
     @workflow.define
     async def wf():

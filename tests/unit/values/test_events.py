@@ -53,6 +53,16 @@ FIELDS = {
     "Parent": st.builds(
         ev.Parent, execution=numbers, workflow_id=texts, run_id=texts, child=numbers
     ),
+    "OpenChild": st.builds(ev.OpenChild, workflow_id=texts, run_id=texts, child=numbers),
+    "UnreadNotice": st.builds(
+        ev.UnreadNotice,
+        notice=texts,
+        sender=texts,
+        at=numbers,
+        result=st.none() | blobs,
+        failure=st.none() | failure_infos,
+        reason=texts,
+    ),
     "KeptKey": st.builds(ev.KeptKey, name=texts, args=texts, key=texts),
     "Message": st.builds(ev.Message, topic=texts, payload=blobs, sender=texts, sent_at=numbers),
 }

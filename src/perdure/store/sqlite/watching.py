@@ -61,8 +61,11 @@ class Watching:
         self._entered += _with_reverse(row)
 
     def drop(self, row: Row) -> None:
-        """Take a watch back."""
+        """Take a watch back; a link whichever side has set it."""
         self._dropped += [each[:4] for each in _with_reverse(row)]
+        if row.way == "link" and row.watcher is not None:
+            back = row._replace(target=row.watcher, watcher=row.target)
+            self._dropped += [each[:4] for each in _with_reverse(back)]
 
     def answer(self, row: Row, run: int) -> None:
         """The target has ended: tell the watcher, whose current run is ``run``."""
