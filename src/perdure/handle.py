@@ -150,11 +150,23 @@ class Handle(Generic[T]):
         sender, seq = self._client.next_seq()
         await self.send_from(sender, seq, topic, payload)
 
-    async def send_from(self, sender: str, seq: int, topic: str, payload: Any) -> None:
-        """Send a message as ``sender``: its ``seq`` grows with every message it sends."""
+    async def send_from(
+        self,
+        sender: str,
+        seq: int,
+        topic: str,
+        payload: Any,
+        found: Callable[[str], None] | None = None,
+    ) -> None:
+        """Send a message as ``sender``: its ``seq`` grows with every message it sends.
+
+        ``found`` is called with the execution's workflow id before the message is on its way.
+        """
         data = encode_message(topic, payload, self._client.max_payload)
         message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
         fact, row = ev.MessageReceived(message=message), await self._row()
+        if found is not None:
+            found(row.workflow_id)
         while error := refusal(await self._door.post(row, fact, sender, seq), self.id):
             before, row = row, await self._row()
             # Ended since it was found, and another execution has taken its place and its id?

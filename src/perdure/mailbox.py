@@ -100,6 +100,18 @@ class MailboxMessage(Message):
         await self._box.send(self.sender, topic, payload)
 
 
+class _Ask:
+    """An ask under way. ``names``: how the asked execution signs what it sends."""
+
+    def __init__(self, topics: tuple[str, ...], name: str) -> None:
+        self.topics = topics
+        self.names = {name}
+        self.answers = Inlet[ev.Message](lambda message: message)
+
+    def fits(self, message: ev.Message) -> bool:
+        return message.topic in self.topics and message.sender in self.names
+
+
 class Mailbox:
     """See the module's text. ``async with client.mailbox() as box``."""
 
@@ -113,7 +125,9 @@ class Mailbox:
         self._refs = 0
         self._taken = 0
         """The last row that was given out: rows are numbered in the order of their commits."""
-        self._listeners: dict[str, tuple[Inlet[Any], list[ev.Message]]] = {}
+        self._listeners: dict[str, Inlet[Any]] = {}
+        self._asks: list[_Ask] = []
+        """Those without an answer, in the order in which they were asked."""
         self._kept: list[ev.Message] = []
         self._inbox: Inlet[Message] | None = None
         self._events: Inlet[Notice] = Inlet(_read_notice)
@@ -172,27 +186,29 @@ class Mailbox:
         error: str | None = None,
         timeout: Duration | None = None,
     ) -> Any:
-        """Send a message and return the payload of the next one with topic ``reply``.
+        """Send a message and return the payload of the execution's next one with topic ``reply``.
+
+        Asks may overlap: what comes from one execution answers the asks of it in their order, and
+        a reply that no ask waits for goes where other messages go. Replies carry no number: one
+        that comes after its ask has timed out answers the next ask of that execution and topic.
 
         Raises:
             ApplicationError: a message with topic ``error`` came instead; its payload is the
                 message and the details.
             TimeoutError: nothing came within ``timeout``.
+            NotFound: the execution is unknown.
+            Closed: it has ended.
         """
-        answers = Inlet[ev.Message](lambda message: message)
-        topics = [reply] if error is None else [reply, error]
-        before = {name: self._listeners.get(name) for name in topics}
-        for name in topics:
-            self._listeners[name] = (answers, [])
+        handle = self._handle(target)
+        pending = _Ask((reply,) if error is None else (reply, error), handle.id)
+        self._asks.append(pending)
         try:
-            await self.send(target, topic, payload)
-            answer = await answers.receive(timeout)
+            self._seq += 1
+            await handle.send_from(self.id, self._seq, topic, payload, found=pending.names.add)
+            answer = await pending.answers.receive(timeout)
         finally:
-            for name, listener in before.items():
-                if listener is None:
-                    del self._listeners[name]
-                else:
-                    self._listeners[name] = listener
+            if pending in self._asks:
+                self._asks.remove(pending)
         value = _decode(answer)
         if answer.topic == error:
             raise errors.ApplicationError(str(value), details=value, retryable=False)
@@ -207,10 +223,10 @@ class Mailbox:
         check_topic(topic)
         found = self._listeners.get(topic)
         if found is not None:
-            return found[0]
+            return found
         read = payload.decoder(type, what=f"message {topic!r}")
         inlet = Inlet[Any](lambda message: read(message.payload))
-        self._listeners[topic] = (inlet, [])
+        self._listeners[topic] = inlet
         self._kept = [one for one in self._kept if not self._deliver(one)]
         return inlet
 
@@ -322,7 +338,7 @@ class Mailbox:
         await self._client.door.write(lambda store: store.watch([watch], now))
 
     def _close_inlets(self) -> None:
-        inlets = [inlet for inlet, _ in self._listeners.values()]
+        inlets = [*self._listeners.values(), *(ask.answers for ask in self._asks)]
         for inlet in (*inlets, self._events, *([self._inbox] if self._inbox else [])):
             inlet.close()
 
@@ -378,8 +394,12 @@ class Mailbox:
         await door.write(lambda store: store.drop_mail(read))
 
     def _deliver(self, message: ev.Message) -> bool:
-        found = self._listeners.get(message.topic)
-        inlet = found[0] if found is not None else self._inbox
+        inlet = self._listeners.get(message.topic, self._inbox)
+        for ask in self._asks:
+            if ask.fits(message):
+                self._asks.remove(ask)
+                inlet = ask.answers
+                break
         if inlet is None:
             return False
         inlet.offer(message)
