@@ -131,7 +131,8 @@ class Mailbox:
         self._kept: list[ev.Message] = []
         self._inbox: Inlet[Message] | None = None
         self._events: Inlet[Notice] = Inlet(_read_notice)
-        self._watches: dict[int, str] = {}
+        self._watches: dict[int, tuple[str, str]] = {}
+        """What is watched, and how: ``monitor`` or ``link``."""
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
         self._body: asyncio.Task[Any] | None = None
@@ -260,14 +261,14 @@ class Mailbox:
         """Return watches for a start; what they tell is known here from now on."""
         ways = [way for way, wanted in (("monitor", monitor), ("link", link)) if wanted]
         watches = tuple(Watch(way, mailbox=self.id, ref=self._ref()) for way in ways)
-        self._watches.update((watch.ref, "") for watch in watches)
+        self._watches.update((watch.ref, ("", watch.way)) for watch in watches)
         return watches
 
     def started(self, watches: Sequence[Watch], workflow_id: str) -> None:
         """The execution that these watches are of is known now."""
         for watch in watches:
             if watch.ref in self._watches:
-                self._watches[watch.ref] = workflow_id
+                self._watches[watch.ref] = (workflow_id, watch.way)
 
     async def monitor(self, target: Any) -> None:
         """Get one :class:`Exit` on :meth:`events` when an execution ends; at once if it has.
@@ -315,7 +316,7 @@ class Mailbox:
     async def _watch(self, target: Any, way: str) -> None:
         ref = self._ref()
         watch = Watch(way, **self._place(target), mailbox=self.id, ref=ref)
-        self._watches[ref] = watch.workflow_id
+        self._watches[ref] = (watch.workflow_id, way)
         now = self._client.door.now()
         try:
             (answer,) = await self._client.door.write(lambda store: store.watch([watch], now))
@@ -332,8 +333,8 @@ class Mailbox:
 
     async def _unwatch(self, target: Any, way: str) -> None:
         watch = Watch(way, **self._place(target), mailbox=self.id, drop=True)
-        for ref in [ref for ref, name in self._watches.items() if name == watch.workflow_id]:
-            del self._watches[ref]
+        taken_back = (watch.workflow_id, way)
+        self._watches = {ref: it for ref, it in self._watches.items() if it != taken_back}
         now = self._client.door.now()
         await self._client.door.write(lambda store: store.watch([watch], now))
 
