@@ -145,11 +145,11 @@ class Client:
             answer = self.door.start_within(options["connection"], request, started)
         else:
             answer = await self.door.start(request, started, definition)
-        handle = self._handle(answer, definition)
+        handle = self._handle(answer, definition, request.namespace)
         if "connection" not in options:
             handle.follow_from(answer.run)
         if box is not None:
-            box.started(request.watches, handle.id)
+            box.started(request.watches, handle)
         return handle
 
     def start_within(
@@ -174,7 +174,7 @@ class Client:
         given = canonical(options, _OPTIONS, what="start_within")
         request, started = self._request(workflow, workflow, input, given)
         answer = self.door.start_within(connection, request, started)
-        return self._handle(answer, workflow)
+        return self._handle(answer, workflow, request.namespace)
 
     @overload
     async def execute(
@@ -210,9 +210,15 @@ class Client:
         handle.follow_from(answer.run)
         return handle
 
-    def get(self, workflow_id: str, run_id: str | None = None) -> Handle[Any]:
-        """Return a handle on an execution; its first call finds out whether that exists."""
-        return Handle(self, ids.check_workflow_id(workflow_id), run_id or "", payload.decode)
+    def get(
+        self, workflow_id: str, run_id: str | None = None, *, namespace: str | None = None
+    ) -> Handle[Any]:
+        """Return a handle on an execution; its first call finds out whether that exists.
+
+        ``namespace``: the one that the id is of, if it is not the client's.
+        """
+        id = ids.check_workflow_id(workflow_id)
+        return Handle(self, id, run_id or "", payload.decode, namespace=namespace)
 
     def mailbox(self, *, trap_links: bool = False) -> Mailbox:
         """Return a mailbox to open with ``async with``: an address that gets answers and notices.
@@ -379,7 +385,9 @@ class Client:
             search=check_search(options.get("search") or {}),
         )
 
-    def _handle(self, answer: Started, definition: Workflow[Any, Any] | None) -> Handle[Any]:
+    def _handle(
+        self, answer: Started, definition: Workflow[Any, Any] | None, namespace: str
+    ) -> Handle[Any]:
         if answer.refused == "limit":
             raise errors.ConcurrencyLimit(answer.detail)
         if answer.refused:
@@ -389,7 +397,7 @@ class Client:
                 details={"run_id": answer.run_id, "status": str(answer.status)},
             )
         read = definition.read_result if definition is not None else payload.decode
-        handle: Handle[Any] = Handle(self, answer.workflow_id, "", read)
+        handle: Handle[Any] = Handle(self, answer.workflow_id, "", read, namespace=namespace)
         handle.run_id = answer.run_id
         return handle
 

@@ -52,10 +52,17 @@ class Handle(Generic[T]):
     """One execution. ``await handle`` is ``await handle.result()``."""
 
     def __init__(
-        self, client: Host, workflow_id: str, run_id: str, read: Callable[[bytes], Any]
+        self,
+        client: Host,
+        workflow_id: str,
+        run_id: str,
+        read: Callable[[bytes], Any],
+        *,
+        namespace: str | None = None,
     ) -> None:
         self._client = client
         self.id = workflow_id
+        self.namespace = namespace or client.namespace
         self.run_id = run_id
         self._read = read
         self._pinned = bool(run_id)
@@ -323,7 +330,8 @@ class Handle(Generic[T]):
         return branching.Original(row, turns, search)
 
     def _on(self, started: Started) -> Handle[T]:
-        handle: Handle[T] = Handle(self._client, started.workflow_id, started.run_id, self._read)
+        id, run_id, namespace = started.workflow_id, started.run_id, self.namespace
+        handle: Handle[T] = Handle(self._client, id, run_id, self._read, namespace=namespace)
         handle.follow_from(started.run)
         return handle
 
@@ -442,7 +450,7 @@ class Handle(Generic[T]):
 
     async def _find(self, run_id: str) -> RunRow:
         name = self.id
-        namespace = self._client.namespace
+        namespace = self.namespace
         row = await self._door.read(
             lambda store: store.find(name, namespace=namespace, run_id=run_id)
         )

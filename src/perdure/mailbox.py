@@ -131,8 +131,8 @@ class Mailbox:
         self._kept: list[ev.Message] = []
         self._inbox: Inlet[Message] | None = None
         self._events: Inlet[Notice] = Inlet(_read_notice)
-        self._watches: dict[int, tuple[str, str]] = {}
-        """What is watched, and how: ``monitor`` or ``link``."""
+        self._watches: dict[int, tuple[str, str, str]] = {}
+        """What is watched, by namespace and id, and how: ``monitor`` or ``link``."""
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
         self._body: asyncio.Task[Any] | None = None
@@ -167,15 +167,19 @@ class Mailbox:
 
     # -- messages ----------------------------------------------------------------------------
 
-    async def send(self, target: Any, topic: str, payload: Any = None) -> None:
+    async def send(
+        self, target: Any, topic: str, payload: Any = None, *, namespace: str | None = None
+    ) -> None:
         """Send a message; ``target`` is a handle, a workflow id or a message's sender.
+
+        ``namespace``: the one that an id is of, if it is not the client's. A handle has its own.
 
         Raises:
             NotFound: the execution is unknown.
             Closed: it has ended.
         """
         self._seq += 1
-        await self._handle(target).send_from(self.id, self._seq, topic, payload)
+        await self._handle(target, namespace).send_from(self.id, self._seq, topic, payload)
 
     async def ask(
         self,
@@ -186,6 +190,7 @@ class Mailbox:
         reply: str,
         error: str | None = None,
         timeout: Duration | None = None,
+        namespace: str | None = None,
     ) -> Any:
         """Send a message and return the payload of the execution's next one with topic ``reply``.
 
@@ -200,7 +205,7 @@ class Mailbox:
             NotFound: the execution is unknown.
             Closed: it has ended.
         """
-        handle = self._handle(target)
+        handle = self._handle(target, namespace)
         pending = _Ask((reply,) if error is None else (reply, error), handle.id)
         self._asks.append(pending)
         try:
@@ -261,24 +266,24 @@ class Mailbox:
         """Return watches for a start; what they tell is known here from now on."""
         ways = [way for way, wanted in (("monitor", monitor), ("link", link)) if wanted]
         watches = tuple(Watch(way, mailbox=self.id, ref=self._ref()) for way in ways)
-        self._watches.update((watch.ref, ("", watch.way)) for watch in watches)
+        self._watches.update((watch.ref, ("", "", watch.way)) for watch in watches)
         return watches
 
-    def started(self, watches: Sequence[Watch], workflow_id: str) -> None:
+    def started(self, watches: Sequence[Watch], handle: Handle[Any]) -> None:
         """The execution that these watches are of is known now."""
         for watch in watches:
             if watch.ref in self._watches:
-                self._watches[watch.ref] = (workflow_id, watch.way)
+                self._watches[watch.ref] = (handle.namespace, handle.id, watch.way)
 
-    async def monitor(self, target: Any) -> None:
+    async def monitor(self, target: Any, *, namespace: str | None = None) -> None:
         """Get one :class:`Exit` on :meth:`events` when an execution ends; at once if it has.
 
         Raises:
             NotFound: there is no such execution.
         """
-        await self._watch(target, "monitor")
+        await self._watch(self._handle(target, namespace), "monitor")
 
-    async def link(self, target: Any) -> None:
+    async def link(self, target: Any, *, namespace: str | None = None) -> None:
         """Hear of the end of an execution: a good one is an :class:`Exit`.
 
         A bad one cancels the body of the ``async with`` block and raises ``LinkedRunFailed`` out of
@@ -288,15 +293,15 @@ class Mailbox:
         Raises:
             NotFound: there is no such execution.
         """
-        await self._watch(target, "link")
+        await self._watch(self._handle(target, namespace), "link")
 
-    async def unmonitor(self, target: Any) -> None:
+    async def unmonitor(self, target: Any, *, namespace: str | None = None) -> None:
         """Get no notice of it from here on."""
-        await self._unwatch(target, "monitor")
+        await self._unwatch(self._handle(target, namespace), "monitor")
 
-    async def unlink(self, target: Any) -> None:
+    async def unlink(self, target: Any, *, namespace: str | None = None) -> None:
         """Take a link back."""
-        await self._unwatch(target, "link")
+        await self._unwatch(self._handle(target, namespace), "link")
 
     def events(self) -> Inlet[Notice]:
         """Return the notices about watched executions."""
@@ -304,19 +309,19 @@ class Mailbox:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _handle(self, target: Any) -> Handle[Any]:
+    def _handle(self, target: Any, namespace: str | None) -> Handle[Any]:
         if isinstance(target, Handle):
             return target  # pyright: ignore[reportUnknownVariableType] - whatever its result
-        return Handle(self._client, str(target), "", payload.decode)
+        return Handle(self._client, str(target), "", payload.decode, namespace=namespace)
 
     def _ref(self) -> int:
         self._refs += 1
         return self._refs
 
-    async def _watch(self, target: Any, way: str) -> None:
+    async def _watch(self, target: Handle[Any], way: str) -> None:
         ref = self._ref()
-        watch = Watch(way, **self._place(target), mailbox=self.id, ref=ref)
-        self._watches[ref] = (watch.workflow_id, way)
+        watch = Watch(way, target.id, target.namespace, mailbox=self.id, ref=ref)
+        self._watches[ref] = _known_as(watch)
         now = self._client.door.now()
         try:
             (answer,) = await self._client.door.write(lambda store: store.watch([watch], now))
@@ -331,9 +336,9 @@ class Mailbox:
         if answer == "ended":
             await self._take_mail()
 
-    async def _unwatch(self, target: Any, way: str) -> None:
-        watch = Watch(way, **self._place(target), mailbox=self.id, drop=True)
-        taken_back = (watch.workflow_id, way)
+    async def _unwatch(self, target: Handle[Any], way: str) -> None:
+        watch = Watch(way, target.id, target.namespace, mailbox=self.id, drop=True)
+        taken_back = _known_as(watch)
         self._watches = {ref: it for ref, it in self._watches.items() if it != taken_back}
         now = self._client.door.now()
         await self._client.door.write(lambda store: store.watch([watch], now))
@@ -342,10 +347,6 @@ class Mailbox:
         inlets = [*self._listeners.values(), *(ask.answers for ask in self._asks)]
         for inlet in (*inlets, self._events, *([self._inbox] if self._inbox else [])):
             inlet.close()
-
-    def _place(self, target: Any) -> dict[str, Any]:
-        name = target if isinstance(target, str) else target.id
-        return {"workflow_id": name, "namespace": self._client.namespace}
 
     async def _keep_open(self) -> None:
         address, until = self.id, self._client.door.now() + _KEPT_OPEN
@@ -416,6 +417,10 @@ class Mailbox:
         self._broken = failures.wrap(errors.LinkedRunFailed, text, ended.failure)
         if self._body is not None:
             self._body.cancel()
+
+
+def _known_as(watch: Watch) -> tuple[str, str, str]:
+    return watch.namespace, watch.workflow_id, watch.way
 
 
 def _decode(message: ev.Message) -> Any:

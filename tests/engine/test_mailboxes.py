@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.engine.support import engine_on
 
-from perdure import workflow
+from perdure import Status, workflow
+from perdure.errors import NotFound
 
 
 @workflow.define
@@ -61,3 +62,36 @@ async def test_an_ask_leaves_a_listener_of_its_reply_topic_what_others_send(tmp_
         await box.send(b, "say", 2)
         assert await said.receive("20s") == ["b", 2]
         assert await waiting == ["a", 1]
+
+
+async def test_a_handle_is_of_the_namespace_of_its_start(tmp_path: Path):
+    async with engine_on(tmp_path, echo) as engine, engine.client.mailbox() as box:
+        client = engine.client
+        started = await client.start(echo, "there", id="e", namespace="other")
+        await client.start(echo, "here", id="e")
+        for handle in (started, client.get("e", namespace="other")):
+            assert (handle.namespace, handle.id) == ("other", "e")
+            assert await handle.status() is not Status.COMPLETED
+            assert (await handle.describe()).input == "there"
+            assert "say" in await handle.why()
+            assert await box.ask(handle, "say", 1, reply="said", timeout="20s") == ["there", 1]
+        answer = await box.ask("e", "say", 2, reply="said", timeout="20s", namespace="other")
+        assert answer == ["there", 2]
+        assert await box.ask("e", "say", 3, reply="said", timeout="20s") == ["here", 3]
+        fork = await started.fork(after_event=0, id="fork")
+        assert (fork.namespace, (await fork.describe()).input) == ("other", "there")
+
+
+async def test_a_mailbox_watches_executions_of_any_namespace(tmp_path: Path):
+    async with engine_on(tmp_path, echo) as engine, engine.client.mailbox() as box:
+        here = await box.start(echo, "here", id="e", monitor=True)
+        there = await box.start(echo, "there", id="e", monitor=True, namespace="other")
+        await engine.client.start(echo, "later", id="later", namespace="other")
+        await box.monitor("later", namespace="other")
+        with pytest.raises(NotFound):
+            await box.monitor("later")
+        await box.unmonitor("e", namespace="other")
+        for handle in (there, here, engine.client.get("later", namespace="other")):
+            assert await handle.terminate()
+        notices = [await box.events().receive("20s") for _ in range(2)]
+        assert [notice.sender for notice in notices] == ["e", "later"]
