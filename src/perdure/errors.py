@@ -154,11 +154,10 @@ class Invalid(PerdureError, ValueError):
     default_kind = Kind.INVALID
 
 
-class Closed(PerdureError):
+class Closed(NotFound):
     """The execution has ended."""
 
     code = "closed"
-    default_kind = Kind.CONFLICT
 
 
 class Conflict(PerdureError):

@@ -151,7 +151,7 @@ class Handle(Generic[T]):
 
         Raises:
             NotFound: there is no such execution.
-            Closed: it has ended.
+            Closed: it has ended; that is a ``NotFound`` too.
             Invalid: a bad topic, a payload that cannot be encoded or is too large.
         """
         sender, seq = self._client.next_seq()

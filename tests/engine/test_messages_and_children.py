@@ -34,8 +34,17 @@ async def test_messages_of_one_sender_arrive_once_in_order_even_if_nobody_listen
         assert await handle == list(range(100))
         with pytest.raises(Closed):
             await handle.send("number", 1)
-        with pytest.raises(NotFound):
-            await engine.client.get("nobody").send("number", 1)
+
+
+async def test_a_message_to_an_unknown_or_ended_execution_finds_nobody(tmp_path: Path):
+    async with engine_on(tmp_path, gather_numbers) as engine, engine.client.mailbox() as box:
+        ended = await engine.client.start(gather_numbers, 0, id="ended")
+        assert await ended == []
+        for target in (ended, engine.client.get("nobody")):
+            for send in (target.send, lambda *given, to=target.id: box.send(to, *given)):
+                with pytest.raises(NotFound) as caught:
+                    await send("number", 1)
+                assert (caught.value.kind, caught.value.retryable) == ("NotFound", False)
 
 
 async def test_a_client_of_another_connection_can_start_send_query_update_and_wait(tmp_path: Path):
