@@ -55,13 +55,15 @@ SHARED = frozenset(
     }
 )
 """What both a client and a workflow may ask of a start."""
+_FLAGS = ("eager", "error_when_already_started", "link", "monitor", "wait_for_cancellation")
 
 
 def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -> dict[str, Any]:
     """Return options under their own names; those given as ``None`` are left out.
 
     Raises:
-        Invalid: an unknown option, or one given under both of its names.
+        Invalid: an unknown option, one given under both of its names, or a value that is none of
+            those the option may have.
     """
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -72,6 +74,12 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
             raise Invalid(f"{what}: {own!r} is given under two names")
         if value is not None:
             options[own] = value
+    for name in _FLAGS:
+        if not isinstance(options.get(name, False), bool):
+            raise Invalid(f"{name}: {options[name]!r} is neither True nor False")
+    if not payload.text(options.get("task_queue", "default"), what="task_queue"):
+        raise Invalid("task_queue: '' names no queue; leave it out for the definition's own")
+    one_of("parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE)
     return options
 
 
