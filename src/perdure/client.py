@@ -201,6 +201,7 @@ class Client:
             Invalid: not an export, damaged (the message has the place); open and without seed, or
                 open and waiting for a child.
             AlreadyExists: there is an execution with the id, or the run is here already.
+            ConcurrencyLimit: it is open, and one too many.
         """
         found = transfer.read(data)
         answer = await branching.take_in(self.door, self.namespace, found, id)

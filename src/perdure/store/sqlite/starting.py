@@ -80,6 +80,13 @@ def needs_look(request: StartRequest) -> bool:
     )
 
 
+def _needs_slot(request: StartRequest) -> bool:
+    """Tell whether the start opens an execution, or one that had ended (and left its slot)."""
+    if request.state is not None and request.state.status.is_terminal:
+        return False
+    return request.execution is None or bool(request.retries)
+
+
 def requests_of(batch: Batch) -> Iterator[StartRequest]:
     """Yield every start that a batch may contain."""
     for request in batch.starts:
@@ -166,7 +173,7 @@ class Judge:
                     return decision
                 ends = decision.ends
         verdict = UNLIMITED
-        if self._room is not None and request.execution is None:
+        if self._room is not None and _needs_slot(request):
             verdict = self._room.judge(request, self._batch.now, ends.execution if ends else 0)
             if verdict.refusal:
                 nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
