@@ -12,7 +12,7 @@ import msgspec
 
 from perdure import branching, errors, transfer, views
 from perdure.definition import Workflow, version_key
-from perdure.door import Door, StoreDoor
+from perdure.door import Door, StoreDoor, full_inbox
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.store.desk import open_desk
@@ -136,6 +136,7 @@ class Client:
             AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
                 execution of another workflow.
             ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+            Unavailable: the execution that has the id has no room for ``messages``.
         """
         options = canonical(options, _OPTIONS, what="start")
         definition = await self._definition(workflow, options)
@@ -391,6 +392,8 @@ class Client:
     ) -> Handle[Any]:
         if answer.refused == "limit":
             raise errors.ConcurrencyLimit(answer.detail)
+        if answer.refused == "full":
+            raise full_inbox(answer.workflow_id)
         if answer.refused:
             of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
             raise errors.AlreadyExists(

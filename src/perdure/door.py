@@ -190,11 +190,16 @@ def refusal(posted: Posted, workflow_id: str) -> errors.PerdureError | None:
     if posted.outcome == "closed":
         return errors.Closed(f"workflow {workflow_id!r} has ended")
     if posted.outcome == "full":
-        return errors.Unavailable(
-            f"the inbox of {workflow_id!r} is full ({limits.INBOX_PER_EXECUTION} messages that it "
-            "has not received)"
-        )
+        return full_inbox(workflow_id)
     return errors.Unavailable(f"what was sent to {workflow_id!r} could not be stored")
+
+
+def full_inbox(workflow_id: str) -> errors.Unavailable:
+    """Return the error that says so."""
+    return errors.Unavailable(
+        f"the inbox of {workflow_id!r} is full ({limits.INBOX_PER_EXECUTION} messages that it "
+        "has not received)"
+    )
 
 
 class Watch:

@@ -382,16 +382,20 @@ def _refuse(plan: Plan, decision: Decision) -> None:
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
         event = request.refusal
         if decision.started.refused == "limit":
-            event = _refused_by_limit(event, decision.started.detail)
+            why = decision.started.detail
+            event = _refused_for(event, why, "RateLimited", "ConcurrencyLimit")
+        elif decision.started.refused == "full":
+            why = f"the inbox of workflow {request.workflow_id!r} is full"
+            event = _refused_for(event, why, "Unavailable", "Unavailable")
         refusal = Post(event, execution=decision.parent[0], is_control=True)
         plan.outgoing.append(Outgoing(refusal))
 
 
-def _refused_by_limit(refusal: bytes, detail: str) -> bytes:
-    """Return a child's refusal, with the limit as the reason."""
+def _refused_for(refusal: bytes, why: str, kind: str, type: str) -> bytes:
+    """Return a child's refusal with another reason."""
     event = events.decode_turn(refusal)[0]
     assert isinstance(event, events.ChildClosed)
-    failure = FailureInfo(detail, "RateLimited", "ConcurrencyLimit", retryable=True)
+    failure = FailureInfo(why, kind, type, retryable=True)
     return events.encode_turn([msgspec.structs.replace(event, failure=failure)])
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.store.port import Batch, Started, StartRequest, TurnWrite
 from perdure.store.sqlite.rooms import UNLIMITED, Room
+from perdure.values import limits
 from perdure.values.concurrency import Place
 from perdure.values.states import Status
 
@@ -21,7 +22,10 @@ Key = tuple[str, str]
 
 
 class Existing(msgspec.Struct, gc=False):
-    """The latest run of a workflow id. ``workflow``: what its execution began as."""
+    """The latest run of a workflow id. ``workflow``: what its execution began as.
+
+    ``unread``: messages that it has not received, counted if a start brings some.
+    """
 
     run: int
     execution: int
@@ -30,6 +34,7 @@ class Existing(msgspec.Struct, gc=False):
     workflow: str
     owner: int | None = None
     parent: tuple[int, int] | None = None
+    unread: int = 0
 
 
 class Decision(msgspec.Struct, gc=False):
@@ -131,6 +136,8 @@ class Judge:
         self._busy: set[int] = set()
         self._children: set[int] = set()
         """Runs of this batch that have only event 1: one of them may be replaced at once."""
+        self._brought: dict[int, int] = {}
+        """Messages of starts, by the execution that is used instead."""
 
     def decide(self, dropped: frozenset[int]) -> Decisions:
         """Judge all starts except those of ``dropped`` turns."""
@@ -230,7 +237,7 @@ class Judge:
                 return _refused(request, existing, parent)
             return Decision(request, _started(request, existing, created=True), parent, True)
         if request.conflict == "use_existing" and existing.workflow == request.workflow:
-            return _refused(request, existing, parent, "")
+            return self._use(request, existing, parent)
         if request.conflict != "terminate_existing":
             return _refused(request, existing, parent)
         if parent is not None and parent[0] == existing.execution:
@@ -242,6 +249,16 @@ class Judge:
             return _refused(request, existing, parent, "busy")
         answer = _started(request, existing, created=True)
         return Decision(request, answer, parent, True, ends=existing)
+
+    def _use(
+        self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
+    ) -> Decision:
+        if request.messages:
+            brought = self._brought.get(existing.execution, 0) + len(request.messages)
+            if existing.unread + brought > limits.INBOX_PER_EXECUTION:
+                return _refused(request, existing, parent, "full")
+            self._brought[existing.execution] = brought
+        return _refused(request, existing, parent, "")
 
 
 def _refused(
