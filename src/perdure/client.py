@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import msgspec
 
@@ -17,7 +18,7 @@ from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
-from perdure.store.port import Filter, Started, StartRequest
+from perdure.store.port import Filter, Post, Started, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
@@ -72,6 +73,7 @@ class Client:
         self.max_payload = max_payload
         self._sender = ""
         self._seq = 0
+        self._boxes: WeakSet[Mailbox] = WeakSet()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -217,9 +219,10 @@ class Client:
     ) -> Handle[Any]:
         """Return a handle on an execution; its first call finds out whether that exists.
 
-        ``namespace``: the one that the id is of, if it is not the client's.
+        ``namespace``: the one that the id is of, if it is not the client's. The address of a
+        mailbox is no execution's, and can be sent to.
         """
-        id = ids.check_workflow_id(workflow_id)
+        id = workflow_id if ids.is_address(workflow_id) else ids.check_workflow_id(workflow_id)
         return Handle(self, id, run_id or "", payload.decode, namespace=namespace)
 
     def mailbox(self, *, trap_links: bool = False) -> Mailbox:
@@ -227,7 +230,9 @@ class Client:
 
         ``trap_links``: a broken link is a notice instead of ``LinkedRunFailed``.
         """
-        return Mailbox(self, self.start, trap_links=trap_links)
+        box = Mailbox(self, self.start, trap_links=trap_links)
+        self._boxes.add(box)
+        return box
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -452,6 +457,14 @@ class Client:
             self._sender = f"@client/{self.door.chance(12).hex()}"
         self._seq += 1
         return self._sender, self._seq
+
+    async def send_mail(self, address: str, fact: ev.MessageReceived) -> None:
+        """Put a message into a mailbox; a closed one drops it."""
+        post, now = Post(ev.encode_turn([fact]), address), self.door.now()
+        await self.door.write(lambda store: store.post([post], now))
+        for box in self._boxes:  # those of other clients see that the file has changed
+            if box.id == address:
+                box.look()
 
 
 def _address(sender: Any) -> str:

@@ -13,6 +13,7 @@ from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Wor
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
+from perdure.values.ids import MAILBOX
 from perdure.values.states import Status
 from perdure.views import Execution, HistoryEvent
 from perdure.workflow import encode_message
@@ -45,6 +46,10 @@ class Host(Protocol):
 
     def next_seq(self) -> tuple[str, int]:
         """Return this client's address and a number it has not used."""
+        ...
+
+    async def send_mail(self, address: str, fact: ev.MessageReceived) -> None:
+        """Put a message into a mailbox; a closed one drops it."""
         ...
 
 
@@ -171,7 +176,11 @@ class Handle(Generic[T]):
         """
         data = encode_message(topic, payload, self._client.max_payload)
         message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
-        fact, row = ev.MessageReceived(message=message), await self._row()
+        fact = ev.MessageReceived(message=message)
+        if self.id.startswith(MAILBOX):
+            await self._client.send_mail(self.id, fact)
+            return
+        row = await self._row()
         if found is not None:
             found(row.workflow_id)
         while error := refusal(await self._door.post(row, fact, sender, seq), self.id):

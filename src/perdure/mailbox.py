@@ -135,6 +135,7 @@ class Mailbox:
         """What is watched, by namespace and id, and how: ``monitor`` or ``link``."""
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
+        self._change: asyncio.Future[None] | None = None
         self._body: asyncio.Task[Any] | None = None
         self._broken: errors.PerdureError | None = None
 
@@ -172,6 +173,7 @@ class Mailbox:
     ) -> None:
         """Send a message; ``target`` is a handle, a workflow id or a message's sender.
 
+        A mailbox that is closed, or a sender that has none, takes the message and drops it.
         ``namespace``: the one that an id is of, if it is not the client's. A handle has its own.
 
         Raises:
@@ -307,6 +309,11 @@ class Mailbox:
         """Return the notices about watched executions."""
         return self._events
 
+    def look(self) -> None:
+        """Something has come in that no change of the database tells of: this client sent it."""
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+
     # -- inside ------------------------------------------------------------------------------
 
     def _handle(self, target: Any, namespace: str | None) -> Handle[Any]:
@@ -363,7 +370,7 @@ class Mailbox:
     async def _pump(self) -> None:
         while True:
             try:
-                change = self._client.door.next_change()
+                change = self._change = self._client.door.next_change()
             except errors.PerdureError:
                 self._close_inlets()  # the engine has stopped: nothing comes in any more
                 return

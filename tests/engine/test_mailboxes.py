@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.engine.support import engine_on
+from tests.engine.support import engine_on, until_status
 
-from perdure import Status, workflow
-from perdure.errors import NotFound
+from perdure import Client, Status, mailbox, workflow
+from perdure.errors import Invalid, NotFound
 
 
 @workflow.define
@@ -71,7 +71,7 @@ async def test_a_handle_is_of_the_namespace_of_its_start(tmp_path: Path):
         await client.start(echo, "here", id="e")
         for handle in (started, client.get("e", namespace="other")):
             assert (handle.namespace, handle.id) == ("other", "e")
-            assert await handle.status() is not Status.COMPLETED
+            await until_status(handle, Status.WAITING)
             assert (await handle.describe()).input == "there"
             assert "say" in await handle.why()
             assert await box.ask(handle, "say", 1, reply="said", timeout="20s") == ["there", 1]
@@ -95,3 +95,47 @@ async def test_a_mailbox_watches_executions_of_any_namespace(tmp_path: Path):
             assert await handle.terminate()
         notices = [await box.events().receive("20s") for _ in range(2)]
         assert [notice.sender for notice in notices] == ["e", "later"]
+
+
+@pytest.mark.parametrize("through", ["engine", "client"])
+async def test_a_mailbox_may_send_to_a_mailbox_and_be_answered(tmp_path: Path, through: str):
+    async with (
+        engine_on(tmp_path, echo) as engine,
+        Client(engine.url) as other,
+        engine.client.mailbox() as asking,
+        (engine.client if through == "engine" else other).mailbox() as answering,
+    ):
+
+        async def answer() -> None:
+            async for message in answering.inbox():
+                await message.reply("said", message.payload + 1)
+
+        task = asyncio.create_task(answer())
+        for number in range(3):
+            asked = asking.ask(answering.id, "say", number, reply="said", timeout="20s")
+            assert await asked == number + 1
+        await engine.client.get(answering.id).send("say", 5)  # whose reply nobody gets
+        assert await asking.ask(answering.id, "say", 6, reply="said", timeout="20s") == 7
+        task.cancel()
+
+
+async def test_a_mailbox_hears_at_once_of_what_its_own_client_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mailbox, "_SAFETY_SECONDS", 1_000.0)
+    async with engine_on(tmp_path) as engine, engine.client.mailbox() as box:
+        for number in range(3):
+            await engine.client.get(box.id).send("number", number)
+            assert await box.listen("number").receive("20s") == number
+
+
+async def test_a_closed_mailbox_takes_a_message_and_drops_it(tmp_path: Path):
+    async with engine_on(tmp_path) as engine, engine.client.mailbox() as box:
+        async with engine.client.mailbox() as closed:
+            pass
+        await box.send(closed.id, "say", 1)
+        await engine.client.get(closed.id).send("say", 1)
+        with pytest.raises(NotFound):
+            await engine.client.get(closed.id).status()
+        with pytest.raises(Invalid, match="topic"):
+            await box.send(closed.id, "@say", 1)
