@@ -5,11 +5,11 @@ The longer names of the table are those of Wippy's start options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from perdure.errors import Invalid
-from perdure.values import payload
+from perdure.errors import Invalid, Unavailable
+from perdure.values import limits, payload
 from perdure.values.cron import check_cron
 from perdure.values.duration import Duration, microseconds
 from perdure.values.retry import Retry
@@ -64,6 +64,7 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
     Raises:
         Invalid: an unknown option, one given under both of its names, or a value that is none of
             those the option may have.
+        Unavailable: no inbox has room for so many messages.
     """
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -80,6 +81,9 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
     if not payload.text(options.get("task_queue", "default"), what="task_queue"):
         raise Invalid("task_queue: '' names no queue; leave it out for the definition's own")
     one_of("parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE)
+    messages = options.get("messages")
+    if isinstance(messages, Sequence):
+        _check_count(len(cast("Sequence[Any]", messages)))
     return options
 
 
@@ -133,6 +137,15 @@ def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         raise Invalid(f"{what}: {value!r}; use one of {', '.join(allowed)}")
     return text
+
+
+def _check_count(messages: int) -> None:
+    if messages > limits.INBOX_PER_EXECUTION:
+        raise Unavailable(
+            f"messages: the inbox would be more than full: {messages} are more than it takes "
+            f"({limits.INBOX_PER_EXECUTION})",
+            retryable=False,
+        )
 
 
 def _key(value: Any) -> str:

@@ -9,7 +9,6 @@ from perdure import errors
 from perdure.kernel import traps
 from perdure.kernel.channels import Channel
 from perdure.values import events as ev
-from perdure.values import limits
 from perdure.values import payload as payloads
 from perdure.values.limits import MAX_PAYLOAD
 from perdure.workflow.run import to_time
@@ -111,16 +110,9 @@ def recorded_messages(
 
     Raises:
         Invalid: not a list of (topic, payload), a bad topic or payload.
-        Unavailable: no inbox has room for so many.
     """
     if not isinstance(cast("Any", given), Sequence):
         raise errors.Invalid(f"messages: {given!r} is not a list of (topic, payload)")
-    if len(given) > limits.INBOX_PER_EXECUTION:
-        raise errors.Unavailable(
-            f"messages: the inbox would be more than full: {len(given)} are more than it takes "
-            f"({limits.INBOX_PER_EXECUTION})",
-            retryable=False,
-        )
     for pair in cast("Any", given):
         if not isinstance(pair, (tuple, list)) or len(cast("Sequence[Any]", pair)) != 2:
             raise errors.Invalid(f"messages: {pair!r} is not a pair of topic and payload")
