@@ -188,7 +188,7 @@ def refusal(posted: Posted, workflow_id: str) -> errors.PerdureError | None:
     if posted.outcome == "not_found":
         return errors.NotFound(f"there is no workflow {workflow_id!r}")
     if posted.outcome == "closed":
-        return errors.Closed(f"workflow {workflow_id!r} has ended")
+        return errors.Closed(f"workflow {workflow_id!r} has ended", kind=errors.Kind.NOT_FOUND)
     if posted.outcome == "full":
         return full_inbox(workflow_id)
     return errors.Unavailable(f"what was sent to {workflow_id!r} could not be stored")

@@ -155,9 +155,10 @@ class Invalid(PerdureError, ValueError):
 
 
 class Closed(NotFound):
-    """The execution has ended."""
+    """The execution has ended. A refused message has kind ``NotFound``; all else ``Conflict``."""
 
     code = "closed"
+    default_kind = Kind.CONFLICT  # histories hold it: of updates that the end of the run refused
 
 
 class Conflict(PerdureError):
