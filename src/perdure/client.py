@@ -346,12 +346,7 @@ class Client:
             queue=queue,
             namespace=options.get("namespace") or self.namespace,
             context=self._encoded(context, "context"),
-            messages=recorded_messages(
-                options.get("messages") or (),
-                _address(options.get("sender")),
-                now,
-                self.max_payload,
-            ),
+            messages=self._messages(options, run_id, now),
             started_at=now,
             first_started_at=now,
             terms=terms,
@@ -360,6 +355,14 @@ class Client:
             execution_deadline=deadlines.execution,
         )
         return self._asked(started, deadlines, options), started
+
+    def _messages(self, options: dict[str, Any], run_id: str, now: int) -> tuple[ev.Message, ...]:
+        sender = _address(options.get("sender"))
+        found = recorded_messages(options.get("messages") or (), sender, now, self.max_payload)
+        return tuple(
+            msgspec.structs.replace(message, id=f"{run_id}/start/{number}")
+            for number, message in enumerate(found, start=1)
+        )
 
     def _asked(
         self, started: ev.RunStarted, deadlines: Deadlines, options: dict[str, Any]

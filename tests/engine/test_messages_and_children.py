@@ -264,3 +264,18 @@ async def test_an_uncaught_exception_fails_the_run_with_its_class_and_place(tmp_
         described = await handle.describe()
         assert described.error["type"] == "KeyError"
         assert "test_messages_and_children.py" in described.error["trace"]
+
+
+async def test_each_startup_message_has_an_id_of_its_own(tmp_path: Path):
+    @workflow.define
+    async def gather_ids(count: int) -> list[str]:
+        messages = workflow.listen("number", message=True)
+        return [(await messages.receive()).id for _ in range(count)]
+
+    async with engine_on(tmp_path, gather_ids) as engine:
+        client, two = engine.client, [("number", 1), ("number", 2)]
+        handle = await client.start(gather_ids, 5, id="g", messages=two)
+        await client.start(gather_ids, 5, id="g", messages=two)
+        await handle.send("number", 3)
+        found = await handle
+        assert all(found) and len(set(found)) == 5
