@@ -182,10 +182,16 @@ async def begin(
 
 
 async def write(door: Door, request: StartRequest) -> Started:
-    """Write a start that brings its history along."""
+    """Write a start that brings its history along.
+
+    Raises:
+        ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+    """
     answer = await door.start_copy(request)
     if not answer.refused:
         return answer
+    if answer.refused == "limit":
+        raise errors.ConcurrencyLimit(answer.detail)
     if request.retries:
         raise errors.Conflict(
             f"workflow {request.workflow_id!r} has gone on in another run: retry that one",

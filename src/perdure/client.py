@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import msgspec
 
 from perdure import branching, errors, transfer, views
 from perdure.definition import Workflow, version_key
-from perdure.door import Door, StoreDoor
+from perdure.door import Door, StoreDoor, full_inbox
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
-from perdure.store.port import Filter, Started, StartRequest
+from perdure.store.port import Filter, Post, Started, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
@@ -72,6 +73,7 @@ class Client:
         self.max_payload = max_payload
         self._sender = ""
         self._seq = 0
+        self._boxes: WeakSet[Mailbox] = WeakSet()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -136,6 +138,7 @@ class Client:
             AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
                 execution of another workflow.
             ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+            Unavailable: the execution that has the id has no room for ``messages``.
         """
         options = canonical(options, _OPTIONS, what="start")
         definition = await self._definition(workflow, options)
@@ -145,11 +148,11 @@ class Client:
             answer = self.door.start_within(options["connection"], request, started)
         else:
             answer = await self.door.start(request, started, definition)
-        handle = self._handle(answer, definition)
+        handle = self._handle(answer, definition, request.namespace)
         if "connection" not in options:
             handle.follow_from(answer.run)
         if box is not None:
-            box.started(request.watches, handle.id)
+            box.started(request.watches, handle)
         return handle
 
     def start_within(
@@ -174,7 +177,7 @@ class Client:
         given = canonical(options, _OPTIONS, what="start_within")
         request, started = self._request(workflow, workflow, input, given)
         answer = self.door.start_within(connection, request, started)
-        return self._handle(answer, workflow)
+        return self._handle(answer, workflow, request.namespace)
 
     @overload
     async def execute(
@@ -201,6 +204,7 @@ class Client:
             Invalid: not an export, damaged (the message has the place); open and without seed, or
                 open and waiting for a child.
             AlreadyExists: there is an execution with the id, or the run is here already.
+            ConcurrencyLimit: it is open, and one too many.
         """
         found = transfer.read(data)
         answer = await branching.take_in(self.door, self.namespace, found, id)
@@ -210,16 +214,25 @@ class Client:
         handle.follow_from(answer.run)
         return handle
 
-    def get(self, workflow_id: str, run_id: str | None = None) -> Handle[Any]:
-        """Return a handle on an execution; its first call finds out whether that exists."""
-        return Handle(self, ids.check_workflow_id(workflow_id), run_id or "", payload.decode)
+    def get(
+        self, workflow_id: str, run_id: str | None = None, *, namespace: str | None = None
+    ) -> Handle[Any]:
+        """Return a handle on an execution; its first call finds out whether that exists.
+
+        ``namespace``: the one that the id is of, if it is not the client's. The address of a
+        mailbox is no execution's, and can be sent to.
+        """
+        id = workflow_id if ids.is_address(workflow_id) else ids.check_workflow_id(workflow_id)
+        return Handle(self, id, run_id or "", payload.decode, namespace=namespace)
 
     def mailbox(self, *, trap_links: bool = False) -> Mailbox:
         """Return a mailbox to open with ``async with``: an address that gets answers and notices.
 
         ``trap_links``: a broken link is a notice instead of ``LinkedRunFailed``.
         """
-        return Mailbox(self, self.start, trap_links=trap_links)
+        box = Mailbox(self, self.start, trap_links=trap_links)
+        self._boxes.add(box)
+        return box
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -333,12 +346,7 @@ class Client:
             queue=queue,
             namespace=options.get("namespace") or self.namespace,
             context=self._encoded(context, "context"),
-            messages=recorded_messages(
-                options.get("messages") or (),
-                _address(options.get("sender")),
-                now,
-                self.max_payload,
-            ),
+            messages=self._messages(options, run_id, now),
             started_at=now,
             first_started_at=now,
             terms=terms,
@@ -347,6 +355,14 @@ class Client:
             execution_deadline=deadlines.execution,
         )
         return self._asked(started, deadlines, options), started
+
+    def _messages(self, options: dict[str, Any], run_id: str, now: int) -> tuple[ev.Message, ...]:
+        sender = _address(options.get("sender"))
+        found = recorded_messages(options.get("messages") or (), sender, now, self.max_payload)
+        return tuple(
+            msgspec.structs.replace(message, id=f"{run_id}/start/{number}")
+            for number, message in enumerate(found, start=1)
+        )
 
     def _asked(
         self, started: ev.RunStarted, deadlines: Deadlines, options: dict[str, Any]
@@ -379,9 +395,13 @@ class Client:
             search=check_search(options.get("search") or {}),
         )
 
-    def _handle(self, answer: Started, definition: Workflow[Any, Any] | None) -> Handle[Any]:
+    def _handle(
+        self, answer: Started, definition: Workflow[Any, Any] | None, namespace: str
+    ) -> Handle[Any]:
         if answer.refused == "limit":
             raise errors.ConcurrencyLimit(answer.detail)
+        if answer.refused == "full":
+            raise full_inbox(answer.workflow_id)
         if answer.refused:
             of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
             raise errors.AlreadyExists(
@@ -389,7 +409,7 @@ class Client:
                 details={"run_id": answer.run_id, "status": str(answer.status)},
             )
         read = definition.read_result if definition is not None else payload.decode
-        handle: Handle[Any] = Handle(self, answer.workflow_id, "", read)
+        handle: Handle[Any] = Handle(self, answer.workflow_id, "", read, namespace=namespace)
         handle.run_id = answer.run_id
         return handle
 
@@ -440,6 +460,14 @@ class Client:
             self._sender = f"@client/{self.door.chance(12).hex()}"
         self._seq += 1
         return self._sender, self._seq
+
+    async def send_mail(self, address: str, fact: ev.MessageReceived) -> None:
+        """Put a message into a mailbox; a closed one drops it."""
+        post, now = Post(ev.encode_turn([fact]), address), self.door.now()
+        await self.door.write(lambda store: store.post([post], now))
+        for box in self._boxes:  # those of other clients see that the file has changed
+            if box.id == address:
+                box.look()
 
 
 def _address(sender: Any) -> str:

@@ -17,7 +17,7 @@ from perdure.store.port import StartRequest, TurnRow
 from perdure.values import endings
 from perdure.values import events as ev
 from perdure.values.failures import FailureInfo
-from perdure.values.terms import later_deadlines
+from perdure.values.terms import Deadlines, later_deadlines
 
 _NAMED = 10
 _FAILS = frozenset({"ActivityFailed", "ChildFailed"})
@@ -299,7 +299,13 @@ def with_input(rows: Sequence[TurnRow], data: bytes) -> list[TurnRow]:
 
 
 def go_on(request: StartRequest, rows: Sequence[TurnRow], mark: ev.Forked, now: int) -> None:
-    """Let a start write these rows and then, in a row of its own, the mark where the copy ends."""
+    """Let a start write these rows and then, in a row of its own, the mark where the copy ends.
+
+    Under a limit it stands in the queue as the copied run would.
+    """
+    terms = started_as(rows).terms
+    request.key, request.priority = terms.key, terms.priority
+    request.deadline = Deadlines(0, mark.run_deadline, mark.execution_deadline).first
     last = rows[-1]
     first = last.first + last.count
     time = max(now, last.time)

@@ -188,13 +188,18 @@ def refusal(posted: Posted, workflow_id: str) -> errors.PerdureError | None:
     if posted.outcome == "not_found":
         return errors.NotFound(f"there is no workflow {workflow_id!r}")
     if posted.outcome == "closed":
-        return errors.Closed(f"workflow {workflow_id!r} has ended")
+        return errors.Closed(f"workflow {workflow_id!r} has ended", kind=errors.Kind.NOT_FOUND)
     if posted.outcome == "full":
-        return errors.Unavailable(
-            f"the inbox of {workflow_id!r} is full ({limits.INBOX_PER_EXECUTION} messages that it "
-            "has not received)"
-        )
+        return full_inbox(workflow_id)
     return errors.Unavailable(f"what was sent to {workflow_id!r} could not be stored")
+
+
+def full_inbox(workflow_id: str) -> errors.Unavailable:
+    """Return the error that says so."""
+    return errors.Unavailable(
+        f"the inbox of {workflow_id!r} is full ({limits.INBOX_PER_EXECUTION} messages that it "
+        "has not received)"
+    )
 
 
 class Watch:

@@ -154,11 +154,11 @@ class Invalid(PerdureError, ValueError):
     default_kind = Kind.INVALID
 
 
-class Closed(PerdureError):
-    """The execution has ended."""
+class Closed(NotFound):
+    """The execution has ended. A refused message has kind ``NotFound``; all else ``Conflict``."""
 
     code = "closed"
-    default_kind = Kind.CONFLICT
+    default_kind = Kind.CONFLICT  # histories hold it: of updates that the end of the run refused
 
 
 class Conflict(PerdureError):

@@ -13,6 +13,7 @@ from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Wor
 from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
+from perdure.values.ids import MAILBOX
 from perdure.values.states import Status
 from perdure.views import Execution, HistoryEvent
 from perdure.workflow import encode_message
@@ -48,15 +49,26 @@ class Host(Protocol):
         """Return this client's address and a number it has not used."""
         ...
 
+    async def send_mail(self, address: str, fact: ev.MessageReceived) -> None:
+        """Put a message into a mailbox; a closed one drops it."""
+        ...
+
 
 class Handle(Generic[T]):
     """One execution. ``await handle`` is ``await handle.result()``."""
 
     def __init__(
-        self, client: Host, workflow_id: str, run_id: str, read: Callable[[bytes], Any]
+        self,
+        client: Host,
+        workflow_id: str,
+        run_id: str,
+        read: Callable[[bytes], Any],
+        *,
+        namespace: str | None = None,
     ) -> None:
         self._client = client
         self.id = workflow_id
+        self.namespace = namespace or client.namespace
         self.run_id = run_id
         self._read = read
         self._pinned = bool(run_id)
@@ -145,17 +157,33 @@ class Handle(Generic[T]):
 
         Raises:
             NotFound: there is no such execution.
-            Closed: it has ended.
+            Closed: it has ended; that is a ``NotFound`` too.
             Invalid: a bad topic, a payload that cannot be encoded or is too large.
         """
         sender, seq = self._client.next_seq()
         await self.send_from(sender, seq, topic, payload)
 
-    async def send_from(self, sender: str, seq: int, topic: str, payload: Any) -> None:
-        """Send a message as ``sender``: its ``seq`` grows with every message it sends."""
+    async def send_from(
+        self,
+        sender: str,
+        seq: int,
+        topic: str,
+        payload: Any,
+        found: Callable[[str], None] | None = None,
+    ) -> None:
+        """Send a message as ``sender``: its ``seq`` grows with every message it sends.
+
+        ``found`` is called with the execution's workflow id before the message is on its way.
+        """
         data = encode_message(topic, payload, self._client.max_payload)
         message = ev.Message(topic, data, sender, f"{sender}/{seq}", self._door.now())
-        fact, row = ev.MessageReceived(message=message), await self._row()
+        fact = ev.MessageReceived(message=message)
+        if self.id.startswith(MAILBOX):
+            await self._client.send_mail(self.id, fact)
+            return
+        row = await self._row()
+        if found is not None:
+            found(row.workflow_id)
         while error := refusal(await self._door.post(row, fact, sender, seq), self.id):
             before, row = row, await self._row()
             # Ended since it was found, and another execution has taken its place and its id?
@@ -248,6 +276,7 @@ class Handle(Generic[T]):
             Invalid: no such event or step; or the shared part waits for a child, or for the end of
                 another execution, which the fork would not be told.
             AlreadyExists: an execution has the ``id`` (default: a new one).
+            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
         """
         started = await branching.fork(
             self._door,
@@ -274,6 +303,7 @@ class Handle(Generic[T]):
             Conflict: the run has not ended, or is not the latest of its execution.
             Invalid: nothing failed, or no such step; or it would wait for a child of the ended run.
             AlreadyExists: an execution has the ``id``.
+            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
         """
         original = await self._original()
         return self._on(await branching.retry(self._door, original, from_step=from_step, id=id))
@@ -322,7 +352,8 @@ class Handle(Generic[T]):
         return branching.Original(row, turns, search)
 
     def _on(self, started: Started) -> Handle[T]:
-        handle: Handle[T] = Handle(self._client, started.workflow_id, started.run_id, self._read)
+        id, run_id, namespace = started.workflow_id, started.run_id, self.namespace
+        handle: Handle[T] = Handle(self._client, id, run_id, self._read, namespace=namespace)
         handle.follow_from(started.run)
         return handle
 
@@ -444,7 +475,7 @@ class Handle(Generic[T]):
 
     async def _find(self, run_id: str) -> RunRow:
         name = self.id
-        namespace = self._client.namespace
+        namespace = self.namespace
         row = await self._door.read(
             lambda store: store.find(name, namespace=namespace, run_id=run_id)
         )

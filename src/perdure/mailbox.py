@@ -100,6 +100,18 @@ class MailboxMessage(Message):
         await self._box.send(self.sender, topic, payload)
 
 
+class _Ask:
+    """An ask under way. ``names``: how the asked execution signs what it sends."""
+
+    def __init__(self, topics: tuple[str, ...], name: str) -> None:
+        self.topics = topics
+        self.names = {name}
+        self.answers = Inlet[ev.Message](lambda message: message)
+
+    def fits(self, message: ev.Message) -> bool:
+        return message.topic in self.topics and message.sender in self.names
+
+
 class Mailbox:
     """See the module's text. ``async with client.mailbox() as box``."""
 
@@ -113,13 +125,17 @@ class Mailbox:
         self._refs = 0
         self._taken = 0
         """The last row that was given out: rows are numbered in the order of their commits."""
-        self._listeners: dict[str, tuple[Inlet[Any], list[ev.Message]]] = {}
+        self._listeners: dict[str, Inlet[Any]] = {}
+        self._asks: list[_Ask] = []
+        """Those without an answer, in the order in which they were asked."""
         self._kept: list[ev.Message] = []
         self._inbox: Inlet[Message] | None = None
         self._events: Inlet[Notice] = Inlet(_read_notice)
-        self._watches: dict[int, str] = {}
+        self._watches: dict[int, tuple[str, str, str]] = {}
+        """What is watched, by namespace and id, and how: ``monitor`` or ``link``."""
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
+        self._change: asyncio.Future[None] | None = None
         self._body: asyncio.Task[Any] | None = None
         self._broken: errors.PerdureError | None = None
 
@@ -152,15 +168,20 @@ class Mailbox:
 
     # -- messages ----------------------------------------------------------------------------
 
-    async def send(self, target: Any, topic: str, payload: Any = None) -> None:
+    async def send(
+        self, target: Any, topic: str, payload: Any = None, *, namespace: str | None = None
+    ) -> None:
         """Send a message; ``target`` is a handle, a workflow id or a message's sender.
+
+        A mailbox that is closed, or a sender that has none, takes the message and drops it.
+        ``namespace``: the one that an id is of, if it is not the client's. A handle has its own.
 
         Raises:
             NotFound: the execution is unknown.
             Closed: it has ended.
         """
         self._seq += 1
-        await self._handle(target).send_from(self.id, self._seq, topic, payload)
+        await self._handle(target, namespace).send_from(self.id, self._seq, topic, payload)
 
     async def ask(
         self,
@@ -171,28 +192,31 @@ class Mailbox:
         reply: str,
         error: str | None = None,
         timeout: Duration | None = None,
+        namespace: str | None = None,
     ) -> Any:
-        """Send a message and return the payload of the next one with topic ``reply``.
+        """Send a message and return the payload of the execution's next one with topic ``reply``.
+
+        Asks may overlap: what comes from one execution answers the asks of it in their order, and
+        a reply that no ask waits for goes where other messages go. Replies carry no number: one
+        that comes after its ask has timed out answers the next ask of that execution and topic.
 
         Raises:
             ApplicationError: a message with topic ``error`` came instead; its payload is the
                 message and the details.
             TimeoutError: nothing came within ``timeout``.
+            NotFound: the execution is unknown.
+            Closed: it has ended.
         """
-        answers = Inlet[ev.Message](lambda message: message)
-        topics = [reply] if error is None else [reply, error]
-        before = {name: self._listeners.get(name) for name in topics}
-        for name in topics:
-            self._listeners[name] = (answers, [])
+        handle = self._handle(target, namespace)
+        pending = _Ask((reply,) if error is None else (reply, error), handle.id)
+        self._asks.append(pending)
         try:
-            await self.send(target, topic, payload)
-            answer = await answers.receive(timeout)
+            self._seq += 1
+            await handle.send_from(self.id, self._seq, topic, payload, found=pending.names.add)
+            answer = await pending.answers.receive(timeout)
         finally:
-            for name, listener in before.items():
-                if listener is None:
-                    del self._listeners[name]
-                else:
-                    self._listeners[name] = listener
+            if pending in self._asks:
+                self._asks.remove(pending)
         value = _decode(answer)
         if answer.topic == error:
             raise errors.ApplicationError(str(value), details=value, retryable=False)
@@ -207,10 +231,10 @@ class Mailbox:
         check_topic(topic)
         found = self._listeners.get(topic)
         if found is not None:
-            return found[0]
+            return found
         read = payload.decoder(type, what=f"message {topic!r}")
         inlet = Inlet[Any](lambda message: read(message.payload))
-        self._listeners[topic] = (inlet, [])
+        self._listeners[topic] = inlet
         self._kept = [one for one in self._kept if not self._deliver(one)]
         return inlet
 
@@ -244,24 +268,24 @@ class Mailbox:
         """Return watches for a start; what they tell is known here from now on."""
         ways = [way for way, wanted in (("monitor", monitor), ("link", link)) if wanted]
         watches = tuple(Watch(way, mailbox=self.id, ref=self._ref()) for way in ways)
-        self._watches.update((watch.ref, "") for watch in watches)
+        self._watches.update((watch.ref, ("", "", watch.way)) for watch in watches)
         return watches
 
-    def started(self, watches: Sequence[Watch], workflow_id: str) -> None:
+    def started(self, watches: Sequence[Watch], handle: Handle[Any]) -> None:
         """The execution that these watches are of is known now."""
         for watch in watches:
             if watch.ref in self._watches:
-                self._watches[watch.ref] = workflow_id
+                self._watches[watch.ref] = (handle.namespace, handle.id, watch.way)
 
-    async def monitor(self, target: Any) -> None:
+    async def monitor(self, target: Any, *, namespace: str | None = None) -> None:
         """Get one :class:`Exit` on :meth:`events` when an execution ends; at once if it has.
 
         Raises:
             NotFound: there is no such execution.
         """
-        await self._watch(target, "monitor")
+        await self._watch(self._handle(target, namespace), "monitor")
 
-    async def link(self, target: Any) -> None:
+    async def link(self, target: Any, *, namespace: str | None = None) -> None:
         """Hear of the end of an execution: a good one is an :class:`Exit`.
 
         A bad one cancels the body of the ``async with`` block and raises ``LinkedRunFailed`` out of
@@ -271,35 +295,40 @@ class Mailbox:
         Raises:
             NotFound: there is no such execution.
         """
-        await self._watch(target, "link")
+        await self._watch(self._handle(target, namespace), "link")
 
-    async def unmonitor(self, target: Any) -> None:
+    async def unmonitor(self, target: Any, *, namespace: str | None = None) -> None:
         """Get no notice of it from here on."""
-        await self._unwatch(target, "monitor")
+        await self._unwatch(self._handle(target, namespace), "monitor")
 
-    async def unlink(self, target: Any) -> None:
+    async def unlink(self, target: Any, *, namespace: str | None = None) -> None:
         """Take a link back."""
-        await self._unwatch(target, "link")
+        await self._unwatch(self._handle(target, namespace), "link")
 
     def events(self) -> Inlet[Notice]:
         """Return the notices about watched executions."""
         return self._events
 
+    def look(self) -> None:
+        """Something has come in that no change of the database tells of: this client sent it."""
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+
     # -- inside ------------------------------------------------------------------------------
 
-    def _handle(self, target: Any) -> Handle[Any]:
+    def _handle(self, target: Any, namespace: str | None) -> Handle[Any]:
         if isinstance(target, Handle):
             return target  # pyright: ignore[reportUnknownVariableType] - whatever its result
-        return Handle(self._client, str(target), "", payload.decode)
+        return Handle(self._client, str(target), "", payload.decode, namespace=namespace)
 
     def _ref(self) -> int:
         self._refs += 1
         return self._refs
 
-    async def _watch(self, target: Any, way: str) -> None:
+    async def _watch(self, target: Handle[Any], way: str) -> None:
         ref = self._ref()
-        watch = Watch(way, **self._place(target), mailbox=self.id, ref=ref)
-        self._watches[ref] = watch.workflow_id
+        watch = Watch(way, target.id, target.namespace, mailbox=self.id, ref=ref)
+        self._watches[ref] = _known_as(watch)
         now = self._client.door.now()
         try:
             (answer,) = await self._client.door.write(lambda store: store.watch([watch], now))
@@ -314,21 +343,17 @@ class Mailbox:
         if answer == "ended":
             await self._take_mail()
 
-    async def _unwatch(self, target: Any, way: str) -> None:
-        watch = Watch(way, **self._place(target), mailbox=self.id, drop=True)
-        for ref in [ref for ref, name in self._watches.items() if name == watch.workflow_id]:
-            del self._watches[ref]
+    async def _unwatch(self, target: Handle[Any], way: str) -> None:
+        watch = Watch(way, target.id, target.namespace, mailbox=self.id, drop=True)
+        taken_back = _known_as(watch)
+        self._watches = {ref: it for ref, it in self._watches.items() if it != taken_back}
         now = self._client.door.now()
         await self._client.door.write(lambda store: store.watch([watch], now))
 
     def _close_inlets(self) -> None:
-        inlets = [inlet for inlet, _ in self._listeners.values()]
+        inlets = [*self._listeners.values(), *(ask.answers for ask in self._asks)]
         for inlet in (*inlets, self._events, *([self._inbox] if self._inbox else [])):
             inlet.close()
-
-    def _place(self, target: Any) -> dict[str, Any]:
-        name = target if isinstance(target, str) else target.id
-        return {"workflow_id": name, "namespace": self._client.namespace}
 
     async def _keep_open(self) -> None:
         address, until = self.id, self._client.door.now() + _KEPT_OPEN
@@ -345,7 +370,7 @@ class Mailbox:
     async def _pump(self) -> None:
         while True:
             try:
-                change = self._client.door.next_change()
+                change = self._change = self._client.door.next_change()
             except errors.PerdureError:
                 self._close_inlets()  # the engine has stopped: nothing comes in any more
                 return
@@ -378,8 +403,12 @@ class Mailbox:
         await door.write(lambda store: store.drop_mail(read))
 
     def _deliver(self, message: ev.Message) -> bool:
-        found = self._listeners.get(message.topic)
-        inlet = found[0] if found is not None else self._inbox
+        inlet = self._listeners.get(message.topic, self._inbox)
+        for ask in self._asks:
+            if ask.fits(message):
+                self._asks.remove(ask)
+                inlet = ask.answers
+                break
         if inlet is None:
             return False
         inlet.offer(message)
@@ -395,6 +424,10 @@ class Mailbox:
         self._broken = failures.wrap(errors.LinkedRunFailed, text, ended.failure)
         if self._body is not None:
             self._body.cancel()
+
+
+def _known_as(watch: Watch) -> tuple[str, str, str]:
+    return watch.namespace, watch.workflow_id, watch.way
 
 
 def _decode(message: ev.Message) -> Any:

@@ -110,6 +110,19 @@ def test_an_inbox_has_a_limit_that_refuses_messages_but_not_the_ends_of_children
     assert world.inbox(sender.run) == [b"full"]
 
 
+def test_a_start_that_brings_messages_to_an_inbox_without_room_is_refused_and_brings_none(
+    world: World,
+):
+    run = world.start()
+    world.store.post([Post(b"x", "order-1") for _ in range(INBOX_PER_EXECUTION - 3)], world.now)
+    starts = [
+        request(run_id=f"run-{n}", conflict="use_existing", messages=(b"1", b"2")) for n in range(2)
+    ]
+    assert [one.refused for one in world.store.start(starts, world.now)] == ["", "full"]
+    assert len(world.inbox(run.run)) == INBOX_PER_EXECUTION - 1
+    assert world.start(run_id="none", conflict="use_existing").refused == ""
+
+
 def test_what_turns_post_is_fed_back_with_its_row(world: World):
     sender, target = world.owned("sender"), world.owned("target")
     result = world.commit(

@@ -14,7 +14,7 @@ from tests.engine.support import engine_on, until, until_status
 
 from perdure import Client, Engine, Status, workflow
 from perdure.engine.runs import Run
-from perdure.errors import Unavailable
+from perdure.errors import ChildFailed, Unavailable
 from perdure.handle import Handle
 from perdure.store.sqlite import posting
 from perdure.values import limits
@@ -224,3 +224,40 @@ async def test_messages_that_running_code_does_not_read_are_limited_too(
                 accepted.append(number)
                 await until(lambda: _is_empty(tmp_path))
         assert accepted == list(range(LIMIT))
+
+
+@pytest.mark.parametrize("through", ["engine", "client"])
+async def test_the_messages_of_a_start_need_room_in_the_inbox_of_whom_they_reach(
+    tmp_path: Path, through: str
+):
+    @workflow.define
+    async def parent(count: int) -> str:
+        try:
+            await workflow.execute(reader, id="r", messages=[("number", 2)] * count)
+        except ChildFailed as failed:
+            return str(failed.cause)
+        return "started"
+
+    async with engine_on(tmp_path, reader, parent) as engine, Client(engine.url) as other:
+        client = engine.client if through == "engine" else other
+        handle = await engine.client.start(reader, id="r", messages=[("number", 0)])
+        await _fill(handle, LIMIT - 3)
+        await client.start("reader", id="r", messages=[("number", 1)])
+        with pytest.raises(Unavailable, match=f"inbox .* full .*{LIMIT}"):
+            await client.start("reader", id="r", messages=[("number", 2)] * 2)
+        assert "is full" in await client.execute("parent", 2)
+        await client.start("reader", id="r")
+        await client.start("reader", id="r", messages=[("number", 3)])
+        await _refuses(client.get("r"))
+        await handle.update("begin")
+        await handle.send("number", 99)
+        assert await handle.result("20s") == [0, *range(LIMIT - 3), 1, 3, 99]
+
+
+async def test_a_start_with_more_messages_than_an_inbox_takes_is_refused(tmp_path: Path):
+    async with engine_on(tmp_path, reader) as engine:
+        with pytest.raises(Unavailable, match=f"inbox .* full.*{LIMIT}") as caught:
+            await engine.client.start(reader, id="r", messages=[("number", 0)] * (LIMIT + 1))
+        assert not caught.value.retryable
+        assert await engine.client.count() == 0
+        await engine.client.start(reader, id="r", messages=[("number", 0)] * LIMIT)

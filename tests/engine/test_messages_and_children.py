@@ -35,8 +35,17 @@ async def test_messages_of_one_sender_arrive_once_in_order_even_if_nobody_listen
         assert await handle == list(range(100))
         with pytest.raises(Closed):
             await handle.send("number", 1)
-        with pytest.raises(NotFound):
-            await engine.client.get("nobody").send("number", 1)
+
+
+async def test_a_message_to_an_unknown_or_ended_execution_finds_nobody(tmp_path: Path):
+    async with engine_on(tmp_path, gather_numbers) as engine, engine.client.mailbox() as box:
+        ended = await engine.client.start(gather_numbers, 0, id="ended")
+        assert await ended == []
+        for target in (ended, engine.client.get("nobody")):
+            for send in (target.send, lambda *given, to=target.id: box.send(to, *given)):
+                with pytest.raises(NotFound) as caught:
+                    await send("number", 1)
+                assert (caught.value.kind, caught.value.retryable) == ("NotFound", False)
 
 
 async def test_a_client_of_another_connection_can_start_send_query_update_and_wait(tmp_path: Path):
@@ -305,3 +314,18 @@ async def test_a_workflow_that_ends_an_ended_execution_is_told_so_as_a_client_is
     async with engine_on(tmp_path, brief, asks_too_late) as engine:
         handle = await engine.client.start(asks_too_late)
         assert await handle.result("20s") == [False, False, False, "NotFound"]
+
+
+async def test_each_startup_message_has_an_id_of_its_own(tmp_path: Path):
+    @workflow.define
+    async def gather_ids(count: int) -> list[str]:
+        messages = workflow.listen("number", message=True)
+        return [(await messages.receive()).id for _ in range(count)]
+
+    async with engine_on(tmp_path, gather_ids) as engine:
+        client, two = engine.client, [("number", 1), ("number", 2)]
+        handle = await client.start(gather_ids, 5, id="g", messages=two)
+        await client.start(gather_ids, 5, id="g", messages=two)
+        await handle.send("number", 3)
+        found = await handle
+        assert all(found) and len(set(found)) == 5

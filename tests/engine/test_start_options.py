@@ -121,3 +121,37 @@ async def test_a_workflow_that_sends_to_a_full_inbox_is_told_so(
         await target.pause()
         said = await engine.client.execute(eager_sender, "t")
         assert said == "Unavailable: the inbox of workflow 't' is full"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("parent_close_policy", "bogus", "use one of terminate, abandon, request_cancel"),
+        ("wait_for_cancellation", "yes", "neither True nor False"),
+        ("eager", "maybe", "neither True nor False"),
+        ("enable_eager_start", 1, "neither True nor False"),
+        ("error_when_already_started", "no", "neither True nor False"),
+        ("monitor", "yes", "neither True nor False"),
+        ("task_queue", "", "names no queue"),
+        ("task_queue", 5, "not text"),
+    ],
+)
+async def test_an_option_that_cannot_be_is_refused_by_name_before_anything_is_stored(
+    tmp_path: Path, option: str, value: Any, told: str
+):
+    @workflow.define
+    async def parent() -> str:
+        try:
+            await workflow.start(patient, "x", **{option: value})
+        except Invalid as error:
+            return str(error)
+        return "started"
+
+    async with engine_on(tmp_path, patient, parent) as engine:
+        client = engine.client
+        with pytest.raises(Invalid, match=told) as caught:
+            await client.start(patient, "x", **{option: value})
+        assert {"enable_eager_start": "eager"}.get(option, option) in str(caught.value)
+        assert await client.count() == 0
+        if option not in ("eager", "enable_eager_start", "monitor"):  # a client's alone
+            assert await client.execute(parent) == str(caught.value)

@@ -118,6 +118,26 @@ async def test_unmonitor_and_unlink(tmp_path: Path, way: str):
             await box.events().receive(timeout="200ms")
 
 
+@pytest.mark.parametrize(("way", "kind"), [("monitor", "link_down"), ("link", "exit")])
+async def test_unmonitor_and_unlink_leave_the_other_alone(tmp_path: Path, way: str, kind: str):
+    """What was both monitored and linked still tells in the way that was not taken back."""
+    async with (
+        engine_on(tmp_path, long_workflow) as engine,
+        engine.client.mailbox(trap_links=True) as box,
+    ):
+        started = await box.start(long_workflow, ONE, monitor=True, link=True)
+        watched = await engine.client.start(long_workflow, ONE)
+        await box.monitor(watched)
+        await box.link(watched)
+        for handle in (started, watched):
+            await getattr(box, f"un{way}")(handle)
+            await handle.send("step", "break")
+            notice = await box.events().receive(timeout="10s")
+            assert (notice.kind, notice.sender) == (kind, handle.id)
+        with pytest.raises(TimeoutError):
+            await box.events().receive(timeout=SHORT)
+
+
 @pytest.mark.parametrize("way", ["monitor", "link"])
 async def test_unmonitor_and_unlink_within_a_workflow(tmp_path: Path, way: str):
     @workflow.define

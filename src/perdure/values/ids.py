@@ -9,6 +9,7 @@ from perdure.errors import Invalid
 
 _MAX_ID = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ADDRESS = re.compile(r"@(mailbox|client)/[0-9a-f]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 MAILBOX = "@"
 """First character of a mailbox's address; no execution's id may begin with it."""
@@ -39,3 +40,8 @@ def check_workflow_id(text: object) -> str:
     if text[0] == MAILBOX:
         raise Invalid(f"id: {text!r} begins with '@', which is kept for mailboxes")
     return text
+
+
+def is_address(text: object) -> bool:
+    """Tell whether ``text`` is the address of a mailbox, or of a client without one."""
+    return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None

@@ -5,11 +5,11 @@ The longer names of the table are those of Wippy's start options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from perdure.errors import Invalid
-from perdure.values import payload
+from perdure.errors import Invalid, Unavailable
+from perdure.values import limits, payload
 from perdure.values.cron import check_cron
 from perdure.values.duration import Duration, microseconds
 from perdure.values.retry import Retry
@@ -55,13 +55,16 @@ SHARED = frozenset(
     }
 )
 """What both a client and a workflow may ask of a start."""
+_FLAGS = ("eager", "error_when_already_started", "link", "monitor", "wait_for_cancellation")
 
 
 def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -> dict[str, Any]:
     """Return options under their own names; those given as ``None`` are left out.
 
     Raises:
-        Invalid: an unknown option, or one given under both of its names.
+        Invalid: an unknown option, one given under both of its names, or a value that is none of
+            those the option may have.
+        Unavailable: no inbox has room for so many messages.
     """
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -72,6 +75,15 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
             raise Invalid(f"{what}: {own!r} is given under two names")
         if value is not None:
             options[own] = value
+    for name in _FLAGS:
+        if not isinstance(options.get(name, False), bool):
+            raise Invalid(f"{name}: {options[name]!r} is neither True nor False")
+    if not payload.text(options.get("task_queue", "default"), what="task_queue"):
+        raise Invalid("task_queue: '' names no queue; leave it out for the definition's own")
+    one_of("parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE)
+    messages = options.get("messages")
+    if isinstance(messages, Sequence):
+        _check_count(len(cast("Sequence[Any]", messages)))
     return options
 
 
@@ -125,6 +137,15 @@ def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         raise Invalid(f"{what}: {value!r}; use one of {', '.join(allowed)}")
     return text
+
+
+def _check_count(messages: int) -> None:
+    if messages > limits.INBOX_PER_EXECUTION:
+        raise Unavailable(
+            f"messages: the inbox would be more than full: {messages} are more than it takes "
+            f"({limits.INBOX_PER_EXECUTION})",
+            retryable=False,
+        )
 
 
 def _key(value: Any) -> str:

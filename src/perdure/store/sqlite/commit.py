@@ -34,7 +34,7 @@ from perdure.store.sqlite.starting import (
     needs_look,
     requests_of,
 )
-from perdure.values import events
+from perdure.values import events, limits
 from perdure.values.states import CODES, Status
 
 _HISTORY = ManyRows("insert_history", 8)
@@ -116,6 +116,7 @@ class _Attempt:
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
         self._has_starts = False
+        self._brings_messages = False
         self._looks_at: list[str] = []
         self._slots: Slots | None = None
         """Only if anything is limited."""
@@ -124,6 +125,7 @@ class _Attempt:
         """Encode the batch on the guess that nothing stands in its way."""
         for request in requests_of(self._batch):
             self._has_starts = True
+            self._brings_messages |= bool(request.messages)
             if needs_look(request):
                 self._keys[request.namespace, request.workflow_id] = None
             if not self._is_fenced:
@@ -221,12 +223,14 @@ class _Attempt:
         if not self._keys:
             return {}
         found: dict[Key, Existing] = {}
-        rows = _decode(one(self._database, SQL["latest"], (to_json(list(self._keys)),)))
-        for row in rows:
-            namespace, workflow_id, run, execution, run_id, status, workflow, owner, *above = row
+        # Only who brings messages needs to know how many there are.
+        most = limits.INBOX_PER_EXECUTION if self._brings_messages else 0
+        rows = _decode(one(self._database, SQL["latest"], (to_json(list(self._keys)), most)))
+        for namespace, workflow_id, run, execution, run_id, status, *rest in rows:
+            workflow, owner, unread, *above = rest
             parent = None if above[0] is None else (above[0], above[1])
             found[namespace, workflow_id] = Existing(
-                run, execution, run_id, status_of(status), workflow, owner, parent
+                run, execution, run_id, status_of(status), workflow, owner, parent, unread
             )
         return found
 

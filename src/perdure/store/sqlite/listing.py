@@ -23,7 +23,7 @@ from perdure.values.states import CODES
 _BOUND = 2_000
 _HAS_ATTRIBUTE = (
     "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? AND x.value = ? "
-    "AND x.run = {run})"
+    "AND x.run = {run}{of_type})"
 )
 
 
@@ -92,10 +92,11 @@ def _leaders(where: Filter) -> Iterator[Leader]:
         )
         return
     for key, value in where.search.items():
+        first = _values(key, value)[0]
         yield Leader(
             "perdure_attr a",
-            "a.namespace = ? AND a.key = ? AND a.value = ?",
-            (where.namespace, key, _values(key, value)[0]),
+            "a.namespace = ? AND a.key = ? AND a.value = ?" + _of_type(first),
+            (where.namespace, key, first),
             "a.run",
             f"search:{key}",
         )
@@ -161,7 +162,7 @@ def _conditions(leader: Leader, where: Filter) -> tuple[list[str], list[Any]]:
     for key, value in where.search.items():
         for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
             need(
-                _HAS_ATTRIBUTE.format(run=leader.run),
+                _HAS_ATTRIBUTE.format(run=leader.run, of_type=_of_type(wanted)),
                 where.namespace,
                 key,
                 wanted,
@@ -178,3 +179,10 @@ def _values(key: str, value: Any) -> list[Any]:
     if not values or not all(isinstance(one_of, (str, int, float)) for one_of in values):
         raise Invalid(f"search: {key}={value!r} is not text, a number, a boolean or a list")
     return values
+
+
+def _of_type(value: Any) -> str:
+    """Return what tells a boolean from a number, as which it is stored."""
+    if isinstance(value, bool):
+        return " AND form = -1"
+    return " AND form IS NOT -1" if isinstance(value, (int, float)) else ""

@@ -155,15 +155,17 @@ class Plan:
             self.watches += [row_of(watch, execution, None) for watch in request.watches]
         if decision.follows:
             self.inherited.append((run, decision.follows))
+        if decision.place is not None:
+            self._take_place(decision, decision.place, now)
+        elif decision.follows:
             is_later = request.not_before > now
             since, deadline = max(request.not_before, now), request.deadline or None
             self.later.append((execution, since, deadline, is_later))
-        if decision.place is not None:
-            self._take_place(decision, decision.place, now)
         if decision.is_queued:
             due, reason = request.deadline or None, Queued.QUEUED
             nothing = (None, reason, None, None, None)
-            self.states.append((run, execution, _PENDING, None, due, 1, *nothing, now, None, 0))
+            state = (run, execution, _PENDING, None, due, _length(request), *nothing, now, None, 0)
+            self.states.append(state)
         else:
             self._first_state(decision, run, execution, now)
         if decision.ends is not None:
@@ -239,8 +241,7 @@ class Plan:
             status = _RUNNING if begins is None else _PENDING
             reason = Queued.DELAYED if decision.place is Place.DELAYED else None
             nothing = (None, reason, None, None, None)
-            last = request.copied[-1] if request.copied else None
-            length = last.first + last.count - 1 if last is not None else 1
+            length = _length(request)
             state = (run, execution, status, None, begins, length, *nothing, now, None, 0)
             self.states.append(state)
             return
@@ -381,17 +382,27 @@ def _refuse(plan: Plan, decision: Decision) -> None:
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
         event = request.refusal
         if decision.started.refused == "limit":
-            event = _refused_by_limit(event, decision.started.detail)
+            why = decision.started.detail
+            event = _refused_for(event, why, "RateLimited", "ConcurrencyLimit")
+        elif decision.started.refused == "full":
+            why = f"the inbox of workflow {request.workflow_id!r} is full"
+            event = _refused_for(event, why, "Unavailable", "Unavailable")
         refusal = Post(event, execution=decision.parent[0], is_control=True)
         plan.outgoing.append(Outgoing(refusal))
 
 
-def _refused_by_limit(refusal: bytes, detail: str) -> bytes:
-    """Return a child's refusal, with the limit as the reason."""
+def _refused_for(refusal: bytes, why: str, kind: str, type: str) -> bytes:
+    """Return a child's refusal with another reason."""
     event = events.decode_turn(refusal)[0]
     assert isinstance(event, events.ChildClosed)
-    failure = FailureInfo(detail, "RateLimited", "ConcurrencyLimit", retryable=True)
+    failure = FailureInfo(why, kind, type, retryable=True)
     return events.encode_turn([msgspec.structs.replace(event, failure=failure)])
+
+
+def _length(request: StartRequest) -> int:
+    """Return the length of the history that a run without a first turn begins with."""
+    last = request.copied[-1] if request.copied else None
+    return last.first + last.count - 1 if last is not None else 1
 
 
 def _first_event(first: TurnWrite) -> bytes:

@@ -38,7 +38,10 @@ WHERE NOT EXISTS (
 SELECT json_group_array(json_array(
     r.namespace, r.workflow_id, r.run, r.execution, r.run_id, s.status,
     coalesce((SELECT f.workflow FROM perdure_run f WHERE f.run = r.execution), r.workflow),
-    s.owner, r.parent_execution, r.parent_event
+    s.owner,
+    s.unread
+    + (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT ?2)),
+    r.parent_execution, r.parent_event
 ))
 FROM json_each(?1) j
 CROSS JOIN perdure_run r ON r.run = (

@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.store.port import Batch, Started, StartRequest, TurnWrite
 from perdure.store.sqlite.rooms import UNLIMITED, Room
+from perdure.values import limits
 from perdure.values.concurrency import Place
 from perdure.values.states import Status
 
@@ -21,7 +22,10 @@ Key = tuple[str, str]
 
 
 class Existing(msgspec.Struct, gc=False):
-    """The latest run of a workflow id. ``workflow``: what its execution began as."""
+    """The latest run of a workflow id. ``workflow``: what its execution began as.
+
+    ``unread``: messages that it has not received, counted if a start brings some.
+    """
 
     run: int
     execution: int
@@ -30,6 +34,7 @@ class Existing(msgspec.Struct, gc=False):
     workflow: str
     owner: int | None = None
     parent: tuple[int, int] | None = None
+    unread: int = 0
 
 
 class Decision(msgspec.Struct, gc=False):
@@ -80,6 +85,13 @@ def needs_look(request: StartRequest) -> bool:
     )
 
 
+def _needs_slot(request: StartRequest) -> bool:
+    """Tell whether the start opens an execution, or one that had ended (and left its slot)."""
+    if request.state is not None and request.state.status.is_terminal:
+        return False
+    return request.execution is None or bool(request.retries)
+
+
 def requests_of(batch: Batch) -> Iterator[StartRequest]:
     """Yield every start that a batch may contain."""
     for request in batch.starts:
@@ -124,6 +136,8 @@ class Judge:
         self._busy: set[int] = set()
         self._children: set[int] = set()
         """Runs of this batch that have only event 1: one of them may be replaced at once."""
+        self._brought: dict[int, int] = {}
+        """Messages of starts, by the execution that is used instead."""
 
     def decide(self, dropped: frozenset[int]) -> Decisions:
         """Judge all starts except those of ``dropped`` turns."""
@@ -166,7 +180,7 @@ class Judge:
                     return decision
                 ends = decision.ends
         verdict = UNLIMITED
-        if self._room is not None and request.execution is None:
+        if self._room is not None and _needs_slot(request):
             verdict = self._room.judge(request, self._batch.now, ends.execution if ends else 0)
             if verdict.refusal:
                 nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
@@ -223,7 +237,7 @@ class Judge:
                 return _refused(request, existing, parent)
             return Decision(request, _started(request, existing, created=True), parent, True)
         if request.conflict == "use_existing" and existing.workflow == request.workflow:
-            return _refused(request, existing, parent, "")
+            return self._use(request, existing, parent)
         if request.conflict != "terminate_existing":
             return _refused(request, existing, parent)
         if parent is not None and parent[0] == existing.execution:
@@ -235,6 +249,16 @@ class Judge:
             return _refused(request, existing, parent, "busy")
         answer = _started(request, existing, created=True)
         return Decision(request, answer, parent, True, ends=existing)
+
+    def _use(
+        self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
+    ) -> Decision:
+        if request.messages:
+            brought = self._brought.get(existing.execution, 0) + len(request.messages)
+            if existing.unread + brought > limits.INBOX_PER_EXECUTION:
+                return _refused(request, existing, parent, "full")
+            self._brought[existing.execution] = brought
+        return _refused(request, existing, parent, "")
 
 
 def _refused(
