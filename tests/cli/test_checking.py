@@ -183,6 +183,37 @@ def test_code_that_never_ends_a_replay_is_a_misfit_and_the_check_goes_on(
     assert [run["reason"] for run in done.json["runs"]] == ["turn_timeout"]
 
 
+UNORDERED = """
+from perdure import activity, workflow
+
+def make(name):
+    @activity.define(name=name)
+    async def step() -> None:
+        pass
+    return step
+
+STEPS = {name: make(name) for name in "ant bee cat dog eel fox gnu hen ibis jay".split()}
+
+@workflow.define
+async def unordered() -> None:
+    for name in set(STEPS):
+        await STEPS[name]()
+    await workflow.listen("go").receive()
+"""
+
+
+def test_code_that_goes_through_a_set_does_not_fit_although_the_hash_seed_is_fixed(tmp_path: Path):
+    shell = Shell(tmp_path, PYTHONHASHSEED="0")
+    (shell.folder / "flows.py").write_text(UNORDERED)
+    with shell.worker("flows.py") as worker:
+        shell.ok("start", "unordered", "--id", "u-1")
+        shell.until(lambda: shell.status("u-1") == "waiting")
+        worker.interrupt()
+    done = shell("check", "flows.py", "-o", "json")
+    assert done.code == 1
+    assert [run["reason"] for run in done.json["runs"]] == ["nondeterminism"]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import ModuleType
 
@@ -9,8 +10,9 @@ import pytest
 from tests.engine.deploys import deploy
 from tests.engine.support import engine_on, events_of, until, until_status
 
-from perdure import Client, Status
+from perdure import Client, Retry, Status, workflow
 from perdure.errors import Closed, Conflict, NondeterminismError, Unavailable
+from perdure.testing.simulator import Simulation
 
 OLD = """
 @workflow.define(name="order", version="1.0.0")
@@ -32,6 +34,15 @@ async def order_3() -> str:
     await two()
     await workflow.listen("go").receive()
     return "other"
+"""
+TELLING = """
+@workflow.define(name="order", version="2.0.0")
+async def order_2() -> str:
+    await one()
+    go = workflow.listen("go")
+    await go.receive()
+    await go.receive()
+    return workflow.info().version
 """
 AGAIN = NEW.replace('    return "new"', "    await workflow.continue_as_new()")
 
@@ -173,3 +184,55 @@ async def test_runs_at_work_or_ended_and_versions_that_nobody_has_are_refused(tm
         with pytest.raises(Closed):
             await handle.move("1.0.0")
         assert await at_work.terminate()
+
+
+async def test_the_version_of_a_moved_run_outlives_a_restart_after_its_next_turn(tmp_path: Path):
+    async with engine_on(tmp_path, both(tmp_path, OLD, TELLING)) as engine:
+        handle = await engine.client.start("order", id="o", version="1.0.0")
+        await until_status(handle, Status.WAITING)
+        assert await handle.move("2.0.0")
+        await handle.send("go")
+
+        async def is_received() -> bool:
+            is_waiting = await handle.status() is Status.WAITING
+            return is_waiting and bool(await events_of(handle, "message_received"))
+
+        await until(is_received)
+    async with engine_on(tmp_path, both(tmp_path, OLD, TELLING)) as engine:
+        handle = engine.client.get("o")
+        await handle.send("go")
+        assert await handle.result("10s") == "2.0.0"
+        assert (await handle.describe()).version == "2.0.0"
+
+
+@workflow.define(name="patient", version="1.0.0")
+async def patient_1() -> None:
+    await workflow.listen("go").receive()
+
+
+@workflow.define(name="patient", version="2.0.0")
+async def patient_2() -> None:
+    await workflow.listen("go").receive()
+
+
+def test_the_run_after_a_moved_one_that_timed_out_in_a_pause_goes_by_the_new_version():
+    with Simulation(seed=1) as sim:
+
+        async def main() -> str:
+            first = sim.worker("a", [patient_1, patient_2])
+            await first.start()
+            process, client = sim.foreign_client("c")
+            options = {"version": "1.0.0", "run_timeout": "10s", "retry": Retry(interval="1s")}
+            handle = await process.spawn(client.start("patient", id="p", **options))
+            await asyncio.sleep(1)  # sleep: until it waits, in virtual time
+            await process.spawn(handle.pause())
+            await asyncio.sleep(1)  # sleep: until the worker has seen the pause
+            await process.spawn(handle.move("2.0.0"))
+            first.kill()
+            await sim.worker("b", [patient_1, patient_2]).start()
+            await asyncio.sleep(15)  # sleep: the run times out, in virtual time
+            following = await process.spawn(client.get("p").describe())
+            assert following.run_id != handle.run_id
+            return following.version
+
+        assert sim.run(main()) == "2.0.0"

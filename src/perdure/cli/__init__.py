@@ -133,7 +133,8 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     try:
         # Not `perdure.main`: it ends with 1 where nobody reads the output, and 1 is a failed run.
-        with perdure.make_context("perdure", given) as context:
+        # The object tells whether the process is ours: then a command may begin it anew.
+        with perdure.make_context("perdure", given, obj=args is None) as context:
             code = perdure.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as exc:

@@ -151,7 +151,7 @@ class Turns:
         self._take_applied(run, run.instance)
 
     def _take_applied(self, run: Run, instance: Instance) -> None:
-        now = max(self._core.clock.now(), instance.time)
+        now = max(self._core.clock.now(), run.time)
         taken, run.inputs = run.inputs, []
         if len(taken) > 1:
             taken.sort(key=_rank)
