@@ -261,6 +261,7 @@ class Blind:
             wake_at=run.deadline[0] or None,
         )
         self._keep_stop(run, write)
+        self._core.revival.parked_here(run.key, write.time)
         self._turns.hand_in(run, write, list(first), None)
 
 

@@ -29,6 +29,7 @@ from perdure.engine.listeners import Listeners
 from perdure.engine.loader import Loader, identify
 from perdure.engine.registry import Registry
 from perdure.engine.release import Release
+from perdure.engine.revival import Revival
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.sweep import Sweeper
 from perdure.engine.timers import Timers
@@ -126,6 +127,7 @@ class Core:
         self.intake = Intake(self)
         self.answers = Answers(self)
         self.sweeper = Sweeper(self)
+        self.revival = Revival(self)
 
     # -- runs at hand ------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from perdure import errors
 from perdure.store.complaints import Complaints
 from perdure.store.port import Definition, Worker
-from perdure.values.states import MENDED_BY_CODE
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -36,7 +35,7 @@ class Leases:
         self.worker: Worker | None = None
         self.is_stopping = False
         self.taken_over = 0
-        self._has_unparked = False
+        self._has_revived = False
         self._recalled = 0
         self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
@@ -98,9 +97,9 @@ class Leases:
         while not self.is_stopping:
             worker = self.worker
             try:
-                if not self._has_unparked:
-                    await self.unpark()
-                    self._has_unparked = True
+                if not self._has_revived:
+                    await self._core.revival.try_all()
+                    self._has_revived = True
                 await self._extend()
                 await self.look_once()
             except errors.LeaseLost:
@@ -164,6 +163,7 @@ class Leases:
             is_dead = other.alive_for_sure is False or other.lease_until < now
             if is_dead:
                 await self._take_over(other, now)
+        await core.revival.look(has_company=len(workers) > 1)
         services = [(other.workflows, other.queues) for other in workers]
         unserved = await core.desk.read(lambda store: store.unserved(services, limit=100))
         known = {name for workflows, _ in services for name in workflows}
@@ -171,21 +171,6 @@ class Leases:
             if now - max(row.since, row.created_at) > _UNSERVED_AFTER:
                 is_known = not known.isdisjoint((row.workflow, f"{row.workflow} {row.version}"))
                 core.park_unserved(row, is_known=is_known)
-
-    async def unpark(self) -> None:
-        """Try the parked runs that this worker's code may let go on."""
-        core, after = self._core, 0
-        reasons = [str(reason) for reason in MENDED_BY_CODE]
-        while True:
-            rows = await core.desk.read(
-                lambda store, after=after: store.parked(reasons, limit=500, after=after)
-            )
-            for row in rows:
-                if row.workflow in core.registry.names:
-                    core.take_up(row.run)
-            if len(rows) < 500:
-                return
-            after = rows[-1].run
 
     async def _take_over(self, other: Worker, now: int) -> None:
         took = await self._core.desk.write(

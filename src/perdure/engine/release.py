@@ -168,6 +168,7 @@ class Release:
         """Another worker has the run: forget it, and send on what came in by hand."""
         core = self._core
         _log.info("run %s belongs to another worker", run.workflow_id)
+        core.revival.lost(run.key)
         run.inputs = taken + run.inputs
         core.give_back(run)
 
