@@ -248,7 +248,7 @@ async def test_the_messages_of_a_start_need_room_in_the_inbox_of_whom_they_reach
         assert "is full" in await client.execute("parent", 2)
         await client.start("reader", id="r")
         await client.start("reader", id="r", messages=[("number", 3)])
-        await _refuses(client.get("r"))
+        await _refuses(other.get("r"))
         await handle.update("begin")
         await handle.send("number", 99)
         assert await handle.result("20s") == [0, *range(LIMIT - 3), 1, 3, 99]
