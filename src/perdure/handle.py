@@ -10,8 +10,8 @@ from perdure import branching, errors, transfer, views
 from perdure.branching import SAME
 from perdure.door import Door, decode_answer, refusal
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
+from perdure.values import endings, failures, payload
 from perdure.values import events as ev
-from perdure.values import failures, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.ids import MAILBOX
 from perdure.values.states import Status
@@ -361,7 +361,7 @@ class Handle(Generic[T]):
         run = self._run or (await self._row()).run
         while True:
             closing = await self._door.ended(run)
-            next_run_id = _followed_by(closing)
+            next_run_id = endings.followed_by(closing)
             if self._pinned and isinstance(closing, ev.RunContinued):
                 raise errors.Closed(
                     f"this run of {self.id!r} continued as new in run {closing.run_id}; "
@@ -482,15 +482,6 @@ class Handle(Generic[T]):
         if row is None:
             raise errors.NotFound(f"there is no workflow {self.id!r}")
         return row
-
-
-def _followed_by(closing: ev.Event) -> str:
-    """Return the run whose result is this one's too: a continuation or a retry, no cron tick."""
-    if isinstance(closing, ev.RunContinued):
-        return closing.run_id
-    if isinstance(closing, (ev.RunFailed, ev.RunTimedOut)) and closing.next_attempt > 1:
-        return closing.next_run
-    return ""
 
 
 async def _all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:

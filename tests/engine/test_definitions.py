@@ -12,6 +12,7 @@ from tests.engine.support import engine_on, events_of, until, until_status
 from perdure import Client, Engine, Status, workflow
 from perdure.engine import leases
 from perdure.engine.intake import Intake
+from perdure.engine.revival import Revival
 from perdure.errors import NotFound
 from perdure.handle import Handle
 from perdure.store.port import Worker
@@ -208,7 +209,7 @@ async def test_a_run_that_is_parked_while_a_worker_that_knows_it_joins_goes_on_a
 ):
     """One worker looks before the other joins, and parks when that has looked for parked runs."""
     monkeypatch.setattr(leases, "_UNSERVED_AFTER", 60_000_000)
-    has_parked, unpark, look = asyncio.Event(), leases.Leases.unpark, Intake.run
+    has_parked, try_all, look = asyncio.Event(), Revival.try_all, Intake.run
     async with engine_on(tmp_path, beta):
         pass
     async with engine_on(tmp_path, alpha, name="a") as one:
@@ -222,8 +223,8 @@ async def test_a_run_that_is_parked_while_a_worker_that_knows_it_joins_goes_on_a
             is_workers = isinstance(found, list) and any(isinstance(it, Worker) for it in found)
             return [it for it in found if it.name == "a"] if is_workers else found
 
-        async def slow_unpark(self: leases.Leases) -> None:
-            await unpark(self)
+        async def slow_try(self: Revival) -> None:
+            await try_all(self)
             monkeypatch.setattr(leases, "_UNSERVED_AFTER", -1)
             monkeypatch.setattr(desk, "read", read_before)
             await its_leases.look_once()
@@ -235,7 +236,7 @@ async def test_a_run_that_is_parked_while_a_worker_that_knows_it_joins_goes_on_a
             await has_parked.wait()
             await look(self)
 
-        monkeypatch.setattr(leases.Leases, "unpark", slow_unpark)
+        monkeypatch.setattr(Revival, "try_all", slow_try)
         monkeypatch.setattr(Intake, "run", slow_look)
         async with engine_on(tmp_path, beta, name="b"):
             assert await handle.result("20s") == "beta 7"

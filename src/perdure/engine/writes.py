@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
+from perdure.engine import refusals
 from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.values import endings, failures, ids, payload
@@ -209,8 +210,8 @@ def _message_sent(
         event=ev.encode_turn([ev.MessageReceived(message=message)]),
         workflow_id=event.target,
         namespace=event.namespace or run.namespace,
-        refusal=_refusal(run, number, event.target),
-        overflow=_overflow(run, number, event.target),
+        refusal=refusals.unknown_or_ended(run, number, event.target),
+        overflow=refusals.inbox_is_full(run, number, event.target),
     )
     write.posts = [*write.posts, post]
 
@@ -225,19 +226,15 @@ def _cancel_sent(core: Core, run: Run, number: int, event: ev.CancelSent, write:
         event=ev.encode_turn([fact]),
         workflow_id=event.target,
         namespace=event.namespace or run.namespace,
-        refusal=_refusal(run, number, event.target),
-        ended=_had_ended(run, number, event.target),
+        refusal=refusals.unknown_or_ended(run, number, event.target),
+        ended=refusals.had_ended(run, number, event.target),
         is_control=True,
     )
     write.posts = [*write.posts, post]
 
 
 def _watch_set(core: Core, run: Run, number: int, event: ev.WatchSet, write: TurnWrite) -> None:
-    refused = failures.FailureInfo(
-        f"there is no workflow {event.target!r}", "NotFound", "NotFound", retryable=False
-    )
-    answer = ev.SendResolved(send=number, failure=refused, asked_by=run.run_id)
-    watch = _watch(run, event, number, ev.encode_turn([answer]))
+    watch = _watch(run, event, number, refusals.unknown(run, number, event.target))
     write.watches = [*write.watches, watch]
 
 
@@ -260,27 +257,6 @@ def _watch(
         asked_by=run.run_id,
         refusal=refusal,
     )
-
-
-def _refusal(run: Run, number: int, target: str) -> bytes:
-    info = failures.FailureInfo(
-        f"workflow {target!r} is unknown or has ended", "NotFound", "NotFound", retryable=False
-    )
-    return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
-
-
-def _had_ended(run: Run, number: int, target: str) -> bytes:
-    info = failures.FailureInfo(
-        f"workflow {target!r} has ended", "Closed", "Closed", retryable=False
-    )
-    return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
-
-
-def _overflow(run: Run, number: int, target: str) -> bytes:
-    info = failures.FailureInfo(
-        f"the inbox of workflow {target!r} is full", "Unavailable", "Unavailable", retryable=True
-    )
-    return ev.encode_turn([ev.SendResolved(send=number, failure=info, asked_by=run.run_id)])
 
 
 def _child_scheduled(

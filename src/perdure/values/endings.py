@@ -20,6 +20,15 @@ def next_run(closing: ev.Event) -> str:
     return ""
 
 
+def followed_by(closing: ev.Event) -> str:
+    """Return the run whose result is this one's too: a continuation or a retry, no cron tick."""
+    if isinstance(closing, ev.RunContinued):
+        return closing.run_id
+    if isinstance(closing, (ev.RunFailed, ev.RunTimedOut)) and closing.next_attempt > 1:
+        return closing.next_run
+    return ""
+
+
 def result_of(closing: ev.Event) -> bytes | None:
     """Return the encoded result, if the run completed."""
     return closing.result if isinstance(closing, ev.RunCompleted) else None

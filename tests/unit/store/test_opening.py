@@ -151,7 +151,7 @@ def test_a_closed_store_says_so_and_may_be_closed_again(tmp_path: Path):
 
 def test_a_database_without_tables_asks_to_be_migrated(tmp_path: Path):
     store = open_store(f"sqlite:///{tmp_path}/a.db")
-    with pytest.raises(SchemaMismatch, match="migrate"):
+    with pytest.raises(SchemaMismatch, match="a worker makes them"):
         store.find("x")
     store.close()
 
