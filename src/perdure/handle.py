@@ -371,7 +371,7 @@ class Handle(Generic[T]):
     async def _is_asked(self, row: RunRow, kind: type[ev.Event]) -> bool:
         """Whether somebody has asked for it, and no worker has taken note yet."""
         loaded = await self._door.read(lambda store: store.load([row.run]))
-        return any(isinstance(ev.decode_turn(item.event)[0], kind) for item in loaded[0].inbox)
+        return any(_is_a(kind, item.event) for item in loaded[0].inbox)
 
     async def _end(self, fact: ev.Event) -> bool:
         row = await self._row()
@@ -446,6 +446,13 @@ def _followed_by(closing: ev.Event) -> str:
     if isinstance(closing, (ev.RunFailed, ev.RunTimedOut)) and closing.next_attempt > 1:
         return closing.next_run
     return ""
+
+
+def _is_a(kind: type[ev.Event], data: bytes) -> bool:
+    try:
+        return isinstance(ev.decode_fact(data), kind)
+    except errors.StoreError:
+        return False  # a worker will park the run and name the row
 
 
 async def _all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:
