@@ -11,7 +11,7 @@ from perdure.branching import SAME
 from perdure.door import Door, decode_answer, refusal
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
 from perdure.values import events as ev
-from perdure.values import failures, payload
+from perdure.values import failures, limits, payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.states import Status
 from perdure.views import Execution, HistoryEvent
@@ -162,13 +162,23 @@ class Handle(Generic[T]):
                 raise error
 
     async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
-        """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended."""
+        """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended.
+
+        Raises:
+            Invalid: the reason is not text of at most 4,096 characters, or a bad deadline.
+        """
+        reason = payload.text(reason, what="reason", maximum=limits.REASON)
         limit = optional_microseconds(deadline, what="deadline")
         due = self._door.now() + limit if limit is not None else 0
         return await self._end(ev.CancelRequested(reason=reason, deadline=due, by="client"))
 
     async def terminate(self, reason: str = "") -> bool:
-        """End the execution at once, without its code. False if it had ended."""
+        """End the execution at once, without its code. False if it had ended.
+
+        Raises:
+            Invalid: the reason is not text of at most 4,096 characters.
+        """
+        reason = payload.text(reason, what="reason", maximum=limits.REASON)
         return await self._end(ev.RunTerminated(reason=reason, by="client"))
 
     async def pause(self) -> bool:

@@ -1,0 +1,57 @@
+"""Arguments that cannot be recorded are refused where they are given, and nothing happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.support import engine_on, until_status
+
+from perdure import Client, Status, workflow
+from perdure.errors import Invalid
+
+
+@workflow.define
+async def waiter() -> str:
+    await workflow.listen("go").receive()
+    return "done"
+
+
+@workflow.define
+async def ender(how: str) -> list[str]:
+    """Tries to end another execution for reasons that are none."""
+    other, refused = workflow.handle("w"), list[str]()
+    end: Any = getattr(other, how)
+    for reason in (5, "\ud800", "x" * 4_097):
+        try:
+            await end(reason=reason)
+        except Invalid as exc:
+            refused.append(exc.message[:7])
+    return refused
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+@pytest.mark.parametrize(
+    "reason",
+    [5, object(), None, "\ud800", "x" * 4_097],
+    ids=["number", "object", "none", "surrogate", "long"],
+)
+async def test_a_reason_that_cannot_be_recorded_is_refused(tmp_path: Path, how: str, reason: Any):
+    async with (
+        engine_on(tmp_path, waiter) as engine,
+        Client(f"sqlite:///{tmp_path / 'test.db'}") as client,
+    ):
+        await until_status(await engine.client.start(waiter, id="w"), Status.WAITING)
+        for handle in (engine.client.get("w"), client.get("w")):
+            with pytest.raises(Invalid, match="reason"):
+                await getattr(handle, how)(reason=reason)
+        await engine.client.get("w").send("go")
+        assert await engine.client.get("w").result("10s") == "done"
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate"])
+async def test_workflow_code_gives_reasons_that_can_be_recorded(tmp_path: Path, how: str):
+    async with engine_on(tmp_path, waiter, ender) as engine:
+        await engine.client.start(waiter, id="w")
+        assert await engine.client.execute(ender, how) == ["reason:"] * 3
