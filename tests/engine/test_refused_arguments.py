@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.engine.support import engine_on, until_status
 
-from perdure import Client, Status, workflow
+from perdure import Client, Engine, Status, workflow
 from perdure.errors import Invalid
 
 
@@ -55,3 +55,15 @@ async def test_workflow_code_gives_reasons_that_can_be_recorded(tmp_path: Path, 
     async with engine_on(tmp_path, waiter, ender) as engine:
         await engine.client.start(waiter, id="w")
         assert await engine.client.execute(ender, how) == ["reason:"] * 3
+
+
+@pytest.mark.parametrize("queues", ["default", (5,), 7, ["\ud800"]], ids=repr)
+def test_task_queues_are_a_list_of_text(queues: Any):
+    with pytest.raises(Invalid, match="task_queues"):
+        Engine("memory://", [waiter], task_queues=queues)
+
+
+@pytest.mark.parametrize("size", [0, -5, "0MiB", "-1KB", "infMB", None, 1.5, True, "lots"])
+def test_the_limit_of_payloads_is_a_size_above_0(size: Any):
+    with pytest.raises(Invalid, match="size"):
+        Engine("memory://", [waiter], max_payload=size)
