@@ -284,8 +284,11 @@ class Handle(Generic[T]):
 
         Raises:
             NotFound: no such execution or query.
+            Invalid: the name is not text, or the arguments do not fit.
+            ApplicationError: what else the handler raised.
             Unavailable: no worker answered in time.
         """
+        payload.text(name, what="name")
         return await self._ask("query:" + name, args, timeout, "")
 
     async def update(
@@ -297,10 +300,13 @@ class Handle(Generic[T]):
 
         Raises:
             NotFound: no such execution or update.
+            Invalid: the name or the id is not text, or the arguments do not fit.
+            ApplicationError: what else the handler raised.
             Closed: the execution has ended, or ended first.
             Unavailable: no answer in time; an accepted update goes on.
         """
-        update_id = id or self._door.chance(12).hex()
+        payload.text(name, what="name")
+        update_id = payload.text(id or self._door.chance(12).hex(), what="id")
         return await self._ask("update:" + name, args, timeout, update_id)
 
     # -- inside ------------------------------------------------------------------------------

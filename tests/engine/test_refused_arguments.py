@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.engine.support import engine_on, until_status
 
-from perdure import Client, Engine, Status, workflow
+from perdure import ApplicationError, Client, Engine, Status, workflow
 from perdure.errors import Invalid
 
 
@@ -67,3 +67,39 @@ def test_task_queues_are_a_list_of_text(queues: Any):
 def test_the_limit_of_payloads_is_a_size_above_0(size: Any):
     with pytest.raises(Invalid, match="size"):
         Engine("memory://", [waiter], max_payload=size)
+
+
+@workflow.define
+async def asked() -> None:
+    @workflow.query("broken")
+    def broken() -> None:
+        raise ValueError("no such colour")
+
+    @workflow.update("refused", validator=broken)
+    async def refused() -> None:
+        pass
+
+    await workflow.listen("go").receive()
+
+
+async def test_an_error_of_a_handler_is_the_same_for_every_client(tmp_path: Path):
+    async with (
+        engine_on(tmp_path, asked) as engine,
+        Client(f"sqlite:///{tmp_path / 'test.db'}") as client,
+    ):
+        await until_status(await engine.client.start(asked, id="a"), Status.WAITING)
+        for handle in (engine.client.get("a"), client.get("a")):
+            for ask in (handle.query("broken"), handle.update("refused")):
+                with pytest.raises(ApplicationError, match="no such colour") as caught:
+                    await ask
+                assert caught.value.kind == "Internal"
+
+
+async def test_names_and_ids_of_questions_are_text(tmp_path: Path):
+    async with engine_on(tmp_path, asked) as engine:
+        handle: Any = await engine.client.start(asked)
+        for ask in (handle.query(5), handle.update(5)):
+            with pytest.raises(Invalid, match="name: 5 is not text"):
+                await ask
+        with pytest.raises(Invalid, match="id: 5 is not text"):
+            await handle.update("refused", id=5)
