@@ -464,7 +464,7 @@ def _followed_by(closing: ev.Event) -> str:
     return ""
 
 
-def _is_a(kind: type[ev.Event], data: bytes) -> bool:
+def _is_a(kind: Any, data: bytes) -> bool:
     try:
         return isinstance(ev.decode_fact(data), kind)
     except errors.StoreError:

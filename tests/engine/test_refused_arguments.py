@@ -9,7 +9,7 @@ import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import ApplicationError, Client, Engine, Status, workflow
-from perdure.errors import Invalid
+from perdure.errors import Invalid, UsageError
 
 
 @workflow.define
@@ -103,3 +103,37 @@ async def test_names_and_ids_of_questions_are_text(tmp_path: Path):
                 await ask
         with pytest.raises(Invalid, match="id: 5 is not text"):
             await handle.update("refused", id=5)
+
+
+async def _random_bytes(size: Any) -> None:
+    workflow.random_bytes(size)
+
+
+Anything: Any = workflow
+CALLS: dict[str, Any] = {
+    "select: needs": lambda: Anything.select(5),
+    "target: 5": lambda: Anything.send(5, "t"),
+    "target: None": lambda: Anything.send(None, "t"),
+    "wait_condition: 5": lambda: Anything.wait_condition(5),
+    "progress: done='a'": lambda: Anything.progress("a"),
+    "progress: done=nan": lambda: Anything.progress(float("nan")),
+    "progress: total='b'": lambda: Anything.progress(1, "b"),
+    "event: 5": lambda: Anything.emit(5),
+    "random_bytes: -1": lambda: _random_bytes(-1),
+    "random_bytes: 'a'": lambda: _random_bytes("a"),
+}
+
+
+@workflow.define
+async def caller(text: str) -> str:
+    try:
+        await CALLS[text]()
+    except (Invalid, UsageError) as exc:
+        return exc.message
+    return "accepted"
+
+
+async def test_workflow_code_that_passes_nonsense_is_told_what(tmp_path: Path):
+    async with engine_on(tmp_path, caller) as engine:
+        for text in CALLS:
+            assert text in await engine.client.execute(caller, text)
