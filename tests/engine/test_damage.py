@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import Client, Status, workflow
-from perdure.errors import WorkflowTerminated
+from perdure.errors import Corrupt, WorkflowTerminated
 
 
 @workflow.define
@@ -106,3 +107,37 @@ async def test_a_start_may_replace_a_run_whose_inbox_cannot_be_read(tmp_path: Pa
         handle = await engine.client.start(waiter, 5, id="bad", id_conflict_policy=policy)
         await handle.send("go")
         assert await handle.result("10s") == 5
+
+
+@workflow.define
+async def quick(number: int) -> int:
+    return number
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("payload = x'00'", r"run \d+ \(.+\): the row of event 1 is damaged"),
+        ("payload = x'00', crc = 3523407757", "run 1: the row of event 1: the row is not a turn"),
+        ("payload = x'90', crc = 571309257", "run 1: the row of event 1: it holds no events"),
+    ],
+    ids=["damaged", "no turn", "empty"],
+)
+async def test_an_end_that_cannot_be_read_is_told_to_who_waits_for_it_and_to_nobody_else(
+    tmp_path: Path, sql: str, said: str
+):
+    async with engine_on(tmp_path, quick, waiter) as engine:
+        await engine.client.execute(quick, 1, id="bad")
+        await engine.client.start(waiter, 1, id="good")
+    damage(tmp_path, f"UPDATE perdure_history SET {sql} WHERE run = :bad")
+    async with (
+        engine_on(tmp_path, quick, waiter),
+        Client(f"sqlite:///{tmp_path / 'test.db'}") as client,
+    ):
+        good = asyncio.ensure_future(client.get("good").result())
+        for _ in range(2):
+            with pytest.raises(Corrupt, match=said):
+                await client.get("bad").result()
+        await client.get("good").send("go")
+        async with asyncio.timeout(10):
+            assert await good == 1
