@@ -26,6 +26,7 @@ from perdure.store.port import (
     Started,
     StartRequest,
     Store,
+    TurnRow,
 )
 from perdure.values import events as ev
 from perdure.values import failures, limits, payload
@@ -244,6 +245,7 @@ class Watch:
         """Wait for a run's end.
 
         Raises:
+            Corrupt, SchemaMismatch: what it ended with cannot be read.
             Unavailable: the watch was closed first.
         """
         self.check()
@@ -308,17 +310,41 @@ class Watch:
             return
         rows = await self._desk.read(lambda store: store.rows(keys))
         for row in rows:
-            if row.status.is_terminal:
+            if not row.status.is_terminal:
+                continue
+            try:
                 closing = await closing_event(self._desk.read, row.run)
+            except (errors.Corrupt, errors.SchemaMismatch) as error:
+                # Trying again would not help those who wait for it, and the others wait on.
+                self._fail(row.run, error)
+            else:
                 self.resolve(row.run, closing)
+
+    def _fail(self, run: int, error: errors.StoreError) -> None:
+        for future in self._waiting.pop(run, ()):
+            if not future.done():
+                future.set_exception(error)
 
 
 async def closing_event(read: Callable[[Callable[[Reader], Any]], Any], run: int) -> ev.Event:
-    """Return the last event of an ended run."""
-    turn = await read(lambda store: store.last_turn(run))
+    """Return the last event of an ended run.
+
+    Raises:
+        Corrupt: its last row is damaged or missing; the message names run and event.
+        SchemaMismatch: a newer Perdure wrote it.
+    """
+    turn: TurnRow | None = await read(lambda store: store.last_turn(run))
     if turn is None:
         raise errors.Corrupt(f"run {run} has ended and has no history")
-    return ev.decode_turn(turn.payload)[-1]
+    try:
+        closing = ev.decode_turn(turn.payload)[-1]
+    except errors.StoreError as exc:
+        raise type(exc)(f"{turn.place}: {exc.message}") from exc
+    except IndexError:
+        raise errors.Corrupt(f"{turn.place}: it holds no events") from None
+    if type(closing) not in ev.CLOSING:
+        raise errors.Corrupt(f"{turn.place}: the run has ended, and its end is missing")
+    return closing
 
 
 def encode_answer(result: bytes | None, failure: failures.FailureInfo | None) -> bytes:

@@ -10,7 +10,7 @@ from perdure import branching, errors, transfer, views
 from perdure.branching import SAME
 from perdure.door import Door, decode_answer, refusal
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
-from perdure.values import endings, failures, payload
+from perdure.values import endings, limits, payload
 from perdure.values import events as ev
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.ids import MAILBOX
@@ -191,13 +191,23 @@ class Handle(Generic[T]):
                 raise error
 
     async def cancel(self, reason: str = "", deadline: Duration | None = None) -> bool:
-        """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended."""
+        """Ask the execution to end; after ``deadline`` it is terminated. False if it had ended.
+
+        Raises:
+            Invalid: the reason is not text of at most 4,096 characters, or a bad deadline.
+        """
+        reason = payload.text(reason, what="reason", maximum=limits.REASON)
         limit = optional_microseconds(deadline, what="deadline")
         due = self._door.now() + limit if limit is not None else 0
         return await self._end(ev.CancelRequested(reason=reason, deadline=due, by="client"))
 
     async def terminate(self, reason: str = "") -> bool:
-        """End the execution at once, without its code. False if it had ended."""
+        """End the execution at once, without its code. False if it had ended.
+
+        Raises:
+            Invalid: the reason is not text of at most 4,096 characters.
+        """
+        reason = payload.text(reason, what="reason", maximum=limits.REASON)
         return await self._end(ev.RunTerminated(reason=reason, by="client"))
 
     async def pause(self) -> bool:
@@ -314,8 +324,11 @@ class Handle(Generic[T]):
         Raises:
             NotFound: no such execution or query.
             Conflict: the run is parked, or was paused before it began.
+            Invalid: the name is not text, or the arguments do not fit.
+            ApplicationError: what else the handler raised.
             Unavailable: no worker answered in time.
         """
+        payload.text(name, what="name")
         return await self._ask("query:" + name, args, timeout, "")
 
     async def update(
@@ -327,11 +340,14 @@ class Handle(Generic[T]):
 
         Raises:
             NotFound: no such execution or update.
+            Invalid: the name or the id is not text, or the arguments do not fit.
+            ApplicationError: what else the handler raised.
             Closed: the execution has ended, or ended first.
             Conflict: the run is paused or parked.
             Unavailable: no answer in time; an accepted update goes on.
         """
-        update_id = id or self._door.chance(12).hex()
+        payload.text(name, what="name")
+        update_id = payload.text(id or self._door.chance(12).hex(), what="id")
         return await self._ask("update:" + name, args, timeout, update_id)
 
     # -- inside ------------------------------------------------------------------------------
@@ -368,7 +384,10 @@ class Handle(Generic[T]):
                     "ask without a run_id to follow"
                 )
             if self._pinned or not next_run_id:
-                return self._outcome(closing)
+                error = endings.error_of(closing, self.id)
+                if error is not None:
+                    raise error
+                return self._read(endings.result_of(closing) or payload.NULL)
             row = await self._find(next_run_id)
             run = row.run
 
@@ -381,28 +400,6 @@ class Handle(Generic[T]):
             return "its status cannot be read now"
         return f"run {row.run_id} is {row.status}"
 
-    def _outcome(self, closing: ev.Event) -> T:
-        name = self.id
-        if isinstance(closing, ev.RunCompleted):
-            return self._read(closing.result)
-        if isinstance(closing, ev.RunFailed):
-            message = f"workflow {name!r} failed: {closing.text}"
-            raise failures.wrap(errors.WorkflowFailed, message, closing.failure)
-        if isinstance(closing, ev.RunCancelled):
-            because = f": {closing.text}" if closing.text else ""
-            failure = closing.failure
-            raise errors.WorkflowCancelled(
-                f"workflow {name!r} was cancelled{because}",
-                cause=failures.to_exception(failure) if failure is not None else None,
-            )
-        if isinstance(closing, ev.RunTerminated):
-            because = f": {closing.reason}" if closing.reason else ""
-            raise errors.WorkflowTerminated(f"workflow {name!r} was terminated{because}")
-        assert isinstance(closing, ev.RunTimedOut)
-        raise errors.WorkflowTimedOut(
-            f"workflow {name!r} timed out: the {closing.timeout} timeout passed"
-        )
-
     async def _post(self, fact: ev.Event, sender: str, seq: int) -> None:
         row = await self._row()
         posted = await self._door.post(row, fact, sender, seq)
@@ -413,7 +410,7 @@ class Handle(Generic[T]):
     async def _is_asked(self, row: RunRow, kind: type[ev.Event] | tuple[Any, ...]) -> bool:
         """Whether somebody has asked for it, and no worker has taken note yet."""
         loaded = await self._door.read(lambda store: store.load([row.run]))
-        return any(isinstance(ev.decode_turn(item.event)[0], kind) for item in loaded[0].inbox)
+        return any(_is_a(kind, item.event) for item in loaded[0].inbox)
 
     async def _end(self, fact: ev.Event) -> bool:
         row = await self._row()
@@ -482,6 +479,13 @@ class Handle(Generic[T]):
         if row is None:
             raise errors.NotFound(f"there is no workflow {self.id!r}")
         return row
+
+
+def _is_a(kind: Any, data: bytes) -> bool:
+    try:
+        return isinstance(ev.decode_fact(data), kind)
+    except errors.StoreError:
+        return False  # a worker will park the run and name the row
 
 
 async def _all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
-_WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
+WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
+"""Ends that are asked for."""
 GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
 """What lets a parked or paused run try again: a cancel too, so that it can clean up."""
 _RECORDED_AT_ONCE = (
@@ -52,7 +53,7 @@ class Blind:
         is_asked_to_pause = False
         for index, item in enumerate(run.inputs):
             kind = type(item.fact)
-            if kind in _WITHOUT_CODE:
+            if kind in WITHOUT_CODE:
                 del run.inputs[index]
                 self.end(run, item)
                 return True

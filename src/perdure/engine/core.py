@@ -19,7 +19,7 @@ from perdure.definition import Workflow
 from perdure.door import Watch, refusal
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
-from perdure.engine.blind import GOES_ON
+from perdure.engine.blind import GOES_ON, WITHOUT_CODE
 from perdure.engine.clock import Clock
 from perdure.engine.committer import Committer
 from perdure.engine.guard import NoGuard, TurnGuard
@@ -37,7 +37,16 @@ from perdure.engine.turns import Turns
 from perdure.kernel.compat import FLAVOUR
 from perdure.kernel.instance import Instance, Turn
 from perdure.store.desk import Desk
-from perdure.store.port import Post, Posted, Reader, RunRow, Started, StartRequest, TurnWrite
+from perdure.store.port import (
+    InboxRow,
+    Post,
+    Posted,
+    Reader,
+    RunRow,
+    Started,
+    StartRequest,
+    TurnWrite,
+)
 from perdure.values import events as ev
 from perdure.values.limits import MAX_PAYLOAD
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
@@ -106,7 +115,7 @@ class Core:
         self.runs: dict[int, Run] = {}
         self.start_waiters: dict[str, asyncio.Future[Started]] = {}
         self.left_in_inbox: set[int] = set()
-        """Inbox rows of stopped runs, seen and left where they are."""
+        """Inbox rows of stopped runs, seen and left where they are; some cannot be read."""
         self.on_fenced: Callable[[], None] = lambda: None
         self.on_gone: Callable[[errors.StoreGone], None] = lambda _error: None
         self.always_replay = os.environ.get(ALWAYS_REPLAY, "") not in ("", "0")
@@ -186,6 +195,14 @@ class Core:
             self.take_up(posted.run)
         else:
             self.turns.put(run, Input(fact, posted.id))
+
+    def feed_unreadable(self, row: InboxRow) -> None:
+        """Let the loader meet an inbox row that cannot be read: it parks the run."""
+        if row.id in self.left_in_inbox or row.id in self._consumed:
+            return
+        run = self.take_up(row.run)
+        if run.phase is Phase.IDLE:
+            self.reload(run)
 
     def note_consumed(self, row: int) -> None:
         """Remember an inbox row that is in a history now.
@@ -329,7 +346,10 @@ class Core:
         return parked.code != self.registry.code(run.definition)
 
     def cannot_replay(self, run: Run, reason: ParkReason, detail: str) -> None:
-        """Park a run whose history the code does not fit."""
+        """Park a run whose history the code does not fit, or let it end: that needs no code."""
+        if any(isinstance(item.fact, WITHOUT_CODE) for item in run.inputs):
+            self.turns.wake(run)
+            return
         asked = [item for item in run.inputs if isinstance(item.fact, GOES_ON)]
         run.inputs = [item for item in run.inputs if item not in asked]
         if run.status is Status.PARKED and not asked:

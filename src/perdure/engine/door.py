@@ -13,7 +13,7 @@ from perdure.engine.core import Core
 from perdure.engine.runs import Input
 from perdure.store.port import Posted, Question, Reader, RunRow, Started, StartRequest, Store
 from perdure.values import events as ev
-from perdure.values import limits
+from perdure.values import failures, limits
 
 T = TypeVar("T")
 _BUSY_TRIES = 1_000
@@ -95,7 +95,7 @@ class EngineDoor:
     async def ask(self, row: RunRow, question: Question) -> bytes:
         self._core.watch.check()
         try:
-            return await self._core.answers.ask(question)
+            return await self._answer(question)
         except errors.Unavailable:
             is_move = question.name.startswith("move:")  # another worker may have the version
             if (
@@ -105,6 +105,14 @@ class EngineDoor:
             ):
                 raise
             return await self._store_door.ask(row, question)
+
+    async def _answer(self, question: Question) -> bytes:
+        try:
+            return await self._core.answers.ask(question)
+        except errors.PerdureError:
+            raise
+        except Exception as exc:  # what a handler raised: as a client elsewhere would get it
+            raise failures.to_exception(failures.from_exception(exc)) from exc
 
     async def ended(self, run: int) -> ev.Event:
         core = self._core

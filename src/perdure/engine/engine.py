@@ -30,7 +30,7 @@ from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
 from perdure.store.desk import Desk, open_desk
 from perdure.values import events as ev
-from perdure.values import limits
+from perdure.values import limits, payload
 from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
 
 _log = logging.getLogger("perdure.engine")
@@ -69,6 +69,7 @@ class Engine:
 
     Raises:
         DefinitionError: two definitions of one name and version.
+        Invalid: a duration, size or list of queues that is none.
         UsageError: settings that would lose data.
     """
 
@@ -101,7 +102,7 @@ class Engine:
         self._definitions = list(_collect(definitions))
         self._options = dict(sqlite or {})
         self._allow_data_loss = allow_data_loss
-        self._queues = tuple(task_queues)
+        self._queues = _queues(task_queues)
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -391,10 +392,19 @@ def parse_size(value: int | str) -> int:
     """Read a size in bytes: a number, or text like ``"2MiB"``, ``"1MB"``.
 
     Raises:
-        Invalid: it is not one.
+        Invalid: it is not one, or not above 0.
     """
-    if isinstance(value, int):
+    size = _size(value)
+    if size <= 0:
+        raise errors.Invalid(f"size: {value!r} is not above 0")
+    return size
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if not isinstance(value, str):
+        raise errors.Invalid(f"size: {value!r} is not like 1048576 or '2MiB'")
     units = {"kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
     text = value.strip().lower()
     for unit, factor in units.items():
@@ -405,8 +415,14 @@ def parse_size(value: int | str) -> int:
         text, scale = text.removesuffix("b"), 1
     try:
         return round(float(text) * scale)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise errors.Invalid(f"size: {value!r} is not like 1048576 or '2MiB'") from None
+
+
+def _queues(given: object) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise errors.Invalid(f"task_queues: {given!r} is not a list of text; write [{given!r}]")
+    return tuple(payload.text(one, what="task_queues") for one in cast("Iterable[Any]", given))
 
 
 def _collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:

@@ -102,7 +102,11 @@ class Intake:
         for key, begins in beginning:
             core.timers.add(key, begins, even_if_far=True)
         for row in inbox:
-            fact = ev.decode_turn(row.event)[0]
+            try:
+                fact = ev.decode_fact(row.event)
+            except errors.StoreError:
+                core.feed_unreadable(row)
+                continue
             core.feed(Posted("delivered", row.id, row.execution, row.run, row.event), fact)
         self._caught_up = behind
         for question in questions:

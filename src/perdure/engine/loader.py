@@ -128,7 +128,7 @@ class Loader:
         is_whole = last is not None and not loaded.broken
         run.length = last.first + last.count - 1 if last and is_whole else row.length
         run.time = last.time if last is not None else 0
-        self._take_inbox(run, loaded.inbox)
+        fault = self._take_inbox(run, loaded.inbox)
         if run.status.is_stopped and self._stays_stopped(run, loaded):
             if run.is_out_of_time(core.clock.now()):
                 self._find_unread(run, loaded)
@@ -137,8 +137,9 @@ class Loader:
         if row.suspected >= _SUSPICIONS:
             detail = f"{row.suspected} workers ended while a turn of this run held them"
             core.turns.blind.park(run, [], ParkReason.SUSPECT, detail)
-        elif loaded.broken:
-            core.turns.blind.park(run, [], ParkReason.CORRUPT_HISTORY, loaded.broken)
+        elif fault := loaded.broken or fault:
+            run.started = forks.became_by(_started(loaded), loaded.turns)
+            core.cannot_replay(run, ParkReason.CORRUPT_HISTORY, fault)
         elif run.definition is None:
             core.give_back(run)  # to a worker that knows it; else it will be parked
         else:
@@ -193,12 +194,21 @@ class Loader:
         if not was_written:
             run.inputs = [item for item in taken if not item.inbox] + run.inputs
 
-    def _take_inbox(self, run: Run, rows: list[InboxRow]) -> None:
+    def _take_inbox(self, run: Run, rows: list[InboxRow]) -> str:
+        """Make inputs of inbox rows; say what is wrong with one that cannot be read, or ``""``."""
+        unreadable = ""
         for row in rows:
             self._core.left_in_inbox.discard(row.id)
-            if row.id not in run.seen:
-                run.seen.add(row.id)
-                run.inputs.append(Input(ev.decode_turn(row.event)[0], row.id))
+            if row.id in run.seen:
+                continue
+            try:
+                fact = ev.decode_fact(row.event)
+            except errors.StoreError as error:
+                self._core.left_in_inbox.add(row.id)
+                unreadable = f"row {row.id} of the inbox (perdure_inbox): {error.message}"
+                continue
+            run.seen.add(row.id)
+            run.inputs.append(Input(fact, row.id))
         committed = {
             item.fact.activity
             for item in run.inputs
@@ -210,6 +220,7 @@ class Loader:
             for item in run.inputs
             if item.transaction is None or item.transaction[0] not in committed
         ]
+        return unreadable
 
     def _replay(self, run: Run, loaded: Loaded) -> None:
         core = self._core

@@ -255,10 +255,11 @@ async def select(*sources: Channel[Any] | After) -> tuple[Any, Any]:
     Raises:
         ChannelClosed: a channel is closed and drained.
         Invalid: the message that was chosen does not fit: see :meth:`Channel.receive`.
-        UsageError: there is nothing to wait for.
+        UsageError: there is nothing to wait for, or something that is neither.
     """
-    if not sources:
-        raise UsageError("select: needs a channel or after(…)")
+    if not sources or not all(isinstance(cast("Any", s), (Channel, After)) for s in sources):
+        given = ", ".join(map(repr, sources)) or "nothing"
+        raise UsageError(f"select: needs a channel or after(…), not {given}")
     loop = asyncio.get_running_loop()
     for source in sources:
         if isinstance(source, After):

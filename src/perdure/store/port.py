@@ -134,7 +134,11 @@ class Reader(Protocol):
         ...
 
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
-        """Return up to ``limit`` rows whose first event id is greater than ``after``."""
+        """Return up to ``limit`` rows whose first event id is greater than ``after``.
+
+        Raises:
+            Corrupt: the checksum of one does not fit; the message names run and event.
+        """
         ...
 
     def forks(self, run: int) -> list[Fork]:
@@ -142,7 +146,11 @@ class Reader(Protocol):
         ...
 
     def last_turn(self, run: int) -> TurnRow | None:
-        """Return the run's last history row."""
+        """Return the run's last history row.
+
+        Raises:
+            Corrupt: its checksum does not fit.
+        """
         ...
 
     def load(self, runs: Sequence[int]) -> list[Loaded]:

@@ -388,6 +388,11 @@ class TurnRow(msgspec.Struct, gc=False):
     worker: int
     payload: bytes
 
+    @property
+    def place(self) -> str:
+        """Where it stands, for errors."""
+        return f"history of run {self.run}: the row of event {self.first}"
+
 
 class Fork(msgspec.Struct, gc=False):
     """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that."""

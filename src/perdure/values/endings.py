@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from perdure import errors
 from perdure.values import events as ev
+from perdure.values import failures
 from perdure.values.failures import FailureInfo
 
 
@@ -47,6 +49,27 @@ def failure_of(closing: ev.Event) -> FailureInfo | None:
     if isinstance(closing, ev.RunTimedOut):
         text = f"the {closing.timeout} timeout passed"
         return _end("WorkflowTimedOut", "Timeout", text, retryable=closing.timeout == "run")
+    return None
+
+
+def error_of(closing: ev.Event, name: str) -> errors.Failure | None:
+    """Return what whoever waits for the result of ``name`` is told; ``None`` if it completed."""
+    if isinstance(closing, ev.RunFailed):
+        text = f"workflow {name!r} failed: {closing.text}"
+        return failures.wrap(errors.WorkflowFailed, text, closing.failure)
+    if isinstance(closing, ev.RunCancelled):
+        because = f": {closing.text}" if closing.text else ""
+        failure = closing.failure
+        return errors.WorkflowCancelled(
+            f"workflow {name!r} was cancelled{because}",
+            cause=failures.to_exception(failure) if failure is not None else None,
+        )
+    if isinstance(closing, ev.RunTerminated):
+        because = f": {closing.reason}" if closing.reason else ""
+        return errors.WorkflowTerminated(f"workflow {name!r} was terminated{because}")
+    if isinstance(closing, ev.RunTimedOut):
+        text = f"workflow {name!r} timed out: the {closing.timeout} timeout passed"
+        return errors.WorkflowTimedOut(text)
     return None
 
 

@@ -117,6 +117,7 @@ __all__ = [
     "VersionMarked",
     "WatchDropped",
     "WatchSet",
+    "decode_fact",
     "decode_plain",
     "decode_turn",
     "encode_plain",
@@ -212,6 +213,8 @@ def _union() -> Any:
 
 _decode = msgspec.msgpack.Decoder(list[_union()]).decode
 _decode_plain = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+"""What the decoder raises for bytes that are not a turn."""
 
 
 def encode_turn(events: Sequence[Event]) -> bytes:
@@ -228,7 +231,7 @@ def decode_turn(data: bytes) -> list[Event]:
     """
     try:
         events: list[Event] = _decode(data)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         raise _explain(data, exc) from exc
     for event in events:
         if event.v != 1:
@@ -236,11 +239,28 @@ def decode_turn(data: bytes) -> list[Event]:
     return events
 
 
+def decode_fact(data: bytes) -> Event:
+    """Decode the one event of an inbox row.
+
+    Raises:
+        SchemaMismatch: see :func:`decode_turn`.
+        Corrupt: the bytes are not one event.
+    """
+    events = decode_turn(data)
+    if len(events) != 1:
+        raise Corrupt(f"the row holds {len(events)} events instead of one")
+    return events[0]
+
+
 def decode_plain(data: bytes) -> list[dict[str, Any]]:
-    """Decode a turn to plain maps, unknown kinds and fields included (for exports and listings)."""
+    """Decode a turn to plain maps, unknown kinds and fields included (for exports and listings).
+
+    Raises:
+        Corrupt: the bytes are not a turn.
+    """
     try:
         return _decode_plain(data)
-    except msgspec.DecodeError as exc:
+    except _UNREADABLE as exc:
         raise Corrupt(f"the row is not a turn: {exc}") from exc
 
 
@@ -274,16 +294,16 @@ def split(events: Sequence[Event]) -> int:
 def _explain(data: bytes, exc: Exception) -> Exception:
     try:
         plain = _decode_plain(data)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return Corrupt(f"the row is not a turn: {exc}")
     for event in plain:
         kind, version = event.get("kind"), event.get("v", 1)
-        if kind not in KINDS:
+        if isinstance(kind, str) and kind not in KINDS:
             return SchemaMismatch(
                 f"event kind {kind!r} is unknown to this Perdure. "
                 "The history was written by a newer Perdure: upgrade this worker"
             )
-        if version != 1:
+        if isinstance(kind, str) and isinstance(version, int) and version != 1:
             return _newer(kind, version)
     return Corrupt(f"an event does not fit its kind: {exc}")
 

@@ -13,3 +13,5 @@ CLOSE_RETRIES: Final = 3
 LIST_DEFAULT: Final = 100
 LIST_MAX: Final = 1_000
 COUNT_MAX: Final = 10_000
+REASON: Final = 4_096
+"""Characters of the reason of a cancel or a terminate."""

@@ -68,18 +68,20 @@ def encode(value: Any, *, what: str = "value") -> bytes:
         raise Invalid(f"{what}: cannot be encoded as JSON: {_reason(exc)}") from exc
 
 
-def text(value: object, *, what: str) -> str:
-    """Return ``value`` if it is text that a history can hold.
+def text(value: object, *, what: str, maximum: int | None = None) -> str:
+    """Return ``value`` if it is text that a history can hold, of at most ``maximum`` characters.
 
     Raises:
-        Invalid: not text, or text with lone surrogates.
+        Invalid: not text, text with lone surrogates, or too long.
     """
     if not isinstance(value, str):
         raise Invalid(f"{what}: {value!r} is not text")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Invalid(f"{what}: {value!r} cannot be encoded as UTF-8") from None
+        raise Invalid(f"{what}: {value[:80]!r} cannot be encoded as UTF-8") from None
+    if maximum is not None and len(value) > maximum:
+        raise Invalid(f"{what}: {len(value):,} characters are over the limit of {maximum:,}")
     return value
 
 

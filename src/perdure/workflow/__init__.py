@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import uuid as _uuid
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from perdure import activity as _activity
 from perdure import errors
@@ -92,7 +93,13 @@ def random() -> float:
 
 
 def random_bytes(size: int) -> bytes:
-    """Return ``size`` random bytes that replay alike."""
+    """Return ``size`` random bytes that replay alike.
+
+    Raises:
+        Invalid: not a whole number from 0 on.
+    """
+    if type(size) is not int or size < 0:
+        raise errors.Invalid(f"random_bytes: {size!r} is not a number of bytes")
     return traps.here().draw(size)
 
 
@@ -148,19 +155,38 @@ async def attrs(
 
 
 async def progress(done: float, total: float | None = None, note: str = "") -> None:
-    """Say how far the run is; shown by ``describe`` and ``perdure show``. Await it."""
+    """Say how far the run is; shown by ``describe`` and ``perdure show``. Await it.
+
+    Raises:
+        Invalid: ``done`` or ``total`` is not a finite number, or the note is not text.
+    """
     traps.here().command(
         ev.ProgressReported(
-            done=float(done),
-            total=None if total is None else float(total),
+            done=_finite(done, "done"),
+            total=None if total is None else _finite(total, "total"),
             note=payload.text(note, what="note"),
         )
     )
 
 
+def _finite(given: object, what: str) -> float:
+    try:
+        number = float(given) if isinstance(given, (int, float)) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise errors.Invalid(f"progress: {what}={given!r:.80} is not a finite number")
+    return number
+
+
 async def emit(event: str, data: Any = None) -> None:
-    """Tell the engine's listeners ``data`` after this turn is committed; not recorded. Await it."""
-    traps.here().effect("emit", (event, payload.encode(data, what="data")))
+    """Tell the engine's listeners ``data`` after this turn is committed; not recorded. Await it.
+
+    Raises:
+        Invalid: the event's name is not text, or the data cannot be encoded.
+    """
+    name = payload.text(event, what="event")
+    traps.here().effect("emit", (name, payload.encode(data, what="data")))
 
 
 # -- activities ----------------------------------------------------------------------------------
@@ -182,8 +208,11 @@ async def wait_condition(predicate: Callable[[], object], timeout: Duration | No
 
     Raises:
         TimeoutError: it was not within ``timeout``.
+        UsageError: the predicate cannot be called.
     """
     instance = traps.here()
+    if not callable(cast("Any", predicate)):
+        raise errors.UsageError(f"wait_condition: {predicate!r} is not a function to ask")
     if timeout is None:
         await traps.condition(instance, predicate)
         return

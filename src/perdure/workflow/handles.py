@@ -7,7 +7,7 @@ from typing import Any
 
 from perdure import errors
 from perdure.kernel import traps, watching
-from perdure.values import failures, ids, payload
+from perdure.values import failures, ids, limits, payload
 from perdure.values.duration import Duration, optional_microseconds
 from perdure.workflow.messages import send
 
@@ -44,11 +44,12 @@ class RemoteHandle:
 
         Raises:
             NotFound: there is no such execution.
+            Invalid: the reason is not text of at most 4,096 characters, or a bad deadline.
         """
         instance = traps.here()
         limit = optional_microseconds(deadline, what="deadline")
         due = instance.time + limit if limit is not None else 0
-        text = payload.text(reason, what="reason")
+        text = payload.text(reason, what="reason", maximum=limits.REASON)
         return await traps.cancel_other(
             instance, self.id, text, due, terminate=False, namespace=self.namespace
         )
@@ -58,8 +59,9 @@ class RemoteHandle:
 
         Raises:
             NotFound: there is no such execution.
+            Invalid: the reason is not text of at most 4,096 characters.
         """
-        text = payload.text(reason, what="reason")
+        text = payload.text(reason, what="reason", maximum=limits.REASON)
         return await traps.cancel_other(
             traps.here(), self.id, text, 0, terminate=True, namespace=self.namespace
         )

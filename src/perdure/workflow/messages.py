@@ -44,14 +44,16 @@ async def send(target: Any, topic: str, payload: Any = None) -> None:
     Raises:
         NotFound: the execution is unknown or has ended. (A closed or anonymous mailbox takes the
             message and drops it.)
-        Invalid: a bad topic or payload.
+        Invalid: a bad target, topic or payload.
     """
     instance = traps.here()
-    address = target if isinstance(target, str) else target.id
-    if not address:
+    address = target if isinstance(target, str) else getattr(target, "id", None)
+    if address == "":
         return
     namespace = "" if isinstance(target, str) else getattr(target, "namespace", "")
     data = encode_message(topic, payload, instance.max_payload)
+    if not isinstance(address, str):
+        raise errors.Invalid(f"target: {target!r} is neither an id nor a handle")
     text = payloads.text(address, what="target")
     await traps.send(instance, text, topic, data, namespace)
 

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.errors import AlreadyRead, LeaseLost
+from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.borrowed import Borrowed, written_on
@@ -322,7 +322,11 @@ def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
     """Write the last row of replaced runs: what they had not read, and their end (I7)."""
     unread: dict[int, list[events.Event]] = {}
     for run, data in database.execute(SQL["unread_of_runs"], (plan.json["replaced"],)).fetchall():
-        unread.setdefault(run, []).append(events.decode_turn(data)[0])
+        try:
+            fact = events.decode_fact(data)
+        except (Corrupt, SchemaMismatch):
+            continue  # the start that replaces the run need not fail for it
+        unread.setdefault(run, []).append(fact)
     rows = [([run], [*facts, REPLACED]) for run, facts in unread.items()]
     rows.append(([run for run in plan.replaced if run not in unread], [REPLACED]))
     for runs, facts in rows:

@@ -603,10 +603,10 @@ FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.
 WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
 
 -- name: history
-SELECT {turn_columns} FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
+SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
 
 -- name: last_turn
-SELECT {turn_columns} FROM perdure_history WHERE run = ?1 ORDER BY first DESC LIMIT 1;
+SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 ORDER BY first DESC LIMIT 1;
 
 -- name: histories
 SELECT {turn_columns}, crc FROM perdure_history

@@ -8,6 +8,7 @@ from zlib import crc32
 
 import msgspec
 
+from perdure.errors import Corrupt
 from perdure.store.port import (
     Beat,
     Definition,
@@ -79,7 +80,7 @@ class SqliteReader:
 
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
-        return [_turn(row) for row in self._all(SQL["history"], (run, after, limit))]
+        return [self._checked(row) for row in self._all(SQL["history"], (run, after, limit))]
 
     @reading
     def forks(self, run: int) -> list[Fork]:
@@ -88,7 +89,7 @@ class SqliteReader:
     @reading
     def last_turn(self, run: int) -> TurnRow | None:
         row = self._one(SQL["last_turn"], (run,))
-        return None if row is None else _turn(row)
+        return None if row is None else self._checked(row)
 
     @reading
     def load(self, runs: Sequence[int]) -> list[Loaded]:
@@ -231,6 +232,13 @@ class SqliteReader:
     def _one(self, sql: str, parameters: Sequence[Any]) -> Any:
         return self.database.execute(sql, parameters).fetchone()
 
+    def _checked(self, row: tuple[Any, ...]) -> TurnRow:
+        run, first, payload, crc = row[0], row[1], row[6], row[7]
+        if _is_damaged(payload, crc):
+            name = f"history of run {run} ({self._one(SQL['run_id_by_number'], (run,))[0]})"
+            raise Corrupt(f"{name}: the row of event {first} is damaged: its checksum does not fit")
+        return _turn(row[:-1])
+
     def _row(self, run: int) -> RunRow:
         return _run(self._one(SQL["run_by_number"], (run,)))
 
@@ -259,12 +267,16 @@ def _fault(loaded: Loaded, row: tuple[Any, ...]) -> str:
             f"history of run {loaded.row.run} ({loaded.row.run_id}): events {expected} to "
             f"{first - 1} are missing"
         )
-    if crc32(payload) != crc:
+    if _is_damaged(payload, crc):
         return (
             f"history of run {loaded.row.run} ({loaded.row.run_id}): the row of event {first} is "
             "damaged: its checksum does not fit"
         )
     return ""
+
+
+def _is_damaged(payload: object, crc: object) -> bool:
+    return not isinstance(payload, bytes) or crc32(payload) != crc
 
 
 def _missing_end(loaded: Loaded) -> str:
