@@ -33,6 +33,7 @@ from perdure.values import failures, limits, payload
 
 T = TypeVar("T")
 _SAFETY_SECONDS = 1.0
+_PAGE = 5_000
 _CLOSED = "the client was closed, or the engine it belongs to has stopped"
 _log = logging.getLogger("perdure.client")
 
@@ -345,6 +346,51 @@ async def closing_event(read: Callable[[Callable[[Reader], Any]], Any], run: int
     if type(closing) not in ev.CLOSING:
         raise errors.Corrupt(f"{turn.place}: the run has ended, and its end is missing")
     return closing
+
+
+def sound(row: RunRow) -> RunRow:
+    """Return ``row``.
+
+    Raises:
+        Corrupt: some of it cannot be read.
+    """
+    if row.fault:
+        raise errors.Corrupt(row.fault)
+    return row
+
+
+async def whole_history(door: Door, row: RunRow) -> list[TurnRow]:
+    """Return a run's history, from event 1 to the last one that was there when ``row`` was read.
+
+    Raises:
+        Corrupt: some of it is missing or damaged.
+    """
+    turns = await all_turns(door, row.run)
+    name, expected = f"history of run {row.run} ({row.run_id})", 1
+    for turn in turns:
+        if turn.first != expected:
+            raise errors.Corrupt(f"{name}: events {expected} to {turn.first - 1} are missing")
+        expected += turn.count
+    if expected <= row.length:
+        raise errors.Corrupt(f"{name}: events {expected} to {row.length} are missing")
+    return turns
+
+
+async def all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:
+    """Return the rows of a history that begin after event ``after``.
+
+    Raises:
+        Corrupt: one is damaged.
+    """
+    turns: list[TurnRow] = []
+    while True:
+        # Pages, so that no read holds a snapshot for long.
+        start = after
+        page = await door.read(lambda store: store.history(run, after=start, limit=_PAGE))  # noqa: B023 - awaited here
+        turns += page
+        if len(page) < _PAGE:
+            return turns
+        after = page[-1].first
 
 
 def encode_answer(result: bytes | None, failure: failures.FailureInfo | None) -> bytes:

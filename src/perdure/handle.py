@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import branching, errors, transfer, views
 from perdure.branching import SAME
-from perdure.door import Door, decode_answer, refusal
+from perdure.door import Door, all_turns, decode_answer, refusal, sound, whole_history
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
 from perdure.values import endings, limits, payload
 from perdure.values import events as ev
@@ -19,7 +19,6 @@ from perdure.views import Execution, HistoryEvent
 from perdure.workflow import encode_message
 
 T = TypeVar("T")
-_PAGE = 5_000
 _FOLLOW_PAUSE = 0.05
 _STATE_SECONDS = 1.0
 _GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
@@ -105,8 +104,12 @@ class Handle(Generic[T]):
         return (await self._row()).status
 
     async def describe(self) -> Execution:
-        """Return everything lists and details show, input and output included."""
-        row = await self._row()
+        """Return everything lists and details show, input and output included.
+
+        Raises:
+            Corrupt: something of it cannot be read (a list shows what can).
+        """
+        row = sound(await self._row())
         first = await self._door.read(lambda store: store.history(row.run, limit=1))
         last = await self._door.read(lambda store: store.last_turn(row.run))
         attributes = await self._door.read(lambda store: store.attributes(row.run))
@@ -114,10 +117,12 @@ class Handle(Generic[T]):
         return views.execution(row, first=first, last=last, search=attributes, kin=kin)
 
     async def history(self) -> list[HistoryEvent]:
-        """Return the events of the run, decoded to plain data, seeds left out."""
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
-        return views.history(turns)
+        """Return the events of the run, decoded to plain data, seeds left out.
+
+        Raises:
+            Corrupt: a row is damaged or missing; the message names run and event.
+        """
+        return views.history(await whole_history(self._door, await self._row()))
 
     async def export(self, *, with_seed: bool = False) -> dict[str, Any]:
         """Return the run as plain JSON data, for :meth:`Client.import_run`; turns are kept apart.
@@ -139,7 +144,7 @@ class Handle(Generic[T]):
         read = 0
         while True:
             # From the row after the last one read: ``after`` may lie inside a row.
-            turns = await _all_turns(self._door, row.run, after=read)
+            turns = await all_turns(self._door, row.run, after=read)
             read = turns[-1].first if turns else read
             for event in views.history(turns):
                 if event.id > after:
@@ -362,8 +367,8 @@ class Handle(Generic[T]):
         return self._client.door
 
     async def _original(self) -> branching.Original:
-        row = await self._row()
-        turns = await _all_turns(self._door, row.run)
+        row = sound(await self._row())
+        turns = await whole_history(self._door, row)
         search = await self._door.read(lambda store: store.attributes(row.run))
         return branching.Original(row, turns, search)
 
@@ -453,7 +458,9 @@ class Handle(Generic[T]):
             )
             if child is not None:
                 children.append(await self._why(child, workers, depth - 1))
-        turns = await _all_turns(self._door, row.run)
+        turns: list[TurnRow] = []
+        if not row.status.is_terminal and not row.status.is_stopped:  # else the row says it all
+            turns = await whole_history(self._door, sound(row))
         standing: Standing | None = None
         if row.status is Status.PENDING and row.reason is not None:
             standing = await self._door.read(lambda store: store.standing(row.execution))
@@ -486,15 +493,3 @@ def _is_a(kind: Any, data: bytes) -> bool:
         return isinstance(ev.decode_fact(data), kind)
     except errors.StoreError:
         return False  # a worker will park the run and name the row
-
-
-async def _all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:
-    turns: list[TurnRow] = []
-    while True:
-        # Pages, so that no read holds a snapshot for long.
-        start = after
-        page = await door.read(lambda store: store.history(run, after=start, limit=_PAGE))  # noqa: B023 - awaited here
-        turns += page
-        if len(page) < _PAGE:
-            return turns
-        after = page[-1].first

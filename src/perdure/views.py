@@ -215,10 +215,18 @@ def _is_told(key: str, keys: Sequence[str]) -> bool:
 
 
 def history(turns: Sequence[TurnRow], *, with_seed: bool = False) -> list[HistoryEvent]:
-    """Show events as plain data, payloads decoded, seeds left out."""
+    """Show events as plain data, payloads decoded, seeds left out.
+
+    Raises:
+        Corrupt: a row is not a turn; the message names it.
+    """
     events: list[HistoryEvent] = []
     for turn in turns:
-        for number, event in enumerate(ev.decode_plain(turn.payload), turn.first):
+        try:
+            decoded = ev.decode_plain(turn.payload)
+        except errors.Corrupt as exc:
+            raise errors.Corrupt(f"{turn.place}: {exc.message}") from exc
+        for number, event in enumerate(decoded, turn.first):
             data = plain(event, with_seed=with_seed)
             kind = data.pop("kind")
             events.append(HistoryEvent(number, kind, to_datetime(turn.time), turn.worker, data))
@@ -446,7 +454,8 @@ def _text(failure: dict[str, Any]) -> str:
 
 
 def _waits(row: RunRow) -> dict[str, Any]:
-    return msgspec.json.decode(row.waits, type=dict[str, Any]) if row.waits else {}
+    found: object = msgspec.json.decode(row.waits) if row.waits else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _message(topic: str) -> str:

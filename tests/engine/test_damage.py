@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import Client, Status, workflow
-from perdure.errors import Corrupt, WorkflowTerminated
+from perdure.errors import Corrupt, Invalid, WorkflowTerminated
 
 
 @workflow.define
@@ -118,8 +119,14 @@ async def quick(number: int) -> int:
     ("sql", "said"),
     [
         ("payload = x'00'", r"run \d+ \(.+\): the row of event 1 is damaged"),
-        ("payload = x'00', crc = 3523407757", "run 1: the row of event 1: the row is not a turn"),
-        ("payload = x'90', crc = 571309257", "run 1: the row of event 1: it holds no events"),
+        (
+            f"payload = x'00', crc = {crc32(bytes(1))}",
+            "event 1: the row is not a turn",
+        ),
+        (
+            f"payload = x'90', crc = {crc32(bytes([0x90]))}",
+            "event 1: it holds no events",
+        ),
     ],
     ids=["damaged", "no turn", "empty"],
 )
@@ -141,3 +148,84 @@ async def test_an_end_that_cannot_be_read_is_told_to_who_waits_for_it_and_to_nob
         await client.get("good").send("go")
         async with asyncio.timeout(10):
             assert await good == 1
+
+
+STATE = "UPDATE perdure_state SET {} WHERE run = :bad"
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("UPDATE perdure_memo SET memo = x'00' WHERE run = :bad", "memo"),
+        ("UPDATE perdure_memo SET memo = '[1]' WHERE run = :bad", "memo"),
+        (STATE.format("waits = '{{{'"), "waits"),
+        (STATE.format("progress = x'7b7d'"), "progress"),
+        (STATE.format("waits = '', progress = '{'"), "waits, progress"),
+        ("UPDATE perdure_run SET tags = '[5]' WHERE run = :bad", "tags"),
+    ],
+)
+async def test_a_damaged_row_is_listed_told_by_name_and_parks_its_run_alone(
+    tmp_path: Path, sql: str, what: str
+):
+    await two_runs(tmp_path)
+    damage(tmp_path, sql)
+    async with engine_on(tmp_path, waiter) as engine:
+        client = engine.client
+        shown = {one.id: one for one in (await client.list()).items}
+        assert shown["good"].memo == {"n": 1}
+        assert shown["bad"].workflow == "waiter"
+        bad = client.get("bad")
+        for ask in (bad.describe, bad.export, bad.why):
+            with pytest.raises(Corrupt, match=f"stored as {what} cannot"):
+                await ask()
+        for name in ("bad", "good"):
+            await client.get(name).send("go")
+        assert await client.get("good").result("10s") == 1
+        await until_status(bad, Status.PARKED)
+        assert f"stored as {what} cannot be read" in await bad.why()
+        assert await bad.terminate("enough")
+        with pytest.raises(WorkflowTerminated):
+            await bad.result("10s")
+
+
+HISTORY = "UPDATE perdure_history SET {} WHERE first = 2 AND run = :bad"
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("DELETE FROM perdure_history WHERE first = 1 AND run = :bad", "events 1 to 1 are missing"),
+        ("DELETE FROM perdure_history WHERE first = 2 AND run = :bad", "events 2 to 3 are missing"),
+        ("DELETE FROM perdure_history WHERE run = :bad", "events 1 to 3 are missing"),
+        (HISTORY.format("payload = x'00'"), "the row of event 2 is damaged"),
+        (HISTORY.format("payload = 'text'"), "the row of event 2 is damaged"),
+        (
+            HISTORY.format(f"payload = x'00', crc = {crc32(bytes(1))}"),
+            "the row of event 2: the row is not a turn",
+        ),
+    ],
+    ids=["beginning", "end", "all", "bytes", "text", "checksum"],
+)
+async def test_a_history_says_what_of_it_is_missing_or_damaged(tmp_path: Path, sql: str, said: str):
+    await two_runs(tmp_path)
+    async with engine_on(tmp_path, waiter) as engine:
+        for name in ("bad", "good"):
+            await engine.client.get(name).send("go")
+            await engine.client.get(name).result("10s")
+    damage(tmp_path, sql)
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        with pytest.raises(Corrupt, match=rf"history of run \d+.*: {said}"):
+            await client.get("bad").history()
+        with pytest.raises((Corrupt, Invalid)):
+            await client.get("bad").export()
+        assert len(await client.get("good").history()) == 3
+
+
+async def test_a_row_that_nobody_foresaw_keeps_no_other_run_from_loading(tmp_path: Path):
+    await two_runs(tmp_path)
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        for name in ("bad", "good"):
+            await client.get(name).send("go")
+    damage(tmp_path, "UPDATE perdure_history SET count = 'many' WHERE run = :bad")
+    async with engine_on(tmp_path, waiter) as engine:
+        assert await engine.client.get("good").result("10s") == 1

@@ -63,8 +63,10 @@ class Loader:
         return self._task is None or self._task.done()
 
     async def _work(self) -> None:
+        alone = 0
         while self._wanted:
-            runs = dict(list(self._wanted.items())[:_CHUNK])
+            runs = dict(list(self._wanted.items())[: 1 if alone else _CHUNK])
+            alone = max(0, alone - 1)
             for key in runs:
                 del self._wanted[key]
             keys = list(runs)
@@ -72,6 +74,15 @@ class Loader:
                 found = await self._core.desk.read(lambda store, keys=keys: store.load(keys))
             except errors.StoreError as error:
                 await self._retry(runs, error)
+                continue
+            except Exception as exc:  # noqa: BLE001 - whatever is stored there, one run pays
+                if len(runs) > 1:
+                    self._wanted = {**runs, **self._wanted}
+                    alone = len(runs)
+                    continue
+                [run] = runs.values()
+                self._trouble.add("run %d cannot be read: %r", run.key, exc)
+                self._core.give_back(run)
                 continue
             began = asyncio.get_running_loop().time()
             for loaded in found:

@@ -339,6 +339,7 @@ class RunRow(msgspec.Struct, gc=False):
     ``keeps_lost`` (and after a graceful ``leave``, which loses nothing).
     ``suspected``: how many workers ended while a turn of this run held them (R8).
     ``unread``: messages in the history that the code had not received when the row was written.
+    ``damaged``: the columns that cannot be read; here they are empty.
     """
 
     run: int
@@ -375,6 +376,15 @@ class RunRow(msgspec.Struct, gc=False):
     tags: tuple[str, ...] = ()
     memo: bytes | None = None
     lost_until: int | None = None
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        """Say what of the row cannot be read, or return ``""``."""
+        if not self.damaged:
+            return ""
+        what = ", ".join(self.damaged)
+        return f"row of run {self.run} ({self.run_id}): what is stored as {what} cannot be read"
 
 
 class TurnRow(msgspec.Struct, gc=False):
@@ -419,8 +429,8 @@ class InboxRow(msgspec.Struct, gc=False):
 class Loaded(msgspec.Struct):
     """Everything an engine needs to wake a run, read in one snapshot.
 
-    ``broken``: why the history cannot be read (a gap in the ids, a checksum that does not fit),
-    naming the row; the other runs of the same load are not affected.
+    ``broken``: why the history or the row cannot be read (a gap in the ids, say, or a checksum that
+    does not fit), naming it; the other runs of the same load are not affected.
     """
 
     row: RunRow

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch
+from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, StoreRefused
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.borrowed import Borrowed, written_on
@@ -350,7 +350,10 @@ def _merge_memos(database: Writing, changes: dict[int, dict[str, Any]]) -> None:
     merged: list[Any] = []
     emptied: list[int] = []
     for run, change in changes.items():
-        memo: dict[str, Any] = {**_decode(stored.get(run, "{}")), **change}
+        try:
+            memo: dict[str, Any] = {**_decode(stored.get(run, "{}")), **change}
+        except (msgspec.DecodeError, TypeError) as exc:
+            raise StoreRefused(f"the memo of run {run} cannot be read: {exc}") from exc
         memo = {key: value for key, value in memo.items() if value is not None}
         if memo:
             merged.append((run, msgspec.json.encode(memo).decode()))

@@ -32,6 +32,18 @@ from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
 
 _decode: Callable[[str], Any] = msgspec.json.decode
+_read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_read_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+_JSON: dict[int, tuple[str, Callable[[str], Any]]] = {
+    RunRow.__struct_fields__.index(name): (name, read)
+    for name, read in (
+        ("waits", _decode),
+        ("progress", _decode),
+        ("tags", _read_tags),
+        ("memo", _read_object),
+    )
+}
+"""Columns of a run that hold JSON, and how to read them."""
 _LAST = "\U0010ffff"
 
 
@@ -100,18 +112,25 @@ class SqliteReader:
         inbox = self._all(SQL["inboxes"], wanted)
         beats = self._all(SQL["beats"], wanted)
         self.database.execute("COMMIT")
-        loaded = {row[0]: Loaded(_run(row), [], []) for row in rows}
+        loaded: dict[int, Loaded] = {}
+        for row in rows:
+            state = _run(row)
+            loaded[state.run] = Loaded(state, [], [])
         for row in turns:
-            found = loaded[row[0]]
+            found = loaded.get(row[0])
+            if found is None:
+                continue  # its state is gone
             found.broken = found.broken or _fault(found, row)
             if not found.broken:
                 found.turns.append(_turn(row[:-1]))
         for beat in beats:
-            loaded[beat[0]].beats.append(Beat(*beat))
+            if beat[0] in loaded:
+                loaded[beat[0]].beats.append(Beat(*beat))
         for id, execution, run, event in inbox:
-            loaded[run].inbox.append(InboxRow(id, execution, run, event))
+            if run in loaded:
+                loaded[run].inbox.append(InboxRow(id, execution, run, event))
         for found in loaded.values():
-            found.broken = found.broken or _missing_end(found)
+            found.broken = found.broken or _missing_end(found) or found.row.fault
         return list(loaded.values())
 
     @reading
@@ -244,12 +263,26 @@ class SqliteReader:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    tags, memo = row[31], row[32]
-    fields: list[Any] = [*row[:11], status_of(row[11]), *row[12:31]]
-    fields.append(() if tags is None else tuple(_decode(tags)))
-    fields.append(None if memo is None else memo.encode())
-    fields.append(row[33])
+    fields: list[Any] = [*row[:11], status_of(row[11]), *row[12:34]]
+    damaged: tuple[str, ...] = ()
+    for column, (name, read) in _JSON.items():
+        text = fields[column]
+        if text is not None and not _is_readable(text, read):
+            damaged = (*damaged, name)
+            fields[column] = None
+    tags, memo = fields[31], fields[32]
+    fields[31] = () if tags is None else _read_tags(tags)
+    fields[32] = None if memo is None else memo.encode()
+    fields.append(damaged)
     return RunRow(*fields)
+
+
+def _is_readable(text: object, read: Callable[[str], Any]) -> bool:
+    try:
+        read(text if isinstance(text, str) else "")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:
