@@ -10,6 +10,7 @@ from perdure.door import Door
 from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.labels import check_tags
 from perdure.values.states import Status
 from perdure.workflow import check_mapping, check_search
 
@@ -65,6 +66,8 @@ async def fork(
         rows = copying.with_input(rows, data)
     copying.check_open(rows)
     request = new_execution(door, original.row, options, original.search)
+    if options.memo is not SAME and request.memo is not None:
+        payload.limit(request.memo, max_payload, what="memo")
     mark = mark_for(door, request, original.row, rows, "fork")
     return await begin(door, request, original.row, rows, mark)
 
@@ -124,14 +127,8 @@ def new_execution(
         memo = check_mapping(options.memo or {}, "memo")
         request.memo = payload.encode(dict(memo), what="memo") if memo else None
     request.search = dict(search) if options.search is SAME else check_search(options.search or {})
-    request.tags = row.tags if options.tags is SAME else _tags(options.tags or ())
+    request.tags = row.tags if options.tags is SAME else check_tags(options.tags or ())
     return request
-
-
-def _tags(given: Any) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise errors.Invalid(f"tags: {given!r} is not a list of text; write [{given!r}]")
-    return tuple(payload.text(tag, what="tags") for tag in given)
 
 
 def _request(door: Door, row: RunRow, workflow_id: str) -> StartRequest:

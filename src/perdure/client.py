@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
 from weakref import WeakSet
@@ -21,6 +21,7 @@ from perdure.store.opening import parse_url
 from perdure.store.port import Filter, Post, Started, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
+from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
 from perdure.values.states import Status
 from perdure.values.terms import Deadlines, first_deadlines
@@ -387,10 +388,10 @@ class Client:
             messages=tuple(
                 ev.encode_turn([ev.MessageReceived(message=m)]) for m in started.messages
             ),
-            created_by=options.get("created_by"),
-            correlation_id=options.get("correlation_id"),
-            tenant=options.get("tenant"),
-            tags=_texts(options.get("tags") or (), "tags"),
+            created_by=check_label(options.get("created_by"), "created_by"),
+            correlation_id=check_label(options.get("correlation_id"), "correlation_id"),
+            tenant=check_label(options.get("tenant"), "tenant"),
+            tags=check_tags(options.get("tags") or ()),
             memo=self._encoded(memo, "memo"),
             search=check_search(options.get("search") or {}),
         )
@@ -448,7 +449,7 @@ class Client:
             if isinstance(values.get(key), datetime):
                 values[key] = views.from_datetime(values[key])
         tags = values.get("tags", ())
-        values["tags"] = (tags,) if isinstance(tags, str) else _texts(tags, "tags")
+        values["tags"] = (tags,) if isinstance(tags, str) else check_tags(tags)
         try:
             return msgspec.convert({"namespace": self.namespace, **values}, Filter)
         except msgspec.ValidationError as exc:
@@ -480,9 +481,3 @@ def _address(sender: Any) -> str:
 def _now() -> int:
     # Without a worker in this process there is no engine's clock to ask.
     return time.time_ns() // 1000  # noqa: TID251
-
-
-def _texts(given: Any, what: str) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise errors.Invalid(f"{what}: {given!r} is not a list of text; write [{given!r}]")
-    return tuple(payload.text(one, what=what) for one in cast("Iterable[Any]", given))

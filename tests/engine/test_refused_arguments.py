@@ -137,3 +137,68 @@ async def test_workflow_code_that_passes_nonsense_is_told_what(tmp_path: Path):
     async with engine_on(tmp_path, caller) as engine:
         for text in CALLS:
             assert text in await engine.client.execute(caller, text)
+
+
+BIG = "x" * 2_100_000
+OVER: dict[str, Any] = {
+    "memo: 2,100,008 bytes are over the limit": {"memo": {"a": BIG}},
+    "context: 2,100,008 bytes are over the limit": {"context": {"a": BIG}},
+    "search: 101 attributes are over the limit of 100": {
+        "search": dict.fromkeys(map(str, range(101)), 1)
+    },
+    "search attribute 'a': 10,001 characters": {"search": {"a": "x" * 10_001}},
+    "search attribute 'b': 12,000 characters": {"search": {"b": ["x" * 4_000] * 3}},
+    "name of a search attribute: 1,001 characters": {"search": {"x" * 1_001: 1}},
+}
+LABELS: dict[str, Any] = {
+    "tags: 101 tags are over the limit of 100": {"tags": list(map(str, range(101)))},
+    "tags: 1,001 characters are over the limit of 1,000": {"tags": ["x" * 1_001]},
+    "tags: 5 is not text": {"tags": [5]},
+    **{
+        f"{name}: 1,001 characters are over the limit of 1,000": {name: "x" * 1_001}
+        for name in ("correlation_id", "tenant", "created_by")
+    },
+    "tenant: 5 is not text": {"tenant": 5},
+}
+
+
+@workflow.define
+async def parent(text: str) -> list[str]:
+    said = list[str]()
+    for call in (lambda **o: workflow.start(waiter, **o), workflow.attrs):
+        try:
+            await call(**OVER[text])
+        except (Invalid, TypeError) as exc:
+            said.append(str(exc))
+    return said
+
+
+async def test_what_a_start_says_of_an_execution_has_limits(tmp_path: Path):
+    async with engine_on(tmp_path, waiter, parent) as engine:
+        for text, options in {**OVER, **LABELS}.items():
+            with pytest.raises(Invalid, match=text):
+                await engine.client.start(waiter, **options)
+        assert await engine.client.count() == 0
+        for text in OVER:
+            for said in await engine.client.execute(parent, text):
+                assert text in said or "keyword argument 'context'" in said
+
+
+async def test_what_is_at_its_limit_is_accepted(tmp_path: Path):
+    async with engine_on(tmp_path, waiter) as engine:
+        handle = await engine.client.start(
+            waiter,
+            tags=["x" * 997 + f"{n:03}" for n in range(100)],
+            search={f"a{n}": "x" * 10_000 for n in range(100)},
+            tenant="x" * 1_000,
+        )
+        await handle.send("go")
+        assert await handle.result("10s") == "done"
+
+
+async def test_a_fork_has_the_same_limits(tmp_path: Path):
+    async with engine_on(tmp_path, waiter) as engine:
+        handle: Any = await engine.client.start(waiter)
+        for options in (*(o for o in OVER.values() if "context" not in o), {"tags": ["x" * 1_001]}):
+            with pytest.raises(Invalid, match="over the limit"):
+                await handle.fork(after_event=0, **options)

@@ -13,5 +13,13 @@ CLOSE_RETRIES: Final = 3
 LIST_DEFAULT: Final = 100
 LIST_MAX: Final = 1_000
 COUNT_MAX: Final = 10_000
+LABEL: Final = 1_000
+"""Characters of a tag, of the name of a search attribute, and of the texts that say for whom an
+execution is (``correlation_id``, ``tenant``, ``created_by``).
+"""
+TAGS: Final = 100
+SEARCH_ATTRIBUTES: Final = 100
+SEARCH_TEXT: Final = 10_000
+"""Characters of a search attribute's text; of all its texts together, if it is a list."""
 REASON: Final = 4_096
 """Characters of the reason of a cancel or a terminate."""

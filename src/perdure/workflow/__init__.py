@@ -44,6 +44,7 @@ from perdure.workflow.run import (
     check_mapping,
     check_search,
     context,
+    encode_mapping,
     history_length,
     history_size,
     info,
@@ -142,14 +143,16 @@ async def attrs(
 
     Raises:
         UsageError: neither was given.
-        Invalid: a value of a type that cannot be indexed.
+        Invalid: a value of a type that cannot be indexed; more or larger values than the limits
+            allow.
     """
     if not search and not memo:
         raise errors.UsageError("attrs: give search=, memo= or both")
-    traps.here().command(
+    instance = traps.here()
+    instance.command(
         ev.AttributesSet(
             search=payload.encode(check_search(search)) if search else None,
-            memo=payload.encode(dict(check_mapping(memo, "memo")), what="memo") if memo else None,
+            memo=encode_mapping(memo, "memo", instance.max_payload),
         )
     )
 

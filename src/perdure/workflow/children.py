@@ -23,7 +23,7 @@ from perdure.values.options import (
 )
 from perdure.workflow.handles import RemoteHandle
 from perdure.workflow.messages import recorded_messages
-from perdure.workflow.run import check_mapping, check_search, context, started_event
+from perdure.workflow.run import check_mapping, check_search, context, encode_mapping, started_event
 
 T = TypeVar("T")
 In = TypeVar("In")
@@ -161,7 +161,6 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
     started = started_event(instance)
     run_id = instance.new_run_id("child")
     explicit = options.get("id")
-    memo = dict(check_mapping(options.get("memo") or {}, "memo"))
     event = ev.ChildScheduled(
         workflow=name,
         workflow_id=run_id if explicit is None else ids.check_workflow_id(explicit),
@@ -177,12 +176,12 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
         reuse=_unless(REUSE[0], one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE)),
         namespace=_text(options, "namespace"),
         terms=read_terms(options),
-        context=_merged_context(options.get("context")),
+        context=_merged_context(options.get("context"), instance.max_payload),
         messages=recorded_messages(
             options.get("messages") or (), started.workflow_id, instance.time, instance.max_payload
         ),
         search=payload.encode(check_search(options["search"])) if options.get("search") else None,
-        memo=payload.encode(memo, what="memo") if memo else None,
+        memo=encode_mapping(options.get("memo"), "memo", instance.max_payload),
     )
     read = payload.decode if definition is None else definition.read_result
     return traps.start_child(instance, event, read)
@@ -196,6 +195,6 @@ def _text(options: Mapping[str, Any], name: str) -> str:
     return payload.text(options.get(name) or "", what=name)
 
 
-def _merged_context(given: Mapping[str, Any] | None) -> bytes | None:
+def _merged_context(given: Mapping[str, Any] | None, maximum: int) -> bytes | None:
     merged = {**context, **check_mapping(given or {}, "context")}
-    return payload.encode(merged, what="context") if merged else None
+    return encode_mapping(merged, "context", maximum)

@@ -12,7 +12,7 @@ from perdure import errors
 from perdure.kernel import traps
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
-from perdure.values import payload
+from perdure.values import limits, payload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,14 +101,30 @@ def check_mapping(given: Any, what: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", given)
 
 
+def encode_mapping(given: Any, what: str, maximum: int) -> bytes | None:
+    """Encode a mapping with text for keys; ``None`` if it is empty.
+
+    Raises:
+        Invalid: it is none, cannot be encoded or has more than ``maximum`` bytes.
+    """
+    values = dict(check_mapping(given or {}, what))
+    return payload.limit(payload.encode(values, what=what), maximum, what=what) if values else None
+
+
 def check_search(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return search attributes if all can be indexed.
 
     Raises:
         Invalid: no mapping, or a value that is not text, number, bool, aware datetime, list of
-            text or ``None``.
+            text or ``None``; more of them, or longer ones, than the limits allow.
     """
     check_mapping(given, "search")
+    if len(given) > limits.SEARCH_ATTRIBUTES:
+        raise errors.Invalid(
+            f"search: {len(given):,} attributes are over the limit of {limits.SEARCH_ATTRIBUTES}"
+        )
+    for key in given:
+        payload.text(key, what="name of a search attribute", maximum=limits.LABEL)
     return {key: _indexable(key, value) for key, value in given.items()}
 
 
@@ -122,6 +138,15 @@ def _indexable(key: str, value: Any) -> Any:
         raise errors.Invalid(
             f"search attribute {key!r}: {type(value).__name__} cannot be indexed; "
             "use text, a number, a bool, an aware datetime or a list of text"
+        )
+    texts = (
+        (value,) if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
+    )
+    size = sum(map(len, cast("Sequence[str]", texts)))
+    if size > limits.SEARCH_TEXT:
+        raise errors.Invalid(
+            f"search attribute {key!r}: {size:,} characters are over the limit of "
+            f"{limits.SEARCH_TEXT:,}"
         )
     return value
 
