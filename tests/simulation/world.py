@@ -434,7 +434,7 @@ class World:
                             "add", f"u{n}", s, id=f"{plan.id}-u{n}", timeout="3s"
                         )
                     )
-                except (errors.Unavailable, errors.NotFound) as exc:
+                except (errors.Unavailable, errors.NotFound, errors.Conflict) as exc:
                     self.sim.note("cli", f"update {number} of {plan.id}:", str(exc))
                     await asyncio.sleep(0.3)  # sleep: virtual time
                 except errors.Closed:
@@ -453,7 +453,7 @@ class World:
                 answer = await self.ask(
                     lambda client: client.get(plan.id).query("so_far", timeout="2s")
                 )
-            except (errors.Unavailable, errors.NotFound):
+            except (errors.Unavailable, errors.NotFound, errors.Conflict):
                 continue
             if answer < before:
                 raise Stop(f"a query of {plan.id} goes back from {before} to {answer}")

@@ -233,7 +233,10 @@ class Core:
             run.drop_instance()
         if run.is_owned or run.work or run.updates:
             return
-        if run.wake_at is not None and (run.status is Status.WAITING or run.status.is_stopped):
+        rests = run.status is Status.WAITING or run.status.is_stopped
+        # Due in a queue, it begins when the store lets it in: a timer would fire again at once.
+        is_let_in = not run.in_queue or (run.wake_at or 0) > self.clock.now()
+        if run.wake_at is not None and rests and is_let_in:
             self.timers.add(run.key, run.wake_at)
         far = run.wake_at is not None and run.wake_at - self.clock.now() > _FAR
         if far or run.instance is None or run.status is not Status.WAITING:

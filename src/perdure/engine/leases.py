@@ -163,14 +163,21 @@ class Leases:
             is_dead = other.alive_for_sure is False or other.lease_until < now
             if is_dead:
                 await self._take_over(other, now)
-        await core.revival.look(has_company=len(workers) > 1)
         services = [(other.workflows, other.queues) for other in workers]
-        unserved = await core.desk.read(lambda store: store.unserved(services, limit=100))
+        looks = core.revival.wants_look(has_company=len(workers) > 1)
+        unserved, parked = await core.desk.read(
+            lambda store: (
+                store.unserved(services, limit=100),
+                core.revival.page(store) if looks else [],
+            )
+        )
         known = {name for workflows, _ in services for name in workflows}
         for row in unserved:
             if now - max(row.since, row.created_at) > _UNSERVED_AFTER:
                 is_known = not known.isdisjoint((row.workflow, f"{row.workflow} {row.version}"))
                 core.park_unserved(row, is_known=is_known)
+        if looks:
+            await core.revival.look(parked)
 
     async def _take_over(self, other: Worker, now: int) -> None:
         took = await self._core.desk.write(

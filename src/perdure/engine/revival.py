@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.engine.runs import Phase
-from perdure.store.port import OpenRun, RunRow
+from perdure.store.port import OpenRun, Reader, RunRow
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
 if TYPE_CHECKING:
@@ -68,18 +68,23 @@ class Revival:
                 return
             after = rows[-1].run
 
-    async def look(self, *, has_company: bool) -> None:
-        """Try what another worker has parked; a page of the parked runs each time."""
-        core, now = self._core, self._core.clock.now()
+    def wants_look(self, *, has_company: bool) -> bool:
+        """Tell whether it is time to :meth:`look`: while there are others, and a while after."""
+        now = self._core.clock.now()
         if has_company:
             self._until = now + _AFTER_COMPANY
         if now < self._look_at or now >= self._until:
-            return
+            return False
         self._look_at = now + _LOOK_EVERY
-        after = self._after
-        page = await core.desk.read(
-            lambda store: store.open_runs([Status.PARKED], limit=_PAGE, after=after)
-        )
+        return True
+
+    def page(self, store: Reader) -> list[OpenRun]:
+        """Read the parked runs for the next :meth:`look`."""
+        return store.open_runs([Status.PARKED], limit=_PAGE, after=self._after)
+
+    async def look(self, page: list[OpenRun]) -> None:
+        """Try what another worker has parked; a page of the parked runs each time."""
+        core, now = self._core, self._core.clock.now()
         wanted = [run.run for run in page if self._is_due(run, now)]
         for start in range(0, len(wanted), _ROWS):
             part = wanted[start : start + _ROWS]

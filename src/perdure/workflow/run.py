@@ -139,10 +139,8 @@ def _indexable(key: str, value: Any) -> Any:
             f"search attribute {key!r}: {type(value).__name__} cannot be indexed; "
             "use text, a number, a bool, an aware datetime or a list of text"
         )
-    texts = (
-        (value,) if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
-    )
-    size = sum(map(len, cast("Sequence[str]", texts)))
+    texts: Any = (value,) if isinstance(value, str) else value if _is_texts(value) else ()
+    size = sum(map(len, texts))
     if size > limits.SEARCH_TEXT:
         raise errors.Invalid(
             f"search attribute {key!r}: {size:,} characters are over the limit of "
