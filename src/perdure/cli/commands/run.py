@@ -44,6 +44,9 @@ _PARKED_LOOKS = 10
 @click.option(
     "--timeout", metavar="SPAN", help="Wait no longer than this (90s, 5m); exit code 124."
 )
+@click.option(
+    "-o", "--output", type=click.Choice(["json"]), expose_value=False, help="It is always JSON."
+)
 @database_option
 def run_command(
     database: Database,
