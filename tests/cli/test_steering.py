@@ -124,6 +124,7 @@ def test_all_parked_runs_of_a_workflow_or_reason_are_unparked(shell: Shell):
         for n in range(3):
             shell.until(lambda n=n: shell.status(f"c-{n}") == "parked")
         worker.interrupt()
+    assert "c-0: resumed" in shell.ok("resume", "c-0").err
     assert "0 runs unparked" in shell.ok("unpark", "--all", "--workflow", "order").err
     assert "0 runs unparked" in shell.ok("unpark", "--all", "--reason", "io_refused").err
     done = shell.ok("unpark", "--all", "-w", "changing", "--reason", "nondeterminism")

@@ -38,8 +38,12 @@ def pause_command(database: Database, ids: tuple[str, ...]) -> int:
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @database_option
 def resume_command(database: Database, ids: tuple[str, ...]) -> int:
-    """Let paused runs go on."""
-    return asyncio.run(_each(database, ids, lambda handle: handle.resume(), "resumed"))
+    """Let paused runs go on, and parked ones try again (as `perdure unpark` does)."""
+    return asyncio.run(_each(database, ids, _go_on, "resumed"))
+
+
+async def _go_on(handle: Handle[Any]) -> bool:
+    return await handle.resume() or await handle.unpark()
 
 
 @click.command("unpark")
