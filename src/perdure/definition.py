@@ -50,8 +50,6 @@ class Workflow(Generic[In_contra, Out]):
         self.source = _source(fn)
         self.code = fingerprint(self.source, fn)
         self.max_payload: int | None = None
-        self.run_timeout = 0
-        """Microseconds that a run may take if its start does not say; 0 is no limit."""
         self.parts: tuple[object, ...] = ()
         """What the workflow's code calls and its function does not name (see engine/reach.py)."""
         self.__doc__ = fn.__doc__

@@ -22,7 +22,7 @@ from perdure.graph.steps import (
     TaskStep,
 )
 from perdure.graph.waiting import PollStep, TimerStep, WebhookStep
-from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.duration import Duration
 from perdure.values.retry import Retry
 
 Choices = Sequence[tuple[str | Condition, str] | Mapping[str, Any]]
@@ -302,19 +302,9 @@ class Flow(Branch):
             "triggers": triggers,
         }
 
-    def timeout(self, duration: Duration) -> Self:
-        """End a run that takes longer, as ``timed_out``."""
-        self._options["run_timeout"] = optional_microseconds(duration, what="timeout") or 0
-        return self
-
     def default_retry(self, retry: Retry) -> Self:
         """Give steps that name none this policy."""
         self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
-        return self
-
-    def isolated(self, isolated: bool = True) -> Self:
-        """Run handlers in processes of their own."""
-        self._options["isolated"] = isolated
         return self
 
     def build(self) -> WorkflowDefinition:

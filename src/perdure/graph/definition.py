@@ -38,9 +38,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         initial_step: the name of the first; the first of ``steps`` if left out.
         terminal_steps: names of those that end the run. A step without a way on ends it too.
         input: a type that the workflow's input is checked against.
-        run_timeout: microseconds that a run may take, or 0.
         default_retry: of steps that give none.
-        isolated: whether handlers run in processes of their own; ``None``: as the engine says.
         task_queue, triggers: as of any workflow.
     """
 
@@ -55,9 +53,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
         *,
         input: Any = Any,
-        run_timeout: int = 0,
         default_retry: RetryPolicy = STEP_DEFAULT,
-        isolated: bool | None = None,
         task_queue: str = "default",
         triggers: tuple[str, ...] = (),
     ) -> None:
@@ -73,8 +69,6 @@ class WorkflowDefinition(Workflow[Any, Any]):
         )
         self.outline = outline
         self.default_retry = default_retry
-        self.isolated = isolated
-        self.run_timeout = run_timeout
         self.input = input
         self.source = ""
         self.code = self._fingerprint()
