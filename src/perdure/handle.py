@@ -21,7 +21,6 @@ from perdure.workflow import encode_message
 T = TypeVar("T")
 _FOLLOW_PAUSE = 0.05
 _STATE_SECONDS = 1.0
-_GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
 _FOLLOWED = 3
 """How many children of a run, and how many generations, ``why`` looks at."""
 
@@ -433,7 +432,7 @@ class Handle(Generic[T]):
     ) -> Any:
         row = await self._row()
         said = views.unanswering(row, name)
-        if said and not await self._is_asked(row, _GOES_ON):
+        if said and not await self._is_asked(row, ev.GOES_ON):
             raise errors.Conflict(said)
         what = f"arguments of {name}"
         data = payload.limit(

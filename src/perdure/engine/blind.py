@@ -28,8 +28,6 @@ _log = logging.getLogger("perdure.engine")
 _INERT = (ev.AttemptFailed, ev.AttemptLost)
 WITHOUT_CODE = (ev.RunTerminated, ev.RunTimedOut)
 """Ends that are asked for."""
-GOES_ON = (ev.RunUnparked, ev.RunResumed, ev.CancelRequested)
-"""What lets a parked or paused run try again: a cancel too, so that it can clean up."""
 _RECORDED_AT_ONCE = (
     ev.ActivityCompleted,
     ev.ActivityFailed,
@@ -101,7 +99,7 @@ class Blind:
         if run.status is Status.PENDING or run.in_queue:
             self._take_while_pending(run)
             return
-        asked = next((item for item in run.inputs if isinstance(item.fact, GOES_ON)), None)
+        asked = next((item for item in run.inputs if isinstance(item.fact, ev.GOES_ON)), None)
         if asked is not None:
             self._go_on(run, asked)
             return

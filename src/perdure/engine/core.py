@@ -19,7 +19,7 @@ from perdure.definition import Workflow
 from perdure.door import Watch, refusal
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
-from perdure.engine.blind import GOES_ON, WITHOUT_CODE
+from perdure.engine.blind import WITHOUT_CODE
 from perdure.engine.clock import Clock
 from perdure.engine.committer import Committer
 from perdure.engine.guard import NoGuard, TurnGuard
@@ -338,7 +338,7 @@ class Core:
 
     def wants_unparked(self, run: Run, row: RunRow, parked: ev.RunParked | None) -> bool:
         """Tell whether a stopped run should be tried: somebody asked, or the code is another."""
-        if any(isinstance(item.fact, GOES_ON) for item in run.inputs):
+        if any(isinstance(item.fact, ev.GOES_ON) for item in run.inputs):
             return True
         if run.status is not Status.PARKED or run.definition is None:
             return False
@@ -353,7 +353,7 @@ class Core:
         if any(isinstance(item.fact, WITHOUT_CODE) for item in run.inputs):
             self.turns.wake(run)
             return
-        asked = [item for item in run.inputs if isinstance(item.fact, GOES_ON)]
+        asked = [item for item in run.inputs if isinstance(item.fact, ev.GOES_ON)]
         run.inputs = [item for item in run.inputs if item not in asked]
         if run.status is Status.PARKED and not asked:
             self.leave_in_inbox(run, run.inputs)

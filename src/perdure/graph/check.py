@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from perdure.graph.conditions import refusal
 from perdure.graph.deciding import LoopStep
 from perdure.graph.outline import Outline
 
@@ -28,6 +29,9 @@ def _of_steps(outline: Outline) -> Iterable[str]:
         if step.name != name:
             yield f"Step '{name}': its own name is '{step.name}'"
         yield from (f"Step '{name}': {problem}" for problem in step.problems())
+        for option in ("retry", "timeout"):
+            if getattr(step, option) is not None and option not in step.heeds:
+                yield f"Step '{name}': {option}= means nothing to a {type(step).__name__}"
 
 
 def _of_edges(outline: Outline) -> Iterable[str]:
@@ -35,6 +39,8 @@ def _of_edges(outline: Outline) -> Iterable[str]:
         for what, name in (("source", edge.source), ("target", edge.target)):
             if name not in outline.steps:
                 yield f"Edge {number}: {what} step '{name}' not found{_near(name, outline)}"
+        if said := refusal(edge.condition):
+            yield f"Edge {number}: {said}"
     for name, step in outline.steps.items():
         for target in step.jumps():
             if target not in outline.steps:

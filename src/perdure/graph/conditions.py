@@ -1,11 +1,14 @@
-"""Conditions of edges and choices: functions of the context, CEL texts, or labels.
+"""Conditions of edges and choices: functions of the context, or labels.
 
 A condition is workflow code: it reads the context and nothing else, because a replay asks again.
+A text that names ``context`` is an expression (CEL); nothing evaluates these yet, so a definition
+that has one is refused. Any other text is a label.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from perdure import errors
@@ -14,33 +17,27 @@ from perdure.graph.outline import Condition, Edge
 _NAMES_CONTEXT = re.compile(r"\bcontext\b")
 
 
-def is_expression(condition: str | Condition | None) -> bool:
-    """Tell whether a condition is a CEL text: one that names ``context``; others are labels."""
-    return isinstance(condition, str) and _NAMES_CONTEXT.search(condition) is not None
+def refusal(condition: str | Condition | None) -> str:
+    """Say why a condition cannot be asked; empty if it can."""
+    if isinstance(condition, str) and _NAMES_CONTEXT.search(condition):
+        return f"condition {condition!r} is an expression: write a function of the context instead"
+    return ""
 
 
-def holds(edge: Edge, context: Any) -> bool:
-    """Tell whether an edge may be taken.
-
-    Raises:
-        ApplicationError: the condition failed.
-    """
-    return is_true(edge.condition, context, f"the condition of {edge!r}")
+def holds(edge: Edge, context: Callable[[], Any]) -> bool:
+    """Tell whether an edge may be taken; ``context`` is made if its condition asks for it."""
+    return edge.condition is None or is_true(edge.condition, context())
 
 
-def is_true(condition: str | Condition | None, context: Any, what: str) -> bool:
-    """Ask a condition; a label, or none, holds.
+def is_true(condition: str | Condition, context: Any) -> bool:
+    """Ask a condition; a label holds.
 
     Raises:
-        ApplicationError: it failed.
+        ApplicationError: an expression.
+        Exception: what the function raises.
     """
-    if condition is None or isinstance(condition, str):
-        return True
-    try:
+    if callable(condition):
         return bool(condition(context))
-    except errors.ControlFlow:
-        raise
-    except Exception as exc:
-        raise errors.ApplicationError(
-            f"{what} failed: {type(exc).__name__}: {exc}", kind="Internal", retryable=False
-        ) from exc
+    if said := refusal(condition):
+        raise errors.ApplicationError(said, kind="Invalid", retryable=False)
+    return True

@@ -218,6 +218,13 @@ class WorkflowContext:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def as_it_is(self) -> WorkflowContext:
+        """Return the context as it is now: what other steps set from here on does not reach it."""
+        other = copy.copy(self)
+        other.data = dict(self.data)
+        other.step_history = list(self.step_history)
+        return other
+
     def for_attempt(self, services: Mapping[str, Any]) -> WorkflowContext:
         """Return a context for one attempt: its own data, and a place for what it changes."""
         other = copy.copy(self)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
-from perdure.graph.conditions import is_true
+from perdure.graph.conditions import is_true, refusal
 from perdure.graph.outline import Condition, name_of
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
@@ -105,8 +105,9 @@ class ChoiceStep(BaseStep):
         self.default = default
 
     async def visit(self, visit: Visit) -> Left:
-        for number, (condition, target) in enumerate(self.choices, 1):
-            if is_true(condition, visit.ctx, f"condition {number} (to {target!r})"):
+        ctx = visit.ctx
+        for condition, target in self.choices:
+            if is_true(condition, ctx):
                 return Left({"chosen": target}, is_output=False, to=[target])
         if self.default is None:
             raise errors.ApplicationError(
@@ -124,7 +125,9 @@ class ChoiceStep(BaseStep):
         return [condition for condition, _ in self.choices if callable(condition)]
 
     def problems(self) -> list[str]:
-        return [] if self.choices or self.default else ["it has neither choices nor a default"]
+        if not self.choices and not self.default:
+            return ["it has neither choices nor a default"]
+        return [said for condition, _ in self.choices if (said := refusal(condition))]
 
 
 class LoopStep(BaseStep):
@@ -155,7 +158,7 @@ class LoopStep(BaseStep):
             raise errors.ApplicationError(
                 f'Loop step "{self.name}" timed out', kind="Timeout", retryable=False
             )
-        if not is_true(self.condition, visit.ctx, "its condition"):
+        if not is_true(self.condition, visit.ctx):
             visit.end_loop()
             return Left(None, is_output=False)
         if self.max_iterations is not None and count >= self.max_iterations:

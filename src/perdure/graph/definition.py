@@ -96,7 +96,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
 
     def get_next_steps(self, step: str, context: Any) -> list[str]:
         """Return the steps whose edges hold, in the order of the edges."""
-        return [edge.target for edge in self.outline.ways_on(step) if holds(edge, context)]
+        return [edge.target for edge in self.outline.ways_on(step) if holds(edge, lambda: context)]
 
     def get_graph(self) -> WorkflowGraph:
         """Return neighbours, paths and depths."""

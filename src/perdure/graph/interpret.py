@@ -46,7 +46,6 @@ class Book:
         self.data: dict[str, Any] = {**given}
         self.history: list[StepExecution] = []
         self.current: dict[str, int] = {}
-        self.output: Any = None
         self.done: set[str] = set()
         self.total = len(outline.steps)
         info = workflow.info()
@@ -112,7 +111,7 @@ class Visit:
 
     async def call(self, call: activity.Activity[Any, Any], callee: Callee, value: Any) -> Any:
         """Call a handler; take what it has set, and return its output."""
-        found: Outcome = await bound(call, callee, self.ctx)(value)
+        found: Outcome = await bound(call, callee, self.ctx.as_it_is())(value)
         if found.changes is not None:
             self._play.book.merge(found.changes)
             for event, data in found.changes.events:
@@ -147,9 +146,8 @@ class Visit:
 
     def ways_on(self, *, all: bool = False) -> list[str]:
         """Return where the edges lead; only those that hold, unless ``all``."""
-        ctx = self.ctx
         edges = self._play.outline.ways_on(self.step.name)
-        return [edge.target for edge in edges if all or holds(edge, ctx)]
+        return [edge.target for edge in edges if all or holds(edge, lambda: self.ctx)]
 
     def set_data(self, key: str, value: Any) -> None:
         """Set a value of the run's ``data``."""
@@ -248,8 +246,14 @@ class Play:
         visit = Visit(self, step, token.prev)
         try:
             left = await self.visit(visit)
-        except (errors.PerdureError, ArithmeticError, LookupError, TypeError, ValueError) as exc:
+        except errors.NondeterminismError:
+            raise
+        except errors.PerdureError as exc:
             raise _failed(step, exc) from exc
+        except Exception as exc:
+            # A mistake in a mapper or a condition: the engine decides whether it fails the run.
+            exc.add_note(f'in step "{step.name}" of {self.outline.name!r}')
+            raise
         self.book.done.add(step.name)
         prev = left.output if left.is_output else token.prev
         if left.is_output:
@@ -363,17 +367,15 @@ def _joined(tokens: list[Token]) -> Token:
     return Token(tokens[0].step, {token.source: token.prev for token in tokens})
 
 
-def _failed(step: BaseStep, exc: Exception) -> errors.ApplicationError:
-    text = exc.message if isinstance(exc, errors.PerdureError) else f"{type(exc).__name__}: {exc}"
+def _failed(step: BaseStep, exc: errors.PerdureError) -> errors.ApplicationError:
     cause = exc.cause if isinstance(exc, errors.ActivityFailed) and exc.cause else exc
-    if isinstance(cause, errors.PerdureError):
-        text = cause.message
+    text = cause.message if isinstance(cause, errors.PerdureError) else str(cause)
     return errors.ApplicationError(
         f'Step "{step.name}" failed: {text}',
-        kind=getattr(exc, "kind", "Internal"),
+        kind=exc.kind,
         retryable=False,
-        details=getattr(exc, "details", None),
-        cause=cause if isinstance(cause, Exception) else exc,
+        details=exc.details,
+        cause=cause,
     )
 
 

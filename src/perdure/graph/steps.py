@@ -79,6 +79,8 @@ class BaseStep:
     join: str | int = "active"
     retry: Retry | None = None
     timeout: Duration | None = None
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    """Which of ``retry`` and ``timeout`` mean something to this kind."""
 
     def __init__(self, name: str = "", description: str = "", **attributes: Any) -> None:
         if name:
@@ -128,7 +130,9 @@ class BaseStep:
 
 
 class BaseMachineStep(BaseStep):
-    """An automated step: subclass it and write ``execute``."""
+    """An automated step: subclass it and write ``execute``. ``timeout`` is of one attempt."""
+
+    heeds: ClassVar[frozenset[str]] = frozenset({"retry", "timeout"})
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)
@@ -203,6 +207,8 @@ class TaskStep(BaseMachineStep):
 
 class JobStep(BaseStep):
     """Runs the activity of a name (seed 3's legacy ``job=``)."""
+
+    heeds: ClassVar[frozenset[str]] = frozenset({"retry", "timeout"})
 
     def __init__(
         self,

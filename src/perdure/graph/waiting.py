@@ -109,16 +109,23 @@ class TimerStep(BaseStep):
 
 
 class WebhookStep(BaseStep):
-    """Waits for a message on ``topic`` (the step's name); the output is its payload."""
+    """Waits for a message on ``topic`` (the step's name), no longer than ``timeout``.
+
+    The output is its payload.
+    """
 
     step_type: ClassVar[StepType] = StepType.WEBHOOK
+    heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
     callback_key: str = "webhook_data"
     topic: str = ""
 
     async def visit(self, visit: Visit) -> Left:
-        channel = workflow.listen(self.topic or self.name)
-        limit = self.timeout
-        output = await channel.receive(timeout=limit)
+        topic = self.topic or self.name
+        try:
+            output = await workflow.listen(topic).receive(timeout=self.timeout)
+        except TimeoutError:
+            text = f"no message on {topic!r} came within {self.timeout}"
+            raise errors.ApplicationError(text, kind="Timeout", retryable=False) from None
         visit.set_data(self.callback_key, output)
         return Left(output)
 

@@ -196,6 +196,8 @@ PAYLOADS: Final = frozenset(
 """Fields of events whose bytes are encoded JSON."""
 SEED: Final = "seed"
 """The field whose bytes are secret: whoever has them can tell a run's draws and keys."""
+GOES_ON: Final = (RunUnparked, RunResumed, CancelRequested)
+"""What lets a parked or paused run try again: a cancel too, so that it can clean up."""
 _FACTS = frozenset(FACTS)
 KINDS: Final[dict[str, type[Event]]] = {
     str(cls.__struct_config__.tag): cls for cls in FACTS + COMMANDS

@@ -1,0 +1,128 @@
+"""What steps see of their run, and what becomes of their mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.support import engine_on
+
+from perdure.errors import DefinitionError, WorkflowFailed
+from perdure.graph import BaseMachineStep, Edge, TimerStep, WorkflowDefinition, WorkflowGraph, flow
+
+
+class Wait(BaseMachineStep):
+    """Begins first and ends last."""
+
+    name = "wait"
+    others_are_done: asyncio.Event
+
+    async def execute(self, context: Any) -> list[str]:
+        async with asyncio.timeout(20):
+            await type(self).others_are_done.wait()
+        context.set("wait", True)
+        return sorted(context.data)
+
+
+class Put(BaseMachineStep):
+    async def execute(self, context: Any) -> None:
+        context.set(self.name, True)
+        context.data.pop("drop", None)
+
+
+class Release(Put):
+    async def execute(self, context: Any) -> None:
+        await super().execute(context)
+        Wait.others_are_done.set()
+
+
+class Tell(BaseMachineStep):
+    name = "tell"
+
+    async def execute(self, context: Any) -> Any:
+        last = context.get_last_execution("put")
+        return [
+            sorted(context.data),
+            context.get_step_result("wait"),
+            context.get_step_result("nobody", "-"),
+            last.status if last is not None else None,
+            context.with_step("other").current_step,
+        ]
+
+
+async def test_what_a_step_sets_stays_though_one_that_began_before_it_ends_after_it(tmp_path: Path):
+    Wait.others_are_done = asyncio.Event()
+    edges = [("start", "wait"), ("start", "put"), ("put", "let"), ("let", "tell"), ("wait", "tell")]
+    steps = [Put("start"), Wait(), Put("put"), Release("let"), Tell()]
+    graph = WorkflowDefinition("side-by-side", steps=steps, edges=[Edge(*ends) for ends in edges])
+    async with engine_on(tmp_path, graph) as engine:
+        data, seen_by_wait, nothing, status, other = await engine.client.execute(graph, {"drop": 1})
+    assert data == ["let", "put", "start", "wait"]
+    assert seen_by_wait == ["start", "wait"], "as it was when the step began"
+    assert (nothing, status, other) == ("-", "succeeded", "other")
+
+
+async def test_a_mistake_in_workflow_code_is_told_by_its_class_and_the_step(tmp_path: Path):
+    def wrong(context: Any) -> bool:
+        return context.steps["nobody"]["n"] > 1
+
+    choosing = flow("choosing").choice("which", [(wrong, "end")], default="end").end().build()
+    mapped = flow("mapped").pass_("shape", transform=lambda context: context.no_such).build()
+    async with engine_on(tmp_path, choosing, mapped) as engine:
+        for definition, says in ((choosing, "KeyError: 'nobody'"), (mapped, "AttributeError")):
+            handle = await engine.client.start(definition)
+            with pytest.raises(WorkflowFailed, match=says):
+                await handle.result("20s")
+            error = (await handle.describe()).error
+            assert error is not None
+            assert f"of {definition.name!r}" in error["trace"]
+
+
+async def test_a_webhook_that_nobody_calls_fails_its_step_with_the_topic(tmp_path: Path):
+    waiting = flow("waiting").webhook("paid", timeout="1ms").build()
+    async with engine_on(tmp_path, waiting) as engine:
+        text = "Step \"paid\" failed: no message on 'paid' came within 1ms"
+        with pytest.raises(WorkflowFailed, match=text) as caught:
+            await engine.client.execute(waiting)
+        assert caught.value.kind == "Timeout"
+
+
+async def test_a_machine_may_begin_in_the_middle(tmp_path: Path):
+    def step(name: str) -> Any:
+        return lambda before: [*(before or []), name]
+
+    looped = (
+        flow("looped")
+        .task("a", step("a"))
+        .task("b", step("b"))
+        .loop("back", lambda c: "a" not in c.prev, "a", max_iterations=1)
+        .start_at("b")
+        .build()
+    )
+    async with engine_on(tmp_path, looped) as engine:
+        assert await engine.client.execute(looped) == ["b", "a", "b"]
+
+
+def test_conditions_that_nothing_can_evaluate_are_refused_and_not_taken_as_labels():
+    edge = Edge("a", "b", "context.get('n') > 1")
+    graph = WorkflowDefinition("g", steps=[Put("a"), Put("b")], edges=[edge])
+    said = "condition \"context.get('n') > 1\" is an expression"
+    assert [mistake.partition(": write")[0] for mistake in graph.validate()] == [f"Edge 0: {said}"]
+    with pytest.raises(DefinitionError, match="is an expression"):
+        flow("f").choice("c", [("context.n > 1", "end")], default="end").end().build()
+
+
+async def test_an_expression_that_was_not_validated_fails_the_run(tmp_path: Path):
+    edge = Edge("a", "b", "context.get('n') > 1")
+    graph = WorkflowDefinition("g", steps=[Put("a"), Put("b")], edges=[edge])
+    async with engine_on(tmp_path, graph) as engine:
+        with pytest.raises(WorkflowFailed, match="is an expression"):
+            await engine.client.execute(graph)
+
+
+def test_options_that_mean_nothing_to_a_kind_are_mistakes():
+    graph = WorkflowDefinition("g", steps=[TimerStep("nap", "1s", timeout="5s")])
+    assert graph.validate() == ["Step 'nap': timeout= means nothing to a TimerStep"]
+    assert WorkflowGraph.from_definition(graph).validate() == graph.validate()
