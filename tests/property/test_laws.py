@@ -31,7 +31,7 @@ def stored(story: Story) -> list[StoredTurn]:
 
 
 def unmarked(commands: Sequence[ev.Event]) -> list[ev.Event]:
-    return [command for command in commands if not isinstance(command, ev.VersionMarked)]
+    return [command for command in commands if type(command) not in ev.SOFT]
 
 
 def replayed(turns: list[StoredTurn]) -> tuple[Instance, list[list[ev.Event]]]:

@@ -184,7 +184,7 @@ class Run:
 
 
 def _unmarked(commands: Sequence[ev.Event]) -> list[ev.Event]:
-    return [command for command in commands if not isinstance(command, ev.VersionMarked)]
+    return [command for command in commands if type(command) not in ev.SOFT]
 
 
 def state(instance: Instance) -> dict[str, Any]:

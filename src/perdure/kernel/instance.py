@@ -262,6 +262,11 @@ class Instance:
             self.diverged(exc)
             raise
 
+    def tell(self, event: ev.Event) -> None:
+        """Record a soft command. A replay does not: its history has said it, or never will."""
+        if self.writing("tell anything") is None:
+            self.command(event)
+
     def draw(self, size: int) -> bytes:
         """Return the next ``size`` bytes of recorded chance."""
         self.writing("draw random numbers")

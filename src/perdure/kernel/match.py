@@ -2,8 +2,9 @@
 
 A replayed turn has a *script*: the commands recorded for it. Each command of the code must be the
 next of the script, by kind and by what identifies it (an activity's name, a child's id; not
-arguments, not durations: a harmless edit must not strand a run). Version marks may be anywhere in
-their turn, and one that the code no longer asks for is passed over.
+arguments, not durations: a harmless edit must not strand a run). Soft commands (version marks,
+progress, what is emitted) are no part of that: they may be anywhere in their turn, those that the
+code no longer makes are passed over, and those that it makes anew are not asked for here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
 from perdure.errors import NondeterminismError
-from perdure.values.events import Event, VersionMarked
+from perdure.values.events import SOFT, Event, VersionMarked
 
 _PACKAGE = "perdure."
 _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
@@ -39,8 +40,8 @@ class Script:
             NondeterminismError: it is not the next one of the script.
         """
         commands, cursor = self._commands, self._cursor
-        while cursor < len(commands) and type(mark := commands[cursor]) is VersionMarked:
-            self._passed.setdefault(mark.change, mark.version)
+        while cursor < len(commands) and type(commands[cursor]) in SOFT:
+            self._pass_over(commands[cursor])
             cursor += 1
         if cursor < len(commands):
             recorded = commands[cursor]
@@ -53,7 +54,7 @@ class Script:
     def next_id(self) -> int:
         """Return the event id of the next recorded command."""
         commands, cursor = self._commands, self._cursor
-        while cursor < len(commands) and type(commands[cursor]) is VersionMarked:
+        while cursor < len(commands) and type(commands[cursor]) in SOFT:
             cursor += 1
         return self._first_id + cursor
 
@@ -74,12 +75,15 @@ class Script:
             return
         if self._rest():
             raise self._divergence(None, where())
-        for mark in self._commands[self._cursor :]:
-            assert isinstance(mark, VersionMarked)
-            self._passed.setdefault(mark.change, mark.version)
+        for soft in self._commands[self._cursor :]:
+            self._pass_over(soft)
+
+    def _pass_over(self, soft: Event) -> None:
+        if isinstance(soft, VersionMarked):
+            self._passed.setdefault(soft.change, soft.version)
 
     def _rest(self) -> list[Event]:
-        return [c for c in self._commands[self._cursor :] if not isinstance(c, VersionMarked)]
+        return [c for c in self._commands[self._cursor :] if type(c) not in SOFT]
 
     def _divergence(self, event: Event | None, where: str) -> NondeterminismError:
         rest = self._rest()

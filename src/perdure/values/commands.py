@@ -9,7 +9,10 @@ from perdure.values.terms import NO_TERMS, Terms
 
 
 class ActivityScheduled(Event, tag="activity_scheduled"):
-    """Run an activity. ``None`` policies and timeouts (microseconds) are the definition's."""
+    """Run an activity. ``None`` policies and timeouts (microseconds) are the definition's.
+
+    ``step``: the step of a graph that it is done for, if it is.
+    """
 
     name: str
     args: bytes = b"[]"
@@ -21,6 +24,7 @@ class ActivityScheduled(Event, tag="activity_scheduled"):
     queue: str = ""
     transactional: bool = False
     isolation: str = ""
+    step: str = ""
 
     def same_as(self, recorded: Event) -> bool:
         return isinstance(recorded, ActivityScheduled) and recorded.name == self.name
@@ -192,11 +196,35 @@ class AttributesSet(Event, tag="attributes_set"):
 
 
 class ProgressReported(Event, tag="progress_reported"):
-    """How far the run says it is."""
+    """How far the run says it is. Soft: see ``SOFT`` in ``events.py``."""
 
     done: float
     total: float | None = None
     note: str = ""
+
+
+class Emitted(Event, tag="emitted"):
+    """The code tells what happens. Soft: see ``SOFT`` in ``events.py``.
+
+    ``event`` and ``data``: what a user's ``emit`` says. ``name``: of what a graph tells of its
+    ``step``, with a JSON object of more in ``data``. What is in the history already is not said
+    again: ``of`` is the activity whose outcome it comes from, and ``path`` names, parted by dots,
+    what of the outcome is meant; else it is ``result``. ``done`` of ``total`` steps are behind it,
+    if ``total`` is not 0.
+    """
+
+    name: str = "event"
+    event: str = ""
+    data: bytes = b"null"
+    step: str = ""
+    of: int = 0
+    path: str = "output"
+    result: bytes | None = None
+    done: int = 0
+    total: int = 0
+
+    def brief(self) -> str:
+        return f"emitted {self.event or f'{self.name} {self.step}'.strip()!r}"
 
 
 class UpdateCompleted(Event, tag="update_completed"):

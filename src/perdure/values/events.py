@@ -26,6 +26,7 @@ from perdure.values.commands import (
     AttributesSet,
     CancelSent,
     ChildScheduled,
+    Emitted,
     MessageSent,
     ProgressReported,
     RunCancelled,
@@ -72,6 +73,7 @@ __all__ = [
     "COMMANDS",
     "FACTS",
     "KINDS",
+    "SOFT",
     "ActivityCancelled",
     "ActivityCompleted",
     "ActivityFailed",
@@ -83,6 +85,7 @@ __all__ = [
     "CancelSent",
     "ChildClosed",
     "ChildScheduled",
+    "Emitted",
     "Event",
     "ExecutionEnded",
     "Forked",
@@ -162,12 +165,19 @@ COMMANDS: Final[tuple[type[Event], ...]] = (
     SideEffectRecorded,
     AttributesSet,
     ProgressReported,
+    Emitted,
     UpdateCompleted,
     RunCompleted,
     RunFailed,
     RunCancelled,
     RunContinued,
 )
+SOFT: Final = frozenset({VersionMarked, ProgressReported, Emitted})
+"""Commands that a replay does not hold the code to: nothing follows from them.
+
+Those that the code no longer makes are passed over; one that it makes anew in a turn of the past is
+neither an error nor told, since that turn is over.
+"""
 CLOSING: Final = frozenset(
     {RunCompleted, RunFailed, RunCancelled, RunContinued, RunTerminated, RunTimedOut}
 )
@@ -191,6 +201,7 @@ PAYLOADS: Final = frozenset(
         "memo",
         "value",
         "heartbeat",
+        "data",
     ]
 )
 """Fields of events whose bytes are encoded JSON."""

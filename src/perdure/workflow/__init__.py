@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
 import uuid as _uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -51,6 +50,7 @@ from perdure.workflow.run import (
     started_event,
     to_time,
 )
+from perdure.workflow.telling import emit, progress
 from perdure.workflow.watching import (
     CancelRequested,
     Exit,
@@ -155,41 +155,6 @@ async def attrs(
             memo=encode_mapping(memo, "memo", instance.max_payload),
         )
     )
-
-
-async def progress(done: float, total: float | None = None, note: str = "") -> None:
-    """Say how far the run is; shown by ``describe`` and ``perdure show``. Await it.
-
-    Raises:
-        Invalid: ``done`` or ``total`` is not a finite number, or the note is not text.
-    """
-    traps.here().command(
-        ev.ProgressReported(
-            done=_finite(done, "done"),
-            total=None if total is None else _finite(total, "total"),
-            note=payload.text(note, what="note"),
-        )
-    )
-
-
-def _finite(given: object, what: str) -> float:
-    try:
-        number = float(given) if isinstance(given, (int, float)) else math.nan
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise errors.Invalid(f"progress: {what}={given!r:.80} is not a finite number")
-    return number
-
-
-async def emit(event: str, data: Any = None) -> None:
-    """Tell the engine's listeners ``data`` after this turn is committed; not recorded. Await it.
-
-    Raises:
-        Invalid: the event's name is not text, or the data cannot be encoded.
-    """
-    name = payload.text(event, what="event")
-    traps.here().effect("emit", (name, payload.encode(data, what="data")))
 
 
 # -- activities ----------------------------------------------------------------------------------

@@ -208,19 +208,32 @@ def test_what_cannot_be_recorded_is_refused_before_it_is_a_command(make):
     assert Run(wf).asked == ["run_completed"]
 
 
-def test_emitted_events_and_log_lines_are_kept_for_after_the_commit():
+def test_emitted_events_are_recorded_with_their_data():
     @workflow.define
     async def wf():
         await workflow.emit("picked", {"item": 1})
+
+    [emitted, _] = Run(wf).commands
+    assert emitted == ev.Emitted(event="picked", data=b'{"item":1}')
+
+
+def test_data_over_the_limit_is_refused_where_it_is_emitted():
+    @workflow.define
+    async def wf():
+        await workflow.emit("picked", "x" * 2 * 1024 * 1024)
+
+    assert "data: 2,097,154 bytes are over the limit" in Run(wf).closed.failure.message
+
+
+def test_log_lines_are_kept_for_after_the_commit():
+    @workflow.define
+    async def wf():
         workflow.logger.info("picked %d of %s", 1, "two")
         workflow.logger.debug("not asked for")
 
     with logging_at(logging.INFO):
         run = Run(wf)
-    assert run.instance.effects == [
-        ("emit", ("picked", b'{"item":1}')),
-        ("log", (logging.INFO, "picked 1 of two")),
-    ]
+    assert run.instance.effects == [("log", (logging.INFO, "picked 1 of two"))]
 
 
 def test_a_logged_exception_has_its_traceback():
@@ -256,7 +269,7 @@ def test_a_replay_tells_nothing_again():
         await call("a")
 
     run = Run(wf)
-    assert len(run.instance.effects) == 2
+    assert len(run.instance.effects) == 1
     assert run.replayed().effects == []
 
 

@@ -128,6 +128,7 @@ def test_kinds_are_those_that_stored_histories_hold():
         "cancel_sent",
         "child_closed",
         "child_scheduled",
+        "emitted",
         "execution_ended",
         "forked",
         "message_received",
