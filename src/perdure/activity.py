@@ -110,8 +110,10 @@ class Activity(Generic[P, R]):
         task_queue: str = "",
         transactional: bool = False,
         isolation: str = "",
+        step: str = "",
     ) -> None:
         self.fn = fn
+        self.step = step
         self.name = defined_name(fn, name, "activity")
         self.is_async = inspect.iscoroutinefunction(fn)
         self.isolation = isolation or ("inline" if self.is_async else "thread")
@@ -148,7 +150,7 @@ class Activity(Generic[P, R]):
         data = self.arguments.encode(args, kwargs)
         if len(data) > instance.max_payload:
             payload.limit(data, instance.max_payload, what=f"arguments of {self.name}")
-        return traps.activity(instance, self._event(data), self.read_result, self)
+        return traps.activity(instance, self.scheduled(data), self.read_result, self)
 
     def options(
         self,
@@ -174,10 +176,14 @@ class Activity(Generic[P, R]):
             other.task_queue = payload.text(task_queue, what="task_queue")
         return other
 
-    def __repr__(self) -> str:
-        return f"<activity {self.name!r}>"
+    def calling(self, fn: Callable[..., Any]) -> Activity[P, R]:
+        """Return the activity with another function behind it, for one call."""
+        other: Activity[P, R] = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, fn=fn)
+        return other
 
-    def _event(self, args: bytes) -> ev.ActivityScheduled:
+    def scheduled(self, args: bytes) -> ev.ActivityScheduled:
+        """Return the command for a call with these arguments."""
         return ev.ActivityScheduled(
             name=self.name,
             args=args,
@@ -188,6 +194,7 @@ class Activity(Generic[P, R]):
             heartbeat_timeout=self.heartbeat_timeout,
             queue=self.task_queue,
             transactional=self.transactional,
+            step=self.step,
         )
 
     async def _call_directly(self, args: Any, kwargs: Any) -> R:
@@ -352,15 +359,20 @@ def by_name(
     *,
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
+    step: str = "",
+    begun: Callable[[int], None] | None = None,
 ) -> Coroutine[Any, Any, Any]:
-    """Call an activity by its registered name; see ``workflow.call``."""
+    """Call an activity by its registered name; see ``workflow.call`` and ``traps.activity``.
+
+    ``step``: the step of a graph that it is called for.
+    """
     instance = traps.here()
     payload.text(name, what="activity")
     data = payload.encode(list(args), what=f"arguments of {name}")
     payload.limit(data, instance.max_payload, what=f"arguments of {name}")
     limit = _or(timeout, None, "timeout")
-    event = ev.ActivityScheduled(name=name, args=data, retry=retry, timeout=limit)
-    return traps.activity(instance, event, payload.decode)
+    event = ev.ActivityScheduled(name=name, args=data, retry=retry, timeout=limit, step=step)
+    return traps.activity(instance, event, payload.decode, begun=begun)
 
 
 def _attempt() -> Attempt:

@@ -2,12 +2,12 @@
 
 The history holds the input and the outcome of each call; the context is not stored again with
 every step. It rides along in memory, in the function of the call: whoever runs the attempt has
-applied the history before, and made the same context from it.
+applied the history before, and made the same context from it. What a handler never asks for is
+never made.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,10 @@ SKIPPED: Any = object()
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
-    """What an attempt records: the output, and what it set beside it."""
+    """What an attempt records: the output, and what it set beside it.
+
+    What listeners are told of a step is read from this (``named.py``).
+    """
 
     output: Any = None
     changes: Changes | None = None
@@ -47,15 +50,23 @@ class Callee:
         )
         parameters = [] if takes else _positional(fn, what)
         self._takes = takes or ("", "input", "input ctx")[len(parameters)]
+        self._sees = "ctx" in self._takes
         hints = {} if takes else payload.hints_of(fn)
         kind = hints.get(parameters[0], Any) if parameters else Any
-        self._read = payload.decoder(kind, what=f"{what}({parameters[0] if parameters else ''})")
+        what_input = f"{what}({parameters[0] if parameters else ''})"
+        self._read = payload.decoder(kind, what=what_input) if payload.checks(kind) else None
         self._check = None if output is None else payload.decoder(output, what=f"{what} -> output")
 
     def as_activity(
-        self, name: str, *, retry: RetryPolicy, timeout: int | None, isolation: str = ""
+        self,
+        name: str,
+        *,
+        retry: RetryPolicy,
+        timeout: int | None,
+        isolation: str = "",
+        step: str = "",
     ) -> activity.Activity[Any, Any]:
-        """Return the activity that stands for this function; :func:`call` binds it to a visit."""
+        """Return the activity that stands for this function; :func:`bound` binds it to a visit."""
 
         async def run(input: Any) -> Outcome:
             raise errors.UsageError(f"{name} is a step: it runs within its graph")
@@ -64,7 +75,9 @@ class Callee:
             raise errors.UsageError(f"{name} is a step: it runs within its graph")
 
         fn: Any = run if self.is_async else run_in_thread
-        return activity.Activity(fn, name=name, retry=retry, timeout=timeout, isolation=isolation)
+        return activity.Activity(
+            fn, name=name, retry=retry, timeout=timeout, isolation=isolation, step=step
+        )
 
     def bind(self, ctx: WorkflowContext) -> Callable[[Any], Any]:
         """Return the function of one visit."""
@@ -73,23 +86,27 @@ class Callee:
         return functools.partial(self._run_in_thread, ctx)
 
     async def _run(self, ctx: WorkflowContext, input: Any) -> Outcome:
-        own = ctx.for_attempt(activity.services())
+        own = ctx.for_attempt(activity.services()) if self._sees else None
         result = await cast("Awaitable[Any]", self._call(own, input))
         return self._outcome(ctx, own, result)
 
     def _run_in_thread(self, ctx: WorkflowContext, input: Any) -> Outcome:
-        own = ctx.for_attempt(activity.services())
+        own = ctx.for_attempt(activity.services()) if self._sees else None
         return self._outcome(ctx, own, self._call(own, input))
 
-    def _call(self, ctx: WorkflowContext, input: Any) -> Any:
+    def _call(self, ctx: WorkflowContext | None, input: Any) -> Any:
         if self._takes == "ctx":
             return self.fn(ctx)
         if not self._takes:
             return self.fn()
-        value = self._read(payload.encode(input, what=f"input of {self.what}"))
+        value = input
+        if self._read is not None:
+            value = self._read(payload.encode(input, what=f"input of {self.what}"))
         return self.fn(value) if self._takes == "input" else self.fn(value, ctx)
 
-    def _outcome(self, before: WorkflowContext, own: WorkflowContext, result: Any) -> Outcome:
+    def _outcome(
+        self, before: WorkflowContext, own: WorkflowContext | None, result: Any
+    ) -> Outcome:
         if result is SKIPPED:
             return Outcome(is_skipped=True)
         if self._check is not None:
@@ -99,17 +116,14 @@ class Callee:
                 raise errors.ApplicationError(
                     f"Output validation failed: {exc.message}", kind="Invalid"
                 ) from exc
-        changes = own.changes_since(before)
-        return Outcome(result, changes if changes != _NO_CHANGES else None)
+        return Outcome(result, None if own is None else own.changes_since(before))
 
 
 def bound(
     call: activity.Activity[Any, Any], callee: Callee, ctx: WorkflowContext
 ) -> activity.Activity[Any, Any]:
     """Return the activity for one visit: what it calls knows the context."""
-    made = copy.copy(call)
-    made.fn = callee.bind(ctx)
-    return made
+    return call.calling(callee.bind(ctx))
 
 
 def _positional(fn: Handler, what: str) -> list[str]:
@@ -122,6 +136,3 @@ def _positional(fn: Handler, what: str) -> list[str]:
             f"{what}: a handler takes (input, ctx), (input) or nothing, not {len(needed)} arguments"
         )
     return names[:2]
-
-
-_NO_CHANGES = Changes()

@@ -21,6 +21,7 @@ class ParallelStep(BaseStep):
     """Branches side by side; the output is each branch's, by its name."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    told_as: ClassVar[str] = "parallel"
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class MapStep(BaseStep):
     """
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    told_as: ClassVar[str] = "map"
 
     def __init__(
         self,

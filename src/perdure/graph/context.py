@@ -3,13 +3,18 @@
 A handler gets a context of its own, made of what was recorded when the step began. What it sets is
 recorded with the step's outcome, key by key; so two steps that run side by side lose nothing of
 each other's, and an attempt that fails leaves nothing behind.
+
+A context is made for each visit, and most are hardly looked at: what would be a copy becomes one
+when somebody asks for it. That rests on one rule: the mappings a context is given are replaced by
+their owner, and never changed.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -61,7 +66,8 @@ class WorkflowContext:
     """See the module's text.
 
     ``input``: the workflow's. ``steps``: outputs of completed steps by name. ``prev``: the last
-    output before this step. ``data``: seed 4's shared mapping; a step changes its own copy.
+    output before this step. ``data``: seed 4's shared mapping, or what gives it when it is first
+    asked for; a step changes its own copy.
     """
 
     def __init__(
@@ -72,20 +78,23 @@ class WorkflowContext:
         steps: Mapping[str, Any] | None = None,
         prev: Any = None,
         metadata: Mapping[str, Any] | None = None,
-        data: dict[str, Any] | None = None,
+        data: dict[str, Any] | Callable[[], dict[str, Any]] | None = None,
         current_step: str = "",
-        step_history: list[StepExecution] | None = None,
+        step_history: Sequence[StepExecution] = (),
         services: Mapping[str, Any] | None = None,
     ) -> None:
         self.instance = instance
         self.input = input
-        self.steps: Mapping[str, Any] = MappingProxyType(dict(steps or {}))
         self.prev = prev
-        self.data = {} if data is None else data
         self.current_step = current_step
-        self.step_history = [] if step_history is None else step_history
-        self._metadata = dict(metadata or {})
+        self._steps: Mapping[str, Any] = steps or {}
+        self._metadata: Mapping[str, Any] = metadata or {}
+        self._data: Any = {} if data is None else data
+        self._history: Sequence[StepExecution] = step_history
+        self._length = len(step_history)  # it goes on growing
+        self._visits: list[StepExecution] | None = None
         self._services = services
+        self._is_attempt = False
         self._changes: Changes | None = None
 
     # -- who it is -------------------------------------------------------------------------------
@@ -118,6 +127,29 @@ class WorkflowContext:
     # -- what it holds ---------------------------------------------------------------------------
 
     @property
+    def steps(self) -> Mapping[str, Any]:
+        """Outputs of completed steps by name; read-only."""
+        return MappingProxyType(self._steps)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Seed 4's shared mapping; what a handler changes in it is recorded with its outcome."""
+        if callable(self._data):
+            self._data = self._data()
+        return self._data
+
+    @data.setter
+    def data(self, data: dict[str, Any]) -> None:
+        self._data = data
+
+    @property
+    def step_history(self) -> list[StepExecution]:
+        """The visits of steps up to now, in the order in which they began."""
+        if self._visits is None:
+            self._visits = [*self._history[: self._length]]
+        return self._visits
+
+    @property
     def metadata(self) -> Mapping[str, Any]:
         """What steps have set for those that come after; read-only."""
         return MappingProxyType(self._metadata)
@@ -141,11 +173,11 @@ class WorkflowContext:
             UsageError: not in a step's handler.
         """
         self._writable("set_metadata").metadata[key] = value
-        self._metadata[key] = value
+        self._metadata = {**self._metadata, key: value}
 
     def get_step_result(self, name: str, default: Any = None) -> Any:
         """Return the last output of a step; ``default`` if it has not completed."""
-        return self.steps.get(name, default)
+        return self._steps.get(name, default)
 
     def get_last_execution(self, step_name: str | None = None) -> StepExecution | None:
         """Return the last visit, of a step or of any."""
@@ -163,6 +195,7 @@ class WorkflowContext:
 
     def with_step(self, name: str) -> WorkflowContext:
         """Return a context for another step that shares this one's data and history."""
+        _ = self.data, self.step_history
         other = copy.copy(self)
         other.current_step = name
         return other
@@ -205,8 +238,8 @@ class WorkflowContext:
         shown = f" {data!r}" if data is not None else ""
         place = f"{self.instance.id} {self.current_step}"
         _logger.log(number, "[%s] %s%s", place, message, shown)
-        if self._changes is not None:
-            self._changes.lines.append((level, message, data))
+        if self._is_attempt:
+            self._writable("log").lines.append((level, message, data))
 
     async def emit(self, event: str, data: Any = None) -> None:
         """Tell listeners of ``workflow.event``, when the step's outcome is recorded.
@@ -218,40 +251,39 @@ class WorkflowContext:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def as_it_is(self) -> WorkflowContext:
-        """Return the context as it is now: what other steps set from here on does not reach it."""
-        other = copy.copy(self)
-        other.data = dict(self.data)
-        other.step_history = list(self.step_history)
-        return other
-
     def for_attempt(self, services: Mapping[str, Any]) -> WorkflowContext:
         """Return a context for one attempt: its own data, and a place for what it changes."""
-        other = copy.copy(self)
-        other.data = copy.deepcopy(self.data)
-        other._metadata = dict(self._metadata)
+        other: WorkflowContext = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._data = functools.partial(copy.deepcopy, self.data)
         other._services = services
-        other._changes = Changes()
+        other._is_attempt = True
         return other
 
-    def changes_since(self, before: WorkflowContext) -> Changes:
-        """Return what this attempt has changed."""
-        assert self._changes is not None
-        changes, old = self._changes, before.data
-        changes.data = {
+    def changes_since(self, before: WorkflowContext) -> Changes | None:
+        """Return what this attempt has changed; ``None`` is nothing."""
+        if callable(self._data):
+            return self._changes
+        own, old = self._data, before.data
+        data = {
             key: value
-            for key, value in self.data.items()
+            for key, value in own.items()
             if key not in old or (old[key] is not value and old[key] != value)
         }
-        changes.dropped = [key for key in old if key not in self.data]
-        return changes
+        dropped = [key for key in old if key not in own]
+        if data or dropped:
+            self._changes = changes = self._changes or Changes()
+            changes.data, changes.dropped = data, dropped
+        return self._changes
 
     def _writable(self, what: str) -> Changes:
-        if self._changes is None:
+        if not self._is_attempt:
             raise errors.UsageError(
                 f"ctx.{what} is for handlers: a condition or a mapper only reads, because a replay "
                 "calls it again"
             )
+        if self._changes is None:
+            self._changes = Changes()
         return self._changes
 
 

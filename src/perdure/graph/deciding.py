@@ -91,6 +91,7 @@ class ChoiceStep(BaseStep):
     """The first condition that holds decides; else ``default`` (the builder's ``choice``)."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    told_as: ClassVar[str] = "choice"
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class LoopStep(BaseStep):
     """Jumps back to ``target`` while a condition holds (the builder's ``loop``)."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    told_as: ClassVar[str] = "loop"
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class LoopStep(BaseStep):
                 retryable=False,
             )
         visit.count_loop()
-        await visit.tell("loop", loop_count=count + 1, target=self.target)
+        visit.tell("loop", {"loop_count": count + 1, "target": self.target})
         if self.interval:
             await workflow.sleep(timedelta(microseconds=self.interval))
         return Left(None, is_output=False, to=[self.target])

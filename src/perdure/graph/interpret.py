@@ -11,23 +11,27 @@ other. The run ends when no token is left; its result is the output of the last 
 As long as there is one token only, no task is made: the main coroutine visits step after step.
 
 Everything is derived from recorded outcomes in their recorded order, so a replay meets the same
-state; nothing of it is stored a second time.
+state; nothing of it is stored a second time. What listeners are told (``named.py``) is two small
+soft commands for each visit, at its beginning and at its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from perdure import activity, errors, workflow
 from perdure.graph.calls import Callee, Outcome, bound
 from perdure.graph.conditions import holds
 from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
+from perdure.graph.marks import ended, failed
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepStatus, StepType
 from perdure.graph.steps import BaseStep, Left
+from perdure.kernel import traps
+from perdure.values import events as ev
+from perdure.values import payload
 from perdure.values.duration import Duration
 from perdure.values.retry import RetryPolicy
 
@@ -36,14 +40,20 @@ if TYPE_CHECKING:
 
 
 class Book:
-    """What a run of a graph has gathered: shared by its branches."""
+    """What a run of a graph has gathered: shared by its branches.
+
+    ``steps``, ``metadata`` and ``data`` are replaced and never changed, so that contexts can keep
+    them as they are; but for ``data`` once it was lent to workflow code, which may change it.
+    """
 
     def __init__(self, outline: Outline, input: Any) -> None:
+        self.host = traps.here()
         self.input = input
         self.steps: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         given = cast("dict[str, Any]", input) if isinstance(input, dict) else {}
         self.data: dict[str, Any] = {**given}
+        self._is_lent = False
         self.history: list[StepExecution] = []
         self.current: dict[str, int] = {}
         self.done: set[str] = set()
@@ -63,12 +73,36 @@ class Book:
         """How much of the graph is behind it, in percent."""
         return min(100, round(100 * len(self.done) / max(self.total, 1)))
 
+    def context(self, step: str, prev: Any, *, is_kept: bool) -> WorkflowContext:
+        """Return what a step sees. ``is_kept``: as it is now, whatever others set from here on."""
+        return WorkflowContext(
+            self.instance,
+            input=self.input,
+            steps=self.steps,
+            prev=prev,
+            metadata=self.metadata,
+            data=self._kept_data() if is_kept else self._lend_data,
+            current_step=step,
+            step_history=self.history,
+        )
+
+    def _lend_data(self) -> dict[str, Any]:
+        self._is_lent = True
+        return self.data
+
+    def _kept_data(self) -> dict[str, Any]:
+        return {**self.data} if self._is_lent else self.data
+
     def merge(self, changes: Changes) -> None:
         """Take what a step has set, key by key."""
-        self.metadata.update(changes.metadata)
-        self.data.update(changes.data)
-        for key in changes.dropped:
-            self.data.pop(key, None)
+        if changes.metadata:
+            self.metadata = {**self.metadata, **changes.metadata}
+        if changes.data or changes.dropped:
+            if not self._is_lent:
+                self.data = {**self.data}
+            self.data.update(changes.data)
+            for key in changes.dropped:
+                self.data.pop(key, None)
 
 
 class Token(NamedTuple):
@@ -89,33 +123,36 @@ class Visit:
         """What the step works on: the output before it."""
         self.is_skipped = False
         """Whether the step said that it cannot be done."""
+        self.activity = 0
+        """The event that began the last activity of the visit; 0: there was none."""
 
     @property
     def ctx(self) -> WorkflowContext:
-        """What conditions, mappers and handlers see now."""
-        book = self._play.book
-        return WorkflowContext(
-            book.instance,
-            input=book.input,
-            steps=book.steps,
-            prev=self.value,
-            metadata=book.metadata,
-            data=book.data,
-            current_step=self.step.name,
-            step_history=book.history,
-        )
+        """What conditions and mappers see now."""
+        return self._play.book.context(self.step.name, self.value, is_kept=False)
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes a recorded value may have."""
+        return self._play.book.host.max_payload
 
     def now(self) -> int:
         """Return the turn's time in microseconds."""
-        return _microseconds(workflow.now())
+        return self._play.book.host.time
 
     async def call(self, call: activity.Activity[Any, Any], callee: Callee, value: Any) -> Any:
         """Call a handler; take what it has set, and return its output."""
-        found: Outcome = await bound(call, callee, self.ctx.as_it_is())(value)
+        book = self._play.book
+        host, kept = book.host, book.context(self.step.name, self.value, is_kept=True)
+        args = call.arguments.encode((value,), {})
+        if len(args) > host.max_payload:
+            payload.limit(args, host.max_payload, what=f"arguments of {call.name}")
+        made = bound(call, callee, kept)
+        found: Outcome = await traps.activity(
+            host, call.scheduled(args), call.read_result, made, self._begun
+        )
         if found.changes is not None:
-            self._play.book.merge(found.changes)
-            for event, data in found.changes.events:
-                await workflow.emit(event, data)
+            book.merge(found.changes)
         self.is_skipped = found.is_skipped
         return found.output
 
@@ -123,11 +160,21 @@ class Visit:
         self, name: str, value: Any, policy: RetryPolicy | None, timeout: Duration | None
     ) -> Any:
         """Run the activity of a name."""
-        return await activity.by_name(name, (value,), retry=policy, timeout=timeout)
+        return await activity.by_name(
+            name,
+            (value,),
+            retry=policy,
+            timeout=timeout,
+            step=self.step.name,
+            begun=self._begun,
+        )
+
+    def _begun(self, number: int) -> None:
+        self.activity = number
 
     async def play(self, outline: Outline, prev: Any = ...) -> Any:
         """Play a graph within the step; return its result."""
-        inner = Play(outline, self._play.book)
+        inner = Play(outline, self._play.book, is_whole=False)
         return await inner.run(self.value if prev is ... else prev)
 
     async def within(self, step: BaseStep) -> None:
@@ -137,12 +184,24 @@ class Visit:
     async def beside(self, step: BaseStep) -> Any:
         """Visit a step that is part of this one; return its output."""
         inner = Visit(self._play, step, self.value)
-        left = await self._play.visit(inner)
+        left = await self._play.visit(inner, counts=False)
         return left.output if left.is_output else inner.value
 
-    async def tell(self, event: str, **data: Any) -> None:
-        """Tell listeners that something happened in the step."""
-        await workflow.emit(f"workflow.step.{event}", {"step_name": self.step.name, **data})
+    def tell(self, event: str, data: dict[str, Any], *, path: str | None = None) -> None:
+        """Tell listeners that something happened in the step.
+
+        ``path``: what of the last activity's outcome is part of it (``ev.Emitted``).
+        """
+        of = self.activity if path is not None else 0
+        self._play.book.host.tell(
+            ev.Emitted(
+                name=f"step.{event}",
+                step=self.step.name,
+                data=payload.encode(data),
+                of=of,
+                path=path or "output",
+            )
+        )
 
     def ways_on(self, *, all: bool = False) -> list[str]:
         """Return where the edges lead; only those that hold, unless ``all``."""
@@ -151,7 +210,7 @@ class Visit:
 
     def set_data(self, key: str, value: Any) -> None:
         """Set a value of the run's ``data``."""
-        self._play.book.data[key] = value
+        self._play.book.merge(Changes(data={key: value}))
 
     def end_all(self) -> None:
         """End the graph with this step, whatever else is under way."""
@@ -174,9 +233,10 @@ class Visit:
 class Play:
     """One graph being played: the whole definition, or a branch within a step of it."""
 
-    def __init__(self, outline: Outline, book: Book) -> None:
+    def __init__(self, outline: Outline, book: Book, *, is_whole: bool) -> None:
         self.outline = outline
         self.book = book
+        self._is_whole = is_whole
         self.loops: dict[str, tuple[int, int]] = {}
         self.is_ending = False
         self._ready: deque[Token] = deque()
@@ -208,34 +268,40 @@ class Play:
         finally:
             await self._cancel_rest()
 
-    async def visit(self, visit: Visit) -> Left:
-        """Visit a step and keep the record of it."""
+    async def visit(self, visit: Visit, *, counts: bool) -> Left:
+        """Visit a step and keep the record of it. ``counts``: it is one of the steps in all."""
         book, step = self.book, visit.step
-        execution = StepExecution(
-            step.name, StepStatus.RUNNING, workflow.now(), input_data=visit.value
-        )
-        if step.step_type in (StepType.HUMAN, StepType.TIMER, StepType.WEBHOOK):
+        name, host, current = step.name, book.host, book.current
+        execution = StepExecution(name, StepStatus.RUNNING, workflow.now(), input_data=visit.value)
+        if step.step_type in _WAITS:
             execution.status = StepStatus.WAITING
         book.history.append(execution)
-        book.current[step.name] = book.current.get(step.name, 0) + 1
+        current[name] = current.get(name, 0) + 1
+        host.tell(step.began)
         try:
             left = await step.visit(visit)
         except asyncio.CancelledError:
             _finish(execution, StepStatus.CANCELED)
+            host.tell(ev.Emitted(name="step.cancelled", step=name))
             raise
         except Exception as exc:
             _finish(execution, StepStatus.FAILED, error=str(exc))
+            if not isinstance(exc, errors.NondeterminismError):
+                host.tell(failed(name, exc, visit.activity))
             raise
         finally:
-            book.current[step.name] -= 1
-            if not book.current[step.name]:
-                del book.current[step.name]
-        if visit.is_skipped:
-            _finish(execution, StepStatus.SKIPPED)
-            return left
-        _finish(execution, StepStatus.SUCCEEDED, left.output)
-        if left.is_output:
-            book.steps[step.name] = left.output
+            current[name] -= 1
+            if not current[name]:
+                del current[name]
+        status = StepStatus.SKIPPED if visit.is_skipped else StepStatus.SUCCEEDED
+        _finish(execution, status, None if visit.is_skipped else left.output)
+        if left.is_output and not visit.is_skipped:
+            book.steps = {**book.steps, name: left.output}
+        if counts:
+            book.done.add(name)
+        if not host.is_replaying:
+            done, total = (len(book.done), book.total) if counts else (0, 0)
+            host.tell(ended(name, left, visit, done, total))
         return left
 
     # -- tokens ----------------------------------------------------------------------------------
@@ -245,7 +311,7 @@ class Play:
         step = self.outline.steps[token.step]
         visit = Visit(self, step, token.prev)
         try:
-            left = await self.visit(visit)
+            left = await self.visit(visit, counts=self._is_whole)
         except errors.NondeterminismError:
             raise
         except errors.PerdureError as exc:
@@ -254,11 +320,9 @@ class Play:
             # A mistake in a mapper or a condition: the engine decides whether it fails the run.
             exc.add_note(f'in step "{step.name}" of {self.outline.name!r}')
             raise
-        self.book.done.add(step.name)
         prev = left.output if left.is_output else token.prev
         if left.is_output:
             self._output = left.output
-        await workflow.progress(self.book.progress, 100, step.name)
         targets = visit.ways_on() if left.to is None else left.to
         return [Token(target, prev, step.name) for target in targets]
 
@@ -342,10 +406,23 @@ class Play:
 async def interpret(outline: Outline, input: Any) -> Any:
     """Run a graph from its first step to its end; return its result."""
     book = Book(outline, input)
+    book.host.queries["graph"] = _GraphQuery(book)
+    result = await Play(outline, book, is_whole=True).run(input)
+    if book.progress < 100:
+        last, done = book.history[-1].step_name, len(book.done)
+        book.host.tell(ev.Emitted(name="progress", step=last, done=done, total=book.total))
+    return result
 
-    @workflow.query("graph")
-    def state() -> dict[str, Any]:
-        return {
+
+class _GraphQuery:
+    """Answers ``handle.query("graph")``; made for each run, so it is no more than this."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def answer(self, args: bytes) -> bytes:
+        book = self._book
+        found = {
             "current_steps": list(book.current),
             "steps": book.steps,
             "metadata": book.metadata,
@@ -353,11 +430,10 @@ async def interpret(outline: Outline, input: Any) -> Any:
             "progress": book.progress,
             "step_history": book.history,
         }
+        return payload.encode(found, what="answer")
 
-    result = await Play(outline, book).run(input)
-    if book.progress < 100:
-        await workflow.progress(100, 100, "done")
-    return result
+
+_WAITS = frozenset({StepType.HUMAN, StepType.TIMER, StepType.WEBHOOK})
 
 
 def _joined(tokens: list[Token]) -> Token:
@@ -385,7 +461,3 @@ def _finish(
     execution.status, execution.completed_at = status, workflow.now()
     execution.result = execution.output_data = output
     execution.error = error
-
-
-def _microseconds(time: datetime) -> int:
-    return round(time.timestamp() * 1_000_000)

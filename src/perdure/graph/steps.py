@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 from perdure import errors
 from perdure.graph.calls import SKIPPED, Callee, Handler
 from perdure.graph.states import StepType
+from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.duration import Duration, optional_microseconds
 from perdure.values.retry import Retry, RetryPolicy
@@ -33,12 +34,14 @@ class Left(NamedTuple):
     """How a step is left.
 
     ``is_output``: the output is the step's, and ``prev`` of what follows; a decision's is not.
-    ``to``: where to go on, instead of by the edges.
+    ``to``: where to go on, instead of by the edges. ``source``: where in the outcome of the visit's
+    last activity the output stands (``path`` of ``ev.Emitted``), if it does.
     """
 
     output: Any = None
     is_output: bool = True
     to: Sequence[str] | None = None
+    source: str | None = None
 
 
 @runtime_checkable
@@ -76,6 +79,8 @@ class BaseStep:
     name: str = ""
     description: str = ""
     step_type: ClassVar[StepType] = StepType.MACHINE
+    told_as: ClassVar[str] = ""
+    """What listeners are told as its type, if not ``step_type``: the builder's word for it."""
     join: str | int = "active"
     retry: Retry | None = None
     timeout: Duration | None = None
@@ -100,6 +105,8 @@ class BaseStep:
     def belong(self, path: str, default: RetryPolicy) -> None:
         """Take a place in a definition: ``path`` names the step among all activities."""
         self.policy = default if self.retry is None else self.retry.resolve(STEP_DEFAULT)
+        data = payload.encode({"step_type": self.told_as or str(self.step_type)})
+        self.began = ev.Emitted(name="step.started", step=self.name, data=data)
 
     async def visit(self, visit: Visit) -> Left:
         """Do what the step does; workflow code."""
@@ -139,7 +146,9 @@ class BaseMachineStep(BaseStep):
         assert self.policy is not None
         limit = optional_microseconds(self.timeout, what=f"timeout of step {self.name!r}")
         self._callee = self.callee(path)
-        self._activity = self._callee.as_activity(path, retry=self.policy, timeout=limit)
+        self._activity = self._callee.as_activity(
+            path, retry=self.policy, timeout=limit, step=self.name
+        )
 
     def callee(self, path: str) -> Callee:
         """Return what is called."""
@@ -161,7 +170,7 @@ class BaseMachineStep(BaseStep):
 
     async def visit(self, visit: Visit) -> Left:
         output = await visit.call(self._activity, self._callee, None)
-        return Left(output, is_output=not visit.is_skipped)
+        return Left(output, is_output=not visit.is_skipped, source="output")
 
     async def _perform(self, context: WorkflowContext) -> Any:
         if not await self.can_execute(context):
@@ -177,6 +186,8 @@ class BaseMachineStep(BaseStep):
 
 class TaskStep(BaseMachineStep):
     """A handler with typed input and output (the builder's ``task``)."""
+
+    told_as: ClassVar[str] = "task"
 
     def __init__(
         self,
@@ -199,7 +210,8 @@ class TaskStep(BaseMachineStep):
         return Callee(self.handler, f"step {self.name!r}", output=self.output)
 
     async def visit(self, visit: Visit) -> Left:
-        return Left(await visit.call(self._activity, self._callee, self.input.of(visit)))
+        output = await visit.call(self._activity, self._callee, self.input.of(visit))
+        return Left(output, source="output")
 
     def functions(self) -> list[object]:
         return self.input.functions()
@@ -208,6 +220,7 @@ class TaskStep(BaseMachineStep):
 class JobStep(BaseStep):
     """Runs the activity of a name (seed 3's legacy ``job=``)."""
 
+    told_as: ClassVar[str] = "task"
     heeds: ClassVar[frozenset[str]] = frozenset({"retry", "timeout"})
 
     def __init__(
@@ -228,7 +241,9 @@ class JobStep(BaseStep):
     async def visit(self, visit: Visit) -> Left:
         value = visit.value if self.input is None else self.input(visit.ctx)
         result = await visit.call_by_name(self.job, value, self.policy, self.timeout)
-        return Left(result if self.output is None else self.output(result, visit.ctx))
+        if self.output is None:
+            return Left(result, source="")
+        return Left(self.output(result, visit.ctx))
 
     def functions(self) -> list[object]:
         return [fn for fn in (self.input, self.output) if fn is not None]
@@ -239,6 +254,8 @@ class JobStep(BaseStep):
 
 class PassStep(BaseStep):
     """Gives a value, what a function makes of the context, or ``prev`` on."""
+
+    told_as: ClassVar[str] = "pass"
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class PollStep(BaseMachineStep):
     """Waits an interval, asks, and so on until the answer is ``{"done": True, "result": …}``."""
 
+    told_as: ClassVar[str] = "poll"
+
     def __init__(
         self,
         name: str,
@@ -61,11 +63,11 @@ class PollStep(BaseMachineStep):
                 raise _poll_error(text, "Invalid")
             found = cast("dict[str, Any]", answer)
             result, is_done = found.get("result"), bool(found["done"])
-            await visit.tell("poll", poll_count=count, done=is_done, result=result)
+            visit.tell("poll", {"poll_count": count}, path="output")
             if is_done:
                 if self.output is not None:
                     self.output(payload.encode(result, what=f"output of {self.name}"))
-                return Left(result)
+                return Left(result, source="output.result")
 
     def functions(self) -> list[object]:
         return self.input.functions()

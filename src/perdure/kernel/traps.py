@@ -47,10 +47,16 @@ def here() -> Instance:
 
 
 async def activity(
-    instance: Instance, event: ev.ActivityScheduled, read: Decode, definition: Any = None
+    instance: Instance,
+    event: ev.ActivityScheduled,
+    read: Decode,
+    definition: Any = None,
+    begun: Callable[[int], None] | None = None,
 ) -> Any:
-    """Schedule an activity and wait for its outcome."""
+    """Schedule an activity and wait for its outcome; ``begun`` is told its number."""
     number = instance.command(event)
+    if begun is not None:
+        begun(number)
     if instance.keys.kept:
         instance.keys.take(number, event.name, event.args)
     future: asyncio.Future[Any] = asyncio.Future(loop=instance.loop)

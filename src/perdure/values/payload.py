@@ -113,6 +113,11 @@ def _decoder_for(kind: Any) -> Decode:
         return _decode_any
 
 
+def checks(kind: Any) -> bool:
+    """Tell whether a decoder for ``kind`` gives anything but plain JSON."""
+    return decoder(kind) is not _decode_any
+
+
 def decoder(kind: Any, *, what: str = "value") -> Decode:
     """Return a function from JSON bytes to ``kind``.
 

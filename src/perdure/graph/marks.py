@@ -1,0 +1,55 @@
+"""What a graph tells of a visit's end: soft commands that say what the history does not say yet.
+
+A handler's output and error lie in the history with the activity's outcome; the mark names that.
+Only what no activity gave (a choice, what a function made of the context) is in the mark itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure import errors
+from perdure.values import events as ev
+from perdure.values import payload
+
+if TYPE_CHECKING:
+    from perdure.graph.interpret import Visit
+    from perdure.graph.steps import Left
+
+_SHOWN = 200
+
+
+def ended(step: str, left: Left, visit: Visit, done: int, total: int) -> ev.Emitted:
+    """Return the mark of a visit that came to its end; ``done`` of ``total`` steps are."""
+    if visit.is_skipped:
+        return ev.Emitted(name="step.skipped", step=step, done=done, total=total)
+    if left.source is not None and visit.activity:
+        return ev.Emitted(
+            name="step.completed",
+            step=step,
+            of=visit.activity,
+            path=left.source,
+            done=done,
+            total=total,
+        )
+    result = None if left.output is None else _encoded(left.output, visit)
+    return ev.Emitted(name="step.completed", step=step, result=result, done=done, total=total)
+
+
+def failed(step: str, error: Exception, activity: int) -> ev.Emitted:
+    """Return the mark of a visit that failed; ``activity``: its last, or 0."""
+    if isinstance(error, errors.ActivityFailed):
+        return ev.Emitted(name="step.failed", step=step, of=activity)
+    text = error.message if isinstance(error, errors.PerdureError) else repr(error)
+    data = payload.encode({"error": text.encode(errors="replace").decode()})
+    return ev.Emitted(name="step.failed", step=step, of=activity, data=data)
+
+
+def _encoded(output: Any, visit: Visit) -> bytes:
+    """Encode an output that need not have a form for the history; else say what it is."""
+    try:
+        return payload.limit(
+            payload.encode(output), visit.max_payload, what=f"output of {visit.step.name}"
+        )
+    except errors.Invalid:
+        return payload.encode(f"<{type(output).__name__}>"[:_SHOWN])
