@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
 from weakref import WeakSet
@@ -14,8 +14,10 @@ import msgspec
 from perdure import branching, errors, transfer, views
 from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor, full_inbox
+from perdure.feed import Feed
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
+from perdure.named import NamedEvent
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
 from perdure.store.port import Filter, Post, Started, StartRequest
@@ -236,6 +238,42 @@ class Client:
         return box
 
     # -- looking -----------------------------------------------------------------------------
+
+    async def events(
+        self,
+        pattern: str = "*",
+        *,
+        workflow_id: str | None = None,
+        after: str | None = None,
+        follow: bool = True,
+        namespace: str | None = None,
+    ) -> AsyncGenerator[NamedEvent]:
+        """Yield events of all runs by name, in the order in which they were recorded (docs/events.md).
+
+        ``async for event in client.events("workflow.step.*", after=last): …`` with the ``id`` of the
+        last event that was dealt with misses nothing and gets nothing twice, whoever was killed
+        meanwhile. What a fork, a retry or an import has copied is not told again.
+
+        Args:
+            pattern: of names; ``*`` matches the rest, dots included.
+            workflow_id: only those of this execution.
+            after: an event's ``id``, or ``"now"``; left out, it begins with the first that is kept.
+            follow: go on with what is recorded from here on; else end when all is read.
+            namespace: of the runs, if it is not the client's.
+
+        Raises:
+            Invalid: ``after`` is not the id of an event of this database.
+            NotFound: ``after`` is older than what is kept: histories behind it were deleted.
+            Unavailable: the database cannot be read, or the client was closed.
+        """
+        feed = Feed(
+            self.door,
+            namespace=namespace or self.namespace,
+            pattern=pattern,
+            workflow_id=workflow_id,
+        )
+        async for event in feed.read(after, follow=follow):
+            yield event
 
     async def list(
         self,

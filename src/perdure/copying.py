@@ -310,7 +310,7 @@ def go_on(request: StartRequest, rows: Sequence[TurnRow], mark: ev.Forked, now: 
     first = last.first + last.count
     time = max(now, last.time)
     row = TurnRow(0, first, 1, time, False, 0, ev.encode_turn([mark]))
-    request.copied = [*rows, row]
+    request.copied, request.own = [*rows, row], 1
 
 
 def set_deadlines(mark: ev.Forked, started: ev.RunStarted, now: int) -> None:

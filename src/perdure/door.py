@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -81,6 +81,10 @@ class Door(Protocol):
         """Return a future that is done when something may have come for a mailbox."""
         ...
 
+    def next_commit(self) -> asyncio.Future[None]:
+        """Return a future that is done when anybody, also of this process, has committed."""
+        ...
+
     def now(self) -> int:
         """Return microseconds since 1970."""
         ...
@@ -119,7 +123,9 @@ class StoreDoor:
     ) -> Started:
         now = self._now()
         request.event = ev.encode_turn([started])
-        return (await self._desk.write(lambda store: store.start([request], now)))[0]
+        answer = (await self._desk.write(lambda store: store.start([request], now)))[0]
+        self._watch.committed()
+        return answer
 
     def start_within(
         self, connection: object, request: StartRequest, started: ev.RunStarted
@@ -129,7 +135,9 @@ class StoreDoor:
 
     async def start_copy(self, request: StartRequest) -> Started:
         now = self._now()
-        return (await self._desk.write(lambda store: store.start([request], now)))[0]
+        answer = (await self._desk.write(lambda store: store.start([request], now)))[0]
+        self._watch.committed()
+        return answer
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
         now = self._now()
@@ -168,6 +176,9 @@ class StoreDoor:
 
     def next_change(self) -> asyncio.Future[None]:
         return self._watch.next_change()
+
+    def next_commit(self) -> asyncio.Future[None]:
+        return self._watch.next_commit()
 
     def now(self) -> int:
         return self._now()
@@ -214,6 +225,7 @@ class Watch:
         self._is_closed = False
         self._waiting: dict[int, list[asyncio.Future[ev.Event]]] = {}
         self._changes: list[asyncio.Future[None]] = []
+        self._commits: list[asyncio.Future[None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.is_at_hand: Callable[[int], bool] = lambda _run: False
@@ -241,6 +253,23 @@ class Watch:
         future: asyncio.Future[None] = self._loop.create_future()
         self._changes.append(future)
         return future
+
+    def next_commit(self) -> asyncio.Future[None]:
+        """Return a future that is done at the next commit, foreign or not.
+
+        Raises:
+            Unavailable: the watch was closed.
+        """
+        self.check()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._commits.append(future)
+        return future
+
+    def committed(self) -> None:
+        """Somebody of this process has committed."""
+        if self._commits:
+            commits, self._commits = self._commits, []
+            _resolve(commits)
 
     async def ended(self, run: int) -> ev.Event:
         """Wait for a run's end.
@@ -274,9 +303,8 @@ class Watch:
     def look(self) -> None:
         """Look which of the awaited runs have ended."""
         changes, self._changes = self._changes, []
-        for change in changes:
-            if not change.done():
-                change.set_result(None)
+        _resolve(changes)
+        self.committed()
         self._changed.set()
 
     def close(self) -> None:
@@ -325,6 +353,12 @@ class Watch:
         for future in self._waiting.pop(run, ()):
             if not future.done():
                 future.set_exception(error)
+
+
+def _resolve(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 async def closing_event(read: Callable[[Callable[[Reader], Any]], Any], run: int) -> ev.Event:
@@ -376,7 +410,15 @@ async def whole_history(door: Door, row: RunRow) -> list[TurnRow]:
     return turns
 
 
-async def all_turns(door: Door, run: int, after: int = 0) -> list[TurnRow]:
+class Reads(Protocol):
+    """What can read a store: a door, a desk."""
+
+    def read(self, verb: Callable[[Reader], T]) -> Awaitable[T]:
+        """Read from the store."""
+        ...
+
+
+async def all_turns(door: Reads, run: int, after: int = 0) -> list[TurnRow]:
     """Return the rows of a history that begin after event ``after``.
 
     Raises:

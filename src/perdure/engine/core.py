@@ -123,7 +123,7 @@ class Core:
         self._refused: set[tuple[str, int]] = set()
         self._consumed: OrderedDict[int, None] = OrderedDict()
         self.guard = guard
-        self.listeners = Listeners()
+        self.listeners = Listeners(desk)
         self.watch = Watch(desk)
         self.watch.is_at_hand = self._will_hear
         self.turns = Turns(self)

@@ -128,6 +128,9 @@ class EngineDoor:
     def next_change(self) -> asyncio.Future[None]:
         return self._core.watch.next_change()
 
+    def next_commit(self) -> asyncio.Future[None]:
+        return self._core.watch.next_commit()
+
     def now(self) -> int:
         return self._core.clock.now()
 

@@ -243,6 +243,8 @@ class Loader:
         instance, turns, blind = found.instance, found.turns, found.blind
         run.instance = instance
         run.blind = blind
+        if loaded.row.status not in (Status.PARKED, Status.PAUSED):
+            run.untold = [fact for fact in blind if isinstance(fact, (ev.RunStarted, ev.Forked))]
         run.started = forks.became(
             instance.started
             or next((fact for fact in blind if isinstance(fact, ev.RunStarted)), None),

@@ -53,6 +53,7 @@ class Release:
                 self._reopened(run, taken, closes=write.closes)
             else:
                 self._release_safely(run, write, taken, turn)
+        core.watch.committed()
         if result.has_mail:
             core.watch.look()
         if result.has_admitted:
@@ -119,6 +120,7 @@ class Release:
                 core.note_consumed(item.inbox)
             if item.done is not None:
                 item.done(None)
+        core.listeners.recorded(run, write)
         state = write.state
         if state is not None:
             run.status = state.status
@@ -157,12 +159,8 @@ class Release:
     def _release_effects(self, run: Run, instance: Instance) -> None:
         core = self._core
         effects, instance.effects = instance.effects, []
-        for name, value in effects:
-            if name == "log":
-                level, text = value
-                _user_log.log(level, "[%s] %s", run.workflow_id, text)
-            else:
-                core.listeners.emit(run, name, value)
+        for _, (level, text) in effects:
+            _user_log.log(level, "[%s] %s", run.workflow_id, text)
 
     def _lost(self, run: Run, taken: list[Input]) -> None:
         """Another worker has the run: forget it, and send on what came in by hand."""

@@ -18,6 +18,7 @@ from perdure.values.states import Status
 if TYPE_CHECKING:
     from perdure.definition import Workflow
     from perdure.engine.work import Work
+    from perdure.named import Past
     from perdure.store.port import TurnWrite
 
 Done = Callable[[BaseException | None], None]
@@ -91,6 +92,7 @@ class Run:
         "namespace",
         "on_idle",
         "parent",
+        "past",
         "phase",
         "queue",
         "run_id",
@@ -100,6 +102,7 @@ class Run:
         "stop",
         "time",
         "timer_due",
+        "untold",
         "updates",
         "waits",
         "wake_at",
@@ -149,6 +152,10 @@ class Run:
         self.updates: dict[str, list[Callable[[ev.UpdateCompleted | None], None]]] = {}
         self.doubt: tuple[TurnWrite, list[Input]] | None = None
         """A turn whose commit is not known to have happened; settled when the run is loaded."""
+        self.past: Past | None = None
+        """What earlier rows say, while somebody listens."""
+        self.untold: Sequence[ev.Event] = ()
+        """How it began, or was copied, in a row that no engine has recorded."""
         self.on_idle: tuple[Callable[[], None], ...] = ()
 
     @property

@@ -345,6 +345,12 @@ def _progress(
     write.progress = payload.encode(value).decode()
 
 
+def _emitted(core: Core, run: Run, number: int, event: ev.Emitted, write: TurnWrite) -> None:
+    if event.total:
+        value = {"done": event.percent, "total": 100, "note": event.step}
+        write.progress = payload.encode(value).decode()
+
+
 def _continued(core: Core, run: Run, number: int, event: ev.RunContinued, write: TurnWrite) -> None:
     assert run.instance is not None
     before = run.instance.started
@@ -442,6 +448,7 @@ PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] =
     ev.WatchDropped: _watch_dropped,
     ev.AttributesSet: _attributes_set,
     ev.ProgressReported: _progress,
+    ev.Emitted: _emitted,
     ev.RunContinued: _continued,
     ev.RunCompleted: _ended,
     ev.RunFailed: _ended,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from perdure import activity, errors, workflow
@@ -67,6 +68,13 @@ class Book:
             started_at=workflow.now(),
             namespace=info.namespace,
         )
+        self._turn = self.host.time, self.instance.started_at
+
+    def now(self) -> datetime:
+        """Return the turn's time; a turn ends a visit, begins another, and asks twice."""
+        if self._turn[0] != self.host.time:
+            self._turn = self.host.time, workflow.now()
+        return self._turn[1]
 
     @property
     def progress(self) -> int:
@@ -93,6 +101,19 @@ class Book:
     def _kept_data(self) -> dict[str, Any]:
         return {**self.data} if self._is_lent else self.data
 
+    def finish(
+        self,
+        execution: StepExecution,
+        status: StepStatus,
+        output: Any = None,
+        *,
+        error: str | None = None,
+    ) -> None:
+        """Keep how a visit ended."""
+        execution.status, execution.completed_at = status, self.now()
+        execution.result = execution.output_data = output
+        execution.error = error
+
     def merge(self, changes: Changes) -> None:
         """Take what a step has set, key by key."""
         if changes.metadata:
@@ -115,6 +136,8 @@ class Token(NamedTuple):
 
 class Visit:
     """One visit of a step: what steps can do and ask for."""
+
+    __slots__ = ("_play", "activity", "is_skipped", "step", "value")
 
     def __init__(self, play: Play, step: BaseStep, prev: Any) -> None:
         self._play = play
@@ -272,31 +295,33 @@ class Play:
         """Visit a step and keep the record of it. ``counts``: it is one of the steps in all."""
         book, step = self.book, visit.step
         name, host, current = step.name, book.host, book.current
-        execution = StepExecution(name, StepStatus.RUNNING, workflow.now(), input_data=visit.value)
-        if step.step_type in _WAITS:
-            execution.status = StepStatus.WAITING
+        status = StepStatus.WAITING if step.step_type in _WAITS else StepStatus.RUNNING
+        execution = StepExecution(name, status, book.now(), input_data=visit.value)
         book.history.append(execution)
         current[name] = current.get(name, 0) + 1
         host.tell(step.began)
         try:
             left = await step.visit(visit)
         except asyncio.CancelledError:
-            _finish(execution, StepStatus.CANCELED)
+            book.finish(execution, StepStatus.CANCELED)
             host.tell(ev.Emitted(name="step.cancelled", step=name))
             raise
         except Exception as exc:
-            _finish(execution, StepStatus.FAILED, error=str(exc))
+            book.finish(execution, StepStatus.FAILED, error=str(exc))
             if not isinstance(exc, errors.NondeterminismError):
                 host.tell(failed(name, exc, visit.activity))
             raise
         finally:
-            current[name] -= 1
-            if not current[name]:
+            if current[name] == 1:
                 del current[name]
-        status = StepStatus.SKIPPED if visit.is_skipped else StepStatus.SUCCEEDED
-        _finish(execution, status, None if visit.is_skipped else left.output)
-        if left.is_output and not visit.is_skipped:
-            book.steps = {**book.steps, name: left.output}
+            else:
+                current[name] -= 1
+        if visit.is_skipped:
+            book.finish(execution, StepStatus.SKIPPED)
+        else:
+            book.finish(execution, StepStatus.SUCCEEDED, left.output)
+            if left.is_output:
+                book.steps = {**book.steps, name: left.output}
         if counts:
             book.done.add(name)
         if not host.is_replaying:
@@ -453,11 +478,3 @@ def _failed(step: BaseStep, exc: errors.PerdureError) -> errors.ApplicationError
         details=exc.details,
         cause=cause,
     )
-
-
-def _finish(
-    execution: StepExecution, status: StepStatus, output: Any = None, *, error: str | None = None
-) -> None:
-    execution.status, execution.completed_at = status, workflow.now()
-    execution.result = execution.output_data = output
-    execution.error = error

@@ -38,9 +38,10 @@ def ended(step: str, left: Left, visit: Visit, done: int, total: int) -> ev.Emit
 
 def failed(step: str, error: Exception, activity: int) -> ev.Emitted:
     """Return the mark of a visit that failed; ``activity``: its last, or 0."""
-    if isinstance(error, errors.ActivityFailed):
+    if isinstance(error, errors.ActivityFailed) and activity:
         return ev.Emitted(name="step.failed", step=step, of=activity)
-    text = error.message if isinstance(error, errors.PerdureError) else repr(error)
+    cause = error.cause if isinstance(error, errors.ActivityFailed) and error.cause else error
+    text = cause.message if isinstance(cause, errors.PerdureError) else repr(cause)
     data = payload.encode({"error": text.encode(errors="replace").decode()})
     return ev.Emitted(name="step.failed", step=step, of=activity, data=data)
 

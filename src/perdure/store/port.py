@@ -55,6 +55,8 @@ from perdure.store.rows import (
     Filter,
     Fork,
     InboxRow,
+    Journal,
+    JournalRow,
     Loaded,
     OpenRun,
     Post,
@@ -81,6 +83,8 @@ __all__ = [
     "Filter",
     "Fork",
     "InboxRow",
+    "Journal",
+    "JournalRow",
     "Limit",
     "Loaded",
     "OpenRun",
@@ -138,6 +142,19 @@ class Reader(Protocol):
 
         Raises:
             Corrupt: the checksum of one does not fit; the message names run and event.
+        """
+        ...
+
+    def journal(
+        self, *, after: int = 0, limit: int, namespace: str = "default", workflow_id: str = ""
+    ) -> Journal:
+        """Return up to ``limit`` history rows behind row ``after`` in the order of their commits:
+        of all runs (of any namespace), or of the execution ``workflow_id``.
+
+        Once a row was returned, none ever comes before it. Rows that a run has copied from another
+        one are left out. A damaged row says so (``fault``) and is in nobody's way. Whoever deletes
+        histories notes the highest row it has deleted, and never deletes the newest: a number is
+        not given twice.
         """
         ...
 

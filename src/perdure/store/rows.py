@@ -104,7 +104,8 @@ class StartRequest(msgspec.Struct, gc=False):
     none.
 
     ``copied``: history rows of another run (from event 1, gapless) that are written, byte for byte,
-    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed.
+    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed. The
+    last ``own`` of these rows are none of the other run's, but the first of this one's.
     ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
     of ``execution``, after this one; refused unless that is the latest of the workflow id and has
     ended. It takes over memo and attributes.
@@ -140,6 +141,7 @@ class StartRequest(msgspec.Struct, gc=False):
     memo: bytes | None = None
     search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     copied: Sequence[TurnRow] = ()
+    own: int = 0
     state: StateWrite | None = None
     origin: tuple[int, int, str] | None = None
     retries: int = 0
@@ -402,6 +404,36 @@ class TurnRow(msgspec.Struct, gc=False):
     def place(self) -> str:
         """Where it stands, for errors."""
         return f"history of run {self.run}: the row of event {self.first}"
+
+
+class JournalRow(msgspec.Struct, gc=False):
+    """One history row among those of all runs. ``id`` grows with each commit.
+
+    ``fault``: why its payload cannot be read; empty if it can.
+    """
+
+    id: int
+    run: int
+    run_id: str
+    namespace: str
+    workflow_id: str
+    workflow: str
+    first: int
+    count: int
+    time: int
+    payload: bytes
+    fault: str = ""
+
+
+class Journal(msgspec.Struct, gc=False):
+    """Some history rows in the order of their commits. ``last``: the newest there is of any run.
+
+    ``deleted_to``: rows up to this one may have been deleted with their runs.
+    """
+
+    rows: list[JournalRow]
+    last: int
+    deleted_to: int = 0
 
 
 class Fork(msgspec.Struct, gc=False):

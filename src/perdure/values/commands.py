@@ -223,6 +223,13 @@ class Emitted(Event, tag="emitted"):
     done: int = 0
     total: int = 0
 
+    @property
+    def percent(self) -> int:
+        """How much is behind it; at the end, all, also where steps were not taken."""
+        if self.name == "progress":
+            return 100
+        return min(100, round(100 * self.done / self.total)) if self.total else 0
+
     def brief(self) -> str:
         return f"emitted {self.event or f'{self.name} {self.step}'.strip()!r}"
 

@@ -278,6 +278,8 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
     if plan.runs:
         execute(SQL["insert_runs"], (json["runs"],))
         execute(SQL["insert_states"], (json["states"],))
+        if plan.copies:
+            execute(SQL["insert_copies"], (json["copies"],))
         if plan.forks:
             execute(SQL["insert_forks"], (json["forks"],))
         if plan.memos:

@@ -53,6 +53,7 @@ class Plan:
         "bytes",
         "closed",
         "consumed",
+        "copies",
         "emptied",
         "ended",
         "forgotten_attrs",
@@ -101,6 +102,7 @@ class Plan:
         self.replaced: list[int] = []
         self.forgotten_attrs: list[Any] = []
         self.attrs: list[Any] = []
+        self.copies: list[Any] = []
         self.forks: list[Any] = []
         self.memo_changes: dict[int, dict[str, Any]] = {}
         self.outgoing: list[Outgoing] = []
@@ -176,6 +178,8 @@ class Plan:
             place = (run, row.first, row.count, row.time, row.applied, row.worker)
             self.history += (*place, crc32(row.payload), row.payload)
             self.bytes += len(row.payload)
+        if others := request.copied[: len(request.copied) - request.own]:
+            self.copies.append((run, others[-1].first + others[-1].count - 1))
         if request.origin is not None:
             self.forks.append((run, *request.origin))
 
@@ -350,6 +354,7 @@ _AS_JSON = (
     "emptied",
     "replaced",
     "forgotten_attrs",
+    "copies",
     "forks",
     "attrs",
     "watches",

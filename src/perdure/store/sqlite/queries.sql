@@ -78,6 +78,9 @@ FROM json_each(?1);
 -- name: insert_memos
 INSERT OR REPLACE INTO perdure_memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
 
+-- name: insert_copies
+INSERT INTO perdure_copy (run, event) SELECT value ->> 0, value ->> 1 FROM json_each(?1);
+
 -- name: insert_forks
 INSERT INTO perdure_fork
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1);
@@ -604,6 +607,28 @@ WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
 
 -- name: history
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
+
+-- name: journal_columns
+h.id, h.run, r.run_id, r.namespace, r.workflow_id, r.workflow, h.first, h.count, h.time, h.payload, h.crc
+
+-- name: journal
+SELECT {journal_columns}
+FROM perdure_history h
+CROSS JOIN perdure_run r ON r.run = h.run
+LEFT JOIN perdure_copy AS copy ON copy.run = h.run
+WHERE h.id > ?1 AND h.first > coalesce(copy.event, 0)
+ORDER BY h.id LIMIT ?2;
+
+-- name: journal_of
+SELECT {journal_columns}
+FROM perdure_run r
+CROSS JOIN perdure_history h ON h.run = r.run
+LEFT JOIN perdure_copy AS copy ON copy.run = h.run
+WHERE r.namespace = ?3 AND r.workflow_id = ?4 AND h.id > ?1 AND h.first > coalesce(copy.event, 0)
+ORDER BY h.id LIMIT ?2;
+
+-- name: journal_ends
+SELECT deleted_to, (SELECT coalesce(max(id), deleted_to) FROM perdure_history) FROM perdure_journal;
 
 -- name: last_turn
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 ORDER BY first DESC LIMIT 1;

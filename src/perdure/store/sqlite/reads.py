@@ -15,6 +15,8 @@ from perdure.store.port import (
     Filter,
     Fork,
     InboxRow,
+    Journal,
+    JournalRow,
     Loaded,
     OpenRun,
     Question,
@@ -93,6 +95,18 @@ class SqliteReader:
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
         return [self._checked(row) for row in self._all(SQL["history"], (run, after, limit))]
+
+    @reading
+    def journal(
+        self, *, after: int = 0, limit: int, namespace: str = "default", workflow_id: str = ""
+    ) -> Journal:
+        # The end first: a row that comes between the two is not behind what is said to be the last.
+        deleted_to, last = self._one(SQL["journal_ends"], ())
+        if workflow_id:
+            rows = self._all(SQL["journal_of"], (after, limit, namespace, workflow_id))
+        else:
+            rows = self._all(SQL["journal"], (after, limit))
+        return Journal([_journal_row(row) for row in rows], last, deleted_to)
 
     @reading
     def forks(self, run: int) -> list[Fork]:
@@ -283,6 +297,14 @@ def _is_readable(text: object, read: Callable[[str], Any]) -> bool:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return True
+
+
+def _journal_row(row: tuple[Any, ...]) -> JournalRow:
+    *fields, payload, crc = row
+    if _is_damaged(payload, crc):
+        fault = f"the row of event {row[6]} is damaged: its checksum does not fit"
+        return JournalRow(*fields, b"", fault)
+    return JournalRow(*fields, payload)
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:
