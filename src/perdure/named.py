@@ -92,15 +92,15 @@ class Past:
         return all(number >= first or number in self.calls for number in wanted)
 
 
-def past_of(turns: Sequence[TurnRow], before: int) -> Past:
-    """Return what the rows of a history that begin before an event say.
+def past_of(turns: Sequence[TurnRow], before: int | None = None) -> Past:
+    """Return what the rows of a history say; only those that begin before an event, if given.
 
     Raises:
         Corrupt: one of them is not a turn.
     """
     past = Past(is_whole=True)
     for turn in turns:
-        if turn.first < before:
+        if before is None or turn.first < before:
             tell(ev.decode_plain(turn.payload), turn.first, turn.time, Head("", "", ""), past)
     return past
 
@@ -308,7 +308,7 @@ def _emitted(scene: _Scene, _number: int, event: dict[str, Any]) -> Iterator[Tol
     if name != "progress":
         call = scene.past.calls.get(event.get("of", 0))
         outcome = call.outcome if call is not None else None
-        if call is not None and outcome is not None:
+        if call is not None and outcome is not None and event.get("path", "output"):
             yield from _told_by_handler(call, outcome)
         found = _FINDINGS.get(name, _nothing)(event, outcome)
         yield name, {"step_name": step, **found, **(data or {})}

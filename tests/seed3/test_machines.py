@@ -302,9 +302,13 @@ async def test_progress_ends_at_a_hundred_though_a_branch_was_not_taken(tmp_path
     async with engine_on(tmp_path, order) as engine:
         handle = await engine.client.start(order, Order("A-1"))
         await handle.result("20s")
-        told = [event.data["done"] for event in await events_of(handle, "progress_reported")]
-    assert told == sorted(told)
-    assert told[-1] == 100
+        told = [
+            event.data["progress"]
+            async for event in engine.client.events("workflow.progress", follow=False)
+        ]
+        shown = (await handle.describe()).progress
+    assert told == [20, 40, 60, 80, 100]
+    assert shown == {"done": 100, "total": 100, "note": "complete"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perdure.engine.runs import Input, Run
+from perdure.kernel.edge import StoredTurn
 from perdure.store.port import TurnRow
 from perdure.values import events as ev
 from perdure.values.duration import soonest
@@ -51,6 +52,17 @@ def taken_up(run: Run, taken: ev.RunTaken, *, is_copy: bool) -> None:
             (number, work.attempt) for number, work in run.work.items() if work.event.transactional
         )
     run.inputs.insert(0, item)
+
+
+def beginning(turns: Sequence[StoredTurn]) -> tuple[int, ev.Event] | None:
+    """Return how a run whose own code has not run yet began, and when."""
+    for turn in reversed(turns):
+        if turn.applied:
+            return None
+        for event in reversed(turn.events):
+            if isinstance(event, (ev.RunStarted, ev.Forked)):
+                return turn.time, event
+    return None
 
 
 def is_copy(facts: Iterable[ev.Event]) -> bool:

@@ -4,23 +4,24 @@ Best effort, in this process: a crash between a commit and its telling leaves it
 must miss nothing asks ``client.events`` (``feed.py``), which reads what was committed.
 
 An event needs what earlier rows of its run say (``named.Past``). While somebody listens that is kept
-with the run; a run that was under way before is looked up first, and what comes behind it waits.
+with the run; of one that was in memory before, the history is read first, and what comes waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from perdure import errors, named
 from perdure.door import Reads, all_turns
 from perdure.engine.runs import Run
 from perdure.named import Head, NamedEvent, Past
-from perdure.store.port import TurnWrite
+from perdure.store.port import TurnRow, TurnWrite
 from perdure.values import events as ev
 
 _log = logging.getLogger("perdure.engine")
@@ -56,29 +57,43 @@ class Listeners:
         if not self._handlers:
             run.past = None
             return
+        try:
+            self._recorded(run, write)
+        except Exception:  # noqa: BLE001 - what was committed stands, whether or not it can be told
+            _log.exception("what %s recorded cannot be told", run)
+
+    def loaded(self, run: Run, turns: Sequence[TurnRow]) -> None:
+        """Take what a history says, while somebody listens: rows by others may be among it."""
+        run.past = None
+        if self._handlers:
+            with contextlib.suppress(errors.Corrupt):
+                run.past = named.past_of(turns)
+
+    def _recorded(self, run: Run, write: TurnWrite) -> None:
         if write.first == 1:
             run.past = Past(is_whole=True)
         row = _Row(run, write, ev.decode_plain(write.payload))
-        if untold := run.untold:
-            run.untold = ()
-            began = ev.decode_plain(ev.encode_turn(untold))
-            self._tell_row(row, began, 0, Past(is_whole=True))
+        if run.untold is not None:
+            (time, began), run.untold = run.untold, None
+            events = ev.decode_plain(ev.encode_turn([began]))
+            self._tell(run, events, 1, time, Past(is_whole=True))
         past = run.past = run.past or Past(is_whole=False)
         if self._waiting or not past.knows_enough(row.events, write.first):
             self._waiting.append(row)
             if len(self._waiting) == 1:
                 self._keep(asyncio.ensure_future(self._look_up()))
         else:
-            self._tell_row(row, row.events, write.first, past)
+            self._tell(run, row.events, write.first, write.time, past)
 
     def tell(self, name: str, data: dict[str, Any]) -> None:
         """Call the handlers whose pattern matches."""
         self._call(NamedEvent(name, data))
 
-    def _tell_row(self, row: _Row, events: list[dict[str, Any]], first: int, past: Past) -> None:
-        run = row.run
+    def _tell(
+        self, run: Run, events: list[dict[str, Any]], first: int, time: int, past: Past
+    ) -> None:
         head = Head(run.workflow_id, run.workflow, run.run_id)
-        for _, event in named.tell(events, first, row.write.time, head, past):
+        for _, event in named.tell(events, first, time, head, past):
             self._call(event)
 
     async def _look_up(self) -> None:
@@ -91,7 +106,7 @@ class Listeners:
                 if not past.knows_enough(row.events, first):
                     past = named.past_of(await all_turns(self._store, run.key), first)
                 run.past = past
-                self._tell_row(row, row.events, first, past)
+                self._tell(run, row.events, first, row.write.time, past)
             except errors.PerdureError as error:
                 _log.warning("what %s recorded cannot be told: %s", run, error)
             finally:

@@ -139,6 +139,7 @@ class Loader:
         is_whole = last is not None and not loaded.broken
         run.length = last.first + last.count - 1 if last and is_whole else row.length
         run.time = last.time if last is not None else 0
+        core.listeners.loaded(run, loaded.turns)
         fault = self._take_inbox(run, loaded.inbox)
         if run.status.is_stopped and self._stays_stopped(run, loaded):
             if run.is_out_of_time(core.clock.now()):
@@ -244,7 +245,7 @@ class Loader:
         run.instance = instance
         run.blind = blind
         if loaded.row.status not in (Status.PARKED, Status.PAUSED):
-            run.untold = [fact for fact in blind if isinstance(fact, (ev.RunStarted, ev.Forked))]
+            run.untold = forks.beginning(turns)
         run.started = forks.became(
             instance.started
             or next((fact for fact in blind if isinstance(fact, ev.RunStarted)), None),

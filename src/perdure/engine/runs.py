@@ -154,8 +154,8 @@ class Run:
         """A turn whose commit is not known to have happened; settled when the run is loaded."""
         self.past: Past | None = None
         """What earlier rows say, while somebody listens."""
-        self.untold: Sequence[ev.Event] = ()
-        """How it began, or was copied, in a row that no engine has recorded."""
+        self.untold: tuple[int, ev.Event] | None = None
+        """How it began, or was copied, and when: in a row that no engine has recorded."""
         self.on_idle: tuple[Callable[[], None], ...] = ()
 
     @property

@@ -137,7 +137,7 @@ class Token(NamedTuple):
 class Visit:
     """One visit of a step: what steps can do and ask for."""
 
-    __slots__ = ("_play", "activity", "is_skipped", "step", "value")
+    __slots__ = ("_play", "activity", "has_context", "is_skipped", "step", "value")
 
     def __init__(self, play: Play, step: BaseStep, prev: Any) -> None:
         self._play = play
@@ -148,6 +148,8 @@ class Visit:
         """Whether the step said that it cannot be done."""
         self.activity = 0
         """The event that began the last activity of the visit; 0: there was none."""
+        self.has_context = True
+        """Whether that was a handler of the graph, whose outcome is an ``Outcome``."""
 
     @property
     def ctx(self) -> WorkflowContext:
@@ -183,6 +185,7 @@ class Visit:
         self, name: str, value: Any, policy: RetryPolicy | None, timeout: Duration | None
     ) -> Any:
         """Run the activity of a name."""
+        self.has_context = False
         return await activity.by_name(
             name,
             (value,),
@@ -309,7 +312,7 @@ class Play:
         except Exception as exc:
             book.finish(execution, StepStatus.FAILED, error=str(exc))
             if not isinstance(exc, errors.NondeterminismError):
-                host.tell(failed(name, exc, visit.activity))
+                host.tell(failed(name, exc, visit))
             raise
         finally:
             if current[name] == 1:

@@ -22,7 +22,8 @@ _SHOWN = 200
 def ended(step: str, left: Left, visit: Visit, done: int, total: int) -> ev.Emitted:
     """Return the mark of a visit that came to its end; ``done`` of ``total`` steps are."""
     if visit.is_skipped:
-        return ev.Emitted(name="step.skipped", step=step, done=done, total=total)
+        name, activity = "step.skipped", visit.activity
+        return ev.Emitted(name=name, step=step, of=activity, done=done, total=total)
     if left.source is not None and visit.activity:
         return ev.Emitted(
             name="step.completed",
@@ -36,14 +37,15 @@ def ended(step: str, left: Left, visit: Visit, done: int, total: int) -> ev.Emit
     return ev.Emitted(name="step.completed", step=step, result=result, done=done, total=total)
 
 
-def failed(step: str, error: Exception, activity: int) -> ev.Emitted:
-    """Return the mark of a visit that failed; ``activity``: its last, or 0."""
+def failed(step: str, error: Exception, visit: Visit) -> ev.Emitted:
+    """Return the mark of a visit that failed."""
+    activity, path = visit.activity, "output" if visit.has_context else ""
     if isinstance(error, errors.ActivityFailed) and activity:
-        return ev.Emitted(name="step.failed", step=step, of=activity)
+        return ev.Emitted(name="step.failed", step=step, of=activity, path=path)
     cause = error.cause if isinstance(error, errors.ActivityFailed) and error.cause else error
     text = cause.message if isinstance(cause, errors.PerdureError) else repr(cause)
     data = payload.encode({"error": text.encode(errors="replace").decode()})
-    return ev.Emitted(name="step.failed", step=step, of=activity, data=data)
+    return ev.Emitted(name="step.failed", step=step, of=activity, path=path, data=data)
 
 
 def _encoded(output: Any, visit: Visit) -> bytes:
