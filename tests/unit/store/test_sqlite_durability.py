@@ -78,7 +78,7 @@ def test_garbage_at_the_end_of_the_log_changes_nothing(crashed: Path, tail: byte
 
 def test_a_cut_into_acknowledged_frames_would_be_seen_by_this_test(crashed: Path):
     log = crashed / "perdure.db-wal"
-    log.write_bytes(log.read_bytes()[: 4_120 * 70])
+    log.write_bytes(log.read_bytes()[: 4_120 * 100])
     assert last_event(crashed) < 52
 
 
