@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 from perdure import Retry, activity, workflow
+from perdure.graph import flow
 
 EFFECTS = "PERDURE_TEST_EFFECTS"
 STEPS = 10
@@ -87,3 +89,26 @@ async def family(name: str) -> dict[str, list[list[int]]]:
     post = workflow.listen("post", int)
     found["clients"] = [[await post.receive() for _ in range(LETTERS)]]
     return found
+
+
+# -- a step machine, whose events are followed -------------------------------------------------------
+
+MACHINE_STEPS = 4
+
+
+async def _machine_step(input: int, ctx: Any) -> int:
+    effect("machine", ctx.instance.id, input)
+    await ctx.emit("stepped", {"from": input})
+    await asyncio.sleep(0.03)  # sleep: time to be killed in
+    return input + 1
+
+
+def _machine() -> Any:
+    made = flow("machine")
+    for number in range(MACHINE_STEPS):
+        made = made.task(f"step{number}", _machine_step)
+    # Attempts that are lost count: a machine's steps have one, unless it says so.
+    return made.default_retry(Retry(max_attempts=20, interval="1ms")).build()
+
+
+machine = _machine()
