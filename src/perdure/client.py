@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Self, TypeVar, cast, overload
 from weakref import WeakSet
 
@@ -15,17 +14,17 @@ from perdure import branching, errors, transfer, views
 from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor, full_inbox
 from perdure.feed import Feed
+from perdure.filters import read_filter
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.named import NamedEvent
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
-from perdure.store.port import Filter, Post, Started, StartRequest
+from perdure.store.port import Post, Started, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
-from perdure.values.states import Status
 from perdure.values.terms import Deadlines, first_deadlines
 from perdure.views import Execution, Page
 from perdure.workflow import check_mapping, check_search, recorded_messages
@@ -248,11 +247,11 @@ class Client:
         follow: bool = True,
         namespace: str | None = None,
     ) -> AsyncGenerator[NamedEvent]:
-        """Yield events of all runs by name, in the order in which they were recorded (docs/events.md).
+        """Yield events of all runs by name, in the order of their recording (docs/events.md).
 
-        ``async for event in client.events("workflow.step.*", after=last): …`` with the ``id`` of the
-        last event that was dealt with misses nothing and gets nothing twice, whoever was killed
-        meanwhile. What a fork, a retry or an import has copied is not told again.
+        ``async for event in client.events("workflow.step.*", after=last): …``: with the ``id`` of
+        the last event that was dealt with, nothing is missed and nothing comes twice, whoever was
+        killed meanwhile. What a fork, a retry or an import has copied is not told again.
 
         Args:
             pattern: of names; ``*`` matches the rest, dots included.
@@ -293,7 +292,7 @@ class Client:
         """
         if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
-        where = self._filter(filters)
+        where = read_filter(filters, self.namespace)
         before = views.decode_cursor(cursor) if cursor else None
         rows = await self.door.read(lambda store: store.list(where, limit=limit + 1, before=before))
         items = [views.execution(row) for row in rows[:limit]]
@@ -302,7 +301,7 @@ class Client:
 
     async def count(self, *, exact: bool = False, **filters: Any) -> int:
         """Count executions; stops at 10,000 unless ``exact``."""
-        where = self._filter(filters)
+        where = read_filter(filters, self.namespace)
         limit = None if exact else limits.COUNT_MAX
         return await self.door.read(lambda store: store.count(where, limit=limit))
 
@@ -467,31 +466,6 @@ class Client:
             raise errors.Invalid("start: monitor= and link= need sender=, an open mailbox")
         request.watches = box.new_watches(monitor=monitor, link=link)
         return box
-
-    def _filter(self, given: dict[str, Any]) -> Filter:
-        allowed = set(Filter.__struct_fields__)
-        if unknown := set(given) - allowed:
-            raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
-        values = {key: value for key, value in given.items() if value is not None}
-        if "search" in values:
-            values["search"] = check_search(values["search"])
-        status: str | Sequence[str] = values.get("status", ())
-        several = [status] if isinstance(status, str) else status
-        try:
-            values["status"] = tuple(Status(one) for one in several)
-        except ValueError as exc:
-            names = ", ".join(Status)
-            raise errors.Invalid(f"status: {exc}; use {names}") from exc
-        values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
-        for key in ("started_after", "started_before"):
-            if isinstance(values.get(key), datetime):
-                values[key] = views.from_datetime(values[key])
-        tags = values.get("tags", ())
-        values["tags"] = (tags,) if isinstance(tags, str) else check_tags(tags)
-        try:
-            return msgspec.convert({"namespace": self.namespace, **values}, Filter)
-        except msgspec.ValidationError as exc:
-            raise errors.Invalid(f"list: {exc}") from exc
 
     def next_seq(self) -> tuple[str, int]:
         """Return this client's address and a number it has not used."""

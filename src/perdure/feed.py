@@ -117,6 +117,6 @@ def _check(place: Place, page: Journal) -> None:
         )
     if place.row < page.deleted_to:
         raise errors.NotFound(
-            f"after: {place} is older than what is kept: histories up to row {page.deleted_to} were "
-            "deleted. To go on with what there is, ask without after="
+            f"after: {place} is older than what is kept: histories up to row {page.deleted_to} "
+            "were deleted. To go on with what there is, ask without after="
         )

@@ -200,7 +200,11 @@ def _parked(_: _Scene, _number: int, event: dict[str, Any]) -> Iterator[Told]:
 def _forked(_: _Scene, _number: int, event: dict[str, Any]) -> Iterator[Told]:
     yield (
         "forked",
-        {"origin": event["origin"], "event": event.get("event", 0), "how": event.get("how", "fork")},
+        {
+            "origin": event["origin"],
+            "event": event.get("event", 0),
+            "how": event.get("how", "fork"),
+        },
     )
 
 
@@ -230,7 +234,7 @@ def _steps(percent: int | None, step: str, done: float, total: float | None) -> 
     }
 
 
-# -- its activities: the steps of a function ---------------------------------------------------------
+# -- its activities: the steps of a function ---------------------------------------------------
 
 
 def _scheduled(scene: _Scene, number: int, event: dict[str, Any]) -> Iterator[Told]:
@@ -296,7 +300,7 @@ def _message(failure: dict[str, Any]) -> str:
     return msgspec.convert(failure, FailureInfo).root.message
 
 
-# -- what the code tells, and the steps of a graph ---------------------------------------------------
+# -- what the code tells, and the steps of a graph ---------------------------------------------
 
 
 def _emitted(scene: _Scene, _number: int, event: dict[str, Any]) -> Iterator[Told]:
@@ -327,8 +331,8 @@ def _told_by_handler(call: Call, outcome: dict[str, Any]) -> Iterator[Told]:
     call.tells = False
     found = payload.decode(outcome["result"])
     if isinstance(found, dict) and "changes" in found:
-        changes = cast("dict[str, Any]", found)["changes"] or {}
-        for event, data in changes.get("events", ()):
+        changes = cast("dict[str, dict[str, Any]]", found)["changes"]
+        for event, data in (changes or {}).get("events", ()):
             yield "event", {"event": event, "data": data}
 
 
@@ -368,7 +372,13 @@ _FINDINGS: dict[str, Callable[[dict[str, Any], dict[str, Any] | None], dict[str,
     "step.poll": _finding_answer,
 }
 _OF_ACTIVITIES = frozenset(
-    {"activity_completed", "activity_failed", "attempt_failed", "attempt_lost", "activity_cancelled"}
+    {
+        "activity_completed",
+        "activity_failed",
+        "attempt_failed",
+        "attempt_lost",
+        "activity_cancelled",
+    }
 )
 _MAKE: dict[str, Callable[[_Scene, int, dict[str, Any]], Iterator[Told]]] = {
     "run_started": _started,
@@ -395,18 +405,18 @@ _MAKE: dict[str, Callable[[_Scene, int, dict[str, Any]], Iterator[Told]]] = {
 }
 
 
-# -- places ------------------------------------------------------------------------------------------
+# -- places ---------------------------------------------------------------------------------------
 
 
 class Place(NamedTuple):
-    """A subscriber's position: a history row, and how many events of it were told; all: ``None``."""
+    """A subscriber's position: a history row, an event of it, and what of that was told last."""
 
     row: int
-    index: int = -1
-    part: int = -1
+    event: int
+    part: int
 
     def __str__(self) -> str:
-        return f"{self.row}.{self.index}.{self.part}"
+        return f"{self.row}.{self.event}.{self.part}"
 
 
 def read_place(text: str) -> Place:
@@ -416,9 +426,9 @@ def read_place(text: str) -> Place:
         Invalid: it is not one.
     """
     try:
-        row, index, part = map(int, text.split("."))
-        if row < 1 or index < 0 or part < 0:
+        row, event, part = map(int, text.split("."))
+        if row < 1 or event < 0 or part < 0:
             raise ValueError(text)
     except (ValueError, AttributeError):
         raise errors.Invalid(f"after: {text!r:.80} is not the id of an event") from None
-    return Place(row, index, part)
+    return Place(row, event, part)

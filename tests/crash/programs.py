@@ -91,7 +91,7 @@ async def family(name: str) -> dict[str, list[list[int]]]:
     return found
 
 
-# -- a step machine, whose events are followed -------------------------------------------------------
+# -- a step machine, whose events are followed -----------------------------------------------------
 
 MACHINE_STEPS = 4
 

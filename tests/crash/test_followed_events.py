@@ -1,4 +1,4 @@
-"""Workers are killed while a subscriber comes and goes: it misses nothing and gets nothing twice."""
+"""Workers are killed while a subscriber comes and goes: it misses nothing, and nothing is twice."""
 
 from __future__ import annotations
 

@@ -266,22 +266,20 @@ async def test_commits_of_two_workers_come_to_a_third_once_and_in_each_runs_orde
     url = f"sqlite:///{tmp_path / 'test.db'}"
     count, runs = 5, 12
     heard: list[NamedEvent] = []
-    async with Engine(url, [many, quick]) as one, Engine(url, [many, quick]) as two:
-        async with Client(url) as client:
+    first, second = (Engine(url, [many, quick]) for _ in range(2))
+    async with first as one, second as two, Client(url) as client:
 
-            async def follow() -> None:
-                async for event in client.events():
-                    heard.append(event)
-                    if names(heard).count("completed") == runs:
-                        return
+        async def follow() -> None:
+            async for event in client.events():
+                heard.append(event)
+                if names(heard).count("completed") == runs:
+                    return
 
-            following = asyncio.create_task(follow())
-            starts = [
-                (one, two)[n % 2].client.start(many, count, id=f"r{n}") for n in range(runs)
-            ]
-            await asyncio.gather(*starts)
-            async with asyncio.timeout(60):
-                await following
+        following = asyncio.create_task(follow())
+        starts = [(one, two)[n % 2].client.start(many, count, id=f"r{n}") for n in range(runs)]
+        await asyncio.gather(*starts)
+        async with asyncio.timeout(60):
+            await following
     assert len({event.id for event in heard}) == len(heard)
     for number in range(runs):
         of = [event for event in heard if event.data["instance_id"] == f"r{number}"]

@@ -88,7 +88,11 @@ async def test_the_quick_start_tells_its_events_in_order(tmp_path: Path):
             "step.started ship",
             "step.started notify",
             *sorted(
-                [it for it in heard.names if it in ("step.completed ship", "step.completed notify")],
+                [
+                    it
+                    for it in heard.names
+                    if it in ("step.completed ship", "step.completed notify")
+                ],
                 key=heard.names.index,
             ),
             "step.completed fulfill",
@@ -257,12 +261,7 @@ async def test_a_job_and_a_skipped_step_tell_their_ends(tmp_path: Path):
 
 
 async def test_an_output_without_a_form_does_not_fail_the_run(tmp_path: Path):
-    odd = (
-        flow("odd")
-        .pass_("make", transform=lambda c: object())
-        .pass_("drop", result=1)
-        .build()
-    )
+    odd = flow("odd").pass_("make", transform=lambda c: object()).pass_("drop", result=1).build()
     async with engine_on(tmp_path, odd) as engine:
         heard = Heard(engine)
         assert await engine.client.execute(odd, id="o") == 1

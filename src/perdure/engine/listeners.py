@@ -1,10 +1,11 @@
 """Listeners of this engine: told what it records, by name, after each commit, in their order.
 
-Best effort, in this process: a crash between a commit and its telling leaves it untold here. Whoever
-must miss nothing asks ``client.events`` (``feed.py``), which reads what was committed.
+Best effort, in this process: a crash between a commit and its telling leaves it untold here.
+Whoever must miss nothing asks ``client.events`` (``feed.py``), which reads what was committed.
 
-An event needs what earlier rows of its run say (``named.Past``). While somebody listens that is kept
-with the run; of one that was in memory before, the history is read first, and what comes waits.
+An event needs what earlier rows of its run say (``named.Past``). While somebody listens that is
+kept with the run; of one that was in memory before, the history is read first, and what comes
+waits.
 """
 
 from __future__ import annotations

@@ -157,7 +157,6 @@ class Release:
             core.settle(run)
 
     def _release_effects(self, run: Run, instance: Instance) -> None:
-        core = self._core
         effects, instance.effects = instance.effects, []
         for _, (level, text) in effects:
             _user_log.log(level, "[%s] %s", run.workflow_id, text)

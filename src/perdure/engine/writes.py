@@ -339,16 +339,10 @@ def _attributes_set(
 
 
 def _progress(
-    core: Core, run: Run, number: int, event: ev.ProgressReported, write: TurnWrite
+    core: Core, run: Run, number: int, event: ev.ProgressReported | ev.Emitted, write: TurnWrite
 ) -> None:
-    value = {"done": event.done, "total": event.total, "note": event.note}
-    write.progress = payload.encode(value).decode()
-
-
-def _emitted(core: Core, run: Run, number: int, event: ev.Emitted, write: TurnWrite) -> None:
-    if event.total:
-        value = {"done": event.percent, "total": 100, "note": event.step}
-        write.progress = payload.encode(value).decode()
+    if (shown := event.shown) is not None:
+        write.progress = payload.encode(shown).decode()
 
 
 def _continued(core: Core, run: Run, number: int, event: ev.RunContinued, write: TurnWrite) -> None:
@@ -448,7 +442,7 @@ PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] =
     ev.WatchDropped: _watch_dropped,
     ev.AttributesSet: _attributes_set,
     ev.ProgressReported: _progress,
-    ev.Emitted: _emitted,
+    ev.Emitted: _progress,
     ev.RunContinued: _continued,
     ev.RunCompleted: _ended,
     ev.RunFailed: _ended,

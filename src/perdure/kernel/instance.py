@@ -68,7 +68,7 @@ class Instance:
     def __init__(self, program: Program, *, max_payload: int = 2 * 1024 * 1024) -> None:
         self.program = program
         self.max_payload = max_payload
-        self.length = 0
+        self.length: int = 0
         self.size = 0
         self.time = 0
         self.origin = 0
@@ -105,7 +105,7 @@ class Instance:
         self.keys = Keys()
         self._context = contextvars.Context()
         self._commands: list[ev.Event] = []
-        self._base = 0
+        self._base: int = 0
         self._script: match.Script | None = None
         self._divergence: errors.NondeterminismError | None = None
         self.root: OrderedTask | None = None

@@ -104,8 +104,8 @@ class StartRequest(msgspec.Struct, gc=False):
     none.
 
     ``copied``: history rows of another run (from event 1, gapless) that are written, byte for byte,
-    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed. The
-    last ``own`` of these rows are none of the other run's, but the first of this one's.
+    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed.
+    The last ``own`` of these rows are none of the other run's, but the first of this one's.
     ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
     of ``execution``, after this one; refused unless that is the latest of the workflow id and has
     ended. It takes over memo and attributes.

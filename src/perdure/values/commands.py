@@ -202,6 +202,11 @@ class ProgressReported(Event, tag="progress_reported"):
     total: float | None = None
     note: str = ""
 
+    @property
+    def shown(self) -> dict[str, object] | None:
+        """What ``describe`` shows as the run's progress; ``None``: this says nothing of it."""
+        return {"done": self.done, "total": self.total, "note": self.note}
+
 
 class Emitted(Event, tag="emitted"):
     """The code tells what happens. Soft: see ``SOFT`` in ``events.py``.
@@ -229,6 +234,11 @@ class Emitted(Event, tag="emitted"):
         if self.name == "progress":
             return 100
         return min(100, round(100 * self.done / self.total)) if self.total else 0
+
+    @property
+    def shown(self) -> dict[str, object] | None:
+        """As in ``ProgressReported``; in percent."""
+        return {"done": self.percent, "total": 100, "note": self.step} if self.total else None
 
     def brief(self) -> str:
         return f"emitted {self.event or f'{self.name} {self.step}'.strip()!r}"

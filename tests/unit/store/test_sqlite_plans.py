@@ -108,7 +108,14 @@ def test_the_inbox_is_read_in_the_order_of_its_ids_and_nothing_is_sorted(store: 
     assert scans(lines) == ["SCAN i"]  # the inbox itself, which holds only what is unread
 
 
-NOT_QUERIES = {"is_served", "row_columns", "row_tables", "turn_columns", "journal_columns", "real_length"}
+NOT_QUERIES = {
+    "is_served",
+    "row_columns",
+    "row_tables",
+    "turn_columns",
+    "journal_columns",
+    "real_length",
+}
 MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats", "insert_mail"}
 
 

@@ -29,7 +29,13 @@ _NAME_WIDTH = 24
 @format_option("table", "json", "jsonl", "ids")
 @database_option
 def events_command(
-    database: Database, output: str, id: str | None, after: str | None, pattern: str, *, follow: bool
+    database: Database,
+    output: str,
+    id: str | None,
+    after: str | None,
+    pattern: str,
+    *,
+    follow: bool,
 ) -> None:
     """Show what happened in all runs, or in those of one execution, in the order it was recorded.
 

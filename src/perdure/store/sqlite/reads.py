@@ -300,11 +300,11 @@ def _is_readable(text: object, read: Callable[[str], Any]) -> bool:
 
 
 def _journal_row(row: tuple[Any, ...]) -> JournalRow:
-    *fields, payload, crc = row
-    if _is_damaged(payload, crc):
-        fault = f"the row of event {row[6]} is damaged: its checksum does not fit"
-        return JournalRow(*fields, b"", fault)
-    return JournalRow(*fields, payload)
+    found = JournalRow(*row[:10])
+    if _is_damaged(row[9], row[10]):
+        found.payload = b""
+        found.fault = f"the row of event {found.first} is damaged: its checksum does not fit"
+    return found
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:

@@ -1,0 +1,46 @@
+"""Filters of lists and counts, as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perdure import errors, views
+from perdure.store.port import Filter
+from perdure.values.labels import check_tags
+from perdure.values.states import Status
+from perdure.workflow import check_search
+
+
+def read_filter(given: Mapping[str, Any], namespace: str) -> Filter:
+    """Read the filters of ``Client.list``; ``namespace`` if they name none.
+
+    Raises:
+        Invalid: an unknown filter, or a value that fits none.
+    """
+    allowed = set(Filter.__struct_fields__)
+    if unknown := set(given) - allowed:
+        raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
+    values = {key: value for key, value in given.items() if value is not None}
+    if "search" in values:
+        values["search"] = check_search(values["search"])
+    status: str | Sequence[str] = values.get("status", ())
+    several = [status] if isinstance(status, str) else status
+    try:
+        values["status"] = tuple(Status(one) for one in several)
+    except ValueError as exc:
+        names = ", ".join(Status)
+        raise errors.Invalid(f"status: {exc}; use {names}") from exc
+    values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
+    for key in ("started_after", "started_before"):
+        if isinstance(values.get(key), datetime):
+            values[key] = views.from_datetime(values[key])
+    tags = values.get("tags", ())
+    values["tags"] = (tags,) if isinstance(tags, str) else check_tags(tags)
+    try:
+        return msgspec.convert({"namespace": namespace, **values}, Filter)
+    except msgspec.ValidationError as exc:
+        raise errors.Invalid(f"list: {exc}") from exc
