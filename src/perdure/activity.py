@@ -176,6 +176,9 @@ class Activity(Generic[P, R]):
             other.task_queue = payload.text(task_queue, what="task_queue")
         return other
 
+    def __repr__(self) -> str:
+        return f"<activity {self.name!r}>"
+
     def calling(self, fn: Callable[..., Any]) -> Activity[P, R]:
         """Return the activity with another function behind it, for one call."""
         other: Activity[P, R] = object.__new__(type(self))
