@@ -7,6 +7,7 @@ kept in a log, which is the result: two runs that did the same in another order 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -68,6 +69,16 @@ leaves = st.one_of(
 ).map(list)
 
 programs = st.lists(st.recursive(leaves, nodes_within, max_leaves=10), min_size=2, max_size=6)
+
+
+def telling(program: list[Node], chance: random.Random) -> list[Node]:
+    """Return the program with calls of ``emit`` and ``progress`` strewn in."""
+    told: list[Node] = []
+    for node in program:
+        if chance.random() < 0.5:
+            told.append([chance.choice(["emit", "progress"])])
+        told.append(["seq", telling(node[1], chance)] if node[0] == "seq" else node)
+    return told
 
 
 class Machine:
@@ -276,6 +287,10 @@ class Machine:
     async def do_progress(self) -> int:
         await workflow.progress(self.count, note="so far")
         return workflow.history_length()
+
+    async def do_emit(self) -> None:
+        """Not among the steps that are drawn: put between them, it changes nothing."""
+        await workflow.emit("here", {"events": workflow.history_length()})
 
     async def do_notify(self) -> None:
         async with self.condition:

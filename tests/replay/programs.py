@@ -14,6 +14,7 @@ from typing import Any
 from tests.unit.drive import NOON, Run, message
 
 from perdure import ApplicationError, Retry, activity, errors, workflow
+from perdure.graph import branch, flow
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.workflow import Channel, after, call, select
@@ -422,7 +423,6 @@ async def changing() -> list[Any]:
     got: list[Any] = [workflow.patched("new tax"), workflow.random(), str(workflow.uuid4())]
     await call("a", workflow.random_bytes(4).hex())
     got.append(workflow.version("rounding", 1, 3))
-    await workflow.emit("rounded")
     await call("b")
     return [*got, workflow.patched("new tax"), workflow.random(), workflow.history_length()]
 
@@ -431,6 +431,48 @@ async def changing() -> list[Any]:
 def versions_and_chance(run: Run) -> None:
     run.complete("a")
     run.turn(ev.Forked(seed=b"seed of the fork", origin="order-6"), run.completed("b"))
+
+
+@workflow.define
+async def telling(steps: int) -> int:
+    for number in range(steps):
+        await workflow.emit("step", {"number": number})
+        await call("work", number)
+        await workflow.progress(number + 1, steps, "on the way")
+    child = await workflow.start("other")
+    await workflow.emit("over", [child.id])
+    return steps
+
+
+@case(telling)
+def events_and_progress(run: Run) -> None:
+    run.complete("work")
+    run.blind(run.completed("work"))
+    run.turn(ev.RunTaken(worker="w2"))
+
+
+def _more(n: int) -> int:
+    """Never run here."""
+    return n + 1
+
+
+machine = (
+    flow("machine")
+    .task("more", _more)
+    .choice("enough", [(lambda c: c.steps["more"] > 3, "done")], default="again")
+    .loop("again", condition=lambda c: True, target="more", interval="1s", max_iterations=3)
+    .parallel("done", [branch("a").task("one", _more), branch("b").pass_("two", result=2)])
+    .build()
+)
+
+
+@case(machine)
+def machine_with_marks(run: Run) -> None:
+    told = {"output": 3, "changes": {"events": [["counted", {"n": 3}]], "data": {"seen": True}}}
+    run.complete("machine.more", told)
+    run.fire()
+    run.complete("machine.more", {"output": 4})
+    run.complete("machine.done.a.one", {"output": 5})
 
 
 @workflow.define
@@ -522,6 +564,8 @@ INPUTS: dict[str, Any] = {
     "group_failure_alone": 2,
     "group_failure_then_cancel": 3,
     "task_group_abort_order": 12,
+    "events_and_progress": 2,
+    "machine_with_marks": 2,
 }
 
 
