@@ -100,7 +100,10 @@ async def test_one_execution_and_a_pattern_are_picked_out(tmp_path: Path):
         assert rest == [event for event in whole if event.data["instance_id"] == "two"]
 
 
-async def test_a_follower_hears_of_commits_of_its_own_process_and_of_others(tmp_path: Path):
+async def test_a_follower_hears_of_commits_of_its_own_process_and_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("perdure.feed._SAFETY_SECONDS", 3_600)
     heard: list[NamedEvent] = []
     url = f"sqlite:///{tmp_path / 'test.db'}"
     async with engine_on(tmp_path, asks) as engine, Client(url) as client:

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.support import engine_on
 
 from perdure.errors import DefinitionError, WorkflowFailed
-from perdure.graph import BaseMachineStep, Edge, TimerStep, WorkflowDefinition, WorkflowGraph, flow
+from perdure.graph import BaseGateway, BaseMachineStep, Edge, TimerStep, WorkflowDefinition, WorkflowGraph, flow
 
 
 class Wait(BaseMachineStep):
@@ -62,6 +62,42 @@ async def test_what_a_step_sets_stays_though_one_that_began_before_it_ends_after
     assert data == ["let", "put", "start", "wait"]
     assert seen_by_wait == ["start", "wait"], "as it was when the step began"
     assert (nothing, status, other) == ("-", "succeeded", "other")
+
+
+class Mark(BaseGateway):
+    """Workflow code that changes what it was lent, while a handler that began before it waits."""
+
+    async def evaluate(self, context: Any) -> str:
+        context.set(self.name, True)
+        return "let"
+
+
+@pytest.mark.parametrize("first", ["gate", "put"])
+async def test_what_workflow_code_sets_reaches_no_step_that_began_before(
+    tmp_path: Path, first: str
+):
+    Wait.others_are_done = asyncio.Event()
+    start = Mark("gate") if first == "gate" else Put("put")
+    begin = type("Begin", (BaseGateway,), {"evaluate": _both})("begin")
+    steps = [start, begin, Wait(), Mark("late"), Release("let")]
+    edges = [Edge(first, "begin"), Edge("begin", "wait"), Edge("begin", "late")]
+    if first == "gate":
+        start.evaluate = _go_on  # type: ignore[method-assign]
+    graph = WorkflowDefinition("marked", steps=steps, edges=[*edges, Edge("late", "let")])
+    async with engine_on(tmp_path, graph) as engine:
+        handle = await engine.client.start(graph, {})
+        await handle.result("20s")
+        seen = (await handle.query("graph"))["steps"]["wait"]
+    assert seen == sorted([first, "wait"])
+
+
+async def _both(_: Any, context: Any) -> list[str]:
+    return ["wait", "late"]
+
+
+async def _go_on(context: Any) -> str:
+    context.set("gate", True)
+    return "begin"
 
 
 async def test_a_mistake_in_workflow_code_is_told_by_its_class_and_the_step(tmp_path: Path):

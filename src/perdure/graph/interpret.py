@@ -95,7 +95,8 @@ class Book:
         )
 
     def _lend_data(self) -> dict[str, Any]:
-        self._is_lent = True
+        if not self._is_lent:
+            self.data, self._is_lent = {**self.data}, True
         return self.data
 
     def _kept_data(self) -> dict[str, Any]:
