@@ -35,17 +35,25 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a scenario: its unit, its target, and the peer's figure to hold beside it."""
+    """One number of a scenario: its unit, its target, and the peer's figure to hold beside it.
+
+    ``whose``: the peer's name. ``times_peer``: how many times better than the peer it must be.
+    """
 
     name: str
     unit: str
     at_least: float | None = None
     at_most: float | None = None
     peer: str | None = None
+    whose: str = "DBOS"
+    times_peer: float | None = None
     lower_is_better: bool = False
 
-    def meets_target(self, value: float) -> bool:
-        """Tell whether ``value`` is within the target; without one everything is."""
+    def meets_target(self, value: float, peer: float | None = None) -> bool:
+        """Tell whether ``value`` is within the targets; without any everything is."""
+        if peer is not None and self.times_peer is not None:
+            if self.times_better(value, peer) < self.times_peer:
+                return False
         too_low = self.at_least is not None and value < self.at_least
         too_high = self.at_most is not None and value > self.at_most
         return not (too_low or too_high)

@@ -5,8 +5,8 @@
     python bench/run.py --json > figures.json
 
 Every run is a process of its own with a new database under bench/.data, on the repository's disk.
-The peer (DBOS on SQLite) runs right after the scenario that it is held against, in an environment
-that peers/setup.sh makes. Figures of different machines, or of different days, do not compare:
+A peer (DBOS on SQLite; litestar-workflows for step machines) runs right after the scenario that it is
+held against, in an environment that peers/setup.sh makes. Figures of different machines, or of different days, do not compare:
 targets were set on two cores with about 3,000 durable writes a second.
 
 Exit status: 1 if a target was missed or a scenario failed.
@@ -30,8 +30,12 @@ from typing import Any
 import harness
 from harness import HERE, BenchError, Figure, Scenario, say
 
-PEER_PYTHON = HERE / ".peers/dbos/bin/python"
-HEADINGS = ("scenario", "figure", "measured", "unit", "target", "", "DBOS", "times better")
+PEERS = {
+    "DBOS": ("dbos", "dbos_bench.py"),
+    "litestar-workflows": ("litestar-workflows", "litestar_workflows_bench.py"),
+}
+"""By name: the environment under .peers, and the script under peers."""
+HEADINGS = ("scenario", "figure", "measured", "unit", "target", "", "peer", "times better", "")
 
 
 @dataclass
@@ -48,7 +52,8 @@ class Result:
     def is_good(self) -> bool:
         """Tell whether it ran and met its targets."""
         return not self.error and all(
-            figure.meets_target(self.values[figure.name]) for figure in self.scenario.figures
+            figure.meets_target(self.values[figure.name], self.peers.get(figure.name))
+            for figure in self.scenario.figures
         )
 
 
@@ -110,7 +115,7 @@ def run(scenario: Scenario, options: argparse.Namespace) -> Result:
     """Run a scenario and its peer; take the median of each figure."""
     result = Result(scenario)
     count = options.runs or (1 if scenario.heavy else 3)
-    peers = [] if options.no_peers else [figure.peer for figure in scenario.figures if figure.peer]
+    peers = [] if options.no_peers else [figure for figure in scenario.figures if figure.peer]
     peer_runs: dict[str, list[float]] = {}
     for number in range(1, count + 1):
         say(f"{scenario.name} {number}/{count}")
@@ -119,8 +124,9 @@ def run(scenario: Scenario, options: argparse.Namespace) -> Result:
                 figures = harness.measure(scenario.target, folder)
             for figure in scenario.figures:
                 result.runs.setdefault(figure.name, []).append(figures[figure.name])
-            for name in peers:
-                peer_runs.setdefault(name, []).append(run_peer(name, options.peer_scale))
+            for figure in peers:
+                found = run_peer(figure, options.peer_scale)
+                peer_runs.setdefault(figure.name, []).append(found)
         except BenchError as exc:
             result.error = str(exc)
             say(f"{scenario.name} failed:\n{exc}")
@@ -130,13 +136,16 @@ def run(scenario: Scenario, options: argparse.Namespace) -> Result:
     return result
 
 
-def run_peer(name: str, scale: float) -> float:
-    """Return the peer's figure.
+def run_peer(figure: Figure, scale: float) -> float:
+    """Return the figure of the peer.
 
     Raises:
         BenchError: the peer failed.
     """
-    command = [PEER_PYTHON, HERE / "peers/dbos_bench.py", "--only", name, "--scale", str(scale)]
+    home, script = PEERS[figure.whose]
+    name = figure.peer or ""
+    python = HERE / ".peers" / home / "bin/python"
+    command = [python, HERE / "peers" / script, "--only", name, "--scale", str(scale)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError("the peer failed: " + "\n".join(done.stderr.strip().splitlines()[-5:]))
@@ -169,8 +178,11 @@ def as_json(results: list[Result], machine: dict[str, Any]) -> str:
                     "runs": result.runs[figure.name],
                     "unit": figure.unit,
                     "target": target(figure) or None,
-                    "met": figure.meets_target(result.values[figure.name]),
-                    "dbos": result.peers.get(figure.peer or ""),
+                    "met": figure.meets_target(
+                        result.values[figure.name], result.peers.get(figure.name)
+                    ),
+                    "peer": figure.whose if figure.peer else None,
+                    "of_peer": result.peers.get(figure.name),
                 }
                 for figure in result.scenario.figures
                 if figure.name in result.values
@@ -204,21 +216,24 @@ def table_rows(result: Result) -> Iterator[tuple[str, ...]]:
     name = result.scenario.name
     for figure in result.scenario.figures:
         if figure.name not in result.values:
-            yield (name, figure.name, "failed", "", target(figure), "MISSED", "", "")
+            yield (name, figure.name, "failed", "", target(figure), "MISSED", "", "", "")
             continue
-        value = result.values[figure.name]
-        verdict = "" if not target(figure) else "met" if figure.meets_target(value) else "MISSED"
-        peer = result.peers.get(figure.peer or "")
-        beside = (
-            ("", "") if peer is None else (number(peer), f"{figure.times_better(value, peer):.1f}")
-        )
-        yield (name, figure.name, number(value), figure.unit, target(figure), verdict, *beside)
+        value, peer = result.values[figure.name], result.peers.get(figure.name)
+        verdict = "met" if figure.meets_target(value, peer) else "MISSED"
+        beside = ("", "", "")
+        if peer is not None:
+            times = figure.times_better(value, peer)
+            beside = number(peer), f"{times:.1f}", figure.whose
+        shown = verdict if target(figure) else ""
+        yield (name, figure.name, number(value), figure.unit, target(figure), shown, *beside)
 
 
 def target(figure: Figure) -> str:
     """Return the target as text; empty without one."""
     if figure.at_least is not None:
         return f"≥ {number(figure.at_least)}"
+    if figure.times_peer is not None:
+        return f"≥ {number(figure.times_peer)} × peer"
     return "" if figure.at_most is None else f"≤ {number(figure.at_most)}"
 
 

@@ -39,7 +39,7 @@ async def seconds_for(engine: Engine, definition: Any, input: Any) -> float:
 
 @scenario(
     Figure("over function", "ratio", at_least=0.6),
-    Figure("rate", "steps/s"),
+    Figure("rate", "steps/s", peer="machine_of_ten", whose="litestar-workflows", times_peer=20),
     Figure("function", "steps/s"),
 )
 async def machine_of_ten(folder: Path) -> dict[str, float]:

@@ -10,7 +10,15 @@ import pytest
 from tests.engine.support import engine_on
 
 from perdure.errors import DefinitionError, WorkflowFailed
-from perdure.graph import BaseGateway, BaseMachineStep, Edge, TimerStep, WorkflowDefinition, WorkflowGraph, flow
+from perdure.graph import (
+    BaseGateway,
+    BaseMachineStep,
+    Edge,
+    TimerStep,
+    WorkflowDefinition,
+    WorkflowGraph,
+    flow,
+)
 
 
 class Wait(BaseMachineStep):
