@@ -51,9 +51,9 @@ class Figure:
 
     def meets_target(self, value: float, peer: float | None = None) -> bool:
         """Tell whether ``value`` is within the targets; without any everything is."""
-        if peer is not None and self.times_peer is not None:
-            if self.times_better(value, peer) < self.times_peer:
-                return False
+        times = None if peer is None else self.times_better(value, peer)
+        if times is not None and self.times_peer is not None and times < self.times_peer:
+            return False
         too_low = self.at_least is not None and value < self.at_least
         too_high = self.at_most is not None and value > self.at_most
         return not (too_low or too_high)

@@ -5,9 +5,10 @@
     python bench/run.py --json > figures.json
 
 Every run is a process of its own with a new database under bench/.data, on the repository's disk.
-A peer (DBOS on SQLite; litestar-workflows for step machines) runs right after the scenario that it is
-held against, in an environment that peers/setup.sh makes. Figures of different machines, or of different days, do not compare:
-targets were set on two cores with about 3,000 durable writes a second.
+A peer (DBOS on SQLite; litestar-workflows for step machines) runs right after the scenario that it
+is held against, in an environment that peers/setup.sh makes. Figures of different machines, or of
+different days, do not compare: targets were set on two cores with about 3,000 durable writes a
+second.
 
 Exit status: 1 if a target was missed or a scenario failed.
 """
@@ -233,7 +234,7 @@ def target(figure: Figure) -> str:
     if figure.at_least is not None:
         return f"≥ {number(figure.at_least)}"
     if figure.times_peer is not None:
-        return f"≥ {number(figure.times_peer)} × peer"
+        return f"≥ {number(figure.times_peer)} times the peer"
     return "" if figure.at_most is None else f"≤ {number(figure.at_most)}"
 
 

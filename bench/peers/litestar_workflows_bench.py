@@ -1,4 +1,4 @@
-"""The machine of ``bench/scenarios/machines.py`` on litestar-workflows' persistent engine, on SQLite.
+"""The machine of ``bench/scenarios/machines.py`` on litestar-workflows' persistent engine.
 
 Runs in the environment that ``setup.sh`` makes and imports nothing of Perdure:
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import tempfile
 import time
@@ -60,7 +61,7 @@ class Machine:
             version="1.0.0",
             description="ten steps",
             steps={name: Step(name) for name in names},
-            edges=[Edge(source=a, target=b) for a, b in zip(names, names[1:], strict=False)],
+            edges=[Edge(source=a, target=b) for a, b in itertools.pairwise(names)],
             initial_step=names[0],
             terminal_steps={names[-1]},
         )
