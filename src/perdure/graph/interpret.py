@@ -233,7 +233,11 @@ class Visit:
     def ways_on(self, *, all: bool = False) -> list[str]:
         """Return where the edges lead; only those that hold, unless ``all``."""
         edges = self._play.outline.ways_on(self.step.name)
-        return [edge.target for edge in edges if all or holds(edge, lambda: self.ctx)]
+        return [
+            edge.target
+            for edge in edges
+            if all or edge.condition is None or holds(edge, lambda: self.ctx)
+        ]
 
     def set_data(self, key: str, value: Any) -> None:
         """Set a value of the run's ``data``."""
@@ -278,7 +282,8 @@ class Play:
         self._ready.append(Token(self.outline.initial_step, prev))
         try:
             while True:
-                self._admit()
+                if self._arrived:
+                    self._admit()
                 if not self._ready:
                     if not self._running:
                         return self._output

@@ -264,8 +264,10 @@ class Instance:
 
     def tell(self, event: ev.Event) -> None:
         """Record a soft command. A replay does not: its history has said it, or never will."""
-        if self.writing("tell anything") is None:
-            self.command(event)
+        if self.mode is not Mode.LIVE:
+            self._refuse(event)
+        elif self._script is None:
+            self._commands.append(event)
 
     def draw(self, size: int) -> bytes:
         """Return the next ``size`` bytes of recorded chance."""
