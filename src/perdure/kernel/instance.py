@@ -36,7 +36,7 @@ from perdure.kernel.entropy import Entropy, Keys
 from perdure.kernel.eviction import close_all, graveyard, hold, leave_alone
 from perdure.kernel.loop import NOBODY, DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
-from perdure.kernel.updates import run_update
+from perdure.kernel.updates import handler_named, run_update
 from perdure.kernel.versions import Versions
 from perdure.kernel.watching import Main, Watch, awaited_children, inherit
 from perdure.values import events as ev
@@ -190,7 +190,7 @@ class Instance:
         Raises:
             NotFound: the run has no such query.
         """
-        return self._read(call, _named("query", name, self.queries))
+        return self._read(call, handler_named("query", name, self.queries))
 
     def validate_update(self, name: str, call: Callable[[Any], None]) -> None:
         """Run an update's validator read-only.
@@ -198,7 +198,7 @@ class Instance:
         Raises:
             NotFound: the run has no such update.
         """
-        self._read(call, _named("update", name, self.update_handlers))
+        self._read(call, handler_named("update", name, self.update_handlers))
 
     def evict(self) -> None:
         """Close every coroutine of the run without recording anything."""
@@ -492,10 +492,3 @@ class Instance:
         if self.mode is Mode.READ_ONLY:
             raise errors.UsageError(f"a query handler or validator may not {what}")
         return self._script
-
-
-def _named(kind: str, name: str, handlers: dict[str, Any]) -> Any:
-    if name not in handlers:
-        known = ", ".join(sorted(handlers)) or "none"
-        raise errors.NotFound(f"{kind} {name!r} is not defined by this run (it has: {known})")
-    return handlers[name]

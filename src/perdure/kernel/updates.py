@@ -40,3 +40,15 @@ async def run_update(instance: Instance, event: ev.UpdateAccepted, handler: Any)
     completed = ev.UpdateCompleted(update=event.update, result=result, failure=failure)
     instance.command(completed)
     instance.answered[event.update] = completed
+
+
+def handler_named(kind: str, name: str, handlers: dict[str, Any]) -> Any:
+    """Return a run's query or update handler.
+
+    Raises:
+        NotFound: it has none of that name.
+    """
+    if name not in handlers:
+        known = ", ".join(sorted(handlers)) or "none"
+        raise errors.NotFound(f"{kind} {name!r} is not defined by this run (it has: {known})")
+    return handlers[name]
