@@ -131,6 +131,7 @@ class SqliteStore(SqliteReader):
             workflows=tuple(workflows),
             queues=tuple(queues),
         )
+        self._checkpointer.lay_out()
         return self._join(worker, now, definitions)
 
     @writing
