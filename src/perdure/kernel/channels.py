@@ -190,7 +190,8 @@ class Channel(Generic[T]):
         """
         if timeout is None:
             return (await select(self))[1]
-        chosen, value = await select(self, after(timeout))
+        limit = After(microseconds(timeout, what="timeout"))
+        chosen, value = await select(self, limit)
         if chosen is not self:
             raise TimeoutError(f"nothing was received within {timeout}")
         return cast("T", value)
