@@ -17,7 +17,7 @@ from perdure.graph.check import mistakes
 from perdure.graph.conditions import holds
 from perdure.graph.interpret import interpret
 from perdure.graph.mermaid import draw
-from perdure.graph.outline import Edge, Outline
+from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
 from perdure.values.retry import RetryPolicy
@@ -48,7 +48,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         version: str = "1.0.0",
         description: str = "",
         steps: Mapping[str, BaseStep] | Iterable[BaseStep] = (),
-        edges: Iterable[Edge] = (),
+        edges: Iterable[Way] = (),
         initial_step: str | BaseStep | type[BaseStep] = "",
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
         *,
