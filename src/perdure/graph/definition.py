@@ -20,7 +20,7 @@ from perdure.graph.mermaid import draw
 from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
-from perdure.values.retry import RetryPolicy
+from perdure.values.retry import Retry, RetryPolicy
 
 INTERPRETER = 1
 """Part of each definition's fingerprint: it changes when histories of before do not fit."""
@@ -53,10 +53,12 @@ class WorkflowDefinition(Workflow[Any, Any]):
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
         *,
         input: Any = Any,
-        default_retry: RetryPolicy = STEP_DEFAULT,
+        default_retry: Retry | RetryPolicy = STEP_DEFAULT,
         task_queue: str = "default",
         triggers: tuple[str, ...] = (),
     ) -> None:
+        if isinstance(default_retry, Retry):
+            default_retry = default_retry.resolve(STEP_DEFAULT)
         outline = Outline(name, steps, edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
         super().__init__(

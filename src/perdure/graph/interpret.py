@@ -315,7 +315,7 @@ class Play:
         """Let waiting tokens go on where the step's join allows it."""
         if self._joins.waiting:
             self._ready.extend(self._joins.admit(self._is_joined_by_more, self._context))
-            if not (self._ready or self._running or self.left):
+            if self._joins.waiting and not (self._ready or self._running or self.left):
                 self._ready.extend(self._joins.break_up())
 
     def _is_joined_by_more(self, goal: str) -> bool:
