@@ -52,12 +52,16 @@ cancel_task_graph = WorkflowDefinition(
     "cancel-task-graph",
     steps=[
         Work("begin"),
-        *(Work("review", seconds=99), Work("reviewed", cancels=["withdraw"])),
-        *(WebhookStep("withdraw"), Work("withdrawn", cancels=["review"])),
+        Work("review", seconds=99),
+        Work("reviewed", cancels=["withdraw"]),
+        WebhookStep("withdraw"),
+        Work("withdrawn", cancels=["review"]),
     ],
     edges=[
-        *(("begin", "review"), ("review", "reviewed")),
-        *(("begin", "withdraw"), ("withdraw", "withdrawn")),
+        ("begin", "review"),
+        ("review", "reviewed"),
+        ("begin", "withdraw"),
+        ("withdraw", "withdrawn"),
     ],
 )
 
@@ -100,11 +104,17 @@ cancel_region_graph = WorkflowDefinition(
         Work("begin"),
         *(Work(name, seconds=9) for name in ("a1", "a2", "b1", "b2")),
         Work("outside", seconds=20),
-        *(WebhookStep("alarm"), Work("evacuate", cancels=["a1", "a2", "b1", "b2"])),
+        WebhookStep("alarm"),
+        Work("evacuate", cancels=["a1", "a2", "b1", "b2"]),
     ],
     edges=[
-        *(("begin", "a1"), ("a1", "a2"), ("begin", "b1"), ("b1", "b2")),
-        *(("begin", "outside"), ("begin", "alarm"), ("alarm", "evacuate")),
+        ("begin", "a1"),
+        ("a1", "a2"),
+        ("begin", "b1"),
+        ("b1", "b2"),
+        ("begin", "outside"),
+        ("begin", "alarm"),
+        ("alarm", "evacuate"),
     ],
 )
 
@@ -123,8 +133,10 @@ explicit_termination_graph = WorkflowDefinition(
     "explicit-termination-graph",
     steps=[
         Work("begin"),
-        *(Work("a", seconds=1), EndStep("end", cancels_rest=True)),
-        *(Work("b", seconds=5), Work("c")),
+        Work("a", seconds=1),
+        EndStep("end", cancels_rest=True),
+        Work("b", seconds=5),
+        Work("c"),
     ],
     edges=[("begin", "a"), ("a", "end"), ("begin", "b"), ("b", "c")],
 )

@@ -39,13 +39,16 @@ discriminator_graph = WorkflowDefinition(
     "discriminator-graph",
     steps=[
         Work("begin"),
-        *(Work("a", seconds=1), Work("b", seconds=5)),
+        Work("a", seconds=1),
+        Work("b", seconds=5),
         Work("after", join="first"),
         LoopStep("again", lambda c: times(c, "after") < 2, "begin", max_iterations=9),
     ],
     edges=[
-        *(("begin", "a"), ("begin", "b")),
-        *(("a", "after"), ("b", "after")),
+        ("begin", "a"),
+        ("begin", "b"),
+        ("a", "after"),
+        ("b", "after"),
         ("after", "again"),
     ],
 )
@@ -69,7 +72,8 @@ blocking_discriminator_graph = WorkflowDefinition(
     "blocking-discriminator-graph",
     steps=[
         ThreadSplit("twice", 2),
-        *(Work("a", seconds=1), Work("b", seconds=5)),
+        Work("a", seconds=1),
+        Work("b", seconds=5),
         Work("after", join="first"),
     ],
     edges=[("twice", "a"), ("twice", "b"), ("a", "after"), ("b", "after")],
@@ -93,7 +97,9 @@ cancelling_discriminator_graph = WorkflowDefinition(
     "cancelling-discriminator-graph",
     steps=[
         ThreadSplit("begin", 1),
-        *(Work("a", seconds=1), Work("b1"), Work("b2", seconds=5)),
+        Work("a", seconds=1),
+        Work("b1"),
+        Work("b2", seconds=5),
         Work("after", join="first", cancels="incoming"),
     ],
     edges=[("begin", "a"), ("begin", "b1"), ("b1", "b2"), ("a", "after"), ("b2", "after")],
@@ -114,12 +120,18 @@ partial_join_graph = WorkflowDefinition(
     "partial-join-graph",
     steps=[
         Work("begin"),
-        *(Work("a", seconds=1), Work("b", seconds=2), Work("c", seconds=5)),
+        Work("a", seconds=1),
+        Work("b", seconds=2),
+        Work("c", seconds=5),
         Work("after", join=2),
     ],
     edges=[
-        *(("begin", "a"), ("begin", "b"), ("begin", "c")),
-        *(("a", "after"), ("b", "after"), ("c", "after")),
+        ("begin", "a"),
+        ("begin", "b"),
+        ("begin", "c"),
+        ("a", "after"),
+        ("b", "after"),
+        ("c", "after"),
     ],
 )
 
@@ -145,12 +157,18 @@ blocking_partial_join_graph = WorkflowDefinition(
     "blocking-partial-join-graph",
     steps=[
         ThreadSplit("twice", 2),
-        *(Work("a", seconds=1), Work("b", seconds=2), Work("c", seconds=5)),
+        Work("a", seconds=1),
+        Work("b", seconds=2),
+        Work("c", seconds=5),
         Work("after", join=2),
     ],
     edges=[
-        *(("twice", "a"), ("twice", "b"), ("twice", "c")),
-        *(("a", "after"), ("b", "after"), ("c", "after")),
+        ("twice", "a"),
+        ("twice", "b"),
+        ("twice", "c"),
+        ("a", "after"),
+        ("b", "after"),
+        ("c", "after"),
     ],
 )
 
@@ -170,12 +188,18 @@ cancelling_partial_join_graph = WorkflowDefinition(
     "cancelling-partial-join-graph",
     steps=[
         Work("begin"),
-        *(Work("a", seconds=1), Work("b", seconds=2), Work("c", seconds=5)),
+        Work("a", seconds=1),
+        Work("b", seconds=2),
+        Work("c", seconds=5),
         Work("after", join=2, cancels="incoming"),
     ],
     edges=[
-        *(("begin", "a"), ("begin", "b"), ("begin", "c")),
-        *(("a", "after"), ("b", "after"), ("c", "after")),
+        ("begin", "a"),
+        ("begin", "b"),
+        ("begin", "c"),
+        ("a", "after"),
+        ("b", "after"),
+        ("c", "after"),
     ],
 )
 
@@ -202,7 +226,8 @@ generalised_and_join_graph = WorkflowDefinition(
     "generalised-and-join-graph",
     steps=[
         ThreadSplit("twice", 2),
-        *(Work("a", seconds=1), Work("b", seconds=5)),
+        Work("a", seconds=1),
+        Work("b", seconds=5),
         Work("after", join="all"),
     ],
     edges=[("twice", "a"), ("twice", "b"), ("a", "after"), ("b", "after")],
@@ -227,15 +252,22 @@ local_merge_graph = WorkflowDefinition(
     "local-merge-graph",
     steps=[
         InclusiveGateway("which"),
-        *(Work("a", seconds=1), Work("b"), Work("b2", seconds=3), Work("c", seconds=1)),
-        *(Work("aside", seconds=9), Work("after")),
+        Work("a", seconds=1),
+        Work("b"),
+        Work("b2", seconds=3),
+        Work("c", seconds=1),
+        Work("aside", seconds=9),
+        Work("after"),
     ],
     edges=[
         ("which", "a", lambda context: "a" in context.input),
         ("which", "b", lambda context: "b" in context.input),
         ("which", "c", lambda context: "c" in context.input),
-        *(("b", "b2"), ("b", "aside")),
-        *(("a", "after"), ("b2", "after"), ("c", "after")),
+        ("b", "b2"),
+        ("b", "aside"),
+        ("a", "after"),
+        ("b2", "after"),
+        ("c", "after"),
     ],
 )
 
@@ -256,12 +288,16 @@ general_merge_graph = WorkflowDefinition(
     "general-merge-graph",
     steps=[
         Work("begin"),
-        *(Work("a", seconds=1), Work("b", seconds=2)),
+        Work("a", seconds=1),
+        Work("b", seconds=2),
         ExclusiveGateway("which"),
-        *(Work("elsewhere"), Work("after")),
+        Work("elsewhere"),
+        Work("after"),
     ],
     edges=[
-        *(("begin", "a"), ("begin", "b"), ("b", "which")),
+        ("begin", "a"),
+        ("begin", "b"),
+        ("b", "which"),
         ("which", "b", lambda context: times(context, "b") < 2),
         ("which", "elsewhere", lambda context: context.input == "elsewhere"),
         ("which", "after"),

@@ -58,13 +58,19 @@ interleaved_parallel_routing_graph = WorkflowDefinition(
     "interleaved-parallel-routing-graph",
     steps=[
         Work("begin"),
-        *(Work("a", seconds=1, section="desk"), Work("b", seconds=1, section="desk")),
-        *(Work("c", seconds=1, section="desk"), Work("d", seconds=1, section="desk")),
+        Work("a", seconds=1, section="desk"),
+        Work("b", seconds=1, section="desk"),
+        Work("c", seconds=1, section="desk"),
+        Work("d", seconds=1, section="desk"),
         Work("after"),
     ],
     edges=[
-        *(("begin", "a"), ("a", "b"), ("b", "after")),
-        *(("begin", "c"), ("c", "d"), ("d", "after")),
+        ("begin", "a"),
+        ("a", "b"),
+        ("b", "after"),
+        ("begin", "c"),
+        ("c", "d"),
+        ("d", "after"),
     ],
 )
 
@@ -93,17 +99,26 @@ milestone_graph = WorkflowDefinition(
     "milestone-graph",
     steps=[
         Work("begin"),
-        *(Work("open", seconds=1), Work("keep", seconds=5), Work("close")),
+        Work("open", seconds=1),
+        Work("keep", seconds=5),
+        Work("close"),
         Work("early"),
         MilestoneStep("served early?", "open", "close", late="refused"),
         Work("late", seconds=9),
         MilestoneStep("served late?", "open", "close", late="refused"),
-        *(Work("served", join="each"), Work("refused", join="each")),
+        Work("served", join="each"),
+        Work("refused", join="each"),
     ],
     edges=[
-        *(("begin", "open"), ("open", "keep"), ("keep", "close")),
-        *(("begin", "early"), ("early", "served early?"), ("served early?", "served")),
-        *(("begin", "late"), ("late", "served late?"), ("served late?", "served")),
+        ("begin", "open"),
+        ("open", "keep"),
+        ("keep", "close"),
+        ("begin", "early"),
+        ("early", "served early?"),
+        ("served early?", "served"),
+        ("begin", "late"),
+        ("late", "served late?"),
+        ("served late?", "served"),
     ],
 )
 
@@ -161,8 +176,12 @@ interleaved_routing_graph = WorkflowDefinition(
         Work("after"),
     ],
     edges=[
-        *(("begin", "a"), ("begin", "b"), ("begin", "c")),
-        *(("a", "after"), ("b", "after"), ("c", "after")),
+        ("begin", "a"),
+        ("begin", "b"),
+        ("begin", "c"),
+        ("a", "after"),
+        ("b", "after"),
+        ("c", "after"),
     ],
 )
 

@@ -97,8 +97,8 @@ def explore_crashes(
 ) -> Exploration:
     """Run a workflow once as it is, and again with a crash at each of its commits.
 
-    A plain call, for a plain test: it runs an event loop of its own. Waiting takes no time, also
-    that of activities by ``asyncio.sleep``. An attempt that is cut off by a crash runs again, as in
+    A plain call, for a plain test: it runs an event loop of its own. Waiting is virtual time, also
+    that of activities by ``asyncio.sleep``; an hour of it costs a few seconds. An attempt that is cut off by a crash runs again, as in
     life; whoever counts effects outside must allow for that one.
 
     Args:
