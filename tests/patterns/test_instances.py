@@ -169,13 +169,13 @@ async def enough_and_cancel(items: list[list[Any]]) -> None:
         await next(came)
     for instance in instances:
         instance.cancel()
-    await work("after")
+    await work("after", 20)
 
 
 enough_and_cancel_graph = (
     flow("enough-and-cancel-graph")
     .map("each", each, enough=2)
-    .add(Work("after"))
+    .add(Work("after", seconds=20))
     .default_retry(TRY_AGAIN)
     .build()
 )

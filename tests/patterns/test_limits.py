@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from tests.patterns.world import TRY_AGAIN, Work, each, effects
+from tests.patterns.world import TRY_AGAIN, Work, each, effects, times
 
 from perdure.errors import DefinitionError
 from perdure.graph import (
@@ -87,6 +88,28 @@ def test_of_merges_that_wait_for_each_other_the_first_that_was_reached_goes_on()
     assert effects.names == ["x", "a", "b", "j1", "j2"]
 
 
+def test_a_token_for_the_next_round_goes_on_when_nothing_else_moves():
+    steps = [Work("x"), Work("a", join="each"), Work("slow", seconds=9), Work("k")]
+    steps.append(Work("j", join="first"))
+    edges = [("x", "a"), ("a", "j"), ("x", "slow"), ("slow", "k"), ("k", "j")]
+    edges += [Edge("j", "a", lambda c: times(c, "j") < 2), Edge("j", "k", lambda c: False)]
+    # The second a waits at j for k, which waits for j: j was reached first.
+    assert run(graph(steps, edges)).status is Status.COMPLETED
+    assert effects.names == ["x", "a", "j", "a", "slow", "j", "k"]
+
+
+def test_a_cancelling_discriminator_begins_a_new_round_at_once():
+    steps = [
+        Work("x"),
+        Work("a", seconds=1),
+        Work("b", seconds=9),
+        Work("j", join="first", cancels="incoming"),
+    ]
+    again = Edge("j", "x", lambda context: times(context, "j") < 2)
+    run(graph(steps, [("x", "a"), ("x", "b"), ("a", "j"), ("b", "j"), again]))
+    assert effects.names == ["x", "a", "j", "x", "a", "j"]
+
+
 def test_a_partial_join_needs_no_branch_that_was_not_taken():
     assert run(split("a", "b", "c", join=2), ["a", "c"]).result == "j"
     assert sorted(effects.names) == ["a", "c", "j"]
@@ -116,6 +139,13 @@ def test_a_step_that_is_cancelled_is_canceled_in_the_step_history():
     steps.append(PassStep("last", transform=statuses))
     found = run(graph(steps, [("x", "slow"), ("x", "stop"), ("stop", "last")]))
     assert found.result == {"x": "succeeded", "slow": "canceled", "stop": "succeeded"}
+
+
+def test_what_waits_at_a_join_in_a_cancelled_region_is_gone():
+    steps = [Work("x"), Work("a"), Work("b", seconds=9), Work("j")]
+    steps += [Work("later", seconds=1), Work("stop", cancels=["b", "j"])]
+    run(graph(steps, [*TWO, ("x", "later"), ("later", "stop")]))
+    assert effects.names == ["x", "a", "later", "stop"]
 
 
 def test_a_section_is_free_again_when_its_step_was_cancelled():
@@ -161,6 +191,20 @@ async def fails(item: str) -> str:
     if item == "bad":
         raise ValueError("no luck")
     return item
+
+
+def test_a_map_hears_of_any_number_of_items_and_of_none_once_it_is_left():
+    definition = flow("f").map("each", each, more="t").webhook("t").default_retry(TRY_AGAIN).build()
+
+    async def send(handle: Any) -> None:
+        for name in ("b", "c"):
+            await handle.send("t", [name, 1])
+        await effects.until("a")
+        await asyncio.sleep(9)  # sleep: virtual time; the map is left by then
+        await handle.send("t", "not an item")
+
+    assert run(definition, [["a", 5]], script=send).result == "not an item"
+    assert sorted(effects.names) == ["a", "b", "c"]
 
 
 def test_an_instance_that_fails_behind_its_step_fails_the_run():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perdure import Retry, activity, workflow
+from perdure.engine.activities import Runner
 from perdure.errors import UsageError
 from perdure.testing import Explored, explore_crashes
 from perdure.testing.faults import Fault
@@ -70,6 +71,28 @@ def test_code_that_does_not_replay_is_found():
 
     with pytest.raises(AssertionError, match="replays with other commands"):
         explore_crashes(forgetful, prepare=began.clear)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "problem"), [(0, "an attempt runs twice"), (3, "a recorded step runs again")]
+)
+def test_an_engine_that_runs_a_step_again_is_found(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, problem: str
+):
+    dispatch = Runner.dispatch
+
+    def twice(self: Runner, *args: Any) -> None:
+        dispatch(self, *args)
+        asyncio.get_running_loop().call_later(seconds, dispatch, self, *args)
+
+    @workflow.define
+    async def one_step() -> None:
+        await step("a")
+        await workflow.sleep("9s")
+
+    monkeypatch.setattr(Runner, "dispatch", twice)
+    with pytest.raises(AssertionError, match=rf"{problem}: step of 'explored' \(attempt 1\)"):
+        explore_crashes(one_step)
 
 
 def test_a_run_that_waits_for_ever_is_named():

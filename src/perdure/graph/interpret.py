@@ -345,8 +345,8 @@ class Play:
 
     async def _withdraw(self, step: BaseStep) -> None:
         """Cancel what is under way at the steps that a step cancels when it begins."""
+        assert not self._ready, "tokens that wait for nothing have been given tasks"
         region = self.outline.region(step)
-        self._ready = deque(token for token in self._ready if token.step not in region)
         self._joins.drop(region)
         if step.cancels == "incoming":
             self._joins.drop([step.name])
