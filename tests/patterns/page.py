@@ -58,7 +58,7 @@ def _lines(file: Path, first: str, last: str) -> str:
             places[node.name] = begin, node.end_lineno
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             places[node.targets[0].id] = node.lineno, node.end_lineno
-    return re.sub(r"\n\n\n", "\n\n", "".join(lines[places[first][0] - 1 : places[last][1]]))
+    return "".join(lines[places[first][0] - 1 : places[last][1]])
 
 
 if __name__ == "__main__":

@@ -135,8 +135,12 @@ def test_a_step_that_is_cancelled_is_canceled_in_the_step_history():
     def statuses(context: Any) -> dict[str, str]:
         return {it.step_name: str(it.status) for it in context.step_history if it.completed_at}
 
-    steps = [Work("x"), Work("slow", seconds=99), Work("stop", seconds=1, cancels=["slow"])]
-    steps.append(PassStep("last", transform=statuses))
+    steps = [
+        Work("x"),
+        Work("slow", seconds=99),
+        Work("stop", seconds=1, cancels=["slow"]),
+        PassStep("last", transform=statuses),
+    ]
     found = run(graph(steps, [("x", "slow"), ("x", "stop"), ("stop", "last")]))
     assert found.result == {"x": "succeeded", "slow": "canceled", "stop": "succeeded"}
 
@@ -273,6 +277,13 @@ TWO = [("x", "a"), ("x", "b"), ("a", "j"), ("b", "j")]
         (
             [SequentialGroup(Work("k", section="s"), name="j", section="s")],
             ["Step 'k': it waits for section 's', which it is in"],
+        ),
+        (
+            [SequentialGroup(Work("k", cancels=["a"]), Work("l", join="each"), name="j")],
+            [
+                "Step 'j', part 'k': cancels= means nothing within a group",
+                "Step 'j', part 'l': join= means nothing within a group",
+            ],
         ),
         (
             [

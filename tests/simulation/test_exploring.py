@@ -83,7 +83,7 @@ def test_an_engine_that_runs_a_step_again_is_found(
 
     def twice(self: Runner, *args: Any) -> None:
         dispatch(self, *args)
-        asyncio.get_running_loop().call_later(seconds, dispatch, self, *args)
+        asyncio.get_running_loop().call_later(seconds, lambda: dispatch(self, *args))
 
     @workflow.define
     async def one_step() -> None:

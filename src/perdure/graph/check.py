@@ -70,6 +70,11 @@ def _of_joins(outline: Outline) -> Iterable[str]:
             yield f"Step '{name}': join='{join}' is no join{hint}"
         if isinstance(step.cancels, str) and step.cancels not in ("", "incoming"):
             yield f"Step '{name}': cancels='{step.cancels}': give a list of steps, or 'incoming'"
+        for part in step.steps if isinstance(step, StepGroup) else ():
+            for option in ("join", "cancels"):
+                if getattr(part, option) != getattr(BaseStep, option):
+                    place = f"Step '{name}', part '{part.name}'"
+                    yield f"{place}: {option}= means nothing within a group"
         for other, label in step.mentions().items():
             if other not in outline.steps:
                 yield f"Step '{name}': {label}: '{other}' is no step{_near(other, outline)}"

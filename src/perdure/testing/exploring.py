@@ -98,8 +98,8 @@ def explore_crashes(
     """Run a workflow once as it is, and again with a crash at each of its commits.
 
     A plain call, for a plain test: it runs an event loop of its own. Waiting is virtual time, also
-    that of activities by ``asyncio.sleep``; an hour of it costs a few seconds. An attempt that is cut off by a crash runs again, as in
-    life; whoever counts effects outside must allow for that one.
+    that of activities by ``asyncio.sleep``; an hour of it costs a few seconds. An attempt that is
+    cut off by a crash runs again, as in life; whoever counts effects outside must allow for that.
 
     Args:
         workflow: a function's definition or a graph.
