@@ -159,7 +159,7 @@ class Visit:
 
     def times(self, step: str) -> tuple[int, int]:
         """Return how often a step of the same graph has begun, and has ended."""
-        return self._play.begun.get(step, 0), self._play.ended.get(step, 0)
+        return self._play.begun.count(step), self._play.ended.count(step)
 
     def is_awaited(self, step: str) -> bool:
         """Tell whether a token other than those at this step may still come to another step."""
@@ -192,8 +192,8 @@ class Play:
         self._running: dict[asyncio.Task[list[Token]], str] = {}
         self.left: dict[asyncio.Task[None], str] = {}
         """What steps have left running behind them; no token comes of it."""
-        self.begun: dict[str, int] = {}
-        self.ended: dict[str, int] = {}
+        self.begun: list[str] = []
+        self.ended: list[str] = []
         self._output: Any = None
 
     async def run(self, prev: Any) -> Any:
@@ -268,10 +268,10 @@ class Play:
         step = self.outline.steps[token.step]
         if step.cancels:
             await self._withdraw(step)
-        self.begun[step.name] = self.begun.get(step.name, 0) + 1
+        self.begun.append(step.name)
         visit = Visit(self, step, token.prev)
         try:
-            left = await self.visit(visit)
+            left = await (self.visit(visit) if step.section else self._visit(visit))
         except errors.NondeterminismError:
             raise
         except errors.PerdureError as exc:
@@ -281,7 +281,7 @@ class Play:
             exc.add_note(f'in step "{step.name}" of {self.outline.name!r}')
             raise
         self.book.done.add(step.name)
-        self.ended[step.name] = self.ended.get(step.name, 0) + 1
+        self.ended.append(step.name)
         prev = left.output if left.is_output else token.prev
         if left.is_output:
             self._output = left.output
@@ -298,7 +298,9 @@ class Play:
                     kind="NotFound",
                     retryable=False,
                 )
-            if self._joins.gathers(token.step, is_alone=self._is_alone()):
+            if token.step in self.outline.meets and self._joins.gathers(
+                token.step, is_alone=self._is_alone()
+            ):
                 self._joins.waiting.setdefault(token.step, []).append(token)
             else:
                 self._ready.append(token)

@@ -54,11 +54,9 @@ class Joins:
         """By step, while a round that has begun it lasts: which steps have sent a token in it."""
 
     def gathers(self, step: str, *, is_alone: bool) -> bool:
-        """Tell whether a token that comes to a step waits; ``is_alone``: it is the only one."""
+        """Tell whether a token that comes to a meeting waits; ``is_alone``: it is the only one."""
         join = self._outline.steps[step].join
-        if join == "active":
-            return not is_alone and self._outline.ways_to(step) > 1
-        return join != "each"
+        return not is_alone if join == "active" else join != "each"
 
     def admit(
         self, is_awaited: Callable[[str], bool], context: Callable[[Token], Any]

@@ -95,6 +95,12 @@ class Outline:
         for step in self.steps:
             for target in self.followers(step):
                 self._into[target] = self._into.get(target, 0) + 1
+        self.meets = {
+            name
+            for name, step in self.steps.items()
+            if self.ways_to(name) > 1 or step.join not in ("active", "each")
+        }
+        """Where tokens may have to wait for each other."""
         self._reached: dict[tuple[str, str], bool] = {}
         self._regions: dict[str, frozenset[str]] = {}
 
