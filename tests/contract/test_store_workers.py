@@ -78,6 +78,16 @@ def test_only_one_of_two_takes_over(world: World):
     assert world.store.take_over(worker.id, worker.epoch + 1, world.now) is False
 
 
+def test_a_lease_that_was_extended_since_it_was_seen_to_end_is_not_taken_over(world: World):
+    worker, run = world.worker, world.owned().run
+    seen = world.store.workers()[0].lease_until
+    world.store.extend(worker.id, worker.epoch, now=5, lease_until=seen + 1)
+    take_over = world.store.take_over
+    assert take_over(worker.id, worker.epoch, world.now, lease_until=seen) is False
+    assert world.row(run).owner == worker.id
+    assert take_over(worker.id, worker.epoch, world.now, lease_until=seen + 1) is True
+
+
 def test_leaving_hands_the_runs_back_and_loses_nothing(world: World):
     run = world.owned().run
     world.commit(turn(run))

@@ -69,7 +69,7 @@ async def test_a_hundred_runs_of_ten_steps_survive_kill_after_kill(tmp_path: Pat
         while not await _is_over(place, client):
             # Every other worker lives long enough to record something: three losses in a row of one
             # attempt park its run.
-            grace = 0 if kills % 2 else 2 * RUNS
+            grace = 0 if kills % 2 else RUNS + RUNS // 4
             count = len(place.lines()) + grace + chance.randint(1, 60)
             await _wait_for_lines(place, client, count)
             kill(worker)

@@ -229,3 +229,14 @@ async def test_a_row_that_nobody_foresaw_keeps_no_other_run_from_loading(tmp_pat
     damage(tmp_path, "UPDATE perdure_history SET count = 'many' WHERE run = :bad")
     async with engine_on(tmp_path, waiter) as engine:
         assert await engine.client.get("good").result("10s") == 1
+
+
+async def test_text_that_is_no_utf8_hides_no_other_run_from_a_list(tmp_path: Path):
+    await two_runs(tmp_path)
+    damage(tmp_path, "UPDATE perdure_run SET created_by = CAST(x'41ff' AS TEXT) WHERE run = :bad")
+    async with engine_on(tmp_path, waiter), Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        shown = {run.id: run.created_by for run in (await client.list()).items}
+        assert shown["bad"] == "A\ufffd"
+        assert set(shown) == {"bad", "good"}
+        await client.get("good").send("go")
+        assert await client.get("good").result("10s") == 1

@@ -25,12 +25,15 @@ async def test_a_turn_is_interrupted_although_the_lease_could_not_be_extended_me
     guard = TurnGuard(limit=0.3, warn_after=0.1, on_held=fail)
     outcome: list[str] = []
 
+    def spin() -> None:
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            pass
+
     def turn() -> None:
         guard.enter("a turn under test")
-        deadline = time.monotonic() + 2
         try:
-            while time.monotonic() < deadline:
-                pass
+            spin()
         except TurnTimeout:
             guard.arrived()
         outcome.append("interrupted" if guard.leave() else "not noticed")

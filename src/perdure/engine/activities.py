@@ -215,12 +215,16 @@ class Runner:
     # -- attempts ----------------------------------------------------------------------------
 
     def _begin_at(self, work: Work, due: int) -> None:
-        delay = due - self._core.clock.now()
+        core = self._core
+        delay = due - core.clock.now()
+        if delay <= 0 and core.clock.now() >= core.lease_until:
+            # Whoever took the run over meanwhile may begin it: extend the lease first, or lose it.
+            delay = _SECOND // 10
         if delay <= 0:
             self._begin(work)
         else:
             loop = asyncio.get_running_loop()
-            work.retry_call = loop.call_later(delay / _SECOND, self._begin, work)
+            work.retry_call = loop.call_later(delay / _SECOND, self._begin_at, work, due)
 
     def _begin(self, work: Work) -> None:
         work.retry_call, work.waits_for_slot = None, False

@@ -2,9 +2,13 @@
 
 Theory of operation
 -------------------
-One task. While the store writes a batch, everything that becomes ready gathers for the next; so a
-batch grows with the load and a lone turn waits for nobody. Effects are released only by
-``on_committed``, after the store's acknowledgement (I3).
+While the store writes a batch, everything that becomes ready gathers for the next; so a batch grows
+with the load and a lone turn waits for nobody. Effects are released only by
+``Outcomes.committed``, after the store's acknowledgement (I3).
+
+No task stands between an acknowledgement, its effects and the next batch: each round of the event
+loop gives the interpreter lock away, and beside a CPU-bound thread gets it back 5 ms later. Only
+what goes wrong is put right in a task.
 
 A batch is shared fate (R15): *fenced*, everything this worker holds is dropped; *refused*, the
 batch is halved until the guilty turn stands alone; *in doubt*, the store is asked for the number
@@ -14,8 +18,10 @@ of the last batch until it answers, before anything else is written (I12).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 from perdure import errors
@@ -25,6 +31,7 @@ from perdure.store.desk import Desk
 from perdure.store.port import Batch, Committed, Post, Posted, StartRequest, TurnWrite
 from perdure.values import limits
 
+_Done = Callable[[Posted], None]
 _log = logging.getLogger("perdure.engine")
 _RESOLVE_PAUSE = 0.05
 _RESOLVE_PAUSE_MAX = 2.0
@@ -59,20 +66,23 @@ class Committer:
         self._outcomes = outcomes
         self._starts: list[StartRequest] = []
         self._turns: list[TurnWrite] = []
-        self._posts: list[tuple[Post, Callable[[Posted], None]]] = []
+        self._posts: list[tuple[Post, _Done]] = []
         self._bytes = 0
         self._number = 0
-        self._wake = asyncio.Event()
+        self._is_writing = False
+        self._is_gathering = False
+        self._is_scheduled = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._mending: asyncio.Task[None] | None = None
         self.worker = 0
         self.epoch = 0
         self.lease = 10_000_000
         self.batches = 0
         self.is_in_doubt = False
         self._failures = 0
-        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
+        self._trouble = Complaints(_log, self._loop.time)
 
     def bind(self, worker: int, epoch: int, last_batch: int, lease: int) -> None:
         """Commit as this worker from here on."""
@@ -82,23 +92,33 @@ class Committer:
         """Commit a start (with its first turn)."""
         self._starts.append(request)
         self._bytes += len(request.event) + (len(request.first.payload) if request.first else 0)
-        self._wake.set()
+        self._soon()
 
     def add_turn(self, write: TurnWrite) -> None:
         """Commit a turn."""
         self._turns.append(write)
         self._bytes += len(write.payload)
-        self._wake.set()
+        self._soon()
 
-    def add_post(self, post: Post, done: Callable[[Posted], None]) -> None:
+    def add_post(self, post: Post, done: _Done) -> None:
         """Commit an inbox row in the next batch."""
         self._posts.append((post, done))
-        self._wake.set()
+        self._soon()
+
+    @contextmanager
+    def gathering(self) -> Generator[None]:
+        """Gather what is handed in within; it is written when the block ends."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            self._go()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being written or waits to be."""
-        return self._idle.is_set() and not (self._starts or self._turns or self._posts)
+        return not (self._is_writing or self._starts or self._turns or self._posts)
 
     async def drained(self) -> None:
         """Wait until everything handed in is decided."""
@@ -114,40 +134,85 @@ class Committer:
         for _, done in posts:
             done(Posted("unavailable"))
 
-    def stop(self) -> None:
-        """End :meth:`run` after what is under way."""
-        self._stopped = True
-        self._wake.set()
+    async def stop(self, *, at_once: bool) -> None:
+        """Write nothing from here on but what was handed in, or not even that (``at_once``)."""
+        if not at_once:
+            await self.drained()
+        self._is_writing = True
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.wait([self._mending])
 
-    async def run(self) -> None:
-        """Write batches until stopped."""
-        while True:
-            if not (self._starts or self._turns or self._posts):
-                self._idle.set()
-                self._wake.clear()
-                if self._stopped:
-                    return
-                await self._wake.wait()
-                self._idle.clear()
-                continue
-            self._idle.clear()
-            starts, turns, posts = self._take()
-            batch = self._batch(starts, turns, [post for post, _ in posts])
-            try:
-                await self._write(batch, [done for _, done in posts])
-            except errors.LeaseLost:
-                for _, done in posts:
-                    done(Posted("unavailable"))
-                if (batch.worker, batch.epoch) == (self.worker, self.epoch):
-                    self.discard()
-                    self._outcomes.fenced()
-                else:
-                    # This worker has joined again since: what came between is to be done anew.
-                    self._outcomes.unresolved(batch, was_written=False)
+    def _soon(self) -> None:
+        """Write what gathers in this round of the event loop, when it is over."""
+        if not (self._is_writing or self._is_gathering or self._is_scheduled):
+            self._is_scheduled = True
+            self._loop.call_soon(self._when_over)
+
+    def _when_over(self) -> None:
+        self._is_scheduled = False
+        self._go()
+
+    def _go(self) -> None:
+        """Write what has gathered, unless a batch is being written: the next follows it."""
+        if self._is_writing:
+            return
+        if not (self._starts or self._turns or self._posts):
+            self._idle.set()
+            return
+        starts, turns, posts = self._take()
+        batch = self._batch(starts, turns, [post for post, _ in posts])
+        then = functools.partial(self._answered, batch, [done for _, done in posts])
+        self._desk.write(lambda store: store.commit(batch), then=then)
+        self._is_writing = True
+        self._idle.clear()
+
+    def _answered(
+        self, batch: Batch, posted: list[_Done], answer: asyncio.Future[Committed]
+    ) -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is not None:
+            self._mending = self._loop.create_task(self._mend(batch, posted, error))
+            return
+        try:
+            self._committed(batch, posted, answer.result())
+        finally:
+            self._is_writing = False
+            self._go()
+
+    def _committed(self, batch: Batch, posted: list[_Done], result: Committed) -> None:
+        self.batches += 1
+        self._failures = 0
+        self._trouble.over("the store takes commits again")
+        for done, answer in zip(posted, result.posted, strict=True):
+            done(answer)
+        self._outcomes.committed(batch, result)
+
+    async def _mend(self, batch: Batch, posted: list[_Done], error: BaseException) -> None:
+        """Find out what became of a batch, write what can be written, and go on."""
+        try:
+            await self._put_right(batch, posted, error)
+        except errors.LeaseLost:
+            for done in posted:
+                done(Posted("unavailable"))
+            if (batch.worker, batch.epoch) == (self.worker, self.epoch):
+                self.discard()
+                self._outcomes.fenced()
+            else:
+                # This worker has joined again since: what came between is to be done anew.
+                self._outcomes.unresolved(batch, was_written=False)
+        except Exception:  # noqa: BLE001 - nobody waits for this task
+            _log.critical("the committer met an unexpected error and writes no more", exc_info=True)
+            return
+        self._mending = None
+        self._is_writing = False
+        self._go()
 
     def _take(
         self,
-    ) -> tuple[list[StartRequest], list[TurnWrite], list[tuple[Post, Callable[[Posted], None]]]]:
+    ) -> tuple[list[StartRequest], list[TurnWrite], list[tuple[Post, _Done]]]:
         total = len(self._starts) + len(self._turns)
         if total <= limits.BATCH_TURNS and self._bytes <= limits.BATCH_BYTES:
             taken = self._starts, self._turns, self._posts
@@ -194,33 +259,30 @@ class Committer:
             posts=posts,
         )
 
-    async def _write(self, batch: Batch, posted: list[Callable[[Posted], None]]) -> None:
+    async def _write(self, batch: Batch, posted: list[_Done]) -> None:
         try:
             result = await self._desk.write(lambda store: store.commit(batch))
-        except errors.StoreRefused as error:
+        except Exception as error:  # noqa: BLE001 - it is looked at there
+            await self._put_right(batch, posted, error)
+        else:
+            self._committed(batch, posted, result)
+
+    async def _put_right(self, batch: Batch, posted: list[_Done], error: BaseException) -> None:
+        if isinstance(error, (errors.LeaseLost, errors.UsageError)):
+            raise error
+        if isinstance(error, errors.StoreRefused):
             await self._bisect(batch, posted, error)
-            return
-        except (errors.LeaseLost, errors.UsageError):
-            raise
-        except errors.Unavailable as error:
+        elif isinstance(error, errors.Unavailable):
             self._trouble.add("a commit was not acknowledged: %s", error)
             was_written = await self._resolve(batch)
             await self._back_off()
             self._outcomes.unresolved(batch, was_written=was_written)
             for done in posted:
                 done(Posted("unavailable"))
-            return
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end this task
-            _log.exception("an internal error of the store")
-            refused = errors.StoreRefused(f"internal error: {type(exc).__name__}: {exc}")
+        else:
+            _log.error("an internal error of the store", exc_info=error)
+            refused = errors.StoreRefused(f"internal error: {type(error).__name__}: {error}")
             await self._bisect(batch, posted, refused)
-            return
-        self.batches += 1
-        self._failures = 0
-        self._trouble.over("the store takes commits again")
-        for done, answer in zip(posted, result.posted, strict=True):
-            done(answer)
-        self._outcomes.committed(batch, result)
 
     async def _back_off(self) -> None:
         """Wait longer after each failure in a row: a full disk does not empty itself in a moment.
@@ -232,9 +294,7 @@ class Committer:
             await asyncio.sleep(min(doubled, _RESOLVE_PAUSE_MAX))
         self._failures += 1
 
-    async def _bisect(
-        self, batch: Batch, posted: list[Callable[[Posted], None]], error: errors.StoreError
-    ) -> None:
+    async def _bisect(self, batch: Batch, posted: list[_Done], error: errors.StoreError) -> None:
         items: list[StartRequest | TurnWrite] = [*batch.starts, *batch.turns]
         if len(items) + len(posted) <= 1:
             for done in posted:

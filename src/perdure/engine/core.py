@@ -112,6 +112,8 @@ class Core:
         self.transaction_limit = settings.transaction_limit
         self.registry = Registry(queues, settings.limits)
         self.worker_name = ""
+        self.lease_until = 0
+        """This worker's lease lasts at least until then."""
         self.runs: dict[int, Run] = {}
         self.start_waiters: dict[str, asyncio.Future[Started]] = {}
         self.left_in_inbox: set[int] = set()
@@ -153,11 +155,10 @@ class Core:
         run.definition = definition
         run.started = started
         run.instance = Instance(definition, max_payload=self.max_payload)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Started] = loop.create_future()
+        future: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self.start_waiters[request.run_id] = future
-        # As a plain callback: an activation never runs inside a task (CPython 3.14 forbids it).
-        loop.call_soon(self.turns.take_first, run, request, started)
+        # Not here: an activation never runs inside a task (CPython 3.14 forbids it).
+        self.turns.begin(run, request, started)
         return future
 
     def take_up(self, key: int, length: int = 0) -> Run:

@@ -249,10 +249,10 @@ class Engine:
             leases.is_stopping = core.turns.is_stopping = True
             is_counted = is_written = await core.runner.stop(0, counts=False)
         core.watch.close()  # from here on nobody would be answered
-        core.committer.stop()
+        await core.committer.stop(at_once=not is_written)
         if self._rejoining is not None:
             self._tasks.append(self._rejoining)
-        for task in self._tasks[1 if is_written else 0 :]:
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
@@ -315,9 +315,7 @@ class Engine:
     def _begin(self, core: Core) -> None:
         assert self._leases is not None
         loop = asyncio.get_running_loop()
-        # The committer first: stop() ends the others and lets it finish.
-        sweeping = core.sweeper.run()
-        parts = (core.committer.run(), core.intake.run(), self._leases.run(), sweeping)
+        parts = (core.intake.run(), self._leases.run(), core.sweeper.run())
         self._tasks = [loop.create_task(part) for part in parts]
         for task in self._tasks:
             task.add_done_callback(_report)

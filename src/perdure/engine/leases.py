@@ -68,7 +68,7 @@ class Leases:
                 definitions=definitions,
             )
         )
-        self._extended_at = now
+        self._has_extended(now)
         core.worker_name = f"{name}#{self.worker.id}"
         core.committer.bind(
             self.worker.id, self.worker.epoch, self.worker.last_batch, core.settings.lease
@@ -129,7 +129,7 @@ class Leases:
                 beats=beats,
             )
         )
-        self._extended_at = now
+        self._has_extended(now)
         if recalled != self._recalled:
             self._recalled = recalled
             core.look_at_owned()
@@ -141,11 +141,15 @@ class Leases:
         now = core.clock.now()
         if worker is None or now - self._extended_at < core.settings.lease // 3:
             return
-        self._extended_at = now
+        self._has_extended(now)
         until = now + core.settings.lease
         core.desk.write_from_thread(
             lambda store: store.extend(worker.id, worker.epoch, now=now, lease_until=until)
         )
+
+    def _has_extended(self, now: int) -> None:
+        self._extended_at = now
+        self._core.lease_until = now + self._core.settings.lease
 
     def suspect(self, run: int) -> None:
         """Record, in the guard's thread, which run's turn cannot be interrupted."""
@@ -181,7 +185,7 @@ class Leases:
 
     async def _take_over(self, other: Worker, now: int) -> None:
         took = await self._core.desk.write(
-            lambda store: store.take_over(other.id, other.epoch, now)
+            lambda store: store.take_over(other.id, other.epoch, now, lease_until=other.lease_until)
         )
         if took:
             self.taken_over += 1

@@ -68,6 +68,8 @@ class Release:
                 core.take_up(started.run)
             elif started.created:
                 core.intake.look()
+        # Behind the attempts that begin now: those that end at once are in it.
+        core.turns.expect()
         if core.intake.is_behind:
             core.intake.catch_up()
             return

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from perdure.engine.core import Core
 
 _log = logging.getLogger("perdure.engine")
-_SLICE = 200
+_SLICE = 400
 _INERT = frozenset({ev.AttemptFailed, ev.AttemptLost})
 _GO_ON = frozenset({ev.RunResumed, ev.RunUnparked})
 _ALWAYS_PARK = (MemoryError, RecursionError)
@@ -52,12 +52,21 @@ class UnderWay(NamedTuple):
     turn: Turn | None
 
 
+class First(NamedTuple):
+    """A run that is to take its first turn, and the start that is committed with it."""
+
+    run: Run
+    request: StartRequest
+    started: ev.RunStarted
+
+
 class Turns:
     """Takes turns and follows them to their commit. See the module's text."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.blind = Blind(core, self)
+        self._firsts: list[First] = []
         self._ready: list[Run] = []
         self._scheduled = False
         self._under_way: dict[int, UnderWay] = {}
@@ -65,6 +74,11 @@ class Turns:
         self.is_stopping = False
 
     # -- 1: inputs ---------------------------------------------------------------------------
+
+    def begin(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
+        """Start a run: its first turn is committed together with event 1."""
+        self._firsts.append(First(run, request, started))
+        self.expect()
 
     def put(self, run: Run, item: Input) -> None:
         """Give a run one input."""
@@ -81,6 +95,10 @@ class Turns:
             return
         run.is_queued = True
         self._ready.append(run)
+        self.expect()
+
+    def expect(self) -> None:
+        """Take the turns of runs that get ready by the end of this round of the event loop."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._drain)
@@ -106,23 +124,24 @@ class Turns:
     @property
     def is_idle(self) -> bool:
         """Whether no turn is ready or uncommitted."""
-        return not self._ready and not self._under_way
+        return not (self._firsts or self._ready or self._under_way)
 
     # -- 2: the turn -------------------------------------------------------------------------
 
     def _drain(self) -> None:
         self._scheduled = False
-        ready = self._ready
-        self._ready = ready[_SLICE:]
-        with hooks():
-            for run in ready[:_SLICE]:
+        # In slices, so that the committer gets its first batch before the last turn is taken.
+        firsts, self._firsts = self._firsts[:_SLICE], self._firsts[_SLICE:]
+        ready, self._ready = self._ready[:_SLICE], self._ready[_SLICE:]
+        with hooks(), self._core.committer.gathering():
+            for first in firsts:
+                self._take_first(*first)
+            for run in ready:
                 run.is_queued = False
                 if run.phase is Phase.IDLE:
                     self._take_safely(run)
-        if self._ready and not self._scheduled:
-            # In slices, so that the committer gets its first batch before the last turn is taken.
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._drain)
+        if self._firsts or self._ready:
+            self.expect()
 
     def _take_safely(self, run: Run) -> None:
         """Take a turn; an error of ours parks that run and touches no other."""
@@ -294,7 +313,7 @@ class Turns:
         self._under_way[id(write)] = UnderWay(run, taken, turn)
         self._core.committer.add_turn(write)
 
-    def take_first(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
+    def _take_first(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
         """Take a new run's first turn: one row holds event 1 and what the code answered."""
         assert run.instance is not None
         assert not run.key

@@ -4,43 +4,60 @@ from __future__ import annotations
 
 from perdure.graph.builder import Branch, Flow, branch, flow
 from perdure.graph.combining import (
+    BlockStep,
     ConditionalGroup,
     ParallelGroup,
     SequentialGroup,
     StepGroup,
+    SubflowStep,
 )
 from perdure.graph.context import StepExecution, WorkflowContext
 from perdure.graph.deciding import (
     BaseGateway,
     ExclusiveGateway,
     InclusiveGateway,
+    LoopStep,
     ParallelGateway,
+    ThreadMerge,
+    ThreadSplit,
 )
 from perdure.graph.definition import WorkflowDefinition
+from perdure.graph.instances import MapStep
 from perdure.graph.outline import Edge
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.states import StepStatus, StepType, WorkflowStatus
-from perdure.graph.steps import BaseMachineStep, BaseStep, Step
-from perdure.graph.waiting import TimerStep, WebhookStep
+from perdure.graph.steps import BaseMachineStep, BaseStep, EndStep, PassStep, Step, TaskStep
+from perdure.graph.waiting import DeferredChoice, MilestoneStep, TimerStep, WebhookStep
 
 __all__ = [
     "BaseGateway",
     "BaseMachineStep",
     "BaseStep",
+    "BlockStep",
     "Branch",
     "ConditionalGroup",
+    "DeferredChoice",
     "Edge",
+    "EndStep",
     "ExclusiveGateway",
     "Flow",
     "InclusiveGateway",
+    "LoopStep",
+    "MapStep",
+    "MilestoneStep",
     "ParallelGateway",
     "ParallelGroup",
+    "PassStep",
     "SequentialGroup",
     "Step",
     "StepExecution",
     "StepGroup",
     "StepStatus",
     "StepType",
+    "SubflowStep",
+    "TaskStep",
+    "ThreadMerge",
+    "ThreadSplit",
     "TimerStep",
     "WebhookStep",
     "WorkflowContext",

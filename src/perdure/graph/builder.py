@@ -7,10 +7,11 @@ from typing import Any, Self, cast
 
 from perdure import errors
 from perdure.graph.calls import Handler
-from perdure.graph.combining import MapStep, ParallelStep, SubflowStep
+from perdure.graph.combining import BlockStep, ParallelStep, SubflowStep
 from perdure.graph.context import WorkflowContext
 from perdure.graph.deciding import ChoiceStep, LoopStep
 from perdure.graph.definition import WorkflowDefinition
+from perdure.graph.instances import MapStep
 from perdure.graph.outline import Condition, Edge, Outline
 from perdure.graph.steps import (
     NOTHING,
@@ -21,7 +22,7 @@ from perdure.graph.steps import (
     PassStep,
     TaskStep,
 )
-from perdure.graph.waiting import PollStep, TimerStep, WebhookStep
+from perdure.graph.waiting import DeferredChoice, PollStep, TimerStep, WebhookStep
 from perdure.values.duration import Duration
 from perdure.values.retry import Retry
 
@@ -54,6 +55,7 @@ class Branch:
         output: Any = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        section: str = "",
         next: str | None = None,
         end: bool = False,
     ) -> Self:
@@ -68,6 +70,7 @@ class Branch:
             output: a type that the output must fit.
             retry: attempts and pauses; one attempt if left out.
             timeout: of one attempt.
+            section: of all steps with this name here, in whatever branch, one runs at a time.
             next: the step to go on to.
             end: end here.
         """
@@ -75,7 +78,13 @@ class Branch:
             raise errors.DefinitionError(f"step {name!r}: give a handler, or job=, and not both")
         if job is not None:
             step: BaseStep = JobStep(
-                name, job, input=input, output=output, retry=retry, timeout=timeout
+                name,
+                job,
+                input=input,
+                output=output,
+                retry=retry,
+                timeout=timeout,
+                section=section,
             )
         else:
             step = TaskStep(
@@ -85,8 +94,21 @@ class Branch:
                 output=output,
                 retry=retry,
                 timeout=timeout,
+                section=section,
             )
         return self.add(step, next=next, end=end)
+
+    def block(
+        self,
+        name: str,
+        branch: Branch | Outline,
+        *,
+        section: str = "",
+        next: str | None = None,
+        end: bool = False,
+    ) -> Self:
+        """Add a chain as one step; ``section`` is then held from its first step to its last."""
+        return self.add(BlockStep(name, outline_of(branch), section=section), next=next, end=end)
 
     def parallel(
         self,
@@ -198,11 +220,32 @@ class Branch:
         *,
         topic: str = "",
         timeout: Duration | None = None,
+        transient: bool = False,
         next: str | None = None,
         end: bool = False,
     ) -> Self:
-        """Add a wait for a message on ``topic`` (the step's name); its payload is the output."""
-        return self.add(WebhookStep(name, topic=topic, timeout=timeout), next=next, end=end)
+        """Add a wait for a message on ``topic`` (the step's name); its payload is the output.
+
+        ``transient``: messages that came before the step began are lost.
+        """
+        step = WebhookStep(name, topic=topic, timeout=timeout, transient=transient)
+        return self.add(step, next=next, end=end)
+
+    def deferred_choice(
+        self,
+        name: str,
+        ways: Mapping[str, str],
+        *,
+        timeout: Duration | None = None,
+        late: str = "",
+    ) -> Self:
+        """Add a wait for the first message on one of several topics: ``{topic: step to go on at}``.
+
+        Its payload is the output. ``late``: where to go on if none came within ``timeout``.
+        """
+        self.add(DeferredChoice(name, ways, late=late, timeout=timeout))
+        self._open = ""
+        return self
 
     def map(
         self,
@@ -212,11 +255,17 @@ class Branch:
         items: Callable[[WorkflowContext], Sequence[Any]] | None = None,
         max_concurrent: int = 0,
         on_error: str = "fail-fast",
-        enough: Callable[[list[Any]], Any] | None = None,
+        enough: int | Callable[[list[Any]], Any] | None = None,
+        rest: str = "cancel",
+        more: str | Callable[[Any], Sequence[Any]] | None = None,
+        finish: str = "",
         next: str | None = None,
         end: bool = False,
     ) -> Self:
-        """Add one branch (or handler) per item of a list; the output is their outputs, in order."""
+        """Add one branch (or handler) per item of a list; the output is their outputs, in order.
+
+        See :class:`MapStep` for how many are waited for, and how more are added.
+        """
         step = MapStep(
             name,
             outline_of(branch),
@@ -224,6 +273,9 @@ class Branch:
             max_concurrent=max_concurrent,
             on_error=on_error,
             enough=enough,
+            rest=rest,
+            more=more,
+            finish=finish,
         )
         return self.add(step, next=next, end=end)
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from perdure.graph.combining import StepGroup
 from perdure.graph.conditions import refusal
 from perdure.graph.deciding import LoopStep
 from perdure.graph.outline import Outline
+from perdure.graph.steps import BaseStep
+
+_JOINS = ("active", "each", "first", "all")
 
 
 def mistakes(outline: Outline) -> list[str]:
     """Return what is wrong with a graph and the graphs inside its steps; nothing if it can run."""
-    return [*_of_steps(outline), *_of_edges(outline), *_of_ways(outline), *_of_inner(outline)]
+    return [*_of_graph(outline), *_of_sections(outline)]
+
+
+def _of_graph(outline: Outline) -> list[str]:
+    found = [*_of_steps(outline), *_of_edges(outline), *_of_joins(outline)]
+    return [*found, *_of_ways(outline), *_of_inner(outline)]
 
 
 def _of_steps(outline: Outline) -> Iterable[str]:
@@ -49,6 +58,64 @@ def _of_edges(outline: Outline) -> Iterable[str]:
                 )
 
 
+def _of_joins(outline: Outline) -> Iterable[str]:
+    for name, step in outline.steps.items():
+        join, ways = step.join, outline.ways_to(name)
+        if isinstance(join, int):
+            if not 1 <= join <= ways or isinstance(join, bool):
+                yield f"Step '{name}': join={join}, and {_counted(ways)} to it"
+        elif isinstance(join, str) and join not in _JOINS:
+            near = difflib.get_close_matches(join, _JOINS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f" (there are: {', '.join(_JOINS)})"
+            yield f"Step '{name}': join='{join}' is no join{hint}"
+        if isinstance(step.cancels, str) and step.cancels not in ("", "incoming"):
+            yield f"Step '{name}': cancels='{step.cancels}': give a list of steps, or 'incoming'"
+        for part in step.steps if isinstance(step, StepGroup) else ():
+            for option in ("join", "cancels"):
+                if getattr(part, option) != getattr(BaseStep, option):
+                    place = f"Step '{name}', part '{part.name}'"
+                    yield f"{place}: {option}= means nothing within a group"
+        for other, label in step.mentions().items():
+            if other not in outline.steps:
+                yield f"Step '{name}': {label}: '{other}' is no step{_near(other, outline)}"
+            elif other == name:
+                yield f"Step '{name}': {label}: that is the step itself"
+
+
+def _counted(ways: int) -> str:
+    return "1 step leads" if ways == 1 else f"{ways} steps lead"
+
+
+def _of_sections(outline: Outline) -> Iterable[str]:
+    """Find critical sections that would wait for each other, or for themselves."""
+    within: dict[str, dict[str, str]] = {}
+    for name, section, held in _sections(outline.steps.values(), ()):
+        for outer in held:
+            within.setdefault(outer, {}).setdefault(section, name)
+    for outer, inner in within.items():
+        for section, name in inner.items():
+            if section == outer:
+                yield f"Step '{name}': it waits for section '{section}', which it is in"
+            elif outer < section and outer in within.get(section, ()):
+                yield (
+                    f"Step '{name}': section '{section}' within '{outer}', and in step "
+                    f"'{within[section][outer]}' the other way round: they wait for each other"
+                )
+
+
+def _sections(
+    steps: Iterable[BaseStep], held: tuple[str, ...]
+) -> Iterable[tuple[str, str, tuple[str, ...]]]:
+    for step in steps:
+        if step.section:
+            yield step.name, step.section, held
+        here = (*held, step.section) if step.section else held
+        for inner in step.inner():
+            yield from _sections(inner.steps.values(), here)
+        if isinstance(step, StepGroup):
+            yield from _sections(step.steps, here)
+
+
 def _of_ways(outline: Outline) -> Iterable[str]:
     if outline.initial_step not in outline.steps:
         return
@@ -81,7 +148,7 @@ def _endless(outline: Outline, reached: set[str]) -> Iterable[str]:
 def _of_inner(outline: Outline) -> Iterable[str]:
     for name, step in outline.steps.items():
         for inner in step.inner():
-            yield from (f"Step '{name}', branch '{inner.name}': {it}" for it in mistakes(inner))
+            yield from (f"Step '{name}', branch '{inner.name}': {it}" for it in _of_graph(inner))
 
 
 def _reached(outline: Outline, start: str) -> set[str]:

@@ -1,10 +1,10 @@
-"""Steps made of others: branches side by side, one per item, child workflows, groups."""
+"""Steps made of others: branches side by side, blocks, child workflows, groups."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
 from perdure.graph.states import StepType
@@ -64,69 +64,30 @@ class ParallelStep(BaseStep):
         return found
 
 
-class MapStep(BaseStep):
-    """One branch per item; the output is a list in the items' order.
+class BlockStep(BaseStep):
+    """A graph as one step of another: what a ``section`` or a cancel is about as a whole."""
 
-    ``items``: what makes the list of the context; else ``prev`` is it. ``enough``: a function of
-    the list of outputs so far (in the order in which they came); once it is true, the branches that
-    still run are cancelled, and their places hold ``None``.
-    """
+    told_as: ClassVar[str] = "block"
 
-    step_type: ClassVar[StepType] = StepType.GATEWAY
-    told_as: ClassVar[str] = "map"
-
-    def __init__(
-        self,
-        name: str,
-        branch: Outline,
-        *,
-        items: Callable[[WorkflowContext], Sequence[Any]] | None = None,
-        max_concurrent: int = 0,
-        on_error: str = "fail-fast",
-        enough: Callable[[list[Any]], Any] | None = None,
-        **attributes: Any,
-    ) -> None:
+    def __init__(self, name: str, branch: Outline, **attributes: Any) -> None:
         super().__init__(name, **attributes)
-        self.branch, self.items = branch, items
-        self.max_concurrent, self.on_error, self.enough = max_concurrent, on_error, enough
+        self.branch = branch
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)
         self.branch.settle(path, default)
 
     async def visit(self, visit: Visit) -> Left:
-        items = visit.value if self.items is None else self.items(visit.ctx)
-        if not isinstance(items, (list, tuple)):
-            raise errors.ApplicationError(
-                f"a map needs a list of items, got {type(items).__name__}",
-                kind="Invalid",
-                retryable=False,
-            )
-        calls = [visit.play(self.branch, prev=item) for item in cast("Sequence[Any]", items)]
-        found = await together(
-            calls,
-            fail_fast=self.on_error == "fail-fast",
-            at_once=self.max_concurrent,
-            enough=self.enough,
-        )
-        failed = [(n, exc) for n, exc in enumerate(found) if isinstance(exc, Exception)]
-        if failed:
-            raise errors.ApplicationError(
-                "Items failed: " + ", ".join(f"{n}: {exc}" for n, exc in failed),
-                kind=getattr(failed[0][1], "kind", "Internal"),
-                cause=failed[0][1],
-            )
-        return Left(found)
+        return Left(await visit.play(self.branch))
 
     def inner(self) -> list[Outline]:
         return [self.branch]
 
-    def functions(self) -> list[object]:
-        return [fn for fn in (self.items, self.enough) if fn is not None]
-
 
 class SubflowStep(BaseStep):
     """Runs another workflow as a child and waits for its result."""
+
+    told_as: ClassVar[str] = "subflow"
 
     def __init__(self, name: str, definition: Any, *, input: Any = None, **attributes: Any) -> None:
         super().__init__(name, **attributes)
@@ -216,45 +177,22 @@ class ConditionalGroup(StepGroup):
         return [self.condition, *super().functions()]
 
 
-async def together(
-    calls: Sequence[Any],
-    *,
-    fail_fast: bool,
-    at_once: int = 0,
-    enough: Callable[[list[Any]], Any] | None = None,
-) -> list[Any]:
+async def together(calls: Sequence[Any], *, fail_fast: bool) -> list[Any]:
     """Run coroutines side by side and return their outputs or exceptions, in their order.
 
-    ``fail_fast``: the first exception cancels the rest, and is raised. ``at_once``: how many may
-    run at the same time; 0 is all.
+    ``fail_fast``: the first exception cancels the rest, and is raised.
     """
-    gate = asyncio.Semaphore(at_once) if at_once else None
-    outputs: list[Any] = []
-
-    async def one(call: Any) -> Any:
-        if gate is None:
-            return await call
-        async with gate:
-            return await call
-
-    tasks = [asyncio.ensure_future(one(call)) for call in calls]
+    tasks = [asyncio.ensure_future(call) for call in calls]
     waiting = {*tasks}
     try:
         while waiting:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in (it for it in tasks if it in done):
-                if (exc := task.exception()) is not None:
-                    if fail_fast:
-                        raise exc
-                else:
-                    outputs.append(task.result())
-            if enough is not None and enough(outputs):
-                break
+                if fail_fast and (exc := task.exception()) is not None:
+                    raise exc
     finally:
         for task in waiting:
             task.cancel()
         if waiting:
             await asyncio.wait(waiting)
-        for call in calls:
-            call.close()  # of those that never began
-    return [None if task.cancelled() else task.exception() or task.result() for task in tasks]
+    return [task.exception() or task.result() for task in tasks]

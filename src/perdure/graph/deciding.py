@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
 from perdure.graph.conditions import is_true, refusal
+from perdure.graph.joins import Threads
 from perdure.graph.outline import Condition, name_of
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
@@ -85,6 +86,57 @@ class InclusiveGateway(BaseGateway):
         if not ways:
             raise errors.ApplicationError("No condition matched", kind="NoChoice", retryable=False)
         return Left(None, is_output=False, to=ways)
+
+
+class ThreadSplit(BaseStep):
+    """So many tokens on each way on: a number, or what a function makes of the context."""
+
+    step_type: ClassVar[StepType] = StepType.GATEWAY
+
+    def __init__(
+        self, name: str, count: int | Callable[[WorkflowContext], int], **attributes: Any
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.count = count
+
+    async def visit(self, visit: Visit) -> Left:
+        count = self.count if isinstance(self.count, int) else self.count(visit.ctx)
+        return Left(None, is_output=False, to=visit.ways_on() * count)
+
+    def functions(self) -> list[object]:
+        return [self.count] if callable(self.count) else []
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), _number(self.count)]
+
+    def problems(self) -> list[str]:
+        return _no_count(self.count)
+
+
+class ThreadMerge(BaseStep):
+    """One token of so many, whichever way they come; the output is the list of theirs."""
+
+    step_type: ClassVar[StepType] = StepType.GATEWAY
+
+    def __init__(
+        self, name: str, count: int | Callable[[WorkflowContext], int], **attributes: Any
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.join = Threads(count)
+        self.count = count
+
+    async def visit(self, visit: Visit) -> Left:
+        return Left(visit.value)
+
+    def functions(self) -> list[object]:
+        return [self.count] if callable(self.count) else []
+
+    def shape(self) -> list[Any]:
+        name, _, *more = super().shape()
+        return [name, "threads", *more, _number(self.count)]
+
+    def problems(self) -> list[str]:
+        return _no_count(self.count)
 
 
 class ChoiceStep(BaseStep):
@@ -185,3 +237,13 @@ class LoopStep(BaseStep):
         if self.max_iterations is None and self.limit is None:
             return ["a loop needs a bound: max_iterations= or timeout="]
         return []
+
+
+def _number(count: int | Callable[[WorkflowContext], int]) -> int | None:
+    return count if isinstance(count, int) else None
+
+
+def _no_count(count: int | Callable[[WorkflowContext], int]) -> list[str]:
+    if isinstance(count, int) and count < 1:
+        return [f"count={count}: threads are counted from 1"]
+    return []

@@ -17,10 +17,10 @@ from perdure.graph.check import mistakes
 from perdure.graph.conditions import holds
 from perdure.graph.interpret import interpret
 from perdure.graph.mermaid import draw
-from perdure.graph.outline import Edge, Outline
+from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
-from perdure.values.retry import RetryPolicy
+from perdure.values.retry import Retry, RetryPolicy
 
 INTERPRETER = 1
 """Part of each definition's fingerprint: it changes when histories of before do not fit."""
@@ -48,15 +48,17 @@ class WorkflowDefinition(Workflow[Any, Any]):
         version: str = "1.0.0",
         description: str = "",
         steps: Mapping[str, BaseStep] | Iterable[BaseStep] = (),
-        edges: Iterable[Edge] = (),
+        edges: Iterable[Way] = (),
         initial_step: str | BaseStep | type[BaseStep] = "",
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
         *,
         input: Any = Any,
-        default_retry: RetryPolicy = STEP_DEFAULT,
+        default_retry: Retry | RetryPolicy = STEP_DEFAULT,
         task_queue: str = "default",
         triggers: tuple[str, ...] = (),
     ) -> None:
+        if isinstance(default_retry, Retry):
+            default_retry = default_retry.resolve(STEP_DEFAULT)
         outline = Outline(name, steps, edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
         super().__init__(

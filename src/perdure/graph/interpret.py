@@ -6,7 +6,8 @@ Tokens move along the edges. A token carries the last output before it (``prev``
 token reaches is *visited*; what it leaves behind becomes tokens on its ways on. Where several ways
 lead to one step, the step's ``join`` says when it begins: by default once, as soon as no token
 elsewhere can still arrive, so that a join waits for every branch that is under way and for no
-other. The run ends when no token is left; its result is the output of the last step that had one.
+other (``graph/joins.py`` knows the rest). The run ends when no token is left; its result is the
+output of the last step that had one.
 
 As long as there is one token only, no task is made: the main coroutine visits step after step.
 
@@ -19,13 +20,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from perdure import activity, errors, workflow
+from perdure import activity, errors
+from perdure.graph.book import Book, GraphQuery
 from perdure.graph.calls import Callee, Outcome, bound
 from perdure.graph.conditions import holds
-from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
+from perdure.graph.context import Changes, StepExecution, WorkflowContext
+from perdure.graph.joins import Joins, Token
 from perdure.graph.marks import ended, failed
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepStatus, StepType
@@ -37,102 +39,7 @@ from perdure.values.duration import Duration
 from perdure.values.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
-class Book:
-    """What a run of a graph has gathered: shared by its branches.
-
-    ``steps``, ``metadata`` and ``data`` are replaced and never changed, so that contexts can keep
-    them as they are; but for ``data`` once it was lent to workflow code, which may change it.
-    """
-
-    def __init__(self, outline: Outline, input: Any) -> None:
-        self.host = traps.here()
-        self.input = input
-        self.steps: dict[str, Any] = {}
-        self.metadata: dict[str, Any] = {}
-        given = cast("dict[str, Any]", input) if isinstance(input, dict) else {}
-        self.data: dict[str, Any] = {**given}
-        self._is_lent = False
-        self.history: list[StepExecution] = []
-        self.current: dict[str, int] = {}
-        self.done: set[str] = set()
-        self.total = len(outline.steps)
-        info = workflow.info()
-        self.instance = InstanceInfo(
-            id=info.workflow_id,
-            instance_id=info.run_id,
-            workflow_name=info.workflow_type,
-            version=info.version,
-            started_at=workflow.now(),
-            namespace=info.namespace,
-        )
-        self._turn = self.host.time, self.instance.started_at
-
-    def now(self) -> datetime:
-        """Return the turn's time; a turn ends a visit, begins another, and asks twice."""
-        if self._turn[0] != self.host.time:
-            self._turn = self.host.time, workflow.now()
-        return self._turn[1]
-
-    @property
-    def progress(self) -> int:
-        """How much of the graph is behind it, in percent."""
-        return min(100, round(100 * len(self.done) / max(self.total, 1)))
-
-    def context(self, step: str, prev: Any, *, is_kept: bool) -> WorkflowContext:
-        """Return what a step sees. ``is_kept``: as it is now, whatever others set from here on."""
-        return WorkflowContext(
-            self.instance,
-            input=self.input,
-            steps=self.steps,
-            prev=prev,
-            metadata=self.metadata,
-            data=self._kept_data() if is_kept else self._lend_data,
-            current_step=step,
-            step_history=self.history,
-        )
-
-    def _lend_data(self) -> dict[str, Any]:
-        if not self._is_lent:
-            self.data, self._is_lent = {**self.data}, True
-        return self.data
-
-    def _kept_data(self) -> dict[str, Any]:
-        return {**self.data} if self._is_lent else self.data
-
-    def finish(
-        self,
-        execution: StepExecution,
-        status: StepStatus,
-        output: Any = None,
-        *,
-        error: str | None = None,
-    ) -> None:
-        """Keep how a visit ended."""
-        execution.status, execution.completed_at = status, self.now()
-        execution.result = execution.output_data = output
-        execution.error = error
-
-    def merge(self, changes: Changes) -> None:
-        """Take what a step has set, key by key."""
-        if changes.metadata:
-            self.metadata = {**self.metadata, **changes.metadata}
-        if changes.data or changes.dropped:
-            if not self._is_lent:
-                self.data = {**self.data}
-            self.data.update(changes.data)
-            for key in changes.dropped:
-                self.data.pop(key, None)
-
-
-class Token(NamedTuple):
-    """Where a branch of the run stands, and the last output on its way. ``source``: from where."""
-
-    step: str
-    prev: Any
-    source: str = ""
+    from collections.abc import Coroutine, Iterable
 
 
 class Visit:
@@ -247,6 +154,18 @@ class Visit:
         """End the graph with this step, whatever else is under way."""
         self._play.is_ending = True
 
+    def leave(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Let something go on when the step is left; the graph ends after it."""
+        self._play.left[asyncio.ensure_future(rest)] = self.step.name
+
+    def times(self, step: str) -> tuple[int, int]:
+        """Return how often a step of the same graph has begun, and has ended."""
+        return self._play.begun.count(step), self._play.ended.count(step)
+
+    def is_awaited(self, step: str) -> bool:
+        """Tell whether a token other than those at this step may still come to another step."""
+        return self._play.is_awaited(step, besides=self.step.name)
+
     def loop_state(self) -> tuple[int, int]:
         """Return how often this loop has jumped, and since when it goes round (microseconds)."""
         return self._play.loops.setdefault(self.step.name, (0, self.now()))
@@ -271,9 +190,12 @@ class Play:
         self.loops: dict[str, tuple[int, int]] = {}
         self.is_ending = False
         self._ready: deque[Token] = deque()
-        self._arrived: dict[str, list[Token]] = {}
+        self._joins = Joins(outline)
         self._running: dict[asyncio.Task[list[Token]], str] = {}
-        self._rounds: dict[str, int] = {}
+        self.left: dict[asyncio.Task[None], str] = {}
+        """What steps have left running behind them; no token comes of it."""
+        self.begun: list[str] = []
+        self.ended: list[str] = []
         self._output: Any = None
 
     async def run(self, prev: Any) -> Any:
@@ -282,13 +204,13 @@ class Play:
         self._ready.append(Token(self.outline.initial_step, prev))
         try:
             while True:
-                if self._arrived:
+                if self._joins.waiting:
                     self._admit()
                 if not self._ready:
-                    if not self._running:
+                    if not (self._running or self.left):
                         return self._output
                     await self._wait()
-                elif len(self._ready) == 1 and not self._running and not self._arrived:
+                elif len(self._ready) == 1 and self._is_only():
                     self._take(await self._step(self._ready.popleft()))
                 else:
                     while self._ready:
@@ -301,7 +223,24 @@ class Play:
             await self._cancel_rest()
 
     async def visit(self, visit: Visit, *, counts: bool) -> Left:
-        """Visit a step and keep the record of it. ``counts``: it is one of the steps in all."""
+        """Visit a step, once its critical section is free, and keep the record of it.
+
+        ``counts``: it is one of the steps in all.
+        """
+        if not visit.step.section:
+            return await self._visit(visit, counts=counts)
+        async with self.book.sections.setdefault(visit.step.section, asyncio.Lock()):
+            return await self._visit(visit, counts=counts)
+
+    def is_awaited(self, goal: str, *, besides: str) -> bool:
+        """Tell whether a token may still arrive at a step; one at ``besides`` does not count."""
+        return self._may_come(
+            goal, [it for it in [*self._moving(), *self._joins.waiting] if it != besides]
+        )
+
+    # -- tokens ----------------------------------------------------------------------------------
+
+    async def _visit(self, visit: Visit, *, counts: bool) -> Left:
         book, step = self.book, visit.step
         name, host, current = step.name, book.host, book.current
         status = StepStatus.WAITING if step.step_type in _WAITS else StepStatus.RUNNING
@@ -338,14 +277,16 @@ class Play:
             host.tell(ended(name, left, visit, done, total))
         return left
 
-    # -- tokens ----------------------------------------------------------------------------------
-
     async def _step(self, token: Token) -> list[Token]:
         """Visit the step a token has reached; return the tokens it leaves."""
         step = self.outline.steps[token.step]
+        if step.cancels:
+            await self._withdraw(step)
+        self.begun.append(step.name)
         visit = Visit(self, step, token.prev)
         try:
-            left = await self.visit(visit, counts=self._is_whole)
+            visiting = self.visit if step.section else self._visit
+            left = await visiting(visit, counts=self._is_whole)
         except errors.NondeterminismError:
             raise
         except errors.PerdureError as exc:
@@ -354,6 +295,7 @@ class Play:
             # A mistake in a mapper or a condition: the engine decides whether it fails the run.
             exc.add_note(f'in step "{step.name}" of {self.outline.name!r}')
             raise
+        self.ended.append(step.name)
         prev = left.output if left.is_output else token.prev
         if left.is_output:
             self._output = left.output
@@ -369,78 +311,81 @@ class Play:
                     kind="NotFound",
                     retryable=False,
                 )
-            if self.outline.ways_to(token.step) > 1 and not self._is_alone():
-                self._arrived.setdefault(token.step, []).append(token)
+            if token.step in self.outline.meets and self._joins.gathers(
+                token.step, is_alone=self._is_alone()
+            ):
+                self._joins.waiting.setdefault(token.step, []).append(token)
             else:
                 self._ready.append(token)
 
     def _is_alone(self) -> bool:
         """Whether nothing else is under way, so that nobody has to be waited for."""
-        return not (self._running or self._arrived or self._ready)
+        return not (self._running or self._joins.waiting or self._ready)
+
+    def _is_only(self) -> bool:
+        """Whether nothing can happen beside the visit of a step."""
+        return not (self._running or self._joins.waiting or self.left)
 
     def _admit(self) -> None:
         """Let waiting tokens go on where the step's join allows it."""
-        for step in list(self._arrived):
-            tokens, join = self._arrived[step], self.outline.steps[step].join
-            if join == "each":
-                self._ready.extend(self._arrived.pop(step))
-            elif isinstance(join, int) or join == "first":
-                self._admit_some(step, tokens, 1 if join == "first" else join)
-            elif not self._is_awaited(step):
-                del self._arrived[step]
-                self._ready.append(_joined(tokens))
-        if self._arrived and not self._ready and not self._running:
-            # Joins that wait for each other: the one that was reached first goes on.
-            step, tokens = next(iter(self._arrived.items()))
-            del self._arrived[step]
-            self._ready.append(_joined(tokens))
+        self._ready.extend(self._joins.admit(self._is_joined_by_more, self._context))
+        if self._joins.waiting and not (self._ready or self._running or self.left):
+            self._ready.extend(self._joins.break_up())
 
-    def _admit_some(self, step: str, tokens: list[Token], enough: int) -> None:
-        """Begin at the ``enough``-th arrival of a round; drop the rest of the round."""
-        seen = self._rounds.get(step, 0)
-        while tokens:
-            if seen + len(tokens) < enough:
-                break
-            if seen < enough:
-                self._ready.append(_joined(tokens[: enough - seen]))
-                tokens[: enough - seen] = []
-                seen = enough
-            else:
-                seen += len(tokens)
-                tokens.clear()
-        self._rounds[step] = seen
-        if not tokens:
-            del self._arrived[step]
-        if seen >= self.outline.ways_to(step) or not self._is_awaited(step):
-            self._rounds.pop(step, None)
+    def _is_joined_by_more(self, goal: str) -> bool:
+        """Whether others may still arrive at a step beside the tokens that wait there."""
+        waiting = self._joins.waiting
+        return self._may_come(goal, [*self._moving(), *(it for it in waiting if it != goal)])
 
-    def _is_awaited(self, goal: str) -> bool:
-        """Whether a token elsewhere may still arrive at a step."""
-        elsewhere = [
-            *self._running.values(),
-            *(token.step for token in self._ready),
-            *(step for step in self._arrived if step != goal),
-        ]
-        return any(step == goal or self.outline.can_reach(step, goal) for step in elsewhere)
+    def _may_come(self, goal: str, places: Iterable[str]) -> bool:
+        return any(it == goal or self.outline.can_reach(it, goal) for it in places)
+
+    def _moving(self) -> list[str]:
+        """Return the steps where tokens are that wait for no other."""
+        return [*self._running.values(), *(token.step for token in self._ready)]
+
+    def _context(self, token: Token) -> WorkflowContext:
+        return Visit(self, self.outline.steps[token.step], token.prev).ctx
 
     async def _wait(self) -> None:
-        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        under_way = [*self._running, *self.left]
+        done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        for task in [it for it in self.left if it in done]:
+            del self.left[task]
+            task.result()
         for task in [it for it in self._running if it in done]:
             del self._running[task]
             self._take(task.result())
 
-    async def _cancel_rest(self) -> None:
-        for task in self._running:
+    async def _withdraw(self, step: BaseStep) -> None:
+        """Cancel what is under way at the steps that a step cancels when it begins."""
+        assert not self._ready, "tokens that wait for nothing have been given tasks"
+        region = self.outline.region(step)
+        self._joins.drop(region)
+        if step.cancels == "incoming":
+            self._joins.drop([step.name])
+        gone = [task for task, at in [*self._running.items(), *self.left.items()] if at in region]
+        for task in gone:
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
+            self._running.pop(cast("Any", task), None)
+            self.left.pop(cast("Any", task), None)
+        if gone:
+            await asyncio.wait(gone)
+
+    async def _cancel_rest(self) -> None:
+        rest = [*self._running, *self.left]
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
             self._running.clear()
+            self.left.clear()
 
 
 async def interpret(outline: Outline, input: Any) -> Any:
     """Run a graph from its first step to its end; return its result."""
     book = Book(outline, input)
-    book.host.queries["graph"] = _GraphQuery(book)
+    book.host.queries["graph"] = GraphQuery(book)
     result = await Play(outline, book, is_whole=True).run(input)
     if book.progress < 100:
         last, done = book.history[-1].step_name, len(book.done)
@@ -448,33 +393,7 @@ async def interpret(outline: Outline, input: Any) -> Any:
     return result
 
 
-class _GraphQuery:
-    """Answers ``handle.query("graph")``; made for each run, so it is no more than this."""
-
-    def __init__(self, book: Book) -> None:
-        self._book = book
-
-    def answer(self, args: bytes) -> bytes:
-        book = self._book
-        found = {
-            "current_steps": list(book.current),
-            "steps": book.steps,
-            "metadata": book.metadata,
-            "data": book.data,
-            "progress": book.progress,
-            "step_history": book.history,
-        }
-        return payload.encode(found, what="answer")
-
-
 _WAITS = frozenset({StepType.HUMAN, StepType.TIMER, StepType.WEBHOOK})
-
-
-def _joined(tokens: list[Token]) -> Token:
-    """Make one token of those that were waited for; ``prev`` is then by the step before."""
-    if len(tokens) == 1:
-        return tokens[0]
-    return Token(tokens[0].step, {token.source: token.prev for token in tokens})
 
 
 def _failed(step: BaseStep, exc: errors.PerdureError) -> errors.ApplicationError:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepType
+from perdure.graph.steps import BaseStep
 
 _SHAPES = {
     StepType.MACHINE: ("[", "]"),
@@ -58,23 +59,34 @@ def _ways(outline: Outline, prefix: str) -> Iterable[str]:
         for target, label in step.jumps().items():
             if target not in drawn:
                 yield _way(prefix + name, prefix + target, label)
+        for target, label in step.mentions().items():
+            yield _way(prefix + name, prefix + target, label, arrow="-.->")
         for inner in step.inner():
             within = f"{prefix}{name}.{inner.name}."
             yield _way(prefix + name, within + inner.initial_step, "")
             yield from _ways(inner, within)
 
 
-def _way(source: str, target: str, label: str) -> str:
+def _way(source: str, target: str, label: str, *, arrow: str = "-->") -> str:
     text = label.translate(_TAKEN_OUT).strip()
-    return f"    {_id(source)} -->{f'|{text}|' if text else ''} {_id(target)}"
+    return f"    {_id(source)} {arrow}{f'|{text}|' if text else ''} {_id(target)}"
 
 
 def _label(outline: Outline, name: str) -> str:
-    text = _plain(name).replace("_", " ").title()
+    text = _plain(name).replace("_", " ").title() + _options(outline.steps[name])
     if name == outline.initial_step:
         return f"START: {text}"
     ends = name in outline.terminal_steps or not outline.followers(name)
     return f"END: {text}" if ends else text
+
+
+def _options(step: BaseStep) -> str:
+    """Return what decides when a step begins and is no edge."""
+    said = [f"join {step.join}"] if step.join in ("each", "first", "all") else []
+    said += [f"join of {step.join}"] if isinstance(step.join, int) else []
+    said += ["cancels what is before it"] if step.cancels == "incoming" else []
+    said += [f"section {_plain(step.section)}"] if step.section else []
+    return f" / {', '.join(said)}" if said else ""
 
 
 def _plain(name: str) -> str:

@@ -64,6 +64,10 @@ class Edge:
         return self.source, self.target, self.condition
 
 
+Way = Edge | tuple[str, str] | tuple[str, str, str | Condition]
+"""An edge, or what makes one: ``("from", "to")``, ``("from", "to", condition)``."""
+
+
 class Outline:
     """See the module's text. ``edges`` are tried in their order."""
 
@@ -71,7 +75,7 @@ class Outline:
         self,
         name: str,
         steps: Mapping[str, BaseStep] | Iterable[BaseStep] = (),
-        edges: Iterable[Edge] = (),
+        edges: Iterable[Way] = (),
         initial_step: str | BaseStep | type[BaseStep] = "",
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
     ) -> None:
@@ -81,7 +85,7 @@ class Outline:
             if isinstance(steps, Mapping)
             else {step.name: step for step in steps}
         )
-        self.edges = list(edges)
+        self.edges = [_edge(way) for way in edges]
         self.initial_step = name_of(initial_step) or next(iter(self.steps), "")
         self.terminal_steps = {name_of(step) for step in terminal_steps}
         self._out: dict[str, list[Edge]] = {}
@@ -91,7 +95,14 @@ class Outline:
         for step in self.steps:
             for target in self.followers(step):
                 self._into[target] = self._into.get(target, 0) + 1
+        self.meets = {
+            name
+            for name, step in self.steps.items()
+            if self.ways_to(name) > 1 or step.join not in ("active", "each")
+        }
+        """Where tokens may have to wait for each other."""
         self._reached: dict[tuple[str, str], bool] = {}
+        self._regions: dict[str, frozenset[str]] = {}
 
     def settle(self, path: str, default: RetryPolicy) -> None:
         """Give the steps their places: ``path`` is the graph's, ``default`` their retry policy."""
@@ -119,6 +130,25 @@ class Outline:
             found = self._reached[key] = self._search(start, goal)
         return found
 
+    def region(self, step: BaseStep) -> frozenset[str]:
+        """Return the steps whose visits a step cancels when it begins."""
+        found = self._regions.get(step.name)
+        if found is None:
+            named = self._before(step.name) if step.cancels == "incoming" else step.cancels
+            found = self._regions[step.name] = frozenset(named)
+        return found
+
+    def _before(self, step: str) -> set[str]:
+        """Return the steps from which a way leads to a step, other than through itself."""
+        found: set[str] = set()
+        waiting = [step]
+        while waiting:
+            here = waiting.pop()
+            more = {it for it in self.steps if here in self.followers(it)} - found - {step}
+            found |= more
+            waiting += more
+        return found
+
     def _search(self, start: str, goal: str) -> bool:
         seen: set[str] = set()
         waiting = self.followers(start)
@@ -130,6 +160,13 @@ class Outline:
                 seen.add(step)
                 waiting += self.followers(step)
         return False
+
+
+def _edge(way: Way) -> Edge:
+    if isinstance(way, Edge):
+        return way
+    source, target, *condition = way
+    return Edge(source, target, *condition)
 
 
 def name_of(step: str | BaseStep | type[BaseStep]) -> str:

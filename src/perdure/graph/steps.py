@@ -22,6 +22,7 @@ from perdure.values.retry import Retry, RetryPolicy
 if TYPE_CHECKING:
     from perdure.graph.context import WorkflowContext
     from perdure.graph.interpret import Visit
+    from perdure.graph.joins import Join
     from perdure.graph.outline import Outline
 
 STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000)
@@ -73,15 +74,21 @@ class BaseStep:
 
     ``join``: when the step begins if several steps lead to it. ``"active"``: once, as soon as no
     branch under way can still arrive. ``"each"``: for every arrival. ``"first"``: for the first;
-    the others of the same round are dropped. A number: for that many.
+    the others of the same round are dropped. A number: for that many. ``"all"``: for one from each.
+    ``cancels``: the steps whose visits are cancelled when this one begins; ``"incoming"``: all from
+    which a way leads here, so that a join ends the branches it does not wait for.
+    ``section``: a name. Of all steps of a run with the same one, in whatever branch, only one is
+    under way at a time.
     """
 
     name: str = ""
     description: str = ""
     step_type: ClassVar[StepType] = StepType.MACHINE
+    join: Join = "active"
+    cancels: Sequence[str] = ()
+    section: str = ""
     told_as: ClassVar[str] = ""
     """What listeners are told as its type, if not ``step_type``: the builder's word for it."""
-    join: str | int = "active"
     retry: Retry | None = None
     timeout: Duration | None = None
     heeds: ClassVar[frozenset[str]] = frozenset()
@@ -116,6 +123,10 @@ class BaseStep:
         """Return the steps it may lead to besides those its edges lead to, with their labels."""
         return {}
 
+    def mentions(self) -> dict[str, str]:
+        """Return the steps of the same graph that it names without leading to them, with labels."""
+        return {} if isinstance(self.cancels, str) else dict.fromkeys(self.cancels, "cancels")
+
     def inner(self) -> list[Outline]:
         """Return the graphs inside the step."""
         return []
@@ -130,7 +141,8 @@ class BaseStep:
 
     def shape(self) -> list[Any]:
         """Return what decides the commands it makes."""
-        return [type(self).__name__, self.join, [graph.name for graph in self.inner()]]
+        found = [type(self).__name__, self.join, [graph.name for graph in self.inner()]]
+        return [*found, self.cancels, self.section] if self.cancels or self.section else found
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -113,23 +113,104 @@ class TimerStep(BaseStep):
 class WebhookStep(BaseStep):
     """Waits for a message on ``topic`` (the step's name), no longer than ``timeout``.
 
-    The output is its payload.
+    The output is its payload. Messages that came before the step began count; if it is
+    ``transient``, they are lost.
     """
 
     step_type: ClassVar[StepType] = StepType.WEBHOOK
     heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
     callback_key: str = "webhook_data"
     topic: str = ""
+    transient: bool = False
 
     async def visit(self, visit: Visit) -> Left:
         topic = self.topic or self.name
+        channel = workflow.listen(topic)
+        if self.transient:
+            channel.drain()
         try:
-            output = await workflow.listen(topic).receive(timeout=self.timeout)
+            output = await channel.receive(timeout=self.timeout)
         except TimeoutError:
             text = f"no message on {topic!r} came within {self.timeout}"
             raise errors.ApplicationError(text, kind="Timeout", retryable=False) from None
         visit.set_data(self.callback_key, output)
         return Left(output)
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), "transient"] if self.transient else super().shape()
+
+
+class DeferredChoice(BaseStep):
+    """Waits for the first message on one of several topics, which says where to go on.
+
+    The output is its payload. With ``timeout`` the run goes on at ``late`` if none came in time.
+    """
+
+    step_type: ClassVar[StepType] = StepType.WEBHOOK
+    heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
+
+    def __init__(
+        self, name: str, ways: Mapping[str, str], *, late: str = "", **attributes: Any
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.ways, self.late = dict(ways), late
+
+    async def visit(self, visit: Visit) -> Left:
+        topics = {topic: workflow.listen(topic) for topic in self.ways}
+        limit = [] if self.timeout is None else [workflow.after(self.timeout)]
+        came, payload = await workflow.select(*topics.values(), *limit)
+        for topic, channel in topics.items():
+            if channel is came:
+                return Left(payload, to=[self.ways[topic]])
+        return Left(None, is_output=False, to=[self.late])
+
+    def jumps(self) -> dict[str, str]:
+        found = {step: topic for topic, step in self.ways.items()}
+        return {**found, self.late: "late"} if self.late else found
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), list(self.ways.items()), self.late]
+
+    def problems(self) -> list[str]:
+        found = [] if self.ways else ["it waits for no topic"]
+        if (self.timeout is None) is bool(self.late):
+            found.append("timeout= and late= belong together")
+        return found
+
+
+class MilestoneStep(BaseStep):
+    """Goes on between two other steps of the graph: ``reached`` has ended, ``passed`` not begun.
+
+    It waits for ``reached``. If ``passed`` has begun since, or ``reached`` cannot come any more,
+    the run goes on at ``late``; without one, this branch ends.
+    """
+
+    step_type: ClassVar[StepType] = StepType.GATEWAY
+
+    def __init__(
+        self, name: str, reached: str, passed: str = "", *, late: str = "", **attributes: Any
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.reached, self.passed, self.late = reached, passed, late
+
+    async def visit(self, visit: Visit) -> Left:
+        await workflow.wait_condition(
+            lambda: visit.times(self.reached)[1] or not visit.is_awaited(self.reached)
+        )
+        ended, begun = visit.times(self.reached)[1], visit.times(self.passed)[0]
+        if ended > begun:
+            return Left(None, is_output=False)
+        return Left(None, is_output=False, to=[self.late] if self.late else [])
+
+    def jumps(self) -> dict[str, str]:
+        return {self.late: "late"} if self.late else {}
+
+    def mentions(self) -> dict[str, str]:
+        found = {**super().mentions(), self.reached: "once it has ended"}
+        return {**found, self.passed: "until it begins"} if self.passed else found
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), self.reached, self.passed, self.late]
 
 
 def _poll_error(text: str, kind: str) -> errors.ApplicationError:

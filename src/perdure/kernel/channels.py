@@ -190,10 +190,24 @@ class Channel(Generic[T]):
         """
         if timeout is None:
             return (await select(self))[1]
-        chosen, value = await select(self, after(timeout))
+        limit = After(microseconds(timeout, what="timeout"))
+        chosen, value = await select(self, limit)
         if chosen is not self:
             raise TimeoutError(f"nothing was received within {timeout}")
         return cast("T", value)
+
+    def drain(self) -> list[T]:
+        """Take what is there now, without waiting.
+
+        Raises:
+            Invalid: a message does not fit: see :meth:`receive`.
+        """
+        found: list[T] = []
+        while True:
+            is_there, value = self.queue.take()
+            if not is_there:
+                return found
+            found.append(self.read(value) if self.read else value)
 
     def close(self) -> None:
         """Close the channel. What is in it can still be received."""

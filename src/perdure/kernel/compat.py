@@ -144,7 +144,7 @@ def _order_gather() -> None:
         stock_init(self, children, loop=loop)
 
     def order(self: Any) -> int:
-        number = self.__dict__.get("_order")
+        number = getattr(self, "_order", None)  # not every Python has a __dict__ here
         return object.__hash__(self) if number is None else number
 
     gathering.__init__ = init

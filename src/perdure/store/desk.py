@@ -49,8 +49,13 @@ class Desk(Protocol):
 
     on_change: Callable[[], None] | None
 
-    def write(self, verb: Callable[[Store], T]) -> Awaitable[T]:
-        """Run ``verb`` on the writing connection."""
+    def write(
+        self, verb: Callable[[Store], T], *, then: Callable[[asyncio.Future[T]], None] | None = None
+    ) -> Awaitable[T]:
+        """Run ``verb`` on the writing connection.
+
+        ``then`` is called with the answer at once when it is there, in the event loop's thread.
+        """
         ...
 
     def read(self, verb: Callable[[Reader], T]) -> Awaitable[T]:
@@ -94,14 +99,19 @@ class Desk(Protocol):
 class _Order(Generic[T]):
     """A verb that was handed in, and where its answer goes."""
 
-    __slots__ = ("answer", "error", "future", "loop", "verb")
+    __slots__ = ("answer", "error", "future", "loop", "then", "verb")
 
     def __init__(
-        self, verb: Callable[[Any], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]
+        self,
+        verb: Callable[[Any], T],
+        loop: asyncio.AbstractEventLoop,
+        future: asyncio.Future[T],
+        then: Callable[[asyncio.Future[T]], None] | None = None,
     ) -> None:
         self.verb = verb
         self.loop = loop
         self.future = future
+        self.then = then
         self.answer: T | None = None
         self.error: BaseException | None = None
 
@@ -121,6 +131,8 @@ class _Order(Generic[T]):
             self.future.set_result(self.answer)  # pyright: ignore[reportArgumentType]
         else:
             self.future.set_exception(error)
+        if self.then is not None:
+            self.then(self.future)
 
 
 class _Errand(Generic[T]):
@@ -167,13 +179,15 @@ class ThreadDesk:
         for thread in self._threads:
             thread.start()
 
-    def write(self, verb: Callable[[Store], T]) -> asyncio.Future[T]:
-        """Run ``verb`` on the writing connection.
+    def write(
+        self, verb: Callable[[Store], T], *, then: Callable[[asyncio.Future[T]], None] | None = None
+    ) -> asyncio.Future[T]:
+        """Run ``verb`` on the writing connection: see :class:`Desk`.
 
         Raises:
             UsageError: the desk was closed, or belongs to another event loop.
         """
-        return self._hand_in(self._writes, verb)
+        return self._hand_in(self._writes, verb, then)
 
     def read(self, verb: Callable[[Reader], T]) -> asyncio.Future[T]:
         """Run ``verb`` on the reading connection.
@@ -233,11 +247,16 @@ class ThreadDesk:
         self._is_closed = True
         await self._loop.run_in_executor(None, self._join)
 
-    def _hand_in(self, queue: _Queue, verb: Callable[[Any], T]) -> asyncio.Future[T]:
+    def _hand_in(
+        self,
+        queue: _Queue,
+        verb: Callable[[Any], T],
+        then: Callable[[asyncio.Future[T]], None] | None = None,
+    ) -> asyncio.Future[T]:
         self._check_open()
         check_loop(self._loop)
         future: asyncio.Future[T] = self._loop.create_future()
-        queue.put(_Order(verb, self._loop, future))
+        queue.put(_Order(verb, self._loop, future, then))
         return future
 
     def _check_open(self) -> None:

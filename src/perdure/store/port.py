@@ -344,10 +344,13 @@ class Store(Reader, Protocol):
         """Hand all runs back and end the worker's registration."""
         ...
 
-    def take_over(self, worker: int, epoch: int, now: int) -> bool:
+    def take_over(
+        self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
+    ) -> bool:
         """End the lease of a dead worker (if its epoch still is ``epoch``) and release its runs.
 
-        Returns ``False`` if somebody else did.
+        Returns ``False`` if somebody else did, or if the lease has been extended since it was seen
+        to end at ``lease_until``.
         """
         ...
 

@@ -291,12 +291,15 @@ def _is_poisoned(batch: Batch) -> bool:
     return False
 
 
+_Then = Callable[[asyncio.Future[Any]], None] | None
+
+
 class _Lane:
     __slots__ = ("answers", "is_busy", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Callable[[Any], Any], asyncio.Future[Any]]] = deque()
-        self.answers: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self.waiting: deque[tuple[Callable[[Any], Any], asyncio.Future[Any], _Then]] = deque()
+        self.answers: deque[tuple[asyncio.Future[Any], _Then, Any, BaseException | None]] = deque()
         self.is_busy = False
 
 
@@ -316,9 +319,11 @@ class FaultyDesk:
         self._is_closed = False
         sea.desks.append(self)
 
-    def write(self, verb: Callable[[Store], T]) -> asyncio.Future[T]:
+    def write(
+        self, verb: Callable[[Store], T], *, then: Callable[[asyncio.Future[T]], None] | None = None
+    ) -> asyncio.Future[T]:
         """Run ``verb`` on the writing lane."""
-        return self._hand_in(self._writing, verb)
+        return self._hand_in(self._writing, verb, then)
 
     def read(self, verb: Callable[[Reader], T]) -> asyncio.Future[T]:
         """Run ``verb`` on the reading lane."""
@@ -377,11 +382,16 @@ class FaultyDesk:
         if self.on_change is not None and not self._is_closed:
             self.on_change()
 
-    def _hand_in(self, lane: _Lane, verb: Callable[[Any], T]) -> asyncio.Future[T]:
+    def _hand_in(
+        self,
+        lane: _Lane,
+        verb: Callable[[Any], T],
+        then: Callable[[asyncio.Future[T]], None] | None = None,
+    ) -> asyncio.Future[T]:
         if self._is_closed:
             raise errors.UsageError("the store was closed")
         future: asyncio.Future[T] = self._sea.loop.create_future()
-        lane.waiting.append((verb, future))
+        lane.waiting.append((verb, future, then))
         if not lane.is_busy:
             self._next(lane)
         return future
@@ -391,7 +401,7 @@ class FaultyDesk:
         self._after_delay(self._run, lane)
 
     def _run(self, lane: _Lane) -> None:
-        verb, future = lane.waiting.popleft()
+        verb, future, then = lane.waiting.popleft()
         answer: Any = None
         error: BaseException | None = None
         try:
@@ -401,7 +411,7 @@ class FaultyDesk:
             return
         except Exception as exc:  # noqa: BLE001 - it is raised again where the verb was handed in
             error = exc
-        lane.answers.append((future, answer, error))
+        lane.answers.append((future, then, answer, error))
         self._after_delay(self._deliver, lane)
         if lane.waiting:
             self._next(lane)
@@ -409,13 +419,15 @@ class FaultyDesk:
             lane.is_busy = False
 
     def _deliver(self, lane: _Lane) -> None:
-        future, answer, error = lane.answers.popleft()
+        future, then, answer, error = lane.answers.popleft()
         if future.done():
             return
         if error is None:
             future.set_result(answer)
         else:
             future.set_exception(error)
+        if then is not None:
+            then(future)
 
     def _after_delay(self, callback: Callable[[_Lane], None], lane: _Lane) -> None:
         # As the process itself: whoever handed the verb in, threads of the process carry it out.

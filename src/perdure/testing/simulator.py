@@ -28,10 +28,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from perdure import errors
+from perdure.activity import Attempt
 from perdure.client import Client
 from perdure.door import StoreDoor
+from perdure.engine.activities import Runner
 from perdure.engine.core import Core
 from perdure.engine.engine import Engine
+from perdure.engine.work import Work
 from perdure.store.opening import open_store
 from perdure.testing.clock import Process, VirtualClock, VirtualLoop
 from perdure.testing.faults import Calm, Died, Fault, FaultyDesk, Plan, Sea
@@ -100,6 +103,8 @@ class SimulatedWorker:
         self.process = sim.process(name)
         self.is_up = False
         self.may_die = False
+        self.on_attempt: Callable[[Work], None] = _ignore
+        """Called when an attempt of an activity begins."""
         self._sim = sim
         self._definitions = definitions
         self._options = options
@@ -153,7 +158,17 @@ class SimulatedWorker:
             else:
                 inline: Any = _Inline(self.desk)
                 self.core.runner.threads = inline
+                self._hear_of_attempts(self.core.runner)
                 return True
+
+    def _hear_of_attempts(self, runner: Runner) -> None:
+        make = runner._attempt_context  # pyright: ignore[reportPrivateUsage]
+
+        def begin(work: Work) -> Attempt:
+            self.on_attempt(work)
+            return make(work)
+
+        runner._attempt_context = begin  # pyright: ignore[reportPrivateUsage]
 
     async def stop(self, grace: str = "500ms") -> None:
         """Stop the engine gracefully."""
@@ -317,6 +332,10 @@ class _Log(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 text += f": {record.exc_info[1]!r}"
             self._sim.alarms.append(text)
+
+
+def _ignore(*_: Any) -> None:
+    pass
 
 
 def _evict(engine: Engine) -> None:

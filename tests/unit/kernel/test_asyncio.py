@@ -85,6 +85,20 @@ def test_gather_of_nothing_and_of_the_same_thing_twice():
     assert run.result == [[], [1, 1]]
 
 
+def test_a_gather_can_be_waited_for_among_others():
+    @workflow.define
+    async def wf():
+        both = asyncio.gather(call("a"), call("b"))
+        alone = asyncio.ensure_future(call("c"))
+        done, _ = await asyncio.wait([both, alone], return_when=asyncio.FIRST_COMPLETED)
+        return [both in done, alone in done]
+
+    run = Run(wf)
+    run.complete("a")
+    run.complete("b")
+    assert run.result == [True, False]
+
+
 def test_a_task_group_waits_for_all():
     @workflow.define
     async def wf():

@@ -412,6 +412,17 @@ def test_a_cancelled_select_leaves_no_timer_and_gives_its_value_back():
     assert run.asked == ["timer_cancelled #3", "run_completed"]
 
 
+def test_drain_takes_what_is_there_and_lets_waiting_senders_go():
+    async def wf():
+        channel: Channel[int] = Channel(1)
+        for number in range(3):
+            workflow.spawn(channel.send(number))
+        await workflow.sleep(0)
+        return [channel.drain(), channel.drain()]
+
+    assert result_of(wf) == [[0, 1, 2], []]
+
+
 @pytest.mark.parametrize("bad", ["soon", -1])
 def test_a_bad_duration_is_refused(bad):
     async def wf():

@@ -11,6 +11,7 @@ locks this process holds on it.
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -125,6 +126,8 @@ def _configure(connection: sqlite3.Connection, settings: Settings) -> None:
     run("PRAGMA fullfsync=ON")
     run("PRAGMA checkpoint_fullfsync=ON")
     if settings.readonly:
+        # Bytes that are no UTF-8 are shown as such: one damaged row must not hide all others.
+        connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         run("PRAGMA query_only=ON")
         run("SELECT count(*) FROM sqlite_schema").fetchone()  # finds out what is no database
         return

@@ -343,7 +343,7 @@ WHERE id = ?1 AND epoch = ?2 AND state = 'live';
 
 -- name: take_over
 UPDATE perdure_worker SET epoch = epoch + 1, state = 'dead'
-WHERE id = ?1 AND epoch = ?2 AND state = 'live';
+WHERE id = ?1 AND epoch = ?2 AND state = 'live' AND lease_until = coalesce(?3, lease_until);
 
 -- Whoever had work in flight must be looked at again, so a waiting run becomes a running one.
 -- name: release_runs

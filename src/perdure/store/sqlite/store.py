@@ -131,6 +131,7 @@ class SqliteStore(SqliteReader):
             workflows=tuple(workflows),
             queues=tuple(queues),
         )
+        self._checkpointer.lay_out()
         return self._join(worker, now, definitions)
 
     @writing
@@ -151,15 +152,17 @@ class SqliteStore(SqliteReader):
     def _leave(self, worker: int, epoch: int, now: int) -> None:
         self._workers.leave(worker, epoch, now)
 
-    def take_over(self, worker: int, epoch: int, now: int) -> bool:
-        taken = self._take_over(worker, epoch, now)
+    def take_over(
+        self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
+    ) -> bool:
+        taken = self._take_over(worker, epoch, lease_until)
         if taken:
             self._workers.forget(worker)
         return taken
 
     @writing
-    def _take_over(self, worker: int, epoch: int, now: int) -> bool:
-        return self._workers.take_over(worker, epoch, now)
+    def _take_over(self, worker: int, epoch: int, lease_until: int | None) -> bool:
+        return self._workers.take_over(worker, epoch, lease_until)
 
     @writing
     def admit(self, now: int) -> int:

@@ -79,9 +79,9 @@ class Workers:
             raise _lost(worker, epoch)
         self._database.execute(SQL["release_runs"], (worker, None))
 
-    def take_over(self, worker: int, epoch: int, now: int) -> bool:
+    def take_over(self, worker: int, epoch: int, lease_until: int | None) -> bool:
         """End a dead worker's lease inside a transaction."""
-        if self._database.execute(SQL["take_over"], (worker, epoch)).rowcount != 1:
+        if self._database.execute(SQL["take_over"], (worker, epoch, lease_until)).rowcount != 1:
             return False
         self._database.execute(SQL["release_runs"], (worker, worker))
         return True

@@ -1,0 +1,123 @@
+"""What a run of a graph has gathered, and what is shown of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any, cast
+
+from perdure import workflow
+from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
+from perdure.graph.outline import Outline
+from perdure.graph.states import StepStatus
+from perdure.kernel import traps
+from perdure.values import payload
+
+
+class Book:
+    """What a run of a graph has gathered: shared by its branches.
+
+    ``steps``, ``metadata`` and ``data`` are replaced and never changed, so that contexts can keep
+    them as they are; but for ``data`` once it was lent to workflow code, which may change it.
+    """
+
+    def __init__(self, outline: Outline, input: Any) -> None:
+        self.host = traps.here()
+        self.input = input
+        self.steps: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        given = cast("dict[str, Any]", input) if isinstance(input, dict) else {}
+        self.data: dict[str, Any] = {**given}
+        self._is_lent = False
+        self.history: list[StepExecution] = []
+        self.current: dict[str, int] = {}
+        self.done: set[str] = set()
+        self.sections: dict[str, asyncio.Lock] = {}
+        """Held by the step that is in the critical section of that name."""
+        self.total = len(outline.steps)
+        info = workflow.info()
+        self.instance = InstanceInfo(
+            id=info.workflow_id,
+            instance_id=info.run_id,
+            workflow_name=info.workflow_type,
+            version=info.version,
+            started_at=workflow.now(),
+            namespace=info.namespace,
+        )
+        self._turn = self.host.time, self.instance.started_at
+
+    def now(self) -> datetime:
+        """Return the turn's time; a turn ends a visit, begins another, and asks twice."""
+        if self._turn[0] != self.host.time:
+            self._turn = self.host.time, workflow.now()
+        return self._turn[1]
+
+    @property
+    def progress(self) -> int:
+        """How much of the graph is behind it, in percent."""
+        return min(100, round(100 * len(self.done) / max(self.total, 1)))
+
+    def context(self, step: str, prev: Any, *, is_kept: bool) -> WorkflowContext:
+        """Return what a step sees. ``is_kept``: as it is now, whatever others set from here on."""
+        return WorkflowContext(
+            self.instance,
+            input=self.input,
+            steps=self.steps,
+            prev=prev,
+            metadata=self.metadata,
+            data=self._kept_data() if is_kept else self._lend_data,
+            current_step=step,
+            step_history=self.history,
+        )
+
+    def _lend_data(self) -> dict[str, Any]:
+        if not self._is_lent:
+            self.data, self._is_lent = {**self.data}, True
+        return self.data
+
+    def _kept_data(self) -> dict[str, Any]:
+        return {**self.data} if self._is_lent else self.data
+
+    def finish(
+        self,
+        execution: StepExecution,
+        status: StepStatus,
+        output: Any = None,
+        *,
+        error: str | None = None,
+    ) -> None:
+        """Keep how a visit ended."""
+        execution.status, execution.completed_at = status, self.now()
+        execution.result = execution.output_data = output
+        execution.error = error
+
+    def merge(self, changes: Changes) -> None:
+        """Take what a step has set, key by key."""
+        if changes.metadata:
+            self.metadata = {**self.metadata, **changes.metadata}
+        if changes.data or changes.dropped:
+            if not self._is_lent:
+                self.data = {**self.data}
+            self.data.update(changes.data)
+            for key in changes.dropped:
+                self.data.pop(key, None)
+
+
+class GraphQuery:
+    """Answers ``handle.query("graph")``; made for each run, so it is no more than this."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def answer(self, args: bytes) -> bytes:
+        """Return the encoded answer."""
+        book = self._book
+        found = {
+            "current_steps": list(book.current),
+            "steps": book.steps,
+            "metadata": book.metadata,
+            "data": book.data,
+            "progress": book.progress,
+            "step_history": book.history,
+        }
+        return payload.encode(found, what="answer")
