@@ -30,12 +30,27 @@ def judge(world: World) -> list[str]:
     found += _watched(world, read)
     found += _paused(world, read)
     found += _booked(world, read)
+    found += _journal(world, read)
     found += rows.orphans_at_the_end(world.sim.store)
     owned = [h.name for h in read if h.row.owner is not None]
     found += [f"{name} has an owner though all workers left" for name in owned]
     found += [f"alarm: {text}" for text in world.sim.alarms]
     found += [f"loop: {context.get('exception')!r} {context}" for context in world.sim.loop.errors]
     return found
+
+
+def _journal(world: World, read: list[History]) -> Iterator[str]:
+    """The journal has each row of each history once, in its order."""
+    journal = world.sim.store.journal(limit=1_000_000).rows
+    ids = [row.id for row in journal]
+    if ids != sorted(set(ids)):
+        yield "the journal is out of order"
+    told: dict[int, list[int]] = {}
+    for row in journal:
+        told.setdefault(row.run, []).append(row.first)
+    for history in read:
+        if told.get(history.row.run) != [turn.first for turn in history.turns]:
+            yield f"{history.name}: the journal tells {told.get(history.row.run)}"
 
 
 def _ending(world: World, plan: Plan, chain: list[History]) -> Iterator[str]:

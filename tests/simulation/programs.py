@@ -135,6 +135,7 @@ class _Player(Relations):
         for place, part in enumerate(program.parts):
             if part[0] == "continue":
                 await workflow.continue_as_new(Program(program.parts[place + 1 :], program.done))
+            await workflow.emit("part", place)
             program.done.append(await self.do(part))
         return program.done
 
