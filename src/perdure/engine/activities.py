@@ -106,7 +106,7 @@ class Runner:
     def lost_outcome(self, work: Work, attempt: int, in_a_row: int) -> ev.Event | None:
         """Return the outcome if a lost attempt was the last one the policy allows."""
         policy = work.policy
-        if policy.max_attempts and attempt >= policy.max_attempts:
+        if not policy.allows_after_loss(attempt):
             info = failures.FailureInfo(
                 f"attempt {attempt} of {policy.max_attempts} was lost with its worker",
                 kind=errors.Kind.WORKER_LOST,

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from perdure.graph.joins import Join
     from perdure.graph.outline import Outline
 
-STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000)
-"""What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s."""
+STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000, forgives_losses=True)
+"""What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s.
+
+A step that was under way when its worker died is done again, whatever the policy (seed 3)."""
 NOTHING: Any = object()
 """Stands for a value that was not given, where ``None`` is one."""
 
