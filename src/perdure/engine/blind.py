@@ -195,7 +195,12 @@ class Blind:
         elif not run.is_owned or run.status.is_stopped:
             wake_at = run.next_due() if run.status.is_stopped else run.wake_at
             write.state = writes.open_state(
-                run.status, length, now, owned=bool(run.work), wake_at=wake_at, waits=run.waits
+                run.status,
+                length,
+                now,
+                owned=_holds_attempts(run),
+                wake_at=wake_at,
+                waits=run.waits,
             )
             self._keep_stop(run, write)
         if closing is None and run.instance is not None:
@@ -256,12 +261,17 @@ class Blind:
             Status.PARKED,
             run.length + len(facts),
             write.time,
-            owned=bool(run.work),
+            owned=_holds_attempts(run),
             wake_at=run.deadline[0] or None,
         )
         self._keep_stop(run, write)
         self._core.revival.parked_here(run.key, write.time)
         self._turns.hand_in(run, write, list(first), None)
+
+
+def _holds_attempts(run: Run) -> bool:
+    """Tell whether attempts would be lost with this worker: under way, or not yet recorded."""
+    return bool(run.work) or any(isinstance(item.fact, _RECORDED_AT_ONCE) for item in run.inputs)
 
 
 def _out_of_time(which: str) -> ev.Event:
