@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perdure import activity, workflow
+    from perdure import activity, human, workflow
     from perdure.client import Client
     from perdure.engine.engine import Engine
     from perdure.errors import ApplicationError, PerdureError
@@ -30,6 +30,7 @@ __all__ = [
     "Retry",
     "Status",
     "activity",
+    "human",
     "workflow",
 ]
 
@@ -42,6 +43,7 @@ _HOMES = {
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
     "activity": "",
+    "human": "",
     "workflow": "",
 }
 """Where each name lives; those without a home are modules of this package."""

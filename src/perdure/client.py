@@ -16,6 +16,7 @@ from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor, full_inbox
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
+from perdure.people import HumanTasks
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
 from perdure.store.port import Filter, Post, Started, StartRequest
@@ -59,6 +60,7 @@ class Client:
         namespace: str = "default",
         max_payload: int = limits.MAX_PAYLOAD,
         read_only: bool = False,
+        identity: str = "",
     ) -> None:
         if (url is None) == (door is None):
             raise errors.UsageError("Client: give a database url")
@@ -71,6 +73,8 @@ class Client:
         self._own = door
         self._read_only = read_only
         self.namespace = namespace
+        self.identity = identity
+        """Who acts on human tasks, unless a call says so itself (``by=``)."""
         self.max_payload = max_payload
         self._sender = ""
         self._seq = 0
@@ -235,6 +239,11 @@ class Client:
         self._boxes.add(box)
         return box
 
+    @property
+    def human_tasks(self) -> HumanTasks:
+        """What people are asked for: lists, claims, decisions."""
+        return HumanTasks(self)
+
     # -- looking -----------------------------------------------------------------------------
 
     async def list(
@@ -243,7 +252,7 @@ class Client:
         limit: int = limits.LIST_DEFAULT,
         cursor: str | None = None,
         **filters: Any,
-    ) -> Page:
+    ) -> Page[Execution]:
         """List executions, newest first.
 
         Args:

@@ -11,7 +11,7 @@ import difflib
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -21,8 +21,10 @@ from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.concurrency import Queued
 from perdure.values.duration import SECOND, to_text
+from perdure.values.people import whom
 from perdure.values.states import Status
 
+T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -83,10 +85,10 @@ class HistoryEvent(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Some executions, and the cursor of the next page (``None``: there is none)."""
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some of a list, and the cursor of the next page (``None``: there is none)."""
 
-    items: list[Execution]
+    items: list[T]
     cursor: str | None = None
 
 
@@ -383,7 +385,9 @@ def _idle(row: RunRow, now: int) -> tuple[str, bool]:
     """Say what a run without work in flight waits for, and whether that can never come."""
     waits = _waits(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
-    if row.wake_at is not None:
+    people = waits.get("people", ())
+    parts += [_person(*asked, now) for asked in people]
+    if row.wake_at is not None and row.wake_at not in [asked[3] for asked in people]:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
     parts += [f"child {child!r}" for child in waits.get("children", ())]
     if waits.get("conditions"):
@@ -458,6 +462,12 @@ def _waits(row: RunRow) -> dict[str, Any]:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
+def _person(title: str, role: str | None, assignee: str | None, due: int, now: int) -> str:
+    known = [whom(role, assignee), f"due {_in(due, now)}" if due else ""]
+    told = ", ".join(part for part in known if part)
+    return f"a person: {title!r}{f' ({told})' if told else ''}"
+
+
 def _message(topic: str) -> str:
     return "any message" if topic == "*" else f"message {topic!r}"
 
@@ -466,6 +476,8 @@ def _current_step(waits: dict[str, Any]) -> str | None:
     topics = waits.get("topics")
     if topics:
         return f"message {topics[0]}"
+    if waits.get("people"):
+        return f"person: {waits['people'][0][0]}"
     if waits.get("children"):
         return f"child {waits['children'][0]}"
     return "timer" if waits.get("timers") else None

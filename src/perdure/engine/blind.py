@@ -32,6 +32,7 @@ _RECORDED_AT_ONCE = (
     ev.ActivityCompleted,
     ev.ActivityFailed,
     ev.ChildClosed,
+    ev.HumanTaskDecided,
     ev.RunPaused,
     ev.SendResolved,
     *_INERT,
@@ -70,8 +71,11 @@ class Blind:
         return is_asked_to_pause
 
     def end(self, run: Run, end: Input) -> None:
-        """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
-        unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
+        """Record the end, after the messages that nobody will read: they were acknowledged (I7).
+
+        So were people's decisions.
+        """
+        unread = [item for item in run.inputs if isinstance(item.fact, ev.ACKNOWLEDGED)]
         # In the order in which applied ones are read.
         unread.sort(key=lambda item: item.arrival)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
@@ -219,7 +223,7 @@ class Blind:
             applied=False,
             claim=None if run.is_owned else run.length,
         )
-        writes.note_sources(write, taken)
+        writes.note_sources(run, write, taken)
         return write
 
     @staticmethod

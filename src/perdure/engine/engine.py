@@ -62,6 +62,7 @@ class Engine:
         concurrent_total: how many executions of all workflows of this engine may be open together,
             whoever runs them.
         services: what activities get from ``activity.services()``, and steps as ``ctx.services``.
+        identity: who acts on human tasks by ``engine.client``, unless a call says ``by=``.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
@@ -89,6 +90,7 @@ class Engine:
         concurrent_workflows_by_name: Mapping[str, int] | None = None,
         concurrent_total: int = 0,
         services: Mapping[str, Any] | None = None,
+        identity: str = "",
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
         name: str = "",
@@ -115,6 +117,7 @@ class Engine:
             services=self.services,
         )
         self._name = name
+        self._identity = identity
         self._desk = desk
         self._clock = clock or SystemClock()
         self._chance = chance or _clock.chance
@@ -217,7 +220,11 @@ class Engine:
         core.on_fenced = self._rejoin
         core.on_gone, self._gone = self._has_gone, None
         desk.on_change = self._changed
-        self._client = Client(door=EngineDoor(core), max_payload=self._settings.max_payload)
+        self._client = Client(
+            door=EngineDoor(core),
+            max_payload=self._settings.max_payload,
+            identity=self._identity,
+        )
         guard.start()
         if self._is_tuned:
             interpreter.tune()

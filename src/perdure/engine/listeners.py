@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from perdure.engine.runs import Run
+from perdure.kernel.people import PendingHumanTask
 from perdure.values import payload
+from perdure.views import to_datetime
 
 _log = logging.getLogger("perdure.engine")
 
@@ -50,6 +52,22 @@ class Listeners:
                 "workflow_name": run.workflow,
                 "event": event,
                 "data": payload.decode(data),
+            },
+        )
+
+    def remind(self, run: Run, asked: PendingHumanTask) -> None:
+        """Tell the listeners of ``workflow.task.reminder`` that somebody is still waited for."""
+        event = asked.event
+        self.tell(
+            "workflow.task.reminder",
+            {
+                "instance_id": run.workflow_id,
+                "workflow_name": run.workflow,
+                "task_id": asked.id,
+                "title": event.title,
+                "role": event.role,
+                "assignee": event.assignee,
+                "due_at": to_datetime(event.due) if event.due else None,
             },
         )
 

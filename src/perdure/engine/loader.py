@@ -301,7 +301,7 @@ class Loader:
         }
         if not missing:
             if forks.is_copy(run.blind):
-                run.inputs.insert(0, Input(taken))
+                forks.taken_up(run, taken, is_copy=True)
             return
         pasts = _pasts(loaded, turns, set(missing))
         lost_until = (loaded.row.lost_until or core.clock.now()) if has_lost else 0

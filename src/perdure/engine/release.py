@@ -163,6 +163,8 @@ class Release:
             if name == "log":
                 level, text = value
                 _user_log.log(level, "[%s] %s", run.workflow_id, text)
+            elif name == "workflow.task.reminder":
+                core.listeners.remind(run, value)
             else:
                 core.listeners.emit(run, name, value)
 

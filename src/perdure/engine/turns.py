@@ -259,7 +259,7 @@ class Turns:
             payload=payload,
             claim=None if run.is_owned else run.length,
         )
-        writes.note_sources(write, taken)
+        writes.note_sources(run, write, taken)
         self._prepare(run, turn, write)
         is_busy = bool(instance.activities or instance.sends)
         is_full = instance.unread >= limits.INBOX_PER_EXECUTION

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from perdure.values.commands import HumanTaskOpened
 from perdure.values.concurrency import NO_LIMIT, Limit
+from perdure.values.people import HumanTaskRow, HumanTaskStatus
 from perdure.values.states import Status
 
 # -- what is written -----------------------------------------------------------------------------
@@ -145,6 +147,18 @@ class StartRequest(msgspec.Struct, gc=False):
     retries: int = 0
 
 
+class HumanTaskWrite(msgspec.Struct, gc=False):
+    """A human task to open: ``asked`` by event number ``event`` of the turn's run, under ``id``.
+
+    ``status`` is not open if the same turn has given it up again.
+    """
+
+    id: str
+    event: int
+    asked: HumanTaskOpened
+    status: HumanTaskStatus = HumanTaskStatus.OPEN
+
+
 class TurnWrite(msgspec.Struct, gc=False):
     """One history row and what goes with it.
 
@@ -156,6 +170,9 @@ class TurnWrite(msgspec.Struct, gc=False):
     ``opens``: (activity, attempt) of transactional activities that this turn schedules;
     ``settles``: activities whose deciding row this turn takes away; if one is gone already (its
     transaction committed first), the turn is dropped and named in ``Committed.reopened``.
+    ``asks``: human tasks that this turn opens; ``gives_up``: (id, what it is now) of those it no
+    longer waits for; if one was decided meanwhile, the turn is dropped and named in
+    ``Committed.reopened``. A turn that closes the run cancels all that are open.
     ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run goes by
     another version of its definition from here on.
     """
@@ -179,6 +196,8 @@ class TurnWrite(msgspec.Struct, gc=False):
     continued: StartRequest | None = None
     opens: tuple[tuple[int, int], ...] = ()
     settles: tuple[int, ...] = ()
+    asks: Sequence[HumanTaskWrite] = ()
+    gives_up: tuple[tuple[str, HumanTaskStatus], ...] = ()
     memo: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
     progress: str | None = None
@@ -267,6 +286,13 @@ class Committed(msgspec.Struct):
     is_recalled: bool = False
     has_mail: bool = False
     has_admitted: bool = False
+
+
+class Acted(msgspec.Struct):
+    """A human task after somebody has acted on it, and what the run was told, if anything."""
+
+    task: HumanTaskRow
+    posted: Posted | None = None
 
 
 class Worker(msgspec.Struct):

@@ -26,6 +26,8 @@ from perdure.values.commands import (
     AttributesSet,
     CancelSent,
     ChildScheduled,
+    HumanTaskClosed,
+    HumanTaskOpened,
     MessageSent,
     ProgressReported,
     RunCancelled,
@@ -50,6 +52,7 @@ from perdure.values.facts import (
     ChildClosed,
     ExecutionEnded,
     Forked,
+    HumanTaskDecided,
     KeptKey,
     MessageReceived,
     RunMoved,
@@ -67,6 +70,7 @@ from perdure.values.facts import (
 )
 
 __all__ = [
+    "ACKNOWLEDGED",
     "CLOSES_AS",
     "CLOSING",
     "COMMANDS",
@@ -86,6 +90,9 @@ __all__ = [
     "Event",
     "ExecutionEnded",
     "Forked",
+    "HumanTaskClosed",
+    "HumanTaskDecided",
+    "HumanTaskOpened",
     "KeptKey",
     "Message",
     "MessageReceived",
@@ -136,6 +143,7 @@ FACTS: Final[tuple[type[Event], ...]] = (
     SendResolved,
     ChildClosed,
     ExecutionEnded,
+    HumanTaskDecided,
     UpdateAccepted,
     CancelRequested,
     RunTaken,
@@ -158,6 +166,8 @@ COMMANDS: Final[tuple[type[Event], ...]] = (
     CancelSent,
     WatchSet,
     WatchDropped,
+    HumanTaskOpened,
+    HumanTaskClosed,
     VersionMarked,
     SideEffectRecorded,
     AttributesSet,
@@ -191,6 +201,8 @@ PAYLOADS: Final = frozenset(
         "memo",
         "value",
         "heartbeat",
+        "form",
+        "data",
     ]
 )
 """Fields of events whose bytes are encoded JSON."""
@@ -198,6 +210,8 @@ SEED: Final = "seed"
 """The field whose bytes are secret: whoever has them can tell a run's draws and keys."""
 GOES_ON: Final = (RunUnparked, RunResumed, CancelRequested)
 """What lets a parked or paused run try again: a cancel too, so that it can clean up."""
+ACKNOWLEDGED: Final = (MessageReceived, HumanTaskDecided)
+"""What somebody outside was told is kept: it is recorded even if a run ends without its code."""
 _FACTS = frozenset(FACTS)
 KINDS: Final[dict[str, type[Event]]] = {
     str(cls.__struct_config__.tag): cls for cls in FACTS + COMMANDS

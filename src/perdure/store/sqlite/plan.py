@@ -16,12 +16,14 @@ import msgspec
 
 from perdure.errors import StoreRefused
 from perdure.store.port import Batch, Post, StartRequest, StateWrite, TurnWrite, Watch
+from perdure.store.sqlite.people import asked_row
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
 from perdure.store.sqlite.watching import Row, row_of
 from perdure.values import events
 from perdure.values.concurrency import Place, Queued
 from perdure.values.failures import FailureInfo
+from perdure.values.people import CODES as PEOPLE
 from perdure.values.states import CODES, Status
 
 _PENDING = CODES[Status.PENDING]
@@ -49,6 +51,7 @@ class Plan:
     """Rows by statement. Lists become JSON in :meth:`seal`; ``history`` is laid end to end."""
 
     __slots__ = (
+        "asked",
         "attrs",
         "bytes",
         "closed",
@@ -57,6 +60,7 @@ class Plan:
         "ended",
         "forgotten_attrs",
         "forks",
+        "given_up",
         "history",
         "inherited",
         "json",
@@ -93,6 +97,8 @@ class Plan:
         self.moved: list[Any] = []
         self.opened: list[Any] = []
         self.settled: list[Any] = []
+        self.asked: list[Any] = []
+        self.given_up: list[Any] = []
         self.closed: list[int] = []
         self.ended: list[int] = []
         self.inherited: list[Any] = []
@@ -207,6 +213,10 @@ class Plan:
             self.opened += [(run, activity, attempt) for activity, attempt in turn.opens]
         if turn.settles:
             self.settled += [(run, activity) for activity in turn.settles]
+        if turn.asks:
+            self.asked += [asked_row(asked, run, execution, turn.time) for asked in turn.asks]
+        if turn.gives_up:
+            self.given_up += [(id, PEOPLE[status], turn.time) for id, status in turn.gives_up]
         if turn.version is not None:
             self.moved.append((run, turn.version))
         if turn.search:
@@ -343,6 +353,8 @@ _AS_JSON = (
     "consumed",
     "opened",
     "settled",
+    "asked",
+    "given_up",
     "closed",
     "ended",
     "inherited",

@@ -14,6 +14,8 @@ from perdure.store.port import (
     Definition,
     Filter,
     Fork,
+    HumanTaskFilter,
+    HumanTaskRow,
     InboxRow,
     Loaded,
     OpenRun,
@@ -25,6 +27,7 @@ from perdure.store.port import (
 )
 from perdure.store.sqlite.database import Database, reading
 from perdure.store.sqlite.listing import count_query, list_query
+from perdure.store.sqlite.people import task_of, tasks_query
 from perdure.store.sqlite.slots import Slots, is_admissible
 from perdure.store.sqlite.sql import SQL, status_of, to_json
 from perdure.store.sqlite.workers import Workers
@@ -240,6 +243,23 @@ class SqliteReader:
             else:
                 found.setdefault(key, []).append(value)
         return found
+
+    @reading
+    def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:
+        row = self._one(SQL["human_task"], (id,))
+        found = None if row is None else task_of(row)
+        return found if found is not None and found.namespace == namespace else None
+
+    @reading
+    def human_tasks(
+        self,
+        where: HumanTaskFilter,
+        now: int,
+        *,
+        limit: int,
+        after: HumanTaskRow | None = None,
+    ) -> list[HumanTaskRow]:
+        return [task_of(row) for row in self._all(*tasks_query(where, now, limit, after))]
 
     def close(self) -> None:
         """Close the connection."""
