@@ -273,7 +273,7 @@ class HumanTasks:
 
 def shown(row: HumanTaskRow, now: int) -> HumanTask:
     """Show a row."""
-    same = {
+    same: dict[str, Any] = {
         name: getattr(row, name)
         for name in HumanTask.__struct_fields__
         if name in HumanTaskRow.__struct_fields__
@@ -284,7 +284,8 @@ def shown(row: HumanTaskRow, now: int) -> HumanTask:
         same[name] = None if same[name] is None else payload.decode(same[name])
     if row.standing(now) is not row.status:
         same |= {"claimed_by": None, "claimed_at": None, "claimed_until": None}
-    return HumanTask(**{**same, "status": row.standing(now), "is_overdue": row.is_overdue(now)})
+    same |= {"status": row.standing(now), "is_overdue": row.is_overdue(now)}
+    return HumanTask(**same)
 
 
 _TIMES = (

@@ -21,7 +21,7 @@ from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.concurrency import Queued
 from perdure.values.duration import SECOND, to_text
-from perdure.values.people import whom
+from perdure.values.people import awaited
 from perdure.values.states import Status
 
 T = TypeVar("T")
@@ -386,8 +386,8 @@ def _idle(row: RunRow, now: int) -> tuple[str, bool]:
     waits = _waits(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
     people = waits.get("people", ())
-    parts += [_person(*asked, now) for asked in people]
-    if row.wake_at is not None and row.wake_at not in [asked[3] for asked in people]:
+    parts += [awaited(*who, due and _in(due, now)) for *who, due in people]
+    if row.wake_at is not None and row.wake_at not in [due for *_, due in people]:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
     parts += [f"child {child!r}" for child in waits.get("children", ())]
     if waits.get("conditions"):
@@ -460,12 +460,6 @@ def _text(failure: dict[str, Any]) -> str:
 def _waits(row: RunRow) -> dict[str, Any]:
     found: object = msgspec.json.decode(row.waits) if row.waits else {}
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-
-
-def _person(title: str, role: str | None, assignee: str | None, due: int, now: int) -> str:
-    known = [whom(role, assignee), f"due {_in(due, now)}" if due else ""]
-    told = ", ".join(part for part in known if part)
-    return f"a person: {title!r}{f' ({told})' if told else ''}"
 
 
 def _message(topic: str) -> str:

@@ -1,4 +1,4 @@
-"""Human tasks: what is asked is in the list, what is decided reaches the run, and one person wins."""
+"""Human tasks: what is asked is in the list, a decision reaches the run, and one person wins."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from perdure.values.duration import Duration, microseconds
 from perdure.values.labels import check_label
 from perdure.values.limits import LABEL, REASON
 from perdure.values.people import PRIORITIES, PRIORITY
-from perdure.workflow import to_time
+from perdure.workflow.run import to_time
 
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,10 +87,11 @@ async def request(
 
     Args:
         title: what is asked, in a few words.
-        form: what is to be entered: a type, or a JSON Schema (extra ``human``). Without it, anything.
+        form: what is to be entered: a type, or a JSON Schema (extra ``human``); anything without.
         name: what programs call it: ``retry(from_step=…)`` finds it whatever the title says.
         description: the whole question.
-        role: whose it is, as a group of people (``group`` means the same).
+        role: whose it is, as a group of people.
+        group: the same.
         assignee: whose it is; nobody else can do it then.
         due: when it expires: a duration, or an aware datetime.
         remind: how long before ``due`` listeners get ``workflow.task.reminder``; without ``due``,
@@ -106,14 +107,14 @@ async def request(
     read = Form(form)
     if role is not None and group is not None and role != group:
         raise errors.Invalid(f"role {role!r} and group {group!r} mean the same: give one")
-    if not title or not isinstance(title, str):
-        raise errors.Invalid(f"title: {title!r}; say in a few words what is asked")
+    if not payload.text(title, what="title", maximum=LABEL):
+        raise errors.Invalid("title: it is empty; say in a few words what is asked")
     if type(priority) is not int or priority not in PRIORITIES:
         raise errors.Invalid(f"priority: {priority!r} is not a number from 1 (urgent) to 4")
     due_at = _time_of(due, instance, "due")
     event = ev.HumanTaskOpened(
         id=instance.new_run_id("human"),
-        title=payload.text(title, what="title", maximum=LABEL),
+        title=title,
         name=payload.text(name, what="name", maximum=LABEL),
         description=payload.text(description, what="description", maximum=REASON),
         role=check_label(role if role is not None else group, "role"),

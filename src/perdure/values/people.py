@@ -220,11 +220,11 @@ def decision(task: HumanTaskRow) -> HumanTaskDecided:
     )
 
 
-def whom(role: str | None, assignee: str | None) -> str:
-    """Say whom a human task waits for, in a few words; empty if anybody will do."""
-    if assignee:
-        return f"assigned to {assignee!r}"
-    return f"role {role!r}" if role else ""
+def awaited(title: str, role: str | None, assignee: str | None, due: str | None) -> str:
+    """Say what a run waits for, and whose it is; ``due``: "in 2h", say."""
+    whose = f"assigned to {assignee!r}" if assignee else f"role {role!r}" if role else ""
+    told = ", ".join(part for part in (whose, f"due {due}" if due else "") if part)
+    return f"a person: {title!r}{f' ({told})' if told else ''}"
 
 
 def _ended(task: HumanTaskRow, now: int) -> str:

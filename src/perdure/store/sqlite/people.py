@@ -69,7 +69,8 @@ def tasks_query(
 ) -> tuple[str, list[Any]]:
     """Return the text of a list and its parameters."""
     status = frozenset(where.status) or OPEN
-    conditions, parameters = ["t.namespace = ?"], [where.namespace]
+    conditions: list[str] = ["t.namespace = ?"]
+    parameters: list[Any] = [where.namespace]
     is_open = status <= OPEN
     if is_open:
         conditions.append("t.status IN (0, 1)")  # in these words the partial indexes fit
@@ -103,9 +104,11 @@ def tasks_query(
         conditions.append("t.id >= ? AND t.id < ?")
         parameters += [where.prefix, where.prefix + _LAST]
     if after is not None:
-        conditions.append(f"({_DUE}, t.id) > (?, ?)" if is_open else "t.id < ?")
-        if is_open:
-            parameters.append(after.due_at if after.due_at is not None else _NEVER)
+        if is_open:  # not as a pair: an index on an expression would not be searched by it
+            conditions.append(f"{_DUE} >= ? AND ({_DUE} > ? OR t.id > ?)")
+            parameters += [after.due_at if after.due_at is not None else _NEVER] * 2
+        else:
+            conditions.append("t.id < ?")
         parameters.append(after.id)
     order = f"{_DUE}, t.id" if is_open else "t.id DESC"
     text = (
