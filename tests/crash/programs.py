@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from perdure import Retry, activity, workflow
+from perdure import Retry, activity, human, workflow
 
 EFFECTS = "PERDURE_TEST_EFFECTS"
 STEPS = 10
@@ -87,3 +87,15 @@ async def family(name: str) -> dict[str, list[list[int]]]:
     post = workflow.listen("post", int)
     found["clients"] = [[await post.receive() for _ in range(LETTERS)]]
     return found
+
+
+# -- people --------------------------------------------------------------------------------------
+
+
+@workflow.define
+async def asking(name: str) -> list[str]:
+    """Ask a person, and say who decided what; a step before and after."""
+    await step(f"r-{name}", 0)
+    decided = await human.request(f"Approve {name}?", due="9d")
+    await step(f"r-{name}", 1)
+    return [decided.by, decided.value]
