@@ -107,7 +107,7 @@ class WorkflowContext:
 
     @property
     def user_id(self) -> str | None:
-        """Who started it."""
+        """Who did the last step that a person did."""
         return self.instance.user_id
 
     @property

@@ -22,6 +22,8 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from perdure import activity, errors, workflow
 from perdure.graph.calls import Callee, Outcome, bound
 from perdure.graph.conditions import holds
@@ -148,6 +150,11 @@ class Visit:
     def set_data(self, key: str, value: Any) -> None:
         """Set a value of the run's ``data``."""
         self._play.book.data[key] = value
+
+    def set_person(self, name: str) -> None:
+        """Say who acts from here on: ``user_id`` of the context."""
+        book = self._play.book
+        book.instance = msgspec.structs.replace(book.instance, user_id=name)
 
     def end_all(self) -> None:
         """End the graph with this step, whatever else is under way."""
