@@ -53,6 +53,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "fork": ("repair", "Start an execution that shares a run's history up to a point."),
         "import": ("repair", "Take in a run that `perdure export` wrote."),
     },
+    "People": {
+        "people": ("people", "What people are asked for: list, claim, complete, reject."),
+    },
     "About": {
         "version": ("version", "Print the version."),
     },
