@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.unit.drive import NOON, Run, message
 
-from perdure import ApplicationError, Retry, activity, errors, workflow
+from perdure import ApplicationError, Retry, activity, errors, human, workflow
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.workflow import Channel, after, call, select
@@ -506,6 +506,42 @@ async def generation() -> None:
 def continued_with_notices_and_children(run: Run) -> None:
     run.turn(ev.ChildClosed(child=4, status="completed", result=b"1", at=NOON, asked_by="before"))
     run.turn(run.child_closed(result="sent"))
+
+
+# -- people --------------------------------------------------------------------------------------
+
+
+@workflow.define
+async def refund() -> list[Any]:
+    got: list[Any] = []
+    first = await human.request("Refund?", role="finance", due="2h", remind="1h")
+    got.append([first.by, first.value, first.comment])
+    got.append((await human.request("In time?", due="30m", name="late")).outcome)
+    try:
+        async with asyncio.timeout(60):
+            await human.request("Anybody?", assignee="ada", data={"order": 7}, priority=1)
+    except TimeoutError:
+        got.append("gave up")
+    both = await asyncio.gather(human.request("a"), human.request("b"))
+    return [*got, *(decided.outcome for decided in both)]
+
+
+@case(refund)
+def people(run: Run) -> None:
+    run.fire()
+    run.turn(_decided(run, "completed", value=b'{"approved":true}', by="ada", comment="fine"))
+    run.fire()
+    run.fire()
+    run.blind(_decided(run, "rejected", nth=1, by="grace"))
+    run.turn(_decided(run, "cancelled", by="ada"), after=5)
+
+
+def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
+    number = list(run.instance.human_tasks)[nth]
+    asked_by = run.started.run_id
+    return ev.HumanTaskDecided(
+        opened=number, outcome=outcome, at=run.time, asked_by=asked_by, **fields
+    )
 
 
 FIELDS: dict[str, dict[str, Any]] = {
