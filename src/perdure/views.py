@@ -386,7 +386,7 @@ def _idle(row: RunRow, now: int) -> tuple[str, bool]:
     waits = _waits(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
     people = waits.get("people", ())
-    parts += [awaited(*who, due and _in(due, now)) for *who, due in people]
+    parts += [awaited(who, _in(due, now) if due else "") for *who, due in people]
     if row.wake_at is not None and row.wake_at not in [due for *_, due in people]:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
     parts += [f"child {child!r}" for child in waits.get("children", ())]

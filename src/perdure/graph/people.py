@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, human
@@ -192,7 +192,7 @@ _GIVEN = ("title", "description", "assignee", "role", "group", "due", "remind", 
 
 async def _answer(given: Any) -> Any:
     """Return what a hook gives, plain or async."""
-    return await cast("Awaitable[Any]", given) if inspect.isawaitable(given) else given
+    return await given if inspect.isawaitable(given) else given
 
 
 def _spoken(name: str) -> str:

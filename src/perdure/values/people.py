@@ -6,8 +6,9 @@ locked, clients show what it gives. A claim has an end; one that is over counts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -220,8 +221,9 @@ def decision(task: HumanTaskRow) -> HumanTaskDecided:
     )
 
 
-def awaited(title: str, role: str | None, assignee: str | None, due: str | None) -> str:
-    """Say what a run waits for, and whose it is; ``due``: "in 2h", say."""
+def awaited(asked: Sequence[Any], due: str) -> str:
+    """Say what a run waits for: (title, role, assignee), and ``due``: "in 2h", say."""
+    title, role, assignee = asked
     whose = f"assigned to {assignee!r}" if assignee else f"role {role!r}" if role else ""
     told = ", ".join(part for part in (whose, f"due {due}" if due else "") if part)
     return f"a person: {title!r}{f' ({told})' if told else ''}"
