@@ -17,9 +17,8 @@ OPEN, CANCELLED = HumanTaskStatus.OPEN, HumanTaskStatus.CANCELLED
 
 
 def asked(id: str = "t-1", event: int = 3, **fields: Any) -> HumanTaskWrite:
-    status = fields.pop("status", OPEN)
     title = fields.pop("title", f"Do {id}?")
-    return HumanTaskWrite(id, event, ev.HumanTaskOpened(id=id, title=title, **fields), status)
+    return HumanTaskWrite(id, event, ev.HumanTaskOpened(id=id, title=title, **fields))
 
 
 def waiting_for(world: World, *ids: str, **fields: Any) -> Started:
@@ -153,8 +152,8 @@ def test_a_turn_gives_up_what_it_asked_before_or_in_the_same_commit(world: World
             started.run,
             first=4,
             count=3,
-            gives_up=(("t-1", HumanTaskStatus.EXPIRED),),
-            asks=[asked("t-2", 5, status=CANCELLED)],
+            gives_up=(("t-1", HumanTaskStatus.EXPIRED), ("t-2", CANCELLED)),
+            asks=[asked("t-2", 5)],
         )
     )
     assert [get(world, id).status for id in ("t-1", "t-2")] == [HumanTaskStatus.EXPIRED, CANCELLED]

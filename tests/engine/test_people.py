@@ -225,6 +225,26 @@ async def test_what_nobody_does_in_time_expires(tmp_path: Path):
             await e.client.human_tasks.complete(task.id, Approval(True))
 
 
+async def test_what_is_asked_and_given_up_in_one_turn_is_closed_when_it_is_first_seen(
+    tmp_path: Path,
+):
+    @workflow.define
+    async def fickle() -> str:
+        asked = asyncio.ensure_future(human.request("Never mind"))
+        await asyncio.sleep(0)  # sleep: lets it ask
+        asked.cancel()
+        await workflow.listen("go").receive()
+        return "done"
+
+    async with engine(tmp_path) as e:
+        e.register(fickle)
+        handle = await e.client.start(fickle)
+        [task] = (await e.client.human_tasks.list(status=list(HumanTaskStatus))).items
+        assert task.status is HumanTaskStatus.CANCELLED
+        await handle.send("go")
+        assert await handle == "done"
+
+
 async def test_a_wait_that_is_given_up_closes_what_it_asked(tmp_path: Path):
     async with engine(tmp_path) as e:
         assert await e.client.execute(hurried) == "too late"
@@ -294,6 +314,7 @@ async def test_a_paused_run_keeps_the_decision_and_goes_on_with_it(tmp_path: Pat
         await handle.pause()
         await until_status(handle, Status.PAUSED)
         await e.client.human_tasks.complete(task.id, Approval(True, 3))
+        await until(lambda: _has(handle, "human_task_decided"))
         assert await handle.status() is Status.PAUSED
         await handle.resume()
         assert (await handle)["amount"] == 3
@@ -313,6 +334,10 @@ async def test_a_decision_stands_in_the_history_of_a_run_that_was_terminated_bef
         await until(lambda: _ended(handle))
         kinds = [event.kind for event in await handle.history()]
         assert "human_task_decided" in kinds or kinds[-1] == "run_completed"
+
+
+async def _has(handle: Any, kind: str) -> bool:
+    return bool(await events_of(handle, kind))
 
 
 async def _ended(handle: Any) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from tests.engine.support import engine_on, events_of, until
 
 from perdure import ApplicationError, Engine, activity, human, workflow
+from perdure.errors import ActivityFailed
 from perdure.people import HumanTask
 from perdure.values.people import HumanTaskStatus
 
@@ -92,7 +94,38 @@ async def test_a_retry_keeps_what_a_person_has_completed(tmp_path: Path):
             broken.clear()
             again = await handle.retry()
             assert await again == ["ada", "pay"]
-            assert await open_ones(e, 0) == []
+            every = await e.client.human_tasks.list(status=list(HumanTaskStatus))
+            assert [it.id for it in every.items] == [task.id]
+    finally:
+        broken.clear()
+
+
+async def test_a_retry_keeps_a_decision_that_came_after_what_failed(tmp_path: Path):
+    @workflow.define
+    async def eager() -> list[str]:
+        asked = asyncio.ensure_future(human.request("Approve?"))
+        await asyncio.sleep(0)  # sleep: lets it ask
+        try:
+            paid = await step("pay")
+        except ActivityFailed:
+            await asked
+            raise
+        return [(await asked).by, paid]
+
+    broken.append(True)
+    try:
+        async with engine(tmp_path) as e:
+            e.register(eager)
+            handle = await e.client.start(eager, id="first")
+            await until(lambda: _has(handle, "activity_failed"))
+            [task] = await open_ones(e, 1)
+            await e.client.human_tasks.complete(task.id)
+            await until(lambda: _ended(handle))
+            broken.clear()
+            again = await handle.retry()
+            assert await again == ["ada", "pay"]
+            every = await e.client.human_tasks.list(status=list(HumanTaskStatus))
+            assert [it.id for it in every.items] == [task.id]
     finally:
         broken.clear()
 
@@ -156,6 +189,10 @@ async def test_what_is_overdue_when_it_is_copied_expires_in_the_copy(tmp_path: P
 
 async def _has_expired(e: Engine) -> bool:
     return len((await e.client.human_tasks.list(status="expired")).items) == 1
+
+
+async def _has(handle: Any, kind: str) -> bool:
+    return bool(await events_of(handle, kind))
 
 
 async def _ended(handle: Any) -> bool:

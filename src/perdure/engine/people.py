@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from perdure.kernel.people import id_in_copy
 from perdure.store.port import HumanTaskWrite, TurnWrite
 from perdure.values import events as ev
@@ -22,15 +20,7 @@ def _opened(core: Core, run: Run, number: int, event: ev.HumanTaskOpened, write:
 
 
 def _closed(core: Core, run: Run, number: int, event: ev.HumanTaskClosed, write: TurnWrite) -> None:
-    status = HumanTaskStatus(event.outcome)
-    asks = list(write.asks)
-    for place, asked in enumerate(asks):
-        if asked.id == event.id:
-            # Nobody has seen it: its row is not there before this commit.
-            asks[place] = msgspec.structs.replace(asked, status=status)
-            write.asks = asks
-            return
-    write.gives_up = (*write.gives_up, (event.id, status))
+    write.gives_up = (*write.gives_up, (event.id, HumanTaskStatus(event.outcome)))
 
 
 PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] = {

@@ -148,15 +148,11 @@ class StartRequest(msgspec.Struct, gc=False):
 
 
 class HumanTaskWrite(msgspec.Struct, gc=False):
-    """A human task to open: ``asked`` by event number ``event`` of the turn's run, under ``id``.
-
-    ``status`` is not open if the same turn has given it up again.
-    """
+    """A human task to open: ``asked`` by event number ``event`` of the turn's run, under ``id``."""
 
     id: str
     event: int
     asked: HumanTaskOpened
-    status: HumanTaskStatus = HumanTaskStatus.OPEN
 
 
 class TurnWrite(msgspec.Struct, gc=False):
@@ -170,11 +166,11 @@ class TurnWrite(msgspec.Struct, gc=False):
     ``opens``: (activity, attempt) of transactional activities that this turn schedules;
     ``settles``: activities whose deciding row this turn takes away; if one is gone already (its
     transaction committed first), the turn is dropped and named in ``Committed.reopened``.
-    ``asks``: human tasks that this turn opens; ``gives_up``: (id, what it is now) of those it no
-    longer waits for; if one was decided meanwhile, the turn is dropped and named in
-    ``Committed.reopened``. A turn that closes the run cancels all that are open.
-    ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run goes by
-    another version of its definition from here on.
+    ``asks``: human tasks that this turn opens; ``gives_up``: (id, what it is now) of those, before
+    or of this very turn, that it no longer waits for; if one was decided meanwhile, the turn is
+    dropped and named in ``Committed.reopened``. A turn that closes the run cancels all that are
+    open. ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run
+    goes by another version of its definition from here on.
     """
 
     run: int

@@ -38,7 +38,6 @@ def asked_row(write: HumanTaskWrite, run: int, execution: int, now: int) -> tupl
         run,
         execution,
         write.event,
-        CODES[write.status],
         asked.name,
         asked.title,
         asked.description,
@@ -50,7 +49,6 @@ def asked_row(write: HumanTaskWrite, run: int, execution: int, now: int) -> tupl
         now,
         asked.due or None,
         asked.remind or None,
-        None if write.status in OPEN else now,
     )
 
 

@@ -316,11 +316,11 @@ DELETE FROM perdure_mail WHERE id IN (SELECT value FROM json_each(?1));
 -- name: insert_human_tasks
 INSERT INTO perdure_human_task (
     id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
-    form, data, created_at, due_at, remind_at, closed_at
+    form, data, created_at, due_at, remind_at
 )
 SELECT
-    v ->> 0, r.namespace, v ->> 1, v ->> 2, v ->> 3, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
-    v ->> 9, v ->> 10, v ->> 11, v ->> 12, v ->> 13, v ->> 14, v ->> 15, v ->> 16
+    v ->> 0, r.namespace, v ->> 1, v ->> 2, v ->> 3, 0, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
+    v ->> 9, v ->> 10, v ->> 11, v ->> 12, v ->> 13, v ->> 14
 FROM (SELECT value AS v FROM json_each(?1)) CROSS JOIN perdure_run r ON r.run = v ->> 1;
 
 -- Runs that give up a human task that is not open any more.
