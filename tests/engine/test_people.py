@@ -165,7 +165,8 @@ async def test_only_the_first_of_two_decisions_counts_and_the_second_hears_whose
         answers = await asyncio.gather(*calls, return_exceptions=True)
         [won] = [answer for answer in answers if isinstance(answer, HumanTask)]
         [lost] = [answer for answer in answers if isinstance(answer, TaskClosed)]
-        assert f"was completed just now by '{won.closed_by}'" in lost.message
+        assert "was completed" in lost.message
+        assert lost.message.endswith(f"by '{won.closed_by}'")
         assert (await handle)["by"] == won.closed_by
         assert len(await events_of(handle, "human_task_decided")) == 1
 
@@ -348,9 +349,7 @@ async def test_why_names_the_person_a_run_waits_for(tmp_path: Path):
     async with engine(tmp_path) as e:
         handle = await e.client.start(refund, {"role": "finance", "due": "2d"})
         said = await handle.why()
-        assert (
-            "waiting since just now for a person: 'Refund?' (role 'finance', due in 1d23h)" in said
-        )
+        assert "for a person: 'Refund?' (role 'finance', due in 1d23h)" in said
         assert "timer" not in said
         assert (await handle.describe()).current_step == "person: Refund?"
 
