@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SECOND = 1_000_000
+_ENDED = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 _CLEAN_UP_SECONDS = 1.0
 _RECORD_SECONDS = 5.0
 _NAMED = 10
@@ -92,8 +93,11 @@ class Runner:
     def recorded(self, run: Run, fact: ev.Event) -> None:
         """Go on after a fact about attempts was committed."""
         if isinstance(fact, ev.RunTaken):
+            # An attempt may have ended while this was being written: that is recorded next.
+            facts = (item.fact for item in run.inputs)
+            ended = {fact.activity for fact in facts if isinstance(fact, _ENDED)}
             for work in list(run.work.values()):
-                if work.is_idle:
+                if work.is_idle and work.number not in ended:
                     self._begin_at(work, work.not_before)
             return
         assert isinstance(fact, (ev.AttemptFailed, ev.AttemptLost))

@@ -265,7 +265,8 @@ class Blind:
             Status.PARKED,
             run.length + len(facts),
             write.time,
-            owned=_holds_attempts(run),
+            # What the store refuses once, it refuses again: nothing is left to be recorded.
+            owned=bool(run.work) if reason is ParkReason.STORE_REFUSED else _holds_attempts(run),
             wake_at=run.deadline[0] or None,
         )
         self._keep_stop(run, write)
