@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -12,9 +13,12 @@ from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.values import events as ev
 from perdure.values import failures, payload
+from perdure.values.lines import Line
 from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 
 if TYPE_CHECKING:
+    from perdure.engine.clock import Clock
+    from perdure.engine.logs import Logs
     from perdure.engine.runs import Run
 
 T = TypeVar("T")
@@ -34,18 +38,20 @@ class Work:
         "details",
         "event",
         "has_begun",
+        "is_apart",
         "is_cut",
         "is_entered",
         "key_source",
         "left_details",
+        "logs",
         "not_before",
         "number",
+        "queue",
         "retry_call",
         "run",
         "scheduled_at",
         "task",
         "time",
-        "waits_for_slot",
     )
 
     def __init__(
@@ -59,8 +65,10 @@ class Work:
         self.scheduled_at = now
         self.key_source: str | bytes = b""
         """Its idempotency key, or the seed that it comes from."""
-        self.call: asyncio.Task[Any] | None = None
-        """The function's own task, if the attempt is timed."""
+        self.call: asyncio.Future[Any] | None = None
+        """The function's own task if the attempt is timed, or its way through a subprocess."""
+        self.is_apart = False
+        """Whether the attempt runs in a subprocess."""
         self.not_before = 0
         self.beaten_at = 0.0
         self.details: bytes | None = None
@@ -73,7 +81,9 @@ class Work:
         self.is_cut = False
         """Whether the attempt was cut off by a stop: what comes of it now comes too late."""
         self.retry_call: asyncio.TimerHandle | None = None
-        self.waits_for_slot = False
+        self.queue: deque[Work] | None = None
+        """Where it waits for a slot, if it does."""
+        self.logs: Logs | None = None
         self.time = asyncio.get_running_loop().time
         """Seconds of the loop's clock; may be called from any thread."""
 
@@ -86,7 +96,7 @@ class Work:
     @property
     def is_idle(self) -> bool:
         """Whether no attempt is under way, due or queued."""
-        return self.task is None and self.retry_call is None and not self.waits_for_slot
+        return self.task is None and self.retry_call is None and self.queue is None
 
     @property
     def is_cut_off(self) -> bool:
@@ -131,6 +141,25 @@ class Work:
             self.details = payload.encode(details, what="heartbeat details")
         self.beaten_at = self.time()
 
+    def beaten(self, details: bytes | None) -> None:
+        """Take a heartbeat from a subprocess."""
+        self.details = details or self.details
+        self.beaten_at = self.time()
+
+    def log(self, line: Line) -> None:
+        """Keep a log line; called from any thread."""
+        if self.logs is not None:
+            self.logs.add(self.run, line, self.event.name, self.attempt)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what events about the attempt's process say of it."""
+        return {
+            "instance_id": self.run.workflow_id,
+            "workflow_name": self.run.workflow,
+            "activity": self.event.name,
+            "attempt": self.attempt,
+        }
+
     def __repr__(self) -> str:
         return f"{self.event.name} of {self.run.workflow_id!r} (attempt {self.attempt})"
 
@@ -174,6 +203,14 @@ class Past:
         self.details: bytes | None = None
 
 
+class FailedElsewhere(Exception):
+    """An attempt failed in its own process, which recorded the failure, or ended with it."""
+
+    def __init__(self, failure: failures.FailureInfo) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 class TimedOut(Exception):
     """An attempt ran out of time; after the ``schedule`` timeout there is no other."""
 
@@ -181,6 +218,39 @@ class TimedOut(Exception):
         super().__init__(which)
         self.is_final = which == "schedule"
         self.info = timed_out(which, limit)
+
+
+async def timed(work: Work, future: asyncio.Future[Any], clock: Clock) -> Any:
+    """Wait for an attempt under its timeouts and its heartbeat.
+
+    Raises:
+        TimedOut: one of them has passed; the future is cancelled.
+    """
+    event = work.event
+    limits: list[tuple[int, str]] = []
+    if event.timeout is not None:
+        limits.append((clock.now() + event.timeout, "attempt"))
+    if event.schedule_timeout is not None:
+        limits.append((work.scheduled_at + event.schedule_timeout, "schedule"))
+    work.beaten_at = work.time()
+    try:
+        while not future.done():
+            now = clock.now()
+            left = min(((due - now) / _SECOND for due, _ in limits), default=None)
+            if event.heartbeat_timeout is not None:
+                quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
+                if quiet <= 0:
+                    raise TimedOut("heartbeat", event.heartbeat_timeout)
+                left = quiet if left is None else min(left, quiet)
+            if left is not None and left <= 0:
+                which = min(limits)[1]
+                limit = event.timeout if which == "attempt" else event.schedule_timeout
+                raise TimedOut(which, limit or 0)
+            await asyncio.wait([future], timeout=left)
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()
 
 
 def timed_out(which: str, limit: int) -> failures.FailureInfo:

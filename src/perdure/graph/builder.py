@@ -383,6 +383,11 @@ class Flow(Branch):
         self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
         return self
 
+    def isolated(self, isolated: bool = True) -> Self:
+        """Run the handlers in subprocesses, or (``False``) in the engine's process in any case."""
+        self._options["isolated"] = isolated
+        return self
+
     def build(self) -> WorkflowDefinition:
         """Return the definition.
 

@@ -155,6 +155,23 @@ class HumanTaskWrite(msgspec.Struct, gc=False):
     asked: HumanTaskOpened
 
 
+class LogLine(msgspec.Struct, gc=False):
+    """A log line of a run: ``level`` as Python's logging counts, ``data`` as JSON.
+
+    ``step``: the step or activity that logged it, in its ``attempt``; empty and 0 if workflow code
+    did. ``number``: from 1 on, per run; 0 until it is written. In a turn, ``run`` may be 0.
+    """
+
+    run: int
+    at: int
+    level: int
+    message: str
+    data: bytes | None = None
+    step: str = ""
+    attempt: int = 0
+    number: int = 0
+
+
 class TurnWrite(msgspec.Struct, gc=False):
     """One history row and what goes with it.
 
@@ -170,7 +187,8 @@ class TurnWrite(msgspec.Struct, gc=False):
     or of this very turn, that it no longer waits for; if one was decided meanwhile, the turn is
     dropped and named in ``Committed.reopened``. A turn that closes the run cancels all that are
     open. ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run
-    goes by another version of its definition from here on.
+    goes by another version of its definition from here on. ``lines``: what the code logged in this
+    turn.
     """
 
     run: int
@@ -198,6 +216,7 @@ class TurnWrite(msgspec.Struct, gc=False):
     search: dict[str, Any] | None = None
     progress: str | None = None
     version: str | None = None
+    lines: Sequence[LogLine] = ()
 
 
 class Beat(msgspec.Struct, gc=False):
@@ -209,7 +228,10 @@ class Beat(msgspec.Struct, gc=False):
 
 
 class Batch(msgspec.Struct):
-    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13)."""
+    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13).
+
+    ``lines``: log lines of any runs; those of a run that is not there are left out.
+    """
 
     worker: int
     epoch: int
@@ -219,6 +241,7 @@ class Batch(msgspec.Struct):
     starts: Sequence[StartRequest] = ()
     turns: Sequence[TurnWrite] = ()
     posts: Sequence[Post] = ()
+    lines: Sequence[LogLine] = ()
 
 
 # -- what comes back -----------------------------------------------------------------------------
