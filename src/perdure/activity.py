@@ -75,7 +75,7 @@ def _drop(_line: Line) -> None:
 class Attempt:
     """One running attempt, as the engine sees it; user code reaches it through this module."""
 
-    __slots__ = ("_context", "_info", "_make_info", "beat", "connection", "log", "services")
+    __slots__ = ("_context", "_info", "_log", "_make_info", "beat", "connection", "services")
 
     def __init__(
         self,
@@ -93,12 +93,16 @@ class Attempt:
         self.beat = beat
         self.connection = connection
         self.services = services
-        self.log = log
+        self._log = log
 
     @property
     def place(self) -> str:
         """Whose log lines its lines are, for people."""
         return f"{self.info.workflow_id} {self.info.activity}"
+
+    def keep(self, line: Line) -> None:
+        """Keep a log line; from any thread."""
+        self._log(line)
 
     @property
     def info(self) -> Info:

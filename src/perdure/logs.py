@@ -24,12 +24,13 @@ _formatter = logging.Formatter()
 class Keeper(Protocol):
     """What keeps the lines of an attempt."""
 
-    log: Callable[[Line], None]
-    """Takes a line; may be called from any thread."""
-
     @property
     def place(self) -> str:
         """Whose lines they are: ids and names for people."""
+        ...
+
+    def keep(self, line: Line) -> None:
+        """Take a line; may be called from any thread."""
         ...
 
 
@@ -83,7 +84,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         place = self._place
         if keeper is not None:
             place = place or keeper.place
-            keeper.log(line)
+            keeper.keep(line)
         show(self.logger, place, line, self.extra)
 
     def _is_kept(self, level: int) -> bool:
