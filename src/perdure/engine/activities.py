@@ -248,7 +248,7 @@ class Runner:
         work.retry_call = work.queue = None
         if self.is_stopping or work.run.work.get(work.number) is not work:
             return
-        work.is_apart = is_apart = self.apart.takes(work)
+        is_apart = self.apart.takes(work)
         is_stuck = (
             not is_apart
             and self.threads.is_exhausted
@@ -264,7 +264,7 @@ class Runner:
         self._running += 1
         work.has_begun = work.is_entered = False
         if is_apart:
-            work.call = self.apart.begin(work)
+            work.job = self.apart.begin(work)
         task = asyncio.get_running_loop().create_task(self._attempt(work))
         work.task = task
         self._tasks[task] = work
@@ -273,15 +273,17 @@ class Runner:
         task.cancel()
         # A coroutine that was cancelled before its first step never runs.
         if task in self._tasks and not work.is_entered:
-            if work.is_apart and work.call is not None:
-                work.call.cancel()
+            if work.job is not None:
+                work.job.future.cancel()
             self._left(task)
 
     def _left(self, task: asyncio.Task[None]) -> None:
         work = self._tasks.pop(task)
         self._running -= 1
         if work.run.work.get(work.number) is not work:
-            work.task = work.call = None  # a cycle less for the garbage collector, each step
+            work.task = work.call = work.job = (
+                None  # a cycle less for the garbage collector, each step
+            )
         # Each at most once: what needs a thread while none is left goes back into the queue.
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:
@@ -319,8 +321,9 @@ class Runner:
             if event.transactional:
                 await self._run_transaction(work, definition)
                 return
-            if work.is_apart and work.call is not None:
-                self._complete(work, await timed(work, work.call, self._core.clock))
+            if work.job is not None:
+                job, clock = work.job, self._core.clock
+                self._complete(work, await timed(work, job.future, clock, entered=job.entered))
                 return
             args = definition.arguments.decode(event.args)
             activity.running.set(self._attempt_context(work))

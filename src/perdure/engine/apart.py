@@ -6,7 +6,6 @@ isolated work starts no process and loads none of it.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from perdure.engine.core import Core
     from perdure.engine.processes.frames import Call
     from perdure.engine.processes.pool import ProcessPool
+    from perdure.engine.processes.process import Job
     from perdure.engine.work import Work
 
 
@@ -50,8 +50,8 @@ class Apart:
         """Ids of the subprocesses that there are."""
         return [] if self._pool is None else self._pool.pids
 
-    def begin(self, work: Work) -> asyncio.Future[bytes]:
-        """Begin an attempt; its future gets the encoded result, or what went wrong."""
+    def begin(self, work: Work) -> Job:
+        """Begin an attempt; the job's future gets the encoded result, or what went wrong."""
         from perdure.engine.processes.process import Job
 
         job = Job(work)
@@ -59,7 +59,7 @@ class Apart:
             self._ready().run(self._call(work), job)
         except Exception as exc:  # noqa: BLE001 - whatever it is, this attempt fails of it
             job.future.set_exception(exc)
-        return job.future
+        return job
 
     def check(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
         """Make sure that subprocesses will find what they are to run of a definition.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 if TYPE_CHECKING:
     from perdure.engine.clock import Clock
     from perdure.engine.logs import Logs
+    from perdure.engine.processes.process import Job
     from perdure.engine.runs import Run
 
 T = TypeVar("T")
@@ -38,9 +40,9 @@ class Work:
         "details",
         "event",
         "has_begun",
-        "is_apart",
         "is_cut",
         "is_entered",
+        "job",
         "key_source",
         "left_details",
         "logs",
@@ -65,10 +67,10 @@ class Work:
         self.scheduled_at = now
         self.key_source: str | bytes = b""
         """Its idempotency key, or the seed that it comes from."""
-        self.call: asyncio.Future[Any] | None = None
-        """The function's own task if the attempt is timed, or its way through a subprocess."""
-        self.is_apart = False
-        """Whether the attempt runs in a subprocess."""
+        self.call: asyncio.Task[Any] | None = None
+        """The function's own task, if the attempt is timed."""
+        self.job: Job | None = None
+        """The attempt's way through a subprocess, if it runs in one."""
         self.not_before = 0
         self.beaten_at = 0.0
         self.details: bytes | None = None
@@ -220,37 +222,53 @@ class TimedOut(Exception):
         self.info = timed_out(which, limit)
 
 
-async def timed(work: Work, future: asyncio.Future[Any], clock: Clock) -> Any:
+async def timed(
+    work: Work,
+    future: asyncio.Future[Any],
+    clock: Clock,
+    *,
+    entered: asyncio.Future[None] | None = None,
+) -> Any:
     """Wait for an attempt under its timeouts and its heartbeat.
+
+    ``entered``: until then only the time of all attempts counts; a process may have to start.
 
     Raises:
         TimedOut: one of them has passed; the future is cancelled.
     """
     event = work.event
-    limits: list[tuple[int, str]] = []
-    if event.timeout is not None:
-        limits.append((clock.now() + event.timeout, "attempt"))
-    if event.schedule_timeout is not None:
-        limits.append((work.scheduled_at + event.schedule_timeout, "schedule"))
+    began = None if entered is not None else clock.now()
     work.beaten_at = work.time()
     try:
         while not future.done():
+            if began is None and entered is not None and entered.done():
+                began, work.beaten_at = clock.now(), work.time()
+            limits = list(_limits(work, began))
             now = clock.now()
-            left = min(((due - now) / _SECOND for due, _ in limits), default=None)
-            if event.heartbeat_timeout is not None:
+            left = min(((due - now) / _SECOND for due, _, _ in limits), default=None)
+            if event.heartbeat_timeout is not None and began is not None:
                 quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
                 if quiet <= 0:
                     raise TimedOut("heartbeat", event.heartbeat_timeout)
                 left = quiet if left is None else min(left, quiet)
             if left is not None and left <= 0:
-                which = min(limits)[1]
-                limit = event.timeout if which == "attempt" else event.schedule_timeout
-                raise TimedOut(which, limit or 0)
-            await asyncio.wait([future], timeout=left)
+                _, which, limit = min(limits)
+                raise TimedOut(which, limit)
+            waited = [future] if began is not None or entered is None else [future, entered]
+            await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
     except BaseException:
         future.cancel()
         raise
     return future.result()
+
+
+def _limits(work: Work, began: int | None) -> Iterator[tuple[int, str, int]]:
+    """Yield when each timeout passes, its name and its length."""
+    event = work.event
+    if event.timeout is not None and began is not None:
+        yield began + event.timeout, "attempt", event.timeout
+    if event.schedule_timeout is not None:
+        yield work.scheduled_at + event.schedule_timeout, "schedule", event.schedule_timeout
 
 
 def timed_out(which: str, limit: int) -> failures.FailureInfo:

@@ -104,8 +104,9 @@ class Child:
 
     def _beat(self) -> None:
         pause = threading.Event()
-        while not pause.wait(self._setup.interval):
+        while True:
             self._wire.send(frames.Pulse())
+            pause.wait(self._setup.interval)
 
     # -- in the loop -------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class Child:
         )
         activity.running.set(attempt)
         args = definition.arguments.decode(call.args)
+        self._wire.send(frames.Entered(self._number))
         if definition.is_async:
             result = await definition.fn(*args)
         else:
@@ -162,6 +164,8 @@ class Child:
         def settle(result: Any, error: BaseException | None) -> None:
             if error is None:
                 future.set_result(result)
+            elif isinstance(error, asyncio.CancelledError):
+                future.set_exception(error)
             else:
                 future.set_exception(Raised(error))
 

@@ -61,6 +61,12 @@ class Pulse(msgspec.Struct, tag=True):
     """The subprocess lives."""
 
 
+class Entered(msgspec.Struct, tag=True):
+    """The attempt is about to enter its function: modules are imported, services built."""
+
+    number: int
+
+
 class Beaten(msgspec.Struct, tag=True):
     """``activity.heartbeat(details)``."""
 
@@ -97,7 +103,7 @@ class Failed(msgspec.Struct, tag=True):
 
 
 ToChild = Setup | Call | Cancel | Leave
-FromChild = Pulse | Beaten | Logged | Told | Done | Failed
+FromChild = Pulse | Entered | Beaten | Logged | Told | Done | Failed
 
 read_to_child = msgspec.msgpack.Decoder(ToChild).decode
 read_from_child = msgspec.msgpack.Decoder(FromChild).decode

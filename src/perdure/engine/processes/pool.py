@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from perdure.engine.processes.services import packed
 from perdure.engine.processes.watchdog import Watchdog
 
 _CLEAN_UP_SECONDS = 1.0
+_START_SECONDS = 60.0
 
 Tell = Callable[[str, dict[str, Any]], None]
 
@@ -59,6 +61,8 @@ class ProcessPool:
         self._all: set[Subprocess] = set()
         self._tick: asyncio.TimerHandle | None = None
         self._number = 0
+        starting = _START_SECONDS / watchdog.interval_seconds
+        self._allowed_at_first = max(watchdog.missed, math.ceil(starting))
         self.is_closing = False
 
     @property
@@ -150,7 +154,9 @@ class ProcessPool:
         self._tick = None
         for child in list(self._all):
             child.missed += 1
-            if child.missed > self.watchdog.missed:
+            # The first sign comes when the interpreter has started, however busy the machine is.
+            allowed = self.watchdog.missed if child.has_spoken else self._allowed_at_first
+            if child.missed > allowed:
                 child.hangs()
         if self._all:
             loop = asyncio.get_running_loop()

@@ -48,11 +48,18 @@ class Listener(Protocol):
 
 
 class Job:
-    """An attempt on its way through a subprocess."""
+    """An attempt on its way through a subprocess. ``entered``: its function was, or never will."""
 
     def __init__(self, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
         self.listener = listener
-        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.entered: asyncio.Future[None] = loop.create_future()
+        self.future: asyncio.Future[bytes] = loop.create_future()
+
+    def enter(self) -> None:
+        """The function is entered: from here on the attempt's time counts."""
+        if not self.entered.done():
+            self.entered.set_result(None)
 
 
 class Subprocess(asyncio.Protocol):
@@ -71,6 +78,7 @@ class Subprocess(asyncio.Protocol):
         self._is_cut = False
         self._code: int | None = None
         self.missed = 0
+        self.has_spoken = False
         self.over: asyncio.Future[None] = self._loop.create_future()
         ours, theirs = socket.socketpair()
         try:
@@ -131,7 +139,7 @@ class Subprocess(asyncio.Protocol):
         self._outgoing.clear()
 
     def data_received(self, data: bytes) -> None:
-        self.missed = 0
+        self.missed, self.has_spoken = 0, True
         for frame in self._reader.feed(data):
             self._heard(frames.read_from_child(frame))
 
@@ -163,7 +171,9 @@ class Subprocess(asyncio.Protocol):
         job, call = self._job, self._call
         if job is None or call is None or frame.number != call.number:
             return
-        if isinstance(frame, frames.Beaten):
+        if isinstance(frame, frames.Entered):
+            job.enter()
+        elif isinstance(frame, frames.Beaten):
             job.listener.beaten(frame.details)
         elif isinstance(frame, frames.Logged):
             job.listener.log(frame.line)
