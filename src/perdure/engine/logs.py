@@ -45,6 +45,7 @@ class Logs:
         self._incoming: deque[tuple[Run, Line, str, int, int]] = deque()
         self._is_awake = False
         self._lines: list[LogLine] = []
+        self._untold: list[tuple[Run, LogLine]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, run: Run, line: Line, activity: str, attempt: int) -> None:
@@ -78,6 +79,7 @@ class Logs:
 
     def take(self) -> list[LogLine]:
         """Return, once, what is to be written now."""
+        self._collect()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -98,12 +100,18 @@ class Logs:
 
     def _wake(self) -> None:
         self._is_awake = False
+        self._collect()
+        self._flush_later()
+        untold, self._untold = self._untold, []
+        for run, line in untold:
+            self.tell(run, line)
+
+    def _collect(self) -> None:
         while self._incoming:
             run, line, step, attempt, now = self._incoming.popleft()
             made = LogLine(run.key, now, line.level, line.message, line.data, step, attempt)
             self._lines.append(made)
-            self.tell(run, made)
-        self._flush_later()
+            self._untold.append((run, made))
 
     def _flush_later(self) -> None:
         if self._lines and self._timer is None:

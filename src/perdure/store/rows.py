@@ -230,7 +230,8 @@ class Beat(msgspec.Struct, gc=False):
 class Batch(msgspec.Struct):
     """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13).
 
-    ``lines``: log lines of any runs; those of a run that is not there are left out.
+    ``lines``: log lines of any runs, before those of the turns; those of a run that is not there
+    are left out.
     """
 
     worker: int

@@ -384,6 +384,8 @@ _AS_JSON = (
 def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Plan:
     """Lay out what the batch writes if these decisions hold and these runs' turns are dropped."""
     plan = Plan(batch.worker)
+    if batch.lines:
+        plan.log(batch.lines)
     for decision in decisions.everything():
         if decision.is_written:
             plan.start(decision, batch.now)
@@ -393,8 +395,6 @@ def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Pl
         if not dropped or turn.run not in dropped:
             plan.turn(turn, turn.run, turn.execution)
     plan.outgoing += [Outgoing(post, place) for place, post in enumerate(batch.posts)]
-    if batch.lines:
-        plan.log(batch.lines)
     return plan.seal()
 
 
