@@ -49,7 +49,7 @@ def open_books() -> Books:
 
 
 async def open_books_slowly() -> Books:
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # sleep: gives way once
     return Books()
 
 
@@ -135,8 +135,8 @@ def finishes_when_told(folder: str) -> int:
 
 @activity.define(isolation="process")
 def starts_a_program(folder: str) -> None:
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    with subprocess.Popen(command) as program:
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as program:
         note(folder, program.pid, os.getpid())
 
 

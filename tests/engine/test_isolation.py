@@ -266,7 +266,7 @@ async def test_a_stop_gives_what_runs_its_grace(tmp_path: Path):
         handle = await engine.client.start(calls, [["finishes_when_told", str(tmp_path)]], id="g")
         await until(lambda: bool(notes(tmp_path)))
         stopping = asyncio.create_task(engine.stop("30s"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # sleep: gives way once
         (tmp_path / "release").touch()
         await stopping
     async with engine_on(tmp_path, calls) as engine:
