@@ -135,8 +135,8 @@ def finishes_when_told(folder: str) -> int:
 
 @activity.define(isolation="process")
 def starts_a_program(folder: str) -> None:
-    command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as program:
+    command = [sys.executable, "-c", "import signal; signal.pause()"]
+    with subprocess.Popen(command) as program:
         note(folder, program.pid, os.getpid())
 
 
