@@ -41,18 +41,25 @@ def place_of(module: str, name: str) -> Place:
     Raises:
         DefinitionError: the module is one that no other process can load.
     """
-    loaded = sys.modules.get(module)
-    file = getattr(loaded, "__file__", None) or ""
-    runs_as = ""
-    if module == MAIN:
-        spec = getattr(loaded, "__spec__", None)
-        runs_as = getattr(spec, "name", None) or ""
-        if not (runs_as or file) or file.startswith("<"):
-            raise errors.DefinitionError(
-                f"{name!r} was defined in an interactive session or in `python -c`, where a "
-                "subprocess cannot find it; put it into a module"
-            )
-    return Place(module, name, file, runs_as)
+    if module != MAIN:
+        return Place(module, name, _file_of(module))
+    main = main_place()
+    if not (main.runs_as or main.file) or main.file.startswith("<"):
+        raise errors.DefinitionError(
+            f"{name!r} was defined in an interactive session or in `python -c`, where a "
+            "subprocess cannot find it; put it into a module"
+        )
+    return msgspec.structs.replace(main, name=name)
+
+
+def main_place() -> Place:
+    """Return the place of this process's main module, whether or not others can load it."""
+    spec = getattr(sys.modules.get(MAIN), "__spec__", None)
+    return Place(MAIN, "", _file_of(MAIN), getattr(spec, "name", None) or "")
+
+
+def _file_of(module: str) -> str:
+    return getattr(sys.modules.get(module), "__file__", None) or ""
 
 
 def named_in(module: str, thing: object) -> str:
@@ -85,8 +92,7 @@ def load(place: Place, what: str) -> Any:
     Raises:
         DefinitionError: the module cannot be imported, or has no such name.
     """
-    module = _main(place) if place.module == MAIN else _module(place, what)
-    found: Any = module
+    found: Any = load_module(place, what)
     for part in place.name.split("."):
         found = getattr(found, part, None)
     if found is None:
@@ -97,7 +103,14 @@ def load(place: Place, what: str) -> Any:
     return found
 
 
-def _module(place: Place, what: str) -> ModuleType:
+def load_module(place: Place, what: str) -> ModuleType:
+    """Import the module of a place in a subprocess.
+
+    Raises:
+        DefinitionError: it cannot be imported.
+    """
+    if place.module == MAIN:
+        return _main(place)
     try:
         return importlib.import_module(place.module)
     except ModuleNotFoundError as exc:

@@ -137,7 +137,7 @@ class Child:
     async def _run(self, call: frames.Call) -> bytes:
         definition = opened(call)
         if self._services is None:
-            self._services = await services.built_elsewhere(self._setup.services)
+            self._services = await services.built_elsewhere(self._setup.services, self._setup.main)
         attempt = activity.Attempt(
             lambda: _read_info(call.info),
             beat=self._beaten,

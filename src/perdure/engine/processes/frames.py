@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from perdure.places import Place
 from perdure.values.failures import FailureInfo
 from perdure.values.lines import Line
 
@@ -33,6 +34,7 @@ class Setup(msgspec.Struct, tag=True):
     interval: float
     level: int
     max_payload: int
+    main: Place
     services: dict[str, Service] = {}
 
 

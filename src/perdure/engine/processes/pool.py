@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from perdure import places
 from perdure.engine.processes import frames
 from perdure.engine.processes.process import Job, Subprocess
 from perdure.engine.processes.services import packed
@@ -146,6 +147,7 @@ class ProcessPool:
             interval=self.watchdog.interval_seconds,
             level=logging.getLogger().getEffectiveLevel(),
             max_payload=self._max_payload,
+            main=places.main_place(),
             services=services,
         )
 

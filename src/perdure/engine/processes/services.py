@@ -7,10 +7,13 @@ when it starts. Anything else is one object in the engine's process, and a copy 
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import operator
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from perdure import errors, places
@@ -33,22 +36,29 @@ async def built_here(given: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(given)
     for name, value in given.items():
         if is_factory(value):
-            made[name] = await _made(name, value)
+            made[name] = await _made(name, value, importlib.import_module)
     return made
 
 
-async def built_elsewhere(given: Mapping[str, Service]) -> dict[str, Any]:
-    """Return the services of a subprocess.
+async def built_elsewhere(given: Mapping[str, Service], main: places.Place) -> dict[str, Any]:
+    """Return the services of a subprocess of an engine whose main module is ``main``.
 
     Raises:
         UsageError: one could not be built here.
     """
     made: dict[str, Any] = {}
+
+    def load(module: str) -> ModuleType:
+        place = main if module == places.MAIN else places.Place(module, "")
+        return places.load_module(place, "its factory")
+
     for name, service in given.items():
         if service.factory:
-            made[name] = await _made(name, service.factory)
+            made[name] = await _made(name, service.factory, load)
             continue
         try:
+            if places.MAIN.encode() in service.pickled:
+                load(places.MAIN)  # for a class that is defined there
             made[name] = pickle.loads(service.pickled)  # noqa: S301 - the engine pickled it
         except Exception as exc:
             raise errors.UsageError(
@@ -80,15 +90,12 @@ def packed(given: Mapping[str, Any]) -> dict[str, Service]:
     return made
 
 
-async def _made(name: str, factory: str) -> Any:
+async def _made(name: str, factory: str, load: Callable[[str], ModuleType]) -> Any:
     module, _, attribute = factory.partition(":")
     what = f"service {name!r} ({factory!r})"
     try:
-        make = places.load(places.Place(module, attribute), what)
-        made = make()
+        made = operator.attrgetter(attribute)(load(module))()
         return await made if inspect.isawaitable(made) else made
-    except errors.DefinitionError as exc:
-        raise errors.UsageError(exc.message, cause=exc) from exc
     except Exception as exc:
         raise errors.UsageError(
             f"{what} could not be built: {type(exc).__name__}: {exc}", cause=exc
