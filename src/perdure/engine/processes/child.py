@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -140,10 +141,10 @@ class Child:
             self._services = await services.built_elsewhere(self._setup.services, self._setup.main)
         attempt = activity.Attempt(
             lambda: _read_info(call.info),
-            beat=self._beaten,
+            beat=functools.partial(self._beaten, call.number),
             context=call.context,
             services=self._services,
-            log=self._log,
+            log=functools.partial(self._log, call.number),
         )
         activity.running.set(attempt)
         args = definition.arguments.decode(call.args)
@@ -191,12 +192,14 @@ class Child:
 
     # -- what the attempt says ---------------------------------------------------------------
 
-    def _beaten(self, details: Any) -> None:
-        data = None if details is None else payload.encode(details, what="heartbeat details")
-        self._wire.send(frames.Beaten(self._number, data))
+    # By number: a task that an attempt leaves behind must not speak for the next one.
 
-    def _log(self, line: lines.Line) -> None:
-        self._wire.send(frames.Logged(self._number, line))
+    def _beaten(self, number: int, details: Any) -> None:
+        data = None if details is None else payload.encode(details, what="heartbeat details")
+        self._wire.send(frames.Beaten(number, data))
+
+    def _log(self, number: int, line: lines.Line) -> None:
+        self._wire.send(frames.Logged(number, line))
 
     def _failed(self, failure: failures.FailureInfo) -> None:
         self._wire.send(frames.Failed(self._number, failure))
@@ -256,7 +259,10 @@ def main() -> None:
 def _end_with(engine: int) -> None:
     """Let the kernel end this process with the engine, where it can: also while C code holds it."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        except (OSError, AttributeError):
+            pass  # the end of the socket says so too, if not to C code that holds the interpreter
     if os.getppid() != engine:
         _die()
 

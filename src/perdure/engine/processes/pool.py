@@ -28,7 +28,9 @@ from perdure.engine.processes.process import Job, Subprocess
 from perdure.engine.processes.services import packed
 from perdure.engine.processes.watchdog import Watchdog
 
+_log = logging.getLogger("perdure.engine")
 _CLEAN_UP_SECONDS = 1.0
+_KILL_SECONDS = 5.0
 _START_SECONDS = 60.0
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -99,11 +101,13 @@ class ProcessPool:
         await self._gone(min(self.kill_grace, _CLEAN_UP_SECONDS))
         for child in list(self._all):
             child.end("stopped")
-        await self._gone(None)
+        await self._gone(self.kill_grace + _KILL_SECONDS)
+        if self._all:
+            _log.error("subprocesses %s cannot be killed; they are left behind", self.pids)
         if self._tick is not None:
             self._tick.cancel()
 
-    async def _gone(self, seconds: float | None) -> None:
+    async def _gone(self, seconds: float) -> None:
         if self._all:
             await asyncio.wait([child.over for child in self._all], timeout=seconds)
 

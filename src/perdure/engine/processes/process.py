@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure import errors
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from perdure.engine.processes.pool import ProcessPool
 
 _log = logging.getLogger("perdure.engine")
-_COMMAND = [sys.executable, "-m", "perdure._child"]
+_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from perdure._child import main; main()"
+_COMMAND = [sys.executable, "-P", "-c", _CODE, str(Path(__file__).parents[3])]
+"""The interpreter's own path need not lead to this package; the engine's comes with the setup."""
 _LATE_SECONDS = 1.0
 
 
