@@ -51,6 +51,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.store.lines import LogLine
 from perdure.store.rows import (
     Acted,
     Batch,
@@ -62,7 +63,6 @@ from perdure.store.rows import (
     HumanTaskWrite,
     InboxRow,
     Loaded,
-    LogLine,
     OpenRun,
     Post,
     Posted,

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.values.commands import HumanTaskOpened
+from perdure.store.lines import LogLine
 from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.people import HumanTaskRow, HumanTaskStatus
 from perdure.values.states import Status
@@ -153,23 +154,6 @@ class HumanTaskWrite(msgspec.Struct, gc=False):
     id: str
     event: int
     asked: HumanTaskOpened
-
-
-class LogLine(msgspec.Struct, gc=False):
-    """A log line of a run: ``level`` as Python's logging counts, ``data`` as JSON.
-
-    ``step``: the step or activity that logged it, in its ``attempt``; empty and 0 if workflow code
-    did. ``number``: from 1 on, per run; 0 until it is written. In a turn, ``run`` may be 0.
-    """
-
-    run: int
-    at: int
-    level: int
-    message: str
-    data: bytes | None = None
-    step: str = ""
-    attempt: int = 0
-    number: int = 0
 
 
 class TurnWrite(msgspec.Struct, gc=False):
