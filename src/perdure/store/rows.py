@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.values.commands import HumanTaskOpened
 from perdure.store.lines import LogLine
+from perdure.values.commands import HumanTaskOpened
 from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.people import HumanTaskRow, HumanTaskStatus
 from perdure.values.states import Status
