@@ -13,13 +13,12 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
 from perdure.engine import forks
 from perdure.engine.apart import Apart
-from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import Raised, ThreadPool
 from perdure.engine.work import (
@@ -27,6 +26,8 @@ from perdure.engine.work import (
     Past,
     TimedOut,
     Work,
+    current_task,
+    enter,
     missing,
     resolved,
     timed,
@@ -328,7 +329,7 @@ class Runner:
             args = definition.arguments.decode(event.args)
             activity.running.set(self._attempt_context(work))
             if definition.is_async and not work.is_timed:
-                result = await _enter(work, definition.fn, args)
+                result = await enter(work, definition.fn, args)
             else:
                 result = await self._run_timed(work, definition, args)
             data = payload.encode(result, what=definition.result_name)
@@ -351,7 +352,7 @@ class Runner:
         except Exception as exc:  # noqa: BLE001 - user code may raise anything, and so may ours
             self._fail(work, failures.from_exception(exc))
         finally:
-            if _current_task() is task:  # else the loop is gone, and closes what it left
+            if current_task() is task:  # else the loop is gone, and closes what it left
                 self._left(task)
 
     async def _run_timed(
@@ -359,7 +360,7 @@ class Runner:
     ) -> Any:
         """Run an attempt in a task or a thread of its own, which can be given up."""
         if definition.is_async:
-            call = asyncio.get_running_loop().create_task(_enter(work, definition.fn, args))
+            call = asyncio.get_running_loop().create_task(enter(work, definition.fn, args))
             work.call = call
             return await timed(work, call, self._core.clock)
         future = self.threads.submit(definition.fn, *args, on_begin=work.begin)
@@ -481,24 +482,3 @@ class Runner:
         if work.queue is not None:
             work.queue.remove(work)
             work.queue = None
-
-
-async def _enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
-    """Call an async activity. A ``SystemExit`` in a task would end the loop: it comes wrapped."""
-    work.has_begun = True
-    try:
-        return await fn(*args)
-    except Exception:
-        raise
-    except BaseException as exc:
-        # Not in its own task: the coroutine is being closed, and this is how Python does it.
-        if ends_the_loop(exc) or _current_task() not in (work.task, work.call):
-            raise
-        raise Raised(exc) from exc
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs any more
-        return None

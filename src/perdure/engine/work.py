@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from perdure import activity, errors
+from perdure.engine.interrupts import ends_the_loop
+from perdure.engine.threads import Raised
 from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.values import events as ev
@@ -220,6 +222,28 @@ class TimedOut(Exception):
         super().__init__(which)
         self.is_final = which == "schedule"
         self.info = timed_out(which, limit)
+
+
+async def enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
+    """Call an async activity. A ``SystemExit`` in a task would end the loop: it comes wrapped."""
+    work.has_begun = True
+    try:
+        return await fn(*args)
+    except Exception:
+        raise
+    except BaseException as exc:
+        # Not in its own task: the coroutine is being closed, and this is how Python does it.
+        if ends_the_loop(exc) or current_task() not in (work.task, work.call):
+            raise
+        raise Raised(exc) from exc
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """Return the task that runs; ``None``: no loop runs any more."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 async def timed(
