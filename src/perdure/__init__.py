@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perdure import activity, workflow
+    from perdure import activity, human, workflow
     from perdure.client import Client
     from perdure.engine.engine import Engine
+    from perdure.engine.processes.watchdog import Watchdog
     from perdure.errors import ApplicationError, PerdureError
     from perdure.handle import Handle
     from perdure.values.retry import Retry
@@ -29,7 +30,9 @@ __all__ = [
     "PerdureError",
     "Retry",
     "Status",
+    "Watchdog",
     "activity",
+    "human",
     "workflow",
 ]
 
@@ -41,7 +44,9 @@ _HOMES = {
     "PerdureError": "perdure.errors",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
+    "Watchdog": "perdure.engine.processes.watchdog",
     "activity": "",
+    "human": "",
     "workflow": "",
 }
 """Where each name lives; those without a home are modules of this package."""

@@ -18,6 +18,7 @@ from perdure.filters import read_filter
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.named import NamedEvent
+from perdure.people import HumanTasks
 from perdure.store.desk import open_desk
 from perdure.store.opening import parse_url
 from perdure.store.port import Post, Started, StartRequest
@@ -60,6 +61,7 @@ class Client:
         namespace: str = "default",
         max_payload: int = limits.MAX_PAYLOAD,
         read_only: bool = False,
+        identity: str = "",
     ) -> None:
         if (url is None) == (door is None):
             raise errors.UsageError("Client: give a database url")
@@ -72,6 +74,8 @@ class Client:
         self._own = door
         self._read_only = read_only
         self.namespace = namespace
+        self.identity = identity
+        """Who acts on human tasks, unless a call says so itself (``by=``)."""
         self.max_payload = max_payload
         self._sender = ""
         self._seq = 0
@@ -236,6 +240,11 @@ class Client:
         self._boxes.add(box)
         return box
 
+    @property
+    def human_tasks(self) -> HumanTasks:
+        """What people are asked for: lists, claims, decisions."""
+        return HumanTasks(self)
+
     # -- looking -----------------------------------------------------------------------------
 
     async def events(
@@ -249,9 +258,8 @@ class Client:
     ) -> AsyncGenerator[NamedEvent]:
         """Yield events of all runs by name, in the order of their recording (docs/events.md).
 
-        ``async for event in client.events("workflow.step.*", after=last): …``: with the ``id`` of
-        the last event that was dealt with, nothing is missed and nothing comes twice, whoever was
-        killed meanwhile. What a fork, a retry or an import has copied is not told again.
+        With ``after``, the ``id`` of the last event that was dealt with, nothing is missed and
+        nothing comes twice. What a fork, a retry or an import has copied is not told again.
 
         Args:
             pattern: of names; ``*`` matches the rest, dots included.
@@ -265,12 +273,8 @@ class Client:
             NotFound: ``after`` is older than what is kept: histories behind it were deleted.
             Unavailable: the database cannot be read, or the client was closed.
         """
-        feed = Feed(
-            self.door,
-            namespace=namespace or self.namespace,
-            pattern=pattern,
-            workflow_id=workflow_id,
-        )
+        home = namespace or self.namespace
+        feed = Feed(self.door, namespace=home, pattern=pattern, workflow_id=workflow_id)
         async for event in feed.read(after, follow=follow):
             yield event
 
@@ -280,7 +284,7 @@ class Client:
         limit: int = limits.LIST_DEFAULT,
         cursor: str | None = None,
         **filters: Any,
-    ) -> Page:
+    ) -> Page[Execution]:
         """List executions, newest first.
 
         Args:

@@ -86,7 +86,7 @@ def before_step(turns: Sequence[Turn], name: str) -> list[TurnRow]:
     """Return the rows up to where the code first scheduled the step.
 
     Raises:
-        Invalid: no activity or child of that name is in the history.
+        Invalid: no activity, child or human task of that name is in the history.
     """
     return cut(turns, turns[_scheduling(turns, name)].answers_from - 1)
 
@@ -134,6 +134,8 @@ def _scheduling(turns: Sequence[Turn], name: str) -> int:
 def _step(event: ev.Event) -> str:
     if isinstance(event, ev.ActivityScheduled):
         return event.name
+    if isinstance(event, ev.HumanTaskOpened):
+        return event.name or event.title
     return event.workflow if isinstance(event, ev.ChildScheduled) else ""
 
 
@@ -183,6 +185,7 @@ _KEPT: dict[type[ev.Event], Callable[[Any], int | None]] = {
     ev.SendResolved: lambda fact: fact.send,
     ev.ChildClosed: lambda fact: fact.child if fact.failure is None else None,
     ev.ExecutionEnded: lambda fact: fact.watch if fact.failure is None else None,
+    ev.HumanTaskDecided: lambda fact: fact.opened if fact.outcome == "completed" else None,
 }
 """Facts that a retry keeps, and the command each is about."""
 

@@ -18,6 +18,8 @@ from perdure.definition import Workflow
 from perdure.store.complaints import Complaints
 from perdure.store.desk import Desk, check_loop
 from perdure.store.port import (
+    Act,
+    HumanTaskRow,
     Post,
     Posted,
     Question,
@@ -75,6 +77,10 @@ class Door(Protocol):
 
     async def write(self, verb: Callable[[Store], T]) -> T:
         """Write to the store what needs no worker."""
+        ...
+
+    async def act(self, act: Act) -> HumanTaskRow:
+        """Act on a human task; it is durable when this returns, and its run will hear of it."""
         ...
 
     def next_change(self) -> asyncio.Future[None]:
@@ -173,6 +179,10 @@ class StoreDoor:
 
     async def write(self, verb: Callable[[Store], T]) -> T:
         return await self._desk.write(verb)
+
+    async def act(self, act: Act) -> HumanTaskRow:
+        now = self._now()
+        return (await self._desk.write(lambda store: store.act(act, now))).task
 
     def next_change(self) -> asyncio.Future[None]:
         return self._watch.next_change()

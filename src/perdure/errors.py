@@ -183,6 +183,39 @@ class PolicyDenied(PerdureError):
     default_kind = Kind.PERMISSION_DENIED
 
 
+class HumanTaskError(PerdureError):
+    """Something cannot be done to a human task."""
+
+    code = "human_task"
+    default_kind = Kind.CONFLICT
+
+
+class TaskNotFound(HumanTaskError, NotFound):
+    """There is no such human task."""
+
+    code = "human_task.not_found"
+    default_kind = Kind.NOT_FOUND
+
+
+class TaskClosed(HumanTaskError, Conflict):
+    """The human task was decided or given up before; the message says by whom and when."""
+
+    code = "human_task.closed"
+
+
+class TaskClaimed(HumanTaskError, Conflict):
+    """Somebody else has claimed the human task; or nobody has, and only who has could do this."""
+
+    code = "human_task.claimed"
+
+
+class TaskDenied(HumanTaskError):
+    """The human task is assigned to somebody else."""
+
+    code = "human_task.denied"
+    default_kind = Kind.PERMISSION_DENIED
+
+
 class ChannelClosed(PerdureError):
     """The channel is closed and drained."""
 

@@ -11,7 +11,7 @@ import difflib
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -21,8 +21,10 @@ from perdure.values import events as ev
 from perdure.values import failures, payload
 from perdure.values.concurrency import Queued
 from perdure.values.duration import SECOND, to_text
+from perdure.values.people import awaited
 from perdure.values.states import Status
 
+T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -83,10 +85,10 @@ class HistoryEvent(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Some executions, and the cursor of the next page (``None``: there is none)."""
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some of a list, and the cursor of the next page (``None``: there is none)."""
 
-    items: list[Execution]
+    items: list[T]
     cursor: str | None = None
 
 
@@ -383,7 +385,9 @@ def _idle(row: RunRow, now: int) -> tuple[str, bool]:
     """Say what a run without work in flight waits for, and whether that can never come."""
     waits = _waits(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
-    if row.wake_at is not None:
+    people = waits.get("people", ())
+    parts += [awaited(who, _in(due, now) if due else "") for *who, due in people]
+    if row.wake_at is not None and row.wake_at not in [due for *_, due in people]:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
     parts += [f"child {child!r}" for child in waits.get("children", ())]
     if waits.get("conditions"):
@@ -466,6 +470,8 @@ def _current_step(waits: dict[str, Any]) -> str | None:
     topics = waits.get("topics")
     if topics:
         return f"message {topics[0]}"
+    if waits.get("people"):
+        return f"person: {waits['people'][0][0]}"
     if waits.get("children"):
         return f"child {waits['children'][0]}"
     return "timer" if waits.get("timers") else None

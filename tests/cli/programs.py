@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from perdure import ApplicationError, Retry, activity, workflow
+from perdure import ApplicationError, Retry, activity, human, workflow
 
 
 @dataclass
@@ -124,3 +124,10 @@ async def lingering(folder: str) -> list[str]:
 @workflow.define
 async def parenting() -> object:
     return await workflow.execute(wait, None, id="the-child")
+
+
+@workflow.define
+async def approve(options: dict[str, object]) -> list[object]:
+    form = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    decided = await human.request("Approve it?", form=form, **options)  # type: ignore[arg-type]
+    return [decided.outcome, decided.value, decided.by, decided.comment]

@@ -44,11 +44,14 @@ class Place:
     def lines(self) -> list[list[str]]:
         return [line.split() for line in self.effects.read_text().splitlines()]
 
-    def start(self, code: str = WORKER, *args: object) -> subprocess.Popen[str]:
-        """Start a process and wait for its first line."""
+    def start(
+        self, code: str = WORKER, *args: object, stdin: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start a process and wait for its first line; ``stdin``: it can be written to."""
         process = subprocess.Popen(
             [sys.executable, "-c", code, self.url, *(str(arg) for arg in args)],
             env=self.environment,
+            stdin=subprocess.PIPE if stdin else None,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -70,8 +73,9 @@ def kill(process: subprocess.Popen[str]) -> int:
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
     code = process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
     return code
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-from perdure import Retry, activity, workflow
+from perdure import Retry, activity, human, workflow
 from perdure.graph import flow
 
 EFFECTS = "PERDURE_TEST_EFFECTS"
@@ -112,3 +112,15 @@ def _machine() -> Any:
 
 
 machine = _machine()
+
+
+# -- people --------------------------------------------------------------------------------------
+
+
+@workflow.define
+async def asking(name: str) -> list[str]:
+    """Ask a person, and say who decided what; a step before and after."""
+    await step(f"r-{name}", 0)
+    decided = await human.request(f"Approve {name}?", due="9d")
+    await step(f"r-{name}", 1)
+    return [decided.by, decided.value]

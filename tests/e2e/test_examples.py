@@ -93,6 +93,22 @@ def test_an_approval_nobody_gives_is_escalated(shell: Shell):
         assert shell.ok("result", "E").json == "refused"
 
 
+def test_people_are_asked_by_a_function_and_by_a_graph(shell: Shell):
+    with shell.worker("examples/people.py"):
+        shell.ok("start", "refund", "order=A-1", "amount=120", "--id", "R-1")
+        shell.ok("start", "onboarding", "name=Ada", "--id", "O-1")
+        shell.ok("start", "refund", "order=A-2", "amount=1", "patience=50ms", "--id", "R-2")
+        assert shell.ok("result", "R-2").json == "nobody answered"
+        shell.until(lambda: shell.status("R-1") == shell.status("O-1") == "waiting")
+        [refund] = shell.ok("people", "list", "--role", "finance", "-o", "ids").lines
+        [desk] = shell.ok("people", "list", "--role", "office", "-o", "ids").lines
+        shell.ok("people", "complete", refund, "ok=true", "limit=100", "--by", "grace")
+        assert shell.ok("result", "R-1").json == "100 for A-1, says grace"
+        assert shell("people", "complete", desk, "desk=7").code == 2
+        shell.ok("people", "reject", desk, "--reason", "all are taken", "--by", "grace")
+        assert shell.ok("result", "O-1").json == "no desk for Ada: all are taken"
+
+
 def test_runs_under_way_keep_their_way_when_the_code_changes(shell: Shell):
     """A run is begun by the code as it was before the two changes that `versions.py` shows."""
     program = shell.folder / "examples" / "versions.py"

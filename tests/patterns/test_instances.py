@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from tests.patterns.world import (
-    TRY_AGAIN,
     Pattern,
     Work,
     each,
@@ -32,7 +31,6 @@ without_synchronization_graph = (
     flow("without-synchronization-graph")
     .map("each", each, enough=0, rest="run")
     .add(Work("after"))
-    .default_retry(TRY_AGAIN)
     .build()
 )
 
@@ -47,7 +45,6 @@ known_when_written_graph = (
     flow("known-when-written-graph")
     .map("each", each, items=lambda context: [["item", 1], ["item", 2], ["item", 3]])
     .add(Work("after"))
-    .default_retry(TRY_AGAIN)
     .build()
 )
 
@@ -59,11 +56,7 @@ async def known_at_run_time(items: list[list[Any]]) -> None:
 
 
 known_at_run_time_graph = (
-    flow("known-at-run-time-graph")
-    .map("each", each)
-    .add(Work("after"))
-    .default_retry(TRY_AGAIN)
-    .build()
+    flow("known-at-run-time-graph").map("each", each).add(Work("after")).build()
 )
 
 
@@ -84,11 +77,7 @@ async def not_known_before(items: list[list[Any]]) -> None:
 
 
 not_known_before_graph = (
-    flow("not-known-before-graph")
-    .map("each", each, more="more")
-    .add(Work("after"))
-    .default_retry(TRY_AGAIN)
-    .build()
+    flow("not-known-before-graph").map("each", each, more="more").add(Work("after")).build()
 )
 
 
@@ -115,7 +104,6 @@ cancel_instances_graph = WorkflowDefinition(
         Work("after", cancels=["stop"]),
     ],
     edges=[("begin", "each"), ("begin", "stop"), ("stop", "stopped"), ("each", "after")],
-    default_retry=TRY_AGAIN,
 )
 
 
@@ -137,7 +125,6 @@ complete_instances_graph = (
     .map("each", each, finish="stop")
     .add(Work("after"))
     .pass_("result", transform=lambda context: context.steps["each"])
-    .default_retry(TRY_AGAIN)
     .build()
 )
 
@@ -156,7 +143,6 @@ enough_instances_graph = (
     flow("enough-instances-graph")
     .map("each", each, enough=2, rest="run")
     .add(Work("after"))
-    .default_retry(TRY_AGAIN)
     .build()
 )
 
@@ -176,7 +162,6 @@ enough_and_cancel_graph = (
     flow("enough-and-cancel-graph")
     .map("each", each, enough=2)
     .add(Work("after", seconds=20))
-    .default_retry(TRY_AGAIN)
     .build()
 )
 
@@ -206,7 +191,6 @@ dynamic_join_graph = (
         rest="run",
     )
     .add(Work("after"))
-    .default_retry(TRY_AGAIN)
     .build()
 )
 

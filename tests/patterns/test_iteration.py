@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tests.patterns.world import (
-    TRY_AGAIN,
     Pattern,
     Work,
     programs,
@@ -87,7 +86,6 @@ recursion_graph = (
     .subflow("again", "recursion-graph", input=lambda prev, number: number - 1)
     .pass_("sum", transform=lambda context: context.input + context.prev, end=True)
     .pass_("zero", result=0, end=True)
-    .default_retry(TRY_AGAIN)
     .build()
 )
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.patterns.world import TRY_AGAIN, Work, each, effects, times
+from tests.patterns.world import Work, each, effects, times
 
 from perdure.errors import DefinitionError
 from perdure.graph import (
@@ -198,7 +198,7 @@ async def fails(item: str) -> str:
 
 
 def test_a_map_hears_of_any_number_of_items_and_of_none_once_it_is_left():
-    definition = flow("f").map("each", each, more="t").webhook("t").default_retry(TRY_AGAIN).build()
+    definition = flow("f").map("each", each, more="t").webhook("t").build()
 
     async def send(handle: Any) -> None:
         for name in ("b", "c"):
@@ -223,7 +223,7 @@ def test_with_wait_all_the_error_comes_when_all_have_ended_and_names_the_items()
 
 
 def test_outputs_stand_in_the_places_of_their_items():
-    definition = flow("f").map("each", each, enough=2).default_retry(TRY_AGAIN).build()
+    definition = flow("f").map("each", each, enough=2).build()
     assert run(definition, [["a", 2], ["b", 9], ["c", 1]]).result == ["a", None, "c"]
 
 

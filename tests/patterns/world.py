@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perdure import Retry, activity
+from perdure import activity
 from perdure.graph import BaseMachineStep, WorkflowContext, WorkflowDefinition
 from perdure.testing import Exploration, Explored, explore_crashes
 from perdure.values.states import Status
@@ -57,13 +57,8 @@ async def work(name: str, seconds: float = 0) -> str:
     return name
 
 
-TRY_AGAIN = Retry(max_attempts=3)
-"""The attempt that a crash cuts off counts: with one attempt it would be the last."""
-
-
 class Work(BaseMachineStep):
     seconds: float = 0
-    retry = TRY_AGAIN
 
     async def execute(self, context: WorkflowContext) -> str:
         return await work.fn(self.name, self.seconds)

@@ -13,8 +13,7 @@ from typing import Any
 
 from tests.unit.drive import NOON, Run, message
 
-from perdure import ApplicationError, Retry, activity, errors, workflow
-from perdure.graph import branch, flow
+from perdure import ApplicationError, Retry, activity, errors, human, workflow
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.workflow import Channel, after, call, select
@@ -451,30 +450,6 @@ def events_and_progress(run: Run) -> None:
     run.turn(ev.RunTaken(worker="w2"))
 
 
-def _more(n: int) -> int:
-    """Never run here."""
-    return n + 1
-
-
-machine = (
-    flow("machine")
-    .task("more", _more)
-    .choice("enough", [(lambda c: c.steps["more"] > 3, "done")], default="again")
-    .loop("again", condition=lambda c: True, target="more", interval="1s", max_iterations=3)
-    .parallel("done", [branch("a").task("one", _more), branch("b").pass_("two", result=2)])
-    .build()
-)
-
-
-@case(machine)
-def machine_with_marks(run: Run) -> None:
-    told = {"output": 3, "changes": {"events": [["counted", {"n": 3}]], "data": {"seen": True}}}
-    run.complete("machine.more", told)
-    run.fire()
-    run.complete("machine.more", {"output": 4})
-    run.complete("machine.done.a.one", {"output": 5})
-
-
 @workflow.define
 async def travelling() -> str:
     async with workflow.saga() as saga:
@@ -550,6 +525,42 @@ def continued_with_notices_and_children(run: Run) -> None:
     run.turn(run.child_closed(result="sent"))
 
 
+# -- people --------------------------------------------------------------------------------------
+
+
+@workflow.define
+async def refund() -> list[Any]:
+    got: list[Any] = []
+    first = await human.request("Refund?", role="finance", due="2h", remind="1h")
+    got.append([first.by, first.value, first.comment])
+    got.append((await human.request("In time?", due="30m", name="late")).outcome)
+    try:
+        async with asyncio.timeout(60):
+            await human.request("Anybody?", assignee="ada", data={"order": 7}, priority=1)
+    except TimeoutError:
+        got.append("gave up")
+    both = await asyncio.gather(human.request("a"), human.request("b"))
+    return [*got, *(decided.outcome for decided in both)]
+
+
+@case(refund)
+def people(run: Run) -> None:
+    run.fire()
+    run.turn(_decided(run, "completed", value=b'{"approved":true}', by="ada", comment="fine"))
+    run.fire()
+    run.fire()
+    run.blind(_decided(run, "rejected", nth=1, by="grace"))
+    run.turn(_decided(run, "cancelled", by="ada"), after=5)
+
+
+def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
+    number = list(run.instance.human_tasks)[nth]
+    asked_by = run.started.run_id
+    return ev.HumanTaskDecided(
+        opened=number, outcome=outcome, at=run.time, asked_by=asked_by, **fields
+    )
+
+
 FIELDS: dict[str, dict[str, Any]] = {
     "continued_with_notices_and_children": {
         "notices": (ev.UnreadNotice("exit", "ship-0", NOON, result=b"null"),),
@@ -575,3 +586,6 @@ def play(name: str) -> Run:
     run = Run(program, INPUTS.get(name), **FIELDS.get(name, {}))
     script(run)
     return run
+
+
+from tests.replay import machines as machines  # noqa: E402, PLC0414 - its cases are cases, too

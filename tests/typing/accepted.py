@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
-from perdure import ApplicationError, Client, Engine, Handle, Retry, activity, workflow
+from perdure import ApplicationError, Client, Engine, Handle, Retry, activity, human, workflow
 from perdure.activity import Activity
 from perdure.definition import Workflow
 from perdure.workflow import After, Channel, ChildHandle, Info, Message, Saga
@@ -204,3 +204,29 @@ async def host() -> None:
     async with Engine("sqlite:///orders.db", definitions=[fulfil, charge]) as engine:
         handle = await engine.client.start(fulfil, Order(1))
         assert_type(await handle.result(), Receipt)
+
+
+# -- people --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Approval:
+    ok: bool
+
+
+@workflow.define
+async def approve(title: str) -> bool:
+    decided = await human.request(title, form=Approval, role="finance", due="2d")
+    assert_type(decided, human.Decision[Approval])
+    assert_type(decided.value.ok, bool)
+    loose = await human.request(title, form={"type": "object"}, data={"order": 7})
+    assert_type(loose, human.Decision[Any])
+    return decided.is_completed
+
+
+async def decide(client: Client) -> None:
+    page = await client.human_tasks.list(role="finance", limit=5)
+    for task in page.items:
+        claimed = await client.human_tasks.claim(task.id, "1h", by="ada")
+        assert_type(claimed.claimed_by, str | None)
+        await client.human_tasks.complete(task.id, Approval(ok=True), comment="fine")

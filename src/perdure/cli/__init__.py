@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("look", "Show one execution: status, input, output, why it waits."),
         "history": ("look", "Show the events of a run."),
         "events": ("events", "Show what happened in all runs, by name; --follow goes on."),
+        "logs": ("logs", "Show what a run has logged."),
         "why": ("look", "Say in one sentence what a run waits for."),
         "result": ("result", "Wait for the result and print it."),
         "export": ("repair", "Write a run as one JSON document."),
@@ -53,6 +54,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "retry": ("repair", "Run an ended execution again; keep what succeeded."),
         "fork": ("repair", "Start an execution that shares a run's history up to a point."),
         "import": ("repair", "Take in a run that `perdure export` wrote."),
+    },
+    "People": {
+        "people": ("people", "What people are asked for: list, claim, complete, reject."),
     },
     "About": {
         "version": ("version", "Print the version."),

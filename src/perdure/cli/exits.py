@@ -41,6 +41,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NondeterminismError, FAILED),
     (errors.Closed, CONFLICT),
     (errors.NotFound, NOT_FOUND),
+    (errors.HumanTaskError, CONFLICT),
     (errors.AlreadyExists, CONFLICT),
     (errors.Conflict, CONFLICT),
     (errors.ConcurrencyLimit, CONFLICT),

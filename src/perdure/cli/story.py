@@ -17,6 +17,7 @@ from perdure.views import HistoryEvent, to_datetime
 _OPENS = {
     "activity_scheduled": "name",
     "child_scheduled": "workflow",
+    "human_task_opened": "title",
     "timer_started": "",
 }
 _CLOSES = {
@@ -26,11 +27,36 @@ _CLOSES = {
     "timer_fired": "timer",
     "timer_cancelled": "timer",
     "child_closed": "child",
+    "human_task_decided": "opened",
+    "human_task_closed": "opened",
 }
 _ABOUT = {**_CLOSES, "attempt_failed": "activity", "attempt_lost": "activity"}
-_TOLD = {"activity", "timer", "child", "name", "workflow", "failure", "message", "v"}
-_DULL = {"worker", "code", "sender", "id", "retry", "queue", "flavour", "namespace", "run_id"}
-_TIMES = frozenset({"at", "deadline", "run_deadline", "execution_deadline", "not_before"})
+_TOLD = {
+    "activity",
+    "timer",
+    "child",
+    "opened",
+    "name",
+    "title",
+    "workflow",
+    "failure",
+    "message",
+    "v",
+}
+_DULL = {
+    "worker",
+    "code",
+    "sender",
+    "id",
+    "retry",
+    "queue",
+    "flavour",
+    "namespace",
+    "run_id",
+    "form",
+    "asked_by",
+}
+_TIMES = frozenset({"at", "remind", "deadline", "run_deadline", "execution_deadline", "not_before"})
 
 
 class Story:
@@ -70,7 +96,10 @@ class Story:
         parts: list[str] = []
         if event.id in self._names:
             due = data.get("due")
-            parts.append(self._names[event.id] if due is None else f"due {_time(due)}")
+            if event.kind != "timer_started":
+                parts.append(self._names[event.id])
+            if due is not None:
+                parts.append(f"due {_time(due)}")
         if about is not None:
             name = self._names.get(about, "?")
             parts.append(name if name == f"timer #{about}" else f"{name} (#{about})")

@@ -32,6 +32,7 @@ _RECORDED_AT_ONCE = (
     ev.ActivityCompleted,
     ev.ActivityFailed,
     ev.ChildClosed,
+    ev.HumanTaskDecided,
     ev.RunPaused,
     ev.SendResolved,
     *_INERT,
@@ -70,8 +71,11 @@ class Blind:
         return is_asked_to_pause
 
     def end(self, run: Run, end: Input) -> None:
-        """Record the end, after the messages that nobody will read: they were acknowledged (I7)."""
-        unread = [item for item in run.inputs if isinstance(item.fact, ev.MessageReceived)]
+        """Record the end, after the messages that nobody will read: they were acknowledged (I7).
+
+        So were people's decisions.
+        """
+        unread = [item for item in run.inputs if isinstance(item.fact, ev.ACKNOWLEDGED)]
         # In the order in which applied ones are read.
         unread.sort(key=lambda item: item.arrival)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
@@ -195,7 +199,12 @@ class Blind:
         elif not run.is_owned or run.status.is_stopped:
             wake_at = run.next_due() if run.status.is_stopped else run.wake_at
             write.state = writes.open_state(
-                run.status, length, now, owned=bool(run.work), wake_at=wake_at, waits=run.waits
+                run.status,
+                length,
+                now,
+                owned=_holds_attempts(run),
+                wake_at=wake_at,
+                waits=run.waits,
             )
             self._keep_stop(run, write)
         if closing is None and run.instance is not None:
@@ -214,7 +223,7 @@ class Blind:
             applied=False,
             claim=None if run.is_owned else run.length,
         )
-        writes.note_sources(write, taken)
+        writes.note_sources(run, write, taken)
         return write
 
     @staticmethod
@@ -256,12 +265,18 @@ class Blind:
             Status.PARKED,
             run.length + len(facts),
             write.time,
-            owned=bool(run.work),
+            # What the store refuses once, it refuses again: nothing is left to be recorded.
+            owned=bool(run.work) if reason is ParkReason.STORE_REFUSED else _holds_attempts(run),
             wake_at=run.deadline[0] or None,
         )
         self._keep_stop(run, write)
         self._core.revival.parked_here(run.key, write.time)
         self._turns.hand_in(run, write, list(first), None)
+
+
+def _holds_attempts(run: Run) -> bool:
+    """Tell whether attempts would be lost with this worker: under way, or not yet recorded."""
+    return bool(run.work) or any(isinstance(item.fact, _RECORDED_AT_ONCE) for item in run.inputs)
 
 
 def _out_of_time(which: str) -> ev.Event:

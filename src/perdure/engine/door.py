@@ -11,7 +11,17 @@ from perdure.definition import Workflow
 from perdure.door import StoreDoor
 from perdure.engine.core import Core
 from perdure.engine.runs import Input
-from perdure.store.port import Posted, Question, Reader, RunRow, Started, StartRequest, Store
+from perdure.store.port import (
+    Act,
+    HumanTaskRow,
+    Posted,
+    Question,
+    Reader,
+    RunRow,
+    Started,
+    StartRequest,
+    Store,
+)
 from perdure.values import events as ev
 from perdure.values import failures, limits
 
@@ -124,6 +134,12 @@ class EngineDoor:
 
     async def write(self, verb: Callable[[Store], T]) -> T:
         return await self._core.desk.write(verb)
+
+    async def act(self, act: Act) -> HumanTaskRow:
+        self._core.watch.check()
+        task = await self._store_door.act(act)
+        self._core.intake.look()  # the run's inbox may hold the decision
+        return task
 
     def next_change(self) -> asyncio.Future[None]:
         return self._core.watch.next_change()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from perdure.engine import people
 from perdure.engine.runs import Input, Run
 from perdure.kernel.edge import StoredTurn
 from perdure.store.port import TurnRow
@@ -43,11 +44,12 @@ def last_cancel(facts: Iterable[ev.Event], before: ev.CancelRequested | None = N
 def taken_up(run: Run, taken: ev.RunTaken, *, is_copy: bool) -> None:
     """Let a run take a turn that says who has it now, before all else.
 
-    The open transactional activities of a copy get deciding rows in the same commit: those of the
-    run it was copied from are that run's.
+    The open transactional activities of a copy get deciding rows in the same commit, and what it
+    asks people for gets rows of its own: those of the run it was copied from are that run's.
     """
     item = Input(taken)
     if is_copy:
+        item.asks = people.open_in(run)
         item.opens = tuple(
             (number, work.attempt) for number, work in run.work.items() if work.event.transactional
         )

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 from perdure import errors, named
 from perdure.door import Reads, all_turns
 from perdure.engine.runs import Run
+from perdure.kernel.people import PendingHumanTask
 from perdure.named import Head, NamedEvent, Past
 from perdure.store.port import TurnRow, TurnWrite
 from perdure.values import events as ev
+from perdure.views import to_datetime
 
 _log = logging.getLogger("perdure.engine")
 
@@ -85,6 +87,22 @@ class Listeners:
                 self._keep(asyncio.ensure_future(self._look_up()))
         else:
             self._tell(run, row.events, write.first, write.time, past)
+
+    def remind(self, run: Run, asked: PendingHumanTask) -> None:
+        """Tell the listeners of ``workflow.task.reminder`` that somebody is still waited for."""
+        event = asked.event
+        self.tell(
+            "workflow.task.reminder",
+            {
+                "instance_id": run.workflow_id,
+                "workflow_name": run.workflow,
+                "task_id": asked.id,
+                "title": event.title,
+                "role": event.role,
+                "assignee": event.assignee,
+                "due_at": to_datetime(event.due) if event.due else None,
+            },
+        )
 
     def tell(self, name: str, data: dict[str, Any]) -> None:
         """Call the handlers whose pattern matches."""

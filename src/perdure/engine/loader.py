@@ -304,7 +304,7 @@ class Loader:
         }
         if not missing:
             if forks.is_copy(run.blind):
-                run.inputs.insert(0, Input(taken))
+                forks.taken_up(run, taken, is_copy=True)
             return
         pasts = _pasts(loaded, turns, set(missing))
         lost_until = (loaded.row.lost_until or core.clock.now()) if has_lost else 0
@@ -345,7 +345,7 @@ def _decided(run: Run, fact: ev.Event) -> Input:
         return Input(fact, name=name)
     if isinstance(fact, ev.ActivityFailed):
         return Input(fact, name=name)  # the lost attempt before it takes the deciding row away
-    is_last = bool(work.policy.max_attempts) and fact.attempt >= work.policy.max_attempts
+    is_last = not work.policy.allows_after_loss(fact.attempt)
     transaction = (fact.activity, 0 if is_last else fact.attempt + 1)
     return Input(fact, transaction=transaction, name=name)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from perdure import errors
+from perdure import errors, logs
 from perdure.engine import telling, writes
+from perdure.engine.logs import logged
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.turns import describe
 from perdure.kernel.instance import Instance, Turn
@@ -160,8 +161,14 @@ class Release:
 
     def _release_effects(self, run: Run, instance: Instance) -> None:
         effects, instance.effects = instance.effects, []
-        for _, (level, text) in effects:
-            _user_log.log(level, "[%s] %s", run.workflow_id, text)
+        core = self._core
+        for name, value in effects:
+            if name == "log":
+                logs.show(_user_log, run.workflow_id, value)
+                [line] = logged([(name, value)], run.time)
+                core.logs.tell(run, line)
+            else:
+                core.listeners.remind(run, value)
 
     def _lost(self, run: Run, taken: list[Input]) -> None:
         """Another worker has the run: forget it, and send on what came in by hand."""

@@ -40,10 +40,10 @@ class Input:
     ``transaction``: the fact decides an attempt of this transactional activity, and (if not 0) the
     attempt with this number follows: (activity, next attempt). ``name``: of the activity that the
     fact is about, if it failed. ``opens``: (activity, attempt) of transactional activities that get
-    a deciding row with it.
+    a deciding row with it; ``asks``: (event, command) of human tasks that a copy asks for anew.
     """
 
-    __slots__ = ("done", "fact", "inbox", "name", "opens", "transaction")
+    __slots__ = ("asks", "done", "fact", "inbox", "name", "opens", "transaction")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Input:
         self.done = done
         self.transaction = transaction
         self.opens: tuple[tuple[int, int], ...] = ()
+        self.asks: tuple[tuple[int, ev.HumanTaskOpened], ...] = ()
 
     @property
     def arrival(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
-from perdure.engine import refusals
+from perdure.engine import people, refusals
 from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.values import endings, failures, ids, payload
@@ -160,7 +160,7 @@ def _unread(run: Run, came: Sequence[ev.Event]) -> tuple[ev.Message, ...]:
     return (*kept, *(fact.message for fact in facts if isinstance(fact, ev.MessageReceived)))
 
 
-def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
+def note_sources(run: Run, write: TurnWrite, taken: Sequence[Input]) -> None:
     """Say which inbox rows and which transactions' deciding rows this turn takes away."""
     consumed = [item.inbox for item in taken if item.inbox]
     if consumed:
@@ -168,6 +168,8 @@ def note_sources(write: TurnWrite, taken: Sequence[Input]) -> None:
     for item in taken:
         if item.opens:
             write.opens = (*write.opens, *item.opens)
+        if item.asks:
+            people.ask_anew(run, item.asks, write)
         if item.transaction is not None:
             number, following = item.transaction
             write.settles = (*write.settles, number)
@@ -433,6 +435,7 @@ def _ended(core: Core, run: Run, number: int, event: ev.Event, write: TurnWrite)
 
 
 PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] = {
+    **people.PREPARE,
     ev.ActivityScheduled: _activity_scheduled,
     ev.ActivityCancelled: _activity_cancelled,
     ev.MessageSent: _message_sent,

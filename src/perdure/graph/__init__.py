@@ -25,12 +25,20 @@ from perdure.graph.definition import WorkflowDefinition
 from perdure.graph.instances import MapStep
 from perdure.graph.outline import Edge
 from perdure.graph.paths import WorkflowGraph
+from perdure.graph.people import (
+    BaseHumanStep,
+    HumanTaskError,
+    TaskAlreadyCompletedError,
+    TaskNotFoundError,
+    UnauthorizedTaskError,
+)
 from perdure.graph.states import StepStatus, StepType, WorkflowStatus
 from perdure.graph.steps import BaseMachineStep, BaseStep, EndStep, PassStep, Step, TaskStep
 from perdure.graph.waiting import DeferredChoice, MilestoneStep, TimerStep, WebhookStep
 
 __all__ = [
     "BaseGateway",
+    "BaseHumanStep",
     "BaseMachineStep",
     "BaseStep",
     "BlockStep",
@@ -41,6 +49,7 @@ __all__ = [
     "EndStep",
     "ExclusiveGateway",
     "Flow",
+    "HumanTaskError",
     "InclusiveGateway",
     "LoopStep",
     "MapStep",
@@ -55,10 +64,13 @@ __all__ = [
     "StepStatus",
     "StepType",
     "SubflowStep",
+    "TaskAlreadyCompletedError",
+    "TaskNotFoundError",
     "TaskStep",
     "ThreadMerge",
     "ThreadSplit",
     "TimerStep",
+    "UnauthorizedTaskError",
     "WebhookStep",
     "WorkflowContext",
     "WorkflowDefinition",

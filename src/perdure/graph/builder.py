@@ -13,6 +13,7 @@ from perdure.graph.deciding import ChoiceStep, LoopStep
 from perdure.graph.definition import WorkflowDefinition
 from perdure.graph.instances import MapStep
 from perdure.graph.outline import Condition, Edge, Outline
+from perdure.graph.people import BaseHumanStep
 from perdure.graph.steps import (
     NOTHING,
     STEP_DEFAULT,
@@ -247,6 +248,29 @@ class Branch:
         self._open = ""
         return self
 
+    def human(
+        self,
+        name: str,
+        *,
+        form: Any = None,
+        next: str | None = None,
+        end: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Add a step that a person does; what is entered is the output, checked against ``form``.
+
+        Args:
+            name: of the step.
+            form: a type or a JSON Schema.
+            next: the step to go on to.
+            end: end here.
+            **options: ``title``, ``description``, ``assignee``, ``assignee_key``, ``role`` (or
+                ``group``), ``due``, ``remind``, ``priority``, ``data``, ``on_reject``,
+                ``on_expire``, as attributes of :class:`~perdure.graph.BaseHumanStep`.
+        """
+        step = BaseHumanStep(name, form_schema=form, **options)
+        return self.add(step, next=next, end=end)
+
     def map(
         self,
         name: str,
@@ -357,6 +381,11 @@ class Flow(Branch):
     def default_retry(self, retry: Retry) -> Self:
         """Give steps that name none this policy."""
         self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
+        return self
+
+    def isolated(self, isolated: bool = True) -> Self:
+        """Run the handlers in subprocesses, or (``False``) in the engine's process in any case."""
+        self._options["isolated"] = isolated
         return self
 
     def build(self) -> WorkflowDefinition:

@@ -22,9 +22,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from perdure import activity, errors
 from perdure.graph.book import Book, GraphQuery
-from perdure.graph.calls import Callee, Outcome, bound
+from perdure.graph.calls import Callee, Outcome, StepCall, bound
 from perdure.graph.conditions import holds
 from perdure.graph.context import Changes, StepExecution, WorkflowContext
 from perdure.graph.joins import Joins, Token
@@ -73,7 +75,7 @@ class Visit:
         """Return the turn's time in microseconds."""
         return self._play.book.host.time
 
-    async def call(self, call: activity.Activity[Any, Any], callee: Callee, value: Any) -> Any:
+    async def call(self, call: StepCall, callee: Callee, value: Any) -> Any:
         """Call a handler; take what it has set, and return its output."""
         book = self._play.book
         host, kept = book.host, book.context(self.step.name, self.value, is_kept=True)
@@ -149,6 +151,11 @@ class Visit:
     def set_data(self, key: str, value: Any) -> None:
         """Set a value of the run's ``data``."""
         self._play.book.merge(Changes(data={key: value}))
+
+    def set_person(self, name: str) -> None:
+        """Say who acts from here on: ``user_id`` of the context."""
+        book = self._play.book
+        book.instance = msgspec.structs.replace(book.instance, user_id=name)
 
     def end_all(self) -> None:
         """End the graph with this step, whatever else is under way."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from perdure import errors
-from perdure.graph.calls import SKIPPED, Callee, Handler
+from perdure.graph.calls import SKIPPED, Callee, Handler, StepCall
 from perdure.graph.states import StepType
 from perdure.values import events as ev
 from perdure.values import payload
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from perdure.graph.joins import Join
     from perdure.graph.outline import Outline
 
-STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000)
-"""What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s."""
+STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000, forgives_losses=True)
+"""What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s.
+
+A step that was under way when its worker died is done again, whatever the policy (seed 3)."""
 NOTHING: Any = object()
 """Stands for a value that was not given, where ``None`` is one."""
 
@@ -139,6 +141,10 @@ class BaseStep:
         """Return what is wrong with the step by itself."""
         return []
 
+    def calls(self) -> list[StepCall]:
+        """Return the activities of its handlers."""
+        return []
+
     def shape(self) -> list[Any]:
         """Return what decides the commands it makes."""
         found = [type(self).__name__, self.join, [graph.name for graph in self.inner()]]
@@ -161,6 +167,9 @@ class BaseMachineStep(BaseStep):
         self._activity = self._callee.as_activity(
             path, retry=self.policy, timeout=limit, step=self.name
         )
+
+    def calls(self) -> list[StepCall]:
+        return [self._activity]
 
     def callee(self, path: str) -> Callee:
         """Return what is called."""

@@ -76,6 +76,15 @@ def _child_closed(instance: Instance, event: ev.ChildClosed) -> None:
         child.close(event)
 
 
+def _human_task_decided(instance: Instance, event: ev.HumanTaskDecided) -> None:
+    if _is_of_another_run(instance, event.asked_by):
+        return
+    # Before a timer of the same turn runs: what a person was thanked for is not too late.
+    waiting = instance.human_tasks.pop(event.opened, None)
+    if waiting is not None and not waiting.future.done():
+        waiting.future.set_result(event)
+
+
 def _is_of_another_run(instance: Instance, asked_by: str) -> bool:
     """Tell whether the run that this one continues asked: its numbers mean nothing here."""
     return bool(asked_by) and instance.started is not None and asked_by != instance.started.run_id
@@ -113,6 +122,7 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.SendResolved: _send_resolved,
     ev.ChildClosed: _child_closed,
     ev.ExecutionEnded: execution_ended,
+    ev.HumanTaskDecided: _human_task_decided,
     ev.UpdateAccepted: _update_accepted,
     ev.CancelRequested: cancel_requested,
     ev.RunTaken: _run_taken,

@@ -79,7 +79,8 @@ class Turn(msgspec.Struct, gc=False):
 class Waits(msgspec.Struct, omit_defaults=True):
     """What an instance waits for; stored as JSON for ``why``.
 
-    ``updates`` are under way; ``handlers`` are the updates it would take.
+    ``updates`` are under way; ``handlers`` are the updates it would take. ``people`` are human
+    tasks: for each (title, role, assignee, due).
     """
 
     topics: list[str] = []
@@ -91,3 +92,4 @@ class Waits(msgspec.Struct, omit_defaults=True):
     updates: int = 0
     handlers: list[str] = []
     where: str = ""
+    people: list[tuple[str, str | None, str | None, int]] = []

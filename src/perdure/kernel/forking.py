@@ -20,6 +20,7 @@ def forked(instance: Instance, event: ev.Forked) -> None:
         return
     if not event.keeps_chance:
         instance.keys.begin_anew(instance.activities, event.seed)
+    instance.human_tasks.ask_anew(instance.time, instance.entropy.derive)
     instance.started = event.onto(instance.started)
     instance.inherited.clear()  # the original is told of these
     # The code at hand is what this run began under; a cancel's deadline was the other run's.

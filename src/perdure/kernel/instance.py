@@ -36,6 +36,7 @@ from perdure.kernel.entropy import Entropy, Keys
 from perdure.kernel.eviction import close_all, graveyard, hold, leave_alone
 from perdure.kernel.loop import NOBODY, DeterministicLoop, OrderedTask
 from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
+from perdure.kernel.people import HumanTasks
 from perdure.kernel.updates import handler_named, run_update
 from perdure.kernel.versions import Versions
 from perdure.kernel.watching import Main, Watch, awaited_children, inherit
@@ -83,6 +84,7 @@ class Instance:
         self.activities: dict[int, PendingActivity] = {}
         self.timers: dict[int, tuple[int, Callable[[], None]]] = {}
         self.sends: dict[int, asyncio.Future[None]] = {}
+        self.human_tasks = HumanTasks()
         self.children: dict[int, Child] = {}
         self.inherited: dict[tuple[str, int], str] = {}
         self.unlinked: dict[str, int] = {}
@@ -219,6 +221,7 @@ class Instance:
             updates=len(self.updates),
             handlers=list(self.update_handlers),
             where=self.where(),
+            people=self.human_tasks.shown(),
         )
 
     @property
@@ -285,11 +288,11 @@ class Instance:
         self.keys.begin(self._base, seed)
 
     def new_run_id(self, role: str) -> str:
-        """Return a UUIDv7 for a ``child`` or the ``next`` run.
+        """Return a UUIDv7 for a ``child``, the ``next`` run or, by ``human``, a human task.
 
         It follows from the id of the event to come, so that a draw more or less strands no run.
         """
-        self.writing("start a run")
+        self.writing("ask for ids")
         script = self._script
         number = self._base + len(self._commands) if script is None else script.next_id()
         return ids.uuid7(self.time // 1000, self.entropy.derive(f"{role}:{number}", 10))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from perdure import errors
 from perdure.kernel.loop import DeterministicLoop
 from perdure.kernel.pending import Child, PendingActivity
+from perdure.kernel.people import PendingHumanTask
 from perdure.values import events as ev
 from perdure.values.payload import Decode
 
@@ -82,6 +83,32 @@ async def sleep(instance: Instance, microseconds: int) -> None:
     except INTERRUPTED:
         instance.cancel_timer(number)
         raise
+
+
+async def human_task(instance: Instance, event: ev.HumanTaskOpened) -> ev.HumanTaskDecided | None:
+    """Ask a person and wait for the decision; ``None`` if it was due before one came."""
+    number = instance.command(event)
+    future: asyncio.Future[ev.HumanTaskDecided | None] = asyncio.Future(loop=instance.loop)
+    waiting = instance.human_tasks[number] = PendingHumanTask(future, event)
+    timers: list[int] = []
+    for due, fire in (
+        (event.due, partial(_settle, future)),
+        (event.remind, partial(_remind, instance, number)),
+    ):
+        if due:
+            timers.append(timer := instance.command(ev.TimerStarted(due=due)))
+            instance.timers[timer] = (due, fire)
+    outcome = "cancelled"
+    try:
+        decision = await future
+        outcome = "expired"
+        return decision
+    finally:
+        # Before the timers: what gives it up is why they are no longer wanted.
+        if instance.human_tasks.pop(number, None) is not None:
+            instance.command(ev.HumanTaskClosed(opened=number, id=waiting.id, outcome=outcome))
+        for timer in timers:
+            instance.cancel_timer(timer)
 
 
 async def condition(instance: Instance, predicate: Callable[[], object]) -> None:
@@ -153,6 +180,13 @@ def start_child(instance: Instance, event: ev.ChildScheduled, read: Decode) -> C
     return child
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _settle(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _remind(instance: Instance, number: int) -> None:
+    """Tell listeners that nobody has done it yet: best effort, and not again in a replay."""
+    waiting = instance.human_tasks.get(number)
+    if waiting is not None:
+        instance.effect("workflow.task.reminder", waiting)

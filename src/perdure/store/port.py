@@ -31,12 +31,16 @@ that starts an execution; one that has to wait is ``pending`` and stands in a qu
 that frees a slot gives it to the first in the queue, whose run is then running and nobody's, like
 a run that was started from outside.
 
+**Human tasks** are opened and given up by turns, in their commit. What people do to one comes in
+by ``act``, which puts the decision into the inbox of its execution in the same transaction; a turn
+that gives up what was decided meanwhile is dropped. So exactly one of them wins.
+
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
 
 Verbs are synchronous and are called from one thread at a time; ``store.desk`` puts them behind
 threads. Every verb takes ``now`` (microseconds since 1970): SQL never asks for the time. Payloads
-are bytes. Nothing here knows graphs, human tasks or the shape of user code.
+are bytes. Nothing here knows graphs or the shape of user code.
 
 Errors of every verb: ``Unavailable`` (nothing was changed, or it is not known: see ``resolve``),
 ``Corrupt``, ``LeaseLost`` where a worker writes. A driver's own exceptions never leave a store.
@@ -47,16 +51,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.store.journal import Journal, JournalRow
+from perdure.store.lines import LogLine
 from perdure.store.rows import (
+    Acted,
     Batch,
     Beat,
     Committed,
     Definition,
     Filter,
     Fork,
+    HumanTaskWrite,
     InboxRow,
-    Journal,
-    JournalRow,
     Loaded,
     OpenRun,
     Post,
@@ -73,20 +79,27 @@ from perdure.store.rows import (
     Worker,
 )
 from perdure.values.concurrency import Limit, Standing
+from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
 from perdure.values.states import Status
 
 __all__ = [
+    "Act",
+    "Acted",
     "Batch",
     "Beat",
     "Committed",
     "Definition",
     "Filter",
     "Fork",
+    "HumanTaskFilter",
+    "HumanTaskRow",
+    "HumanTaskWrite",
     "InboxRow",
     "Journal",
     "JournalRow",
     "Limit",
     "Loaded",
+    "LogLine",
     "OpenRun",
     "Post",
     "Posted",
@@ -155,6 +168,12 @@ class Reader(Protocol):
         one are left out. A damaged row says so (``fault``) and is in nobody's way. Whoever deletes
         histories notes the highest row it has deleted, and never deletes the newest: a number is
         not given twice.
+        """
+        ...
+
+    def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
+        """Return up to ``limit`` log lines of a run whose number is greater than ``after``, in
+        order. A run keeps its last ``limits.LOG_LINES``.
         """
         ...
 
@@ -263,6 +282,21 @@ class Reader(Protocol):
 
     def attributes(self, run: int) -> dict[str, Any]:
         """Return the search attributes of a run."""
+        ...
+
+    def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:
+        """Return a human task."""
+        ...
+
+    def human_tasks(
+        self, where: HumanTaskFilter, now: int, *, limit: int, after: HumanTaskRow | None = None
+    ) -> list[HumanTaskRow]:
+        """Return up to ``limit`` human tasks behind ``after``.
+
+        Open ones by when they are due (those without at last), then by age; if ``where`` has a
+        status that is none of theirs, the newest first. A claim that is over at ``now`` counts as
+        open.
+        """
         ...
 
 
@@ -380,6 +414,19 @@ class Store(Reader, Protocol):
 
     def answer(self, question: str, answer: bytes, now: int) -> None:
         """Answer a question; the first answer stays."""
+        ...
+
+    def act(self, act: Act, now: int) -> Acted:
+        """Let somebody act on a human task, and tell its run if that decides it.
+
+        After a lost acknowledgement ``human_task`` says whether it was written; asked again, a
+        decision is refused, with the name of who has decided.
+
+        Raises:
+            TaskNotFound: there is none with this id.
+            TaskClosed, TaskClaimed, TaskDenied: see ``perdure.values.people.judge``; nothing was
+                changed.
+        """
         ...
 
     def transact(

@@ -7,7 +7,10 @@ from typing import Any
 
 import msgspec
 
+from perdure.store.lines import LogLine
+from perdure.values.commands import HumanTaskOpened
 from perdure.values.concurrency import NO_LIMIT, Limit
+from perdure.values.people import HumanTaskRow, HumanTaskStatus
 from perdure.values.states import Status
 
 # -- what is written -----------------------------------------------------------------------------
@@ -147,6 +150,14 @@ class StartRequest(msgspec.Struct, gc=False):
     retries: int = 0
 
 
+class HumanTaskWrite(msgspec.Struct, gc=False):
+    """A human task to open: ``asked`` by event number ``event`` of the turn's run, under ``id``."""
+
+    id: str
+    event: int
+    asked: HumanTaskOpened
+
+
 class TurnWrite(msgspec.Struct, gc=False):
     """One history row and what goes with it.
 
@@ -158,8 +169,12 @@ class TurnWrite(msgspec.Struct, gc=False):
     ``opens``: (activity, attempt) of transactional activities that this turn schedules;
     ``settles``: activities whose deciding row this turn takes away; if one is gone already (its
     transaction committed first), the turn is dropped and named in ``Committed.reopened``.
-    ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run goes by
-    another version of its definition from here on.
+    ``asks``: human tasks that this turn opens; ``gives_up``: (id, what it is now) of those, before
+    or of this very turn, that it no longer waits for; if one was decided meanwhile, the turn is
+    dropped and named in ``Committed.reopened``. A turn that closes the run cancels all that are
+    open. ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run
+    goes by another version of its definition from here on. ``lines``: what the code logged in this
+    turn.
     """
 
     run: int
@@ -181,10 +196,13 @@ class TurnWrite(msgspec.Struct, gc=False):
     continued: StartRequest | None = None
     opens: tuple[tuple[int, int], ...] = ()
     settles: tuple[int, ...] = ()
+    asks: Sequence[HumanTaskWrite] = ()
+    gives_up: tuple[tuple[str, HumanTaskStatus], ...] = ()
     memo: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
     progress: str | None = None
     version: str | None = None
+    lines: Sequence[LogLine] = ()
 
 
 class Beat(msgspec.Struct, gc=False):
@@ -196,7 +214,11 @@ class Beat(msgspec.Struct, gc=False):
 
 
 class Batch(msgspec.Struct):
-    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13)."""
+    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13).
+
+    ``lines``: log lines of any runs, before those of the turns; those of a run that is not there
+    are left out.
+    """
 
     worker: int
     epoch: int
@@ -206,6 +228,7 @@ class Batch(msgspec.Struct):
     starts: Sequence[StartRequest] = ()
     turns: Sequence[TurnWrite] = ()
     posts: Sequence[Post] = ()
+    lines: Sequence[LogLine] = ()
 
 
 # -- what comes back -----------------------------------------------------------------------------
@@ -269,6 +292,13 @@ class Committed(msgspec.Struct):
     is_recalled: bool = False
     has_mail: bool = False
     has_admitted: bool = False
+
+
+class Acted(msgspec.Struct):
+    """A human task after somebody has acted on it, and what the run was told, if anything."""
+
+    task: HumanTaskRow
+    posted: Posted | None = None
 
 
 class Worker(msgspec.Struct):
@@ -404,36 +434,6 @@ class TurnRow(msgspec.Struct, gc=False):
     def place(self) -> str:
         """Where it stands, for errors."""
         return f"history of run {self.run}: the row of event {self.first}"
-
-
-class JournalRow(msgspec.Struct, gc=False):
-    """One history row among those of all runs. ``id`` grows with each commit.
-
-    ``fault``: why its payload cannot be read; empty if it can.
-    """
-
-    id: int
-    run: int
-    run_id: str
-    namespace: str
-    workflow_id: str
-    workflow: str
-    first: int
-    count: int
-    time: int
-    payload: bytes
-    fault: str = ""
-
-
-class Journal(msgspec.Struct, gc=False):
-    """Some history rows in the order of their commits. ``last``: the newest there is of any run.
-
-    ``deleted_to``: rows up to this one may have been deleted with their runs.
-    """
-
-    rows: list[JournalRow]
-    last: int
-    deleted_to: int = 0
 
 
 class Fork(msgspec.Struct, gc=False):

@@ -15,6 +15,7 @@ from perdure.kernel.instance import Instance
 from perdure.store.port import Filter, Loaded, RunRow
 from perdure.values import endings, limits
 from perdure.values import events as ev
+from perdure.values.people import HumanTaskFilter
 from perdure.values.states import Status
 
 _ATTEMPTS = (ev.AttemptFailed, ev.AttemptLost)
@@ -92,6 +93,7 @@ def problems(store: Any, definitions: Sequence[Workflow[Any, Any]]) -> list[str]
     ]
     found += _executions(read)
     found += _watches(read)
+    found += _people(store, read)
     live = {worker.id for worker in store.workers()}
     found += [
         f"{history.name} is owned by worker {history.row.owner}, which is gone"
@@ -365,3 +367,38 @@ def _asked_for(history: History, asked: History | None, event: ev.ExecutionEnded
         yield f"{history.name} got a notice that another execution asked for"
     elif not isinstance(set_, ev.WatchSet) or set_.target != event.workflow_id:
         yield f"{history.name} got a notice about {event.workflow_id!r} that it did not ask for"
+
+
+def _people(store: Any, read: Sequence[History]) -> Iterator[str]:
+    """A human task is open in the table exactly as long as its run waits for it."""
+    listed: dict[int, set[int]] = {}
+    for task in store.human_tasks(HumanTaskFilter(), 0, limit=-1):
+        listed.setdefault(task.run, set()).add(task.event)
+    for history in read:
+        waits = _asked(history)
+        found = listed.pop(history.row.run, set())
+        for number in sorted(waits - found):
+            yield f"{history.name} waits for event {number}, which nobody is asked for"
+        for number in sorted(found - waits):
+            yield f"{history.name}: people are asked for event {number}, which it does not wait for"
+    for run in listed:
+        yield f"people are asked for run {run}, which is not there"
+
+
+def _asked(history: History) -> set[int]:
+    """Return the commands of an open run that people can still do."""
+    waits: set[int] = set()
+    is_copy = False
+    for number, event in enumerate(history.events, start=1):
+        if isinstance(event, ev.HumanTaskOpened):
+            waits.add(number)
+        elif isinstance(event, (ev.HumanTaskDecided, ev.HumanTaskClosed)):
+            waits.discard(event.opened)
+        elif isinstance(event, ev.Forked) and event.run_id:
+            is_copy = True
+        elif isinstance(event, ev.RunTaken):
+            is_copy = False
+    if history.row.status.is_terminal or is_copy:
+        return set()  # a copy asks anew in its first own turn
+    decided = {event.opened for event in history.inbox if isinstance(event, ev.HumanTaskDecided)}
+    return waits - decided

@@ -27,6 +27,7 @@ POISON = b"poison-pill"
 
 WRITES = frozenset(
     {
+        "act",
         "admit",
         "answer",
         "ask",

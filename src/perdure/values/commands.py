@@ -165,6 +165,46 @@ class WatchDropped(Event, tag="watch_dropped"):
         return f"watch_dropped {self.way} {self.target!r}"
 
 
+class HumanTaskOpened(Event, tag="human_task_opened"):
+    """Ask a person for something. ``id`` names it for people, ``name`` for programs.
+
+    ``form``: the JSON Schema of what is to be entered; ``data``: what is shown beside it. Times in
+    microseconds since 1970, 0 for none. ``priority``: 1 is the most urgent, 4 the least.
+    """
+
+    id: str
+    title: str
+    name: str = ""
+    description: str = ""
+    role: str | None = None
+    assignee: str | None = None
+    priority: int = 2
+    form: bytes | None = None
+    data: bytes | None = None
+    due: int = 0
+    remind: int = 0
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, HumanTaskOpened) and recorded.name == self.name
+
+    def brief(self) -> str:
+        return f"human_task_opened {self.title!r}"
+
+
+class HumanTaskClosed(Event, tag="human_task_closed"):
+    """The run no longer waits for it: its time is over ("expired"), or the code gave it up."""
+
+    opened: int
+    id: str
+    outcome: str = "cancelled"
+
+    def same_as(self, recorded: Event) -> bool:
+        return isinstance(recorded, HumanTaskClosed) and recorded.opened == self.opened
+
+    def brief(self) -> str:
+        return f"human_task_closed #{self.opened} {self.outcome}"
+
+
 class VersionMarked(Event, tag="version_marked"):
     """The answer of ``workflow.version`` for a change id, for good."""
 

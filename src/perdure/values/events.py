@@ -27,6 +27,8 @@ from perdure.values.commands import (
     CancelSent,
     ChildScheduled,
     Emitted,
+    HumanTaskClosed,
+    HumanTaskOpened,
     MessageSent,
     ProgressReported,
     RunCancelled,
@@ -51,6 +53,7 @@ from perdure.values.facts import (
     ChildClosed,
     ExecutionEnded,
     Forked,
+    HumanTaskDecided,
     KeptKey,
     MessageReceived,
     RunMoved,
@@ -68,6 +71,7 @@ from perdure.values.facts import (
 )
 
 __all__ = [
+    "ACKNOWLEDGED",
     "CLOSES_AS",
     "CLOSING",
     "COMMANDS",
@@ -89,6 +93,9 @@ __all__ = [
     "Event",
     "ExecutionEnded",
     "Forked",
+    "HumanTaskClosed",
+    "HumanTaskDecided",
+    "HumanTaskOpened",
     "KeptKey",
     "Message",
     "MessageReceived",
@@ -139,6 +146,7 @@ FACTS: Final[tuple[type[Event], ...]] = (
     SendResolved,
     ChildClosed,
     ExecutionEnded,
+    HumanTaskDecided,
     UpdateAccepted,
     CancelRequested,
     RunTaken,
@@ -161,6 +169,8 @@ COMMANDS: Final[tuple[type[Event], ...]] = (
     CancelSent,
     WatchSet,
     WatchDropped,
+    HumanTaskOpened,
+    HumanTaskClosed,
     VersionMarked,
     SideEffectRecorded,
     AttributesSet,
@@ -201,6 +211,7 @@ PAYLOADS: Final = frozenset(
         "memo",
         "value",
         "heartbeat",
+        "form",
         "data",
     ]
 )
@@ -209,6 +220,8 @@ SEED: Final = "seed"
 """The field whose bytes are secret: whoever has them can tell a run's draws and keys."""
 GOES_ON: Final = (RunUnparked, RunResumed, CancelRequested)
 """What lets a parked or paused run try again: a cancel too, so that it can clean up."""
+ACKNOWLEDGED: Final = (MessageReceived, HumanTaskDecided)
+"""What somebody outside was told is kept: it is recorded even if a run ends without its code."""
 _FACTS = frozenset(FACTS)
 KINDS: Final[dict[str, type[Event]]] = {
     str(cls.__struct_config__.tag): cls for cls in FACTS + COMMANDS

@@ -182,6 +182,25 @@ class ExecutionEnded(Event, tag="execution_ended"):
         return f"execution_ended {self.workflow_id!r} {self.status}"
 
 
+class HumanTaskDecided(Event, tag="human_task_decided"):
+    """A person has done a human task, or somebody took it back. ``opened``: the command that asked.
+
+    ``outcome`` is "completed", "rejected" or "cancelled"; ``value``: what was entered; ``at`` in
+    microseconds since 1970; ``asked_by``: the run that asked.
+    """
+
+    opened: int
+    outcome: str
+    value: bytes | None = None
+    by: str = ""
+    comment: str = ""
+    at: int = 0
+    asked_by: str = ""
+
+    def brief(self) -> str:
+        return f"human_task_decided #{self.opened} {self.outcome}"
+
+
 class UpdateAccepted(Event, tag="update_accepted"):
     """An update passed its validator and its handler starts."""
 

@@ -10,7 +10,10 @@ from perdure.values.failures import FailureInfo
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A resolved policy as it stands in the history. Microseconds; 0 attempts: no limit."""
+    """A resolved policy as it stands in the history. Microseconds; 0 attempts: no limit.
+
+    ``forgives_losses``: an attempt that was lost with its worker may be the last, too.
+    """
 
     max_attempts: int = 0
     interval: int = SECOND
@@ -18,12 +21,17 @@ class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     max_interval: int = 100 * SECOND
     non_retryable: tuple[str, ...] = ()
     retry_on: tuple[str, ...] = ()
+    forgives_losses: bool = False
 
     def delay_after(self, attempt: int) -> int:
         """Return the pause in microseconds after failed attempt number ``attempt`` (from 1)."""
         # The exponent is capped: an unlimited policy must not overflow a float at attempt 1,100.
         grown = self.interval * self.backoff ** min(attempt - 1, 64)
         return int(min(grown, self.max_interval))
+
+    def allows_after_loss(self, attempt: int) -> bool:
+        """Tell whether attempt ``attempt + 1`` may follow one that was lost with its worker."""
+        return self.forgives_losses or not self.max_attempts or attempt < self.max_attempts
 
     def allows(self, failure: FailureInfo, attempt: int) -> bool:
         """Tell whether attempt ``attempt + 1`` may follow ``failure``."""

@@ -21,9 +21,11 @@ from tests.contract.store_contract import (
 )
 
 import perdure.store.sqlite
-from perdure.store.port import Batch, Post
+from perdure.store.port import Batch, HumanTaskWrite, Post
 from perdure.store.sqlite.sql import CHUNK, SQL, ManyRows
 from perdure.store.sqlite.store import SqliteStore
+from perdure.values.commands import HumanTaskOpened
+from perdure.values.people import HumanTaskStatus
 from perdure.values.states import CODES, OPEN, TERMINAL, Status
 
 SOURCES = sorted(Path(perdure.store.sqlite.__file__).parent.glob("*.py"))
@@ -97,8 +99,25 @@ def drops(world: World, prefix: str, size: int) -> Batch:
     return world.batch(*children, posts=[Post(b"x", f"{prefix}1") for _ in runs])
 
 
+def people(world: World, prefix: str, size: int) -> Batch:
+    """Half of the turns ask somebody, the other half give up what they had asked."""
+    runs = [world.owned(f"{prefix}{n}").run for n in range(size)]
+    asked = [
+        [HumanTaskWrite(f"{prefix}{n}", 3, HumanTaskOpened(id=f"{prefix}{n}", title="t"))]
+        for n in range(size)
+    ]
+    half = size // 2
+    world.commit(*[turn(run, asks=asks) for run, asks in zip(runs[:half], asked, strict=False)])
+    gives_up = [
+        turn(run, first=4, gives_up=((f"{prefix}{n}", HumanTaskStatus.EXPIRED),))
+        for n, run in enumerate(runs[:half])
+    ]
+    asks = [turn(run, asks=asked[half + n]) for n, run in enumerate(runs[half:])]
+    return world.batch(*gives_up, *asks)
+
+
 @pytest.mark.parametrize(
-    "make", [plain_turns, claims_with_states, messages, endings, beginnings, drops]
+    "make", [plain_turns, claims_with_states, messages, endings, beginnings, drops, people]
 )
 def test_ten_rows_and_a_hundred_cost_the_same_calls(
     world: World, make: Callable[[World, str, int], Batch]

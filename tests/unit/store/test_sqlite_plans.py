@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.values.test_people import TASK
 
 from perdure.store.opening import open_store
 from perdure.store.port import Filter
 from perdure.store.sqlite.listing import count_query, list_query
+from perdure.store.sqlite.people import tasks_query
 from perdure.store.sqlite.sql import SQL
 from perdure.store.sqlite.store import SqliteStore
+from perdure.values.people import HumanTaskFilter, HumanTaskStatus
 from perdure.values.states import Status
 
 GROWING = (
@@ -30,6 +33,8 @@ GROWING = (
     "memo",
     "slot",
     "perdure_slot",
+    "t",
+    "perdure_human_task",
 )
 
 
@@ -95,6 +100,11 @@ def scans(lines: list[str]) -> list[str]:
         ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
         ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
         ("admit_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("human_task", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("change_human_task", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("give_up_human_tasks", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("already_decided", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("close_human_tasks_of_runs", "INDEX perdure_human_task_by_run (run=?)"),
     ],
 )
 def test_a_hot_query_uses_its_index(store: SqliteStore, name: str, uses: str):
@@ -110,11 +120,13 @@ def test_the_inbox_is_read_in_the_order_of_its_ids_and_nothing_is_sorted(store: 
 
 NOT_QUERIES = {
     "is_served",
-    "row_columns",
-    "row_tables",
-    "turn_columns",
     "journal_columns",
     "real_length",
+    "row_columns",
+    "row_tables",
+    "task_columns",
+    "task_tables",
+    "turn_columns",
 }
 MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats", "insert_mail"}
 
@@ -155,6 +167,47 @@ def test_a_list_is_led_by_its_index_and_goes_on_from_a_run_without_sorting(
     assert any(uses in line for line in inner), lines
     assert not any("TEMP B-TREE" in line for line in inner), lines
     assert scans(lines) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "uses"),
+    [
+        (HumanTaskFilter(), "t USING INDEX perdure_human_task_open"),
+        (HumanTaskFilter(role="r"), "t USING INDEX perdure_human_task_open_by_role (role=?"),
+        (HumanTaskFilter(assignee="a"), "perdure_human_task_open_by_assignee (assignee=?"),
+        (HumanTaskFilter(overdue=True), "perdure_human_task_open (<expr><?)"),
+        (HumanTaskFilter(workflow_id="w"), "t USING INDEX perdure_human_task_by_run (run=?)"),
+        (HumanTaskFilter(prefix="0"), "sqlite_autoindex_perdure_human_task_1 (id>? AND id<?)"),
+    ],
+)
+def test_a_list_of_human_tasks_is_led_by_its_index(
+    store: SqliteStore, where: HumanTaskFilter, uses: str
+):
+    sql, parameters = tasks_query(where, 5, 10, None)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    lines = [row[3] for row in rows]
+    assert any(uses in line for line in lines), lines
+    assert scans(lines) == []
+    if not (where.workflow_id or where.prefix):
+        assert not any("TEMP B-TREE" in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("status", "uses"),
+    [
+        ((), "perdure_human_task_open (<expr>>?"),
+        (tuple(HumanTaskStatus), "sqlite_autoindex_perdure_human_task_1 (id<?)"),
+    ],
+    ids=["open", "all"],
+)
+def test_a_list_of_human_tasks_goes_on_from_one_of_them(
+    store: SqliteStore, status: tuple[HumanTaskStatus, ...], uses: str
+):
+    sql, parameters = tasks_query(HumanTaskFilter(status=status), 5, 10, TASK)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    lines = [row[3] for row in rows]
+    assert any(uses in line for line in lines), lines
+    assert not any("TEMP B-TREE" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("name", ["ready", "of_key"])

@@ -217,6 +217,8 @@ class _Attempt:
             )
         if "settles" in questions:
             found.update(_decode(one(database, SQL["already_settled"], (questions["settles"],))))
+        if "gives_up" in questions:
+            found.update(_decode(one(database, SQL["already_decided"], (questions["gives_up"],))))
         return frozenset(found - self._lost)
 
     def _latest(self) -> dict[Key, Existing]:
@@ -253,6 +255,7 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
     closing: list[int] = []
     consumed: list[int] = []
     settles: list[Any] = []
+    gives_up: list[Any] = []
     for turn in batch.turns:
         if every_claim or turn.claim is not None or turn.state is not None:
             claims.append((turn.run, turn.claim))
@@ -262,6 +265,8 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
             consumed += turn.consumed
         if turn.settles:
             settles += [(turn.run, activity) for activity in turn.settles]
+        if turn.gives_up:
+            gives_up += [(turn.run, id) for id, _ in turn.gives_up]
     found: dict[str, str] = {}
     if claims:
         found["claims"] = to_json(claims)
@@ -270,6 +275,8 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
         found["consumed"] = to_json(consumed)
     if settles:
         found["settles"] = to_json(settles)
+    if gives_up:
+        found["gives_up"] = to_json(gives_up)
     return found
 
 
@@ -304,7 +311,12 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         execute(SQL["delete_open_tx"], (json["settled"],))
     if plan.opened:
         execute(SQL["insert_open_tx"], (json["opened"],))
+    if plan.asked:
+        execute(SQL["insert_human_tasks"], (json["asked"],))
+    if plan.given_up:
+        execute(SQL["give_up_human_tasks"], (json["given_up"],))
     if plan.closed:  # also what this very turn has opened
+        execute(SQL["close_human_tasks_of_runs"], (json["closed"], now))
         execute(SQL["delete_open_tx_of_runs"], (json["closed"],))
         execute(SQL["delete_beats_of_runs"], (json["closed"],))
     if plan.forgotten_attrs:
@@ -313,6 +325,9 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         execute(SQL["insert_attrs"], (json["attrs"],))
     if plan.memo_changes:
         _merge_memos(database, plan.memo_changes)
+    if plan.lines:
+        execute(SQL["insert_lines"], (json["lines"],))
+        execute(SQL["drop_old_lines"], (json["lines"], limits.LOG_LINES))
     if plan.watches:
         execute(SQL["insert_watches"], (json["watches"],))
     if plan.inherited:
@@ -328,6 +343,8 @@ def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
             fact = events.decode_fact(data)
         except (Corrupt, SchemaMismatch):
             continue  # the start that replaces the run need not fail for it
+        if not isinstance(fact, events.ACKNOWLEDGED):
+            continue
         unread.setdefault(run, []).append(fact)
     rows = [([run], [*facts, REPLACED]) for run, facts in unread.items()]
     rows.append(([run for run in plan.replaced if run not in unread], [REPLACED]))

@@ -9,19 +9,22 @@ is a second plan made inside.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
 import msgspec
 
 from perdure.errors import StoreRefused
-from perdure.store.port import Batch, Post, StartRequest, StateWrite, TurnWrite, Watch
+from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
+from perdure.store.sqlite.people import asked_row
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
 from perdure.store.sqlite.watching import Row, row_of
 from perdure.values import events
 from perdure.values.concurrency import Place, Queued
 from perdure.values.failures import FailureInfo
+from perdure.values.people import CODES as PEOPLE
 from perdure.values.states import CODES, Status
 
 _PENDING = CODES[Status.PENDING]
@@ -49,6 +52,7 @@ class Plan:
     """Rows by statement. Lists become JSON in :meth:`seal`; ``history`` is laid end to end."""
 
     __slots__ = (
+        "asked",
         "attrs",
         "bytes",
         "closed",
@@ -58,10 +62,12 @@ class Plan:
         "ended",
         "forgotten_attrs",
         "forks",
+        "given_up",
         "history",
         "inherited",
         "json",
         "later",
+        "lines",
         "memo_changes",
         "memos",
         "moved",
@@ -94,6 +100,8 @@ class Plan:
         self.moved: list[Any] = []
         self.opened: list[Any] = []
         self.settled: list[Any] = []
+        self.asked: list[Any] = []
+        self.given_up: list[Any] = []
         self.closed: list[int] = []
         self.ended: list[int] = []
         self.inherited: list[Any] = []
@@ -108,6 +116,7 @@ class Plan:
         self.outgoing: list[Outgoing] = []
         self.watches: list[Row] = []
         self.watching: list[tuple[Watch, int]] = []
+        self.lines: list[Any] = []
         self.slots: list[Any] = []
         self.later: list[Any] = []
         self.paused: list[int] = []
@@ -211,12 +220,25 @@ class Plan:
             self.opened += [(run, activity, attempt) for activity, attempt in turn.opens]
         if turn.settles:
             self.settled += [(run, activity) for activity in turn.settles]
+        if turn.asks:
+            self.asked += [asked_row(asked, run, execution, turn.time) for asked in turn.asks]
+        if turn.gives_up:
+            self.given_up += [(id, PEOPLE[status], turn.time) for id, status in turn.gives_up]
         if turn.version is not None:
             self.moved.append((run, turn.version))
         if turn.search:
             self._search(run, turn.search, is_new=False)
         if turn.memo:
             self.memo_changes[run] = turn.memo
+        if turn.lines:
+            self.log(turn.lines, run)
+
+    def log(self, lines: Sequence[LogLine], run: int = 0) -> None:
+        """Add log lines; ``run`` if they do not name theirs."""
+        for line in lines:
+            data = None if line.data is None else line.data.decode()
+            place = (line.step, line.attempt)
+            self.lines.append((run or line.run, line.at, line.level, line.message, data, *place))
 
     def seal(self) -> Plan:
         """Encode everything that is not bytes."""
@@ -347,6 +369,8 @@ _AS_JSON = (
     "consumed",
     "opened",
     "settled",
+    "asked",
+    "given_up",
     "closed",
     "ended",
     "inherited",
@@ -358,12 +382,15 @@ _AS_JSON = (
     "forks",
     "attrs",
     "watches",
+    "lines",
 )
 
 
 def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Plan:
     """Lay out what the batch writes if these decisions hold and these runs' turns are dropped."""
     plan = Plan(batch.worker)
+    if batch.lines:
+        plan.log(batch.lines)
     for decision in decisions.everything():
         if decision.is_written:
             plan.start(decision, batch.now)

@@ -75,6 +75,30 @@ SELECT
     value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0, value ->> 13
 FROM json_each(?1);
 
+-- The next numbers of each run, in the order in which the lines came.
+-- name: insert_lines
+INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
+SELECT
+    j.value ->> 0,
+    coalesce((SELECT max(l.number) FROM perdure_log l WHERE l.run = j.value ->> 0), 0)
+        + row_number() OVER (PARTITION BY j.value ->> 0 ORDER BY j.key),
+    j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5, j.value ->> 6
+FROM json_each(?1) j
+WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.value ->> 0)
+ORDER BY j.key;
+
+-- name: drop_old_lines
+DELETE FROM perdure_log WHERE id IN (
+    SELECT l.id
+    FROM (SELECT DISTINCT value ->> 0 AS run FROM json_each(?1)) j
+    CROSS JOIN perdure_log l ON l.run = j.run
+        AND l.number <= (SELECT max(m.number) FROM perdure_log m WHERE m.run = j.run) - ?2
+);
+
+-- name: log
+SELECT run, at, level, message, data, step, attempt, number
+FROM perdure_log WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3;
+
 -- name: insert_memos
 INSERT OR REPLACE INTO perdure_memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
 
@@ -139,13 +163,12 @@ SELECT
     0, ?3, ?4, ?5
 FROM json_each(?1) j;
 
--- The messages in the inboxes of these runs' executions.
+-- What is in the inboxes of these runs' executions.
 -- name: unread_of_runs
 SELECT r.run, i.event
 FROM json_each(?1) j
 CROSS JOIN perdure_run r ON r.run = j.value
 CROSS JOIN perdure_inbox i ON i.execution = r.execution
-WHERE NOT i.is_control
 ORDER BY i.id;
 
 -- name: recall
@@ -314,6 +337,53 @@ ORDER BY m.id LIMIT ?2;
 
 -- name: drop_mail
 DELETE FROM perdure_mail WHERE id IN (SELECT value FROM json_each(?1));
+
+-- Human tasks ------------------------------------------------------------------------------------
+
+-- name: insert_human_tasks
+INSERT INTO perdure_human_task (
+    id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
+    form, data, created_at, due_at, remind_at
+)
+SELECT
+    v ->> 0, r.namespace, v ->> 1, v ->> 2, v ->> 3, 0, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
+    v ->> 9, v ->> 10, v ->> 11, v ->> 12, v ->> 13, v ->> 14
+FROM (SELECT value AS v FROM json_each(?1)) CROSS JOIN perdure_run r ON r.run = v ->> 1;
+
+-- Runs that give up a human task that is not open any more.
+-- name: already_decided
+SELECT json_group_array(DISTINCT j.value ->> 0)
+FROM json_each(?1) j CROSS JOIN perdure_human_task t ON t.id = j.value ->> 1
+WHERE t.status > 1;
+
+-- name: give_up_human_tasks
+UPDATE perdure_human_task SET
+    status = v ->> 1, closed_at = v ->> 2, claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE id = v ->> 0 AND status IN (0, 1);
+
+-- name: close_human_tasks_of_runs
+UPDATE perdure_human_task SET
+    status = 4, closed_at = ?2, claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
+WHERE run IN (SELECT value FROM json_each(?1)) AND status IN (0, 1);
+
+-- name: task_columns
+t.id, t.namespace, t.run, t.execution, t.event, r.run_id, r.workflow_id, r.workflow, t.status, t.name,
+t.title, t.description, t.role, t.assignee, t.priority, t.form, t.data, t.created_at, t.due_at,
+t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at, t.closed_by, t.value, t.comment
+
+-- name: task_tables
+perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
+
+-- name: human_task
+SELECT {task_columns} FROM {task_tables} WHERE t.id = ?1;
+
+-- Only if it still is as it was when it was judged.
+-- name: change_human_task
+UPDATE perdure_human_task SET
+    status = ?2, role = ?3, assignee = ?4, claimed_by = ?5, claimed_at = ?6, claimed_until = ?7,
+    closed_at = ?8, closed_by = ?9, value = ?10, comment = ?11
+WHERE id = ?1 AND status = ?12 AND claimed_by IS ?13 AND claimed_until IS ?14;
 
 -- Workers ----------------------------------------------------------------------------------------
 

@@ -14,10 +14,13 @@ from perdure.store.port import (
     Definition,
     Filter,
     Fork,
+    HumanTaskFilter,
+    HumanTaskRow,
     InboxRow,
     Journal,
     JournalRow,
     Loaded,
+    LogLine,
     OpenRun,
     Question,
     RunRow,
@@ -27,6 +30,7 @@ from perdure.store.port import (
 )
 from perdure.store.sqlite.database import Database, reading
 from perdure.store.sqlite.listing import count_query, list_query
+from perdure.store.sqlite.people import task_of, tasks_query
 from perdure.store.sqlite.slots import Slots, is_admissible
 from perdure.store.sqlite.sql import SQL, status_of, to_json
 from perdure.store.sqlite.workers import Workers
@@ -107,6 +111,11 @@ class SqliteReader:
         else:
             rows = self._all(SQL["journal"], (after, limit))
         return Journal([_journal_row(row) for row in rows], last, deleted_to)
+
+    @reading
+    def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
+        rows = self._all(SQL["log"], (run, after, limit))
+        return [_line(row) for row in rows]
 
     @reading
     def forks(self, run: int) -> list[Fork]:
@@ -255,6 +264,23 @@ class SqliteReader:
                 found.setdefault(key, []).append(value)
         return found
 
+    @reading
+    def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:
+        row = self._one(SQL["human_task"], (id,))
+        found = None if row is None else task_of(row)
+        return found if found is not None and found.namespace == namespace else None
+
+    @reading
+    def human_tasks(
+        self,
+        where: HumanTaskFilter,
+        now: int,
+        *,
+        limit: int,
+        after: HumanTaskRow | None = None,
+    ) -> list[HumanTaskRow]:
+        return [task_of(row) for row in self._all(*tasks_query(where, now, limit, after))]
+
     def close(self) -> None:
         """Close the connection."""
         self.database.close()
@@ -305,6 +331,11 @@ def _journal_row(row: tuple[Any, ...]) -> JournalRow:
         found.payload = b""
         found.fault = f"the row of event {found.first} is damaged: its checksum does not fit"
     return found
+
+
+def _line(row: tuple[Any, ...]) -> LogLine:
+    key, at, level, message, data, *rest = row
+    return LogLine(key, at, level, message, None if data is None else data.encode(), *rest)
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:

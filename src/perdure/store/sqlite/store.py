@@ -18,6 +18,8 @@ import msgspec
 from perdure.errors import SchemaMismatch, UsageError
 from perdure.store import migrate
 from perdure.store.port import (
+    Act,
+    Acted,
     Batch,
     Beat,
     Committed,
@@ -37,6 +39,7 @@ from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.database import Database, one, reading, writing
 from perdure.store.sqlite.ledger import SqliteLedger
+from perdure.store.sqlite.people import act_on
 from perdure.store.sqlite.plan import Plan
 from perdure.store.sqlite.posting import Delivery
 from perdure.store.sqlite.reads import SqliteReader
@@ -186,6 +189,10 @@ class SqliteStore(SqliteReader):
     @writing
     def answer(self, question: str, answer: bytes, now: int) -> None:
         self.database.execute(SQL["answer"], (question, answer))
+
+    @writing
+    def act(self, act: Act, now: int) -> Acted:
+        return act_on(self.database, act, now)
 
     def transact(
         self,

@@ -1,0 +1,199 @@
+"""Steps that people do: a human task, and where the run goes with what they decide."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from perdure import errors, human
+from perdure.errors import HumanTaskError
+from perdure.graph.states import StepType
+from perdure.graph.steps import BaseStep, Left
+from perdure.human.request import When
+from perdure.values import payload
+from perdure.values.people import PRIORITY
+
+if TYPE_CHECKING:
+    from perdure.graph.context import WorkflowContext
+    from perdure.graph.interpret import Visit
+
+__all__ = [
+    "BaseHumanStep",
+    "HumanTaskError",
+    "TaskAlreadyCompletedError",
+    "TaskNotFoundError",
+    "UnauthorizedTaskError",
+]
+
+TaskNotFoundError = errors.TaskNotFound
+TaskAlreadyCompletedError = errors.TaskClosed
+UnauthorizedTaskError = errors.TaskDenied
+
+
+class BaseHumanStep(BaseStep):
+    """Asks a person and waits. What is entered is the output; a mapping goes into the data too.
+
+    Attributes are given in the class body or to the constructor. ``title``, ``description``,
+    ``role``, ``assignee``, ``due``, ``remind`` and ``data`` (what the person is shown) may be
+    functions of the context. ``group`` means ``role``. ``form_schema``: a type or a JSON Schema.
+    ``assignee_key``: where in the data the assignee stands. ``on_reject`` and ``on_expire`` name
+    the step to go to then; else the step fails, with the kind ``Rejected`` or ``Expired``; with
+    ``Cancelled`` if somebody took it back.
+
+    From here on, ``context.user_id`` is whoever did it.
+    """
+
+    step_type: ClassVar[StepType] = StepType.HUMAN
+    title: Any = ""
+    form_schema: Any = None
+    assignee_key: str = ""
+    assignee: Any = None
+    role: Any = None
+    group: Any = None
+    due: Any = None
+    remind: Any = None
+    priority: int = PRIORITY
+    data: Any = None
+    on_reject: str = ""
+    on_expire: str = ""
+
+    def __init__(
+        self,
+        name: str = "",
+        title: Any = "",
+        description: str = "",
+        form_schema: Any = None,
+        assignee_key: str = "",
+        **attributes: Any,
+    ) -> None:
+        given = {"title": title, "form_schema": form_schema, "assignee_key": assignee_key}
+        attributes |= {key: value for key, value in given.items() if value not in ("", None)}
+        super().__init__(name, description, **attributes)
+
+    # -- what a subclass may say itself; workflow code, plain or async ---------------------------
+
+    async def get_assignee(self, context: WorkflowContext) -> str | None:
+        """Return whose it is, or ``None``: nobody's in particular."""
+        found = context.get(self.assignee_key) if self.assignee_key else None
+        return cast("str | None", self._of("assignee", context) if found is None else found)
+
+    async def get_assignee_group(self, context: WorkflowContext) -> str | None:
+        """Return the group whose it is."""
+        found = self._of("role", context)
+        return cast("str | None", self._of("group", context) if found is None else found)
+
+    async def get_description(self, context: WorkflowContext) -> str:
+        """Return the whole question."""
+        return str(self._of("description", context) or "")
+
+    async def get_due_date(self, context: WorkflowContext) -> When | None:
+        """Return when it expires: a duration from now on, or an aware datetime."""
+        return cast("When | None", self._of("due", context))
+
+    async def get_reminder_date(self, context: WorkflowContext) -> When | None:
+        """Return when to remind: a duration before it is due, or an aware datetime."""
+        return cast("When | None", self._of("remind", context))
+
+    async def validate_submission(
+        self, data: Any, context: WorkflowContext
+    ) -> Sequence[str] | None:
+        """Return what is wrong with what was entered, beyond the form: then it is asked again."""
+        return None
+
+    # -- the step --------------------------------------------------------------------------------
+
+    async def visit(self, visit: Visit) -> Left:
+        remark = ""
+        while True:
+            ctx = visit.ctx
+            decided = await self._ask(ctx, remark)
+            if not decided.is_completed:
+                return self._not_done(decided)
+            value = payload.decode(payload.encode(decided.value, what=f"output of {self.name}"))
+            wrong: Any = await _answer(self.validate_submission(value, ctx))
+            if not wrong:
+                break
+            listed = [wrong] if isinstance(wrong, str) else list(wrong)
+            remark = f"What {decided.by} entered was not taken: {'; '.join(map(str, listed))}"
+        visit.set_person(decided.by)
+        if isinstance(value, Mapping):
+            for key, entered in cast("Mapping[str, Any]", value).items():
+                visit.set_data(key, entered)
+        return Left(value)
+
+    async def _ask(self, ctx: WorkflowContext, remark: str) -> human.Decision[Any]:
+        described = str(await _answer(self.get_description(ctx)) or "")
+        return await human.request(
+            str(self._of("title", ctx) or _spoken(self.name)),
+            form=self.form_schema,
+            name=self.name,
+            description="\n\n".join(part for part in (described, remark) if part),
+            role=await _answer(self.get_assignee_group(ctx)),
+            assignee=await _answer(self.get_assignee(ctx)),
+            due=await _answer(self.get_due_date(ctx)),
+            remind=await _answer(self.get_reminder_date(ctx)),
+            priority=self.priority,
+            data=self._of("data", ctx),
+        )
+
+    def _not_done(self, decided: human.Decision[Any]) -> Left:
+        target = {"rejected": self.on_reject, "expired": self.on_expire}.get(decided.outcome, "")
+        told = {"outcome": decided.outcome, "by": decided.by, "comment": decided.comment}
+        if target:
+            return Left(told, to=[target])
+        by = f" by {decided.by}" if decided.by else ""
+        because = f": {decided.comment}" if decided.comment else ""
+        raise errors.ApplicationError(
+            f"it was {decided.outcome}{by}{because}",
+            kind=decided.outcome.capitalize(),
+            retryable=False,
+            details=told,
+        )
+
+    def jumps(self) -> dict[str, str]:
+        ways = {self.on_reject: "rejected", self.on_expire: "expired"}
+        return {target: label for target, label in ways.items() if target}
+
+    def functions(self) -> list[object]:
+        own = [getattr(type(self), name) for name in _HOOKS]
+        base = [getattr(BaseHumanStep, name) for name in _HOOKS]
+        given = [getattr(self, name) for name in _GIVEN]
+        return [
+            *(fn for fn, default in zip(own, base, strict=True) if fn is not default),
+            *(fn for fn in given if callable(fn)),
+        ]
+
+    def problems(self) -> list[str]:
+        try:
+            human.Form(self.form_schema)
+        except errors.PerdureError as error:
+            return [error.message]
+        return []
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), self.on_reject, self.on_expire]
+
+    def _of(self, name: str, ctx: WorkflowContext) -> Any:
+        given = getattr(self, name)
+        return given(ctx) if callable(given) else given
+
+
+_HOOKS = (
+    "get_assignee",
+    "get_assignee_group",
+    "get_description",
+    "get_due_date",
+    "get_reminder_date",
+    "validate_submission",
+)
+_GIVEN = ("title", "description", "assignee", "role", "group", "due", "remind", "data")
+
+
+async def _answer(given: Any) -> Any:
+    """Return what a hook gives, plain or async."""
+    return await given if inspect.isawaitable(given) else given
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ").capitalize()

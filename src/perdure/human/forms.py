@@ -1,0 +1,107 @@
+"""Forms: what a person is to enter, as a JSON Schema that everybody can read.
+
+A form is written as a type (dataclass, msgspec Struct, pydantic model …) or as a JSON Schema. The
+schema is recorded with the human task, so that a web page can draw the form and a process without
+the workflow's code can check what was entered. A process that knows the type checks by it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from perdure import errors
+from perdure.values import payload
+
+_KNOWN_TYPES = 1_000
+_known: dict[bytes, payload.Decode] = {}
+"""Types that this process has asked people for, by their schema."""
+
+
+class Form:
+    """What ``form=`` says: ``schema`` (JSON, or ``None``: anything goes) and how to read an answer.
+
+    Raises:
+        UsageError: a JSON Schema, and what checks it is not installed.
+        Invalid: not a type and not a JSON Schema.
+    """
+
+    __slots__ = ("read", "schema")
+
+    def __init__(self, given: Any) -> None:
+        self.schema: bytes | None = None
+        self.read: payload.Decode = payload.decode
+        if given is None:
+            return
+        if isinstance(given, Mapping):
+            self.schema = payload.encode(dict(cast("Mapping[str, Any]", given)), what="form")
+            _validator(self.schema)
+            return
+        if isinstance(given, str) or not (callable(given) or hasattr(given, "__origin__")):
+            raise errors.Invalid(f"form: {given!r} is neither a type nor a JSON Schema")
+        self.read = payload.decoder(given, what=f"form({_name(given)})")
+        self.schema = _schema_of(given)
+        if self.schema is not None and len(_known) < _KNOWN_TYPES:
+            _known.setdefault(self.schema, self.read)
+
+
+def check_entered(schema: bytes | None, value: bytes) -> None:
+    """Check what was entered against a form.
+
+    Raises:
+        Invalid: it does not fit; the message has the path of each field that does not.
+        UsageError: only the extra ``human`` could tell, and it is not installed.
+    """
+    if schema is None:
+        return
+    read = _known.get(schema)
+    if read is not None:
+        read(value)
+        return
+    wrong = [
+        f"{_path(error.instance_path)}: {error.message}"
+        for error in _validator(schema).iter_errors(payload.decode(value))
+    ]
+    if wrong:
+        raise errors.Invalid(f"form: {'; '.join(wrong)}", details=wrong)
+
+
+@functools.lru_cache(maxsize=256)
+def _validator(schema: bytes) -> Any:
+    try:
+        import jsonschema_rs
+    except ImportError as exc:
+        raise errors.UsageError(
+            "form: a JSON Schema is checked by the package jsonschema-rs, which is not installed: "
+            "install perdure[human] where it is asked for and where it is answered"
+        ) from exc
+    try:
+        return jsonschema_rs.validator_for(payload.decode(schema), retriever=_refuse)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as exc:
+        text = str(exc).partition("\n")[0]
+        raise errors.Invalid(f"form: not a JSON Schema: {text}") from exc
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"{uri} is somewhere else: a form has everything in it ($defs)")
+
+
+@functools.lru_cache(maxsize=256)
+def _schema_of(kind: Any) -> bytes | None:
+    own: Callable[[], Any] | None = getattr(kind, "model_json_schema", None)
+    try:
+        return payload.encode(own() if own is not None else msgspec.json.schema(kind), what="form")
+    except TypeError:
+        return None  # msgspec has no schema of it: whoever knows the type checks, others cannot
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+def _path(parts: list[Any]) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.lstrip(".") or "value"

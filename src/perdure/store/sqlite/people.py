@@ -1,0 +1,160 @@
+"""Human tasks: rows, lists, and what people do to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.errors import Conflict, TaskNotFound
+from perdure.store.rows import Acted, HumanTaskWrite, Posted
+from perdure.store.sqlite.database import Database
+from perdure.store.sqlite.sql import SQL, ManyRows
+from perdure.values import events
+from perdure.values.people import (
+    BY_CODE,
+    CODES,
+    OPEN,
+    Act,
+    HumanTaskFilter,
+    HumanTaskRow,
+    HumanTaskStatus,
+    decision,
+    judge,
+)
+
+_INBOX = ManyRows("insert_inbox", 6)
+_NEVER = 2**63 - 1
+"""Stands for the due time of what has none."""
+_DUE = f"coalesce(t.due_at, {_NEVER})"
+_LAST = "\U0010ffff"
+_JSON = (15, 16, 25)
+"""Columns of a row that hold JSON."""
+
+
+def asked_row(write: HumanTaskWrite, run: int, execution: int, now: int) -> tuple[Any, ...]:
+    """Return the values of a new row."""
+    asked = write.asked
+    return (
+        write.id,
+        run,
+        execution,
+        write.event,
+        asked.name,
+        asked.title,
+        asked.description,
+        asked.role,
+        asked.assignee,
+        asked.priority,
+        None if asked.form is None else asked.form.decode(),
+        None if asked.data is None else asked.data.decode(),
+        now,
+        asked.due or None,
+        asked.remind or None,
+    )
+
+
+def task_of(row: tuple[Any, ...]) -> HumanTaskRow:
+    """Return a human task as it is read."""
+    fields: list[Any] = list(row)
+    fields[8] = BY_CODE[fields[8]]
+    for column in _JSON:
+        text = fields[column]
+        fields[column] = None if text is None else text.encode()
+    return HumanTaskRow(*fields)
+
+
+def tasks_query(
+    where: HumanTaskFilter, now: int, limit: int, after: HumanTaskRow | None
+) -> tuple[str, list[Any]]:
+    """Return the text of a list and its parameters."""
+    status = frozenset(where.status) or OPEN
+    conditions: list[str] = ["t.namespace = ?"]
+    parameters: list[Any] = [where.namespace]
+    is_open = status <= OPEN
+    if is_open:
+        conditions.append("t.status IN (0, 1)")  # in these words the partial indexes fit
+    elif status != frozenset(HumanTaskStatus):
+        codes = ", ".join(str(CODES[one]) for one in sorted({*status, *_implied(status)}))
+        conditions.append(f"t.status IN ({codes})")
+    if len(status & OPEN) == 1:
+        is_claimed = HumanTaskStatus.CLAIMED in status
+        claimed = "(t.status = 1 AND t.claimed_until > ?)"
+        either = "t.status > 1 OR " if not is_open else ""
+        conditions.append(f"({either}{'' if is_claimed else 'NOT '}{claimed})")
+        parameters.append(now)
+    for condition, value in (
+        ("t.role = ?", where.role),
+        ("t.assignee = ?", where.assignee),
+        ("(t.assignee IS NULL OR t.assignee = ?)", where.for_person),
+        ("r.workflow = ?", where.workflow),
+    ):
+        if value:
+            conditions.append(condition)
+            parameters.append(value)
+    if where.workflow_id:
+        conditions.append(
+            "t.run IN (SELECT x.run FROM perdure_run x WHERE x.namespace = ? AND x.workflow_id = ?)"
+        )
+        parameters += [where.namespace, where.workflow_id]
+    if where.overdue:
+        conditions.append(f"t.status IN (0, 1) AND {_DUE} < ?")
+        parameters.append(now)
+    if where.prefix:
+        conditions.append("t.id >= ? AND t.id < ?")
+        parameters += [where.prefix, where.prefix + _LAST]
+    if after is not None:
+        if is_open:  # not as a pair: an index on an expression would not be searched by it
+            conditions.append(f"{_DUE} >= ? AND ({_DUE} > ? OR t.id > ?)")
+            parameters += [after.due_at if after.due_at is not None else _NEVER] * 2
+        else:
+            conditions.append("t.id < ?")
+        parameters.append(after.id)
+    order = f"{_DUE}, t.id" if is_open else "t.id DESC"
+    text = (
+        f"SELECT {SQL['task_columns']} FROM {SQL['task_tables']} "  # noqa: S608 - our own words
+        f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
+    )
+    return text, [*parameters, limit]
+
+
+def _implied(status: frozenset[HumanTaskStatus]) -> frozenset[HumanTaskStatus]:
+    """Return the stored statuses that may stand for these: a claim may be over."""
+    return OPEN if HumanTaskStatus.OPEN in status else frozenset()
+
+
+def act_on(database: Database, act: Act, now: int) -> Acted:
+    """Judge an act with the write lock held, write what comes of it, and tell the run."""
+    row = database.execute(SQL["human_task"], (act.id,)).fetchone()
+    if row is None or row[1] != act.namespace:
+        raise TaskNotFound(f"there is no human task {act.id!r}")
+    before = task_of(row)
+    after = judge(before, act, now)
+    changed = database.execute(
+        SQL["change_human_task"],
+        (
+            after.id,
+            CODES[after.status],
+            after.role,
+            after.assignee,
+            after.claimed_by,
+            after.claimed_at,
+            after.claimed_until,
+            after.closed_at,
+            after.closed_by,
+            None if after.value is None else after.value.decode(),
+            after.comment,
+            CODES[before.status],
+            before.claimed_by,
+            before.claimed_until,
+        ),
+    ).rowcount
+    if changed != 1:
+        raise Conflict(f"human task {act.id!r} changed meanwhile; look again")
+    return Acted(after, None if after.status in OPEN else _tell(database, after, now))
+
+
+def _tell(database: Database, task: HumanTaskRow, now: int) -> Posted:
+    event = events.encode_turn([decision(task)])
+    text, row = next(_INBOX.statements([task.execution, "", 0, event, 1, now]))
+    id = database.execute(text, row).lastrowid
+    assert id is not None
+    return Posted("delivered", id=id, execution=task.execution, run=task.run, event=event)

@@ -1,0 +1,164 @@
+"""The life of a human task: the table is whole, and who may do what, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from perdure import errors
+from perdure.values.people import (
+    BY_CODE,
+    CLOSED,
+    CODES,
+    OPEN,
+    TRANSITIONS,
+    VERBS,
+    Act,
+    HumanTaskRow,
+    HumanTaskStatus,
+    awaited,
+    judge,
+    may,
+)
+
+NOW = 10_000_000
+HOUR = 3_600_000_000
+TASK = HumanTaskRow(
+    id="t-1",
+    namespace="default",
+    run=1,
+    execution=1,
+    event=2,
+    run_id="r",
+    workflow_id="w",
+    workflow="wf",
+    status=HumanTaskStatus.OPEN,
+    name="",
+    title="Refund?",
+    description="",
+    role="finance",
+    assignee=None,
+    priority=2,
+    form=None,
+    data=None,
+    created_at=1,
+    due_at=None,
+    remind_at=None,
+)
+
+
+def task(**fields: Any) -> HumanTaskRow:
+    return msgspec.structs.replace(TASK, **fields)
+
+
+def held(by: str = "ada", until: int = NOW + HOUR) -> HumanTaskRow:
+    return task(
+        status=HumanTaskStatus.CLAIMED, claimed_by=by, claimed_at=NOW - 5, claimed_until=until
+    )
+
+
+def act(verb: str, by: str = "ada", **fields: Any) -> Act:
+    if verb in ("claim", "extend"):
+        fields.setdefault("until", NOW + 2 * HOUR)
+    return Act("t-1", verb, by, **fields)
+
+
+def test_every_status_has_a_row_and_nothing_follows_an_end():
+    assert TRANSITIONS.keys() == set(HumanTaskStatus) == OPEN | CLOSED
+    assert all(not TRANSITIONS[status] for status in CLOSED)
+    assert all(TRANSITIONS[status] >= CLOSED for status in OPEN)
+    assert all(may(status, status) == (status in OPEN) for status in HumanTaskStatus)
+    assert HumanTaskStatus("canceled") is HumanTaskStatus.CANCELLED
+
+
+def test_codes_are_those_that_stored_rows_hold():
+    assert {status.value: code for status, code in CODES.items()} == {
+        "open": 0,
+        "claimed": 1,
+        "completed": 2,
+        "rejected": 3,
+        "cancelled": 4,
+        "expired": 5,
+    }
+    assert all(BY_CODE[code] is status for status, code in CODES.items())
+
+
+@pytest.mark.parametrize("status", sorted(CLOSED))
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_nothing_is_done_to_what_is_closed_and_the_error_says_who_closed_it(
+    verb: str, status: HumanTaskStatus
+):
+    closed = task(status=status, closed_at=NOW - 3 * HOUR, closed_by="grace")
+    with pytest.raises(errors.TaskClosed) as caught:
+        judge(closed, act(verb), NOW)
+    assert caught.value.message == f"human task 'Refund?' (t-1) was {status} 3h ago by 'grace'"
+    assert caught.value.details["by"] == "grace"
+
+
+@pytest.mark.parametrize("verb", ["complete", "reject", "cancel"])
+def test_a_decision_says_what_who_and_when_and_ends_the_claim(verb: str):
+    after = judge(held(), act(verb, value=b"1", comment="so"), NOW)
+    assert after.status is VERBS[verb]
+    assert (after.closed_by, after.closed_at, after.value, after.comment) == (
+        "ada",
+        NOW,
+        b"1",
+        "so",
+    )
+    assert (after.claimed_by, after.claimed_until) == (None, None)
+
+
+@pytest.mark.parametrize("verb", ["claim", "extend", "release", "complete", "reject"])
+def test_while_one_holds_it_others_can_do_nothing_with_it(verb: str):
+    with pytest.raises(errors.TaskClaimed, match="claimed by 'ada' for another 1h"):
+        judge(held(), act(verb, by="grace"), NOW)
+
+
+@pytest.mark.parametrize("verb", ["reassign", "cancel"])
+def test_it_can_be_taken_from_who_holds_it(verb: str):
+    after = judge(held(), act(verb, by="grace", assignee="barbara"), NOW)
+    assert after.claimed_by is None
+
+
+@pytest.mark.parametrize("verb", ["claim", "complete", "reject"])
+def test_a_claim_that_is_over_is_none(verb: str):
+    over = held(until=NOW)
+    assert over.standing(NOW) is HumanTaskStatus.OPEN
+    assert over.standing(NOW - 1) is HumanTaskStatus.CLAIMED
+    assert judge(over, act(verb, by="grace"), NOW).status is VERBS[verb]
+    with pytest.raises(errors.TaskClaimed, match="that claim is over"):
+        judge(over, act("extend"), NOW)
+
+
+def test_a_claim_anew_by_the_same_person_counts_from_the_first():
+    again = judge(held(), act("claim"), NOW)
+    assert (again.claimed_at, again.claimed_until) == (NOW - 5, NOW + 2 * HOUR)
+    assert judge(held(until=NOW), act("claim"), NOW).claimed_at == NOW
+
+
+@pytest.mark.parametrize("verb", ["extend", "release"])
+def test_there_must_be_a_claim_to_extend_or_release(verb: str):
+    with pytest.raises(errors.TaskClaimed, match="not claimed"):
+        judge(TASK, act(verb), NOW)
+
+
+@pytest.mark.parametrize("verb", ["claim", "complete", "reject"])
+def test_what_is_assigned_to_somebody_is_for_nobody_else(verb: str):
+    with pytest.raises(errors.TaskDenied, match=f"'ada' cannot {verb} it"):
+        judge(task(assignee="grace"), act(verb), NOW)
+    assert judge(task(assignee="grace"), act(verb, by="grace"), NOW).status is VERBS[verb]
+
+
+def test_only_what_is_open_is_overdue():
+    assert task(due_at=NOW - 1).is_overdue(NOW)
+    assert not task(due_at=NOW).is_overdue(NOW)
+    assert not task(due_at=1, status=HumanTaskStatus.EXPIRED).is_overdue(NOW)
+
+
+def test_what_is_awaited_is_told_with_what_is_known():
+    assert awaited(("Refund?", None, None), "") == "a person: 'Refund?'"
+    told = awaited(("R", "finance", None), "in 2h")
+    assert told == "a person: 'R' (role 'finance', due in 2h)"
+    assert awaited(("R", "finance", "ada"), "") == "a person: 'R' (assigned to 'ada')"
