@@ -50,6 +50,8 @@ class Workflow(Generic[In_contra, Out]):
         self.source = _source(fn)
         self.code = fingerprint(self.source, fn)
         self.max_payload: int | None = None
+        self.timeout = 0
+        """How long a run may take from when it begins, in microseconds; 0: as long as it likes."""
         self.parts: tuple[object, ...] = ()
         """What the workflow's code calls and its function does not name (see engine/reach.py)."""
         self.__doc__ = fn.__doc__

@@ -48,6 +48,7 @@ from perdure.store.port import (
     TurnWrite,
 )
 from perdure.values import events as ev
+from perdure.values.duration import soonest
 from perdure.values.limits import MAX_PAYLOAD
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
@@ -149,6 +150,10 @@ class Core:
         started.code = definition.code
         started.version = request.version = definition.version
         started.flavour = self.flavour
+        if definition.timeout:
+            limit = (started.not_before or started.started_at) + definition.timeout
+            started.run_deadline = soonest(started.run_deadline, limit)
+            request.deadline = soonest(request.deadline, limit)
         run = Run(0)
         run.workflow, run.workflow_id = request.workflow, request.workflow_id
         run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue

@@ -272,6 +272,10 @@ class Loader:
         assert run.definition is not None
         has_lost, run.has_lost = run.has_lost, False
         taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code)
+        is_first = instance.started is None or forks.is_copy(run.blind)
+        if is_first and run.definition.timeout and run.started is not None:
+            taken.run_deadline = _begins(loaded.row) + run.definition.timeout
+            run.started = taken.onto(run.started)
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
@@ -361,6 +365,11 @@ def identify(run: Run, row: RunRow) -> None:
     run.in_queue = row.reason in IN_QUEUE and row.status in (Status.PENDING, Status.PAUSED)
     if row.parent_execution is not None and row.parent_event is not None:
         run.parent = (row.parent_execution, row.parent_event)
+
+
+def _begins(row: RunRow) -> int:
+    """Return when a run began, or is to begin."""
+    return row.begins_at or row.created_at
 
 
 def _started(loaded: Loaded) -> ev.RunStarted | None:

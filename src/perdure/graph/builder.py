@@ -383,6 +383,11 @@ class Flow(Branch):
         self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
         return self
 
+    def timeout(self, span: Duration) -> Self:
+        """End a run as ``timed_out`` after this, measured from its start."""
+        self._options["timeout"] = span
+        return self
+
     def build(self) -> WorkflowDefinition:
         """Return the definition.
 

@@ -17,6 +17,7 @@ import msgspec
 
 from perdure import activity, errors
 from perdure.graph.context import Changes, WorkflowContext
+from perdure.graph.kinds import Kind
 from perdure.values import payload
 from perdure.values.retry import RetryPolicy
 
@@ -50,7 +51,11 @@ class Callee:
         hints = {} if takes else payload.hints_of(fn)
         kind = hints.get(parameters[0], Any) if parameters else Any
         self._read = payload.decoder(kind, what=f"{what}({parameters[0] if parameters else ''})")
-        self._check = None if output is None else payload.decoder(output, what=f"{what} -> output")
+        self._output = Kind(output, what=f"{what} -> output")
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with what the output must fit."""
+        return [self._output.problem] if self._output.problem else []
 
     def as_activity(
         self, name: str, *, retry: RetryPolicy, timeout: int | None, isolation: str = ""
@@ -92,13 +97,12 @@ class Callee:
     def _outcome(self, before: WorkflowContext, own: WorkflowContext, result: Any) -> Outcome:
         if result is SKIPPED:
             return Outcome(is_skipped=True)
-        if self._check is not None:
-            try:
-                self._check(payload.encode(result, what=f"output of {self.what}"))
-            except errors.Invalid as exc:
-                raise errors.ApplicationError(
-                    f"Output validation failed: {exc.message}", kind="Invalid"
-                ) from exc
+        try:
+            self._output.check(result)
+        except errors.Invalid as exc:
+            raise errors.ApplicationError(
+                f"Output validation failed: {exc.message}", kind="Invalid"
+            ) from exc
         changes = own.changes_since(before)
         return Outcome(result, changes if changes != _NO_CHANGES else None)
 

@@ -95,6 +95,9 @@ class SubflowStep(BaseStep):
     def functions(self) -> list[object]:
         return self.input.functions()
 
+    def problems(self) -> list[str]:
+        return self.input.problems()
+
     def shape(self) -> list[Any]:
         return [*super().shape(), getattr(self.definition, "name", self.definition)]
 

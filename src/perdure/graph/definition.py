@@ -12,14 +12,17 @@ from typing import Any
 
 import msgspec
 
+from perdure import errors
 from perdure.definition import Workflow
 from perdure.graph.check import mistakes
 from perdure.graph.conditions import holds
 from perdure.graph.interpret import interpret
+from perdure.graph.kinds import Kind
 from perdure.graph.mermaid import draw
 from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
+from perdure.values.duration import Duration, optional_microseconds
 from perdure.values.retry import Retry, RetryPolicy
 
 INTERPRETER = 1
@@ -37,8 +40,9 @@ class WorkflowDefinition(Workflow[Any, Any]):
         edges: in the order in which they are tried.
         initial_step: the name of the first; the first of ``steps`` if left out.
         terminal_steps: names of those that end the run. A step without a way on ends it too.
-        input: a type that the workflow's input is checked against.
+        input: a type or JSON Schema that the workflow's input must fit.
         default_retry: of steps that give none.
+        timeout: of a run, from its start, whoever started it; then it ends ``timed_out``.
         task_queue, triggers: as of any workflow.
     """
 
@@ -54,6 +58,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         *,
         input: Any = Any,
         default_retry: Retry | RetryPolicy = STEP_DEFAULT,
+        timeout: Duration | None = None,
         task_queue: str = "default",
         triggers: tuple[str, ...] = (),
     ) -> None:
@@ -61,14 +66,19 @@ class WorkflowDefinition(Workflow[Any, Any]):
             default_retry = default_retry.resolve(STEP_DEFAULT)
         outline = Outline(name, steps, edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
+        kind = Kind(None if input is Any else input, what=f"{name}(input)")
         super().__init__(
-            _function(outline, input),
+            _function(outline, kind.given),
             name=name,
             version=version,
             task_queue=task_queue,
             triggers=triggers,
             description=description,
         )
+        if kind.given is not None:
+            self._read_input = kind.read
+        self._kind = kind
+        self.timeout = _limit(timeout, f"timeout of {name!r}")
         self.outline = outline
         self.default_retry = default_retry
         self.input = input
@@ -106,7 +116,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
 
     def validate(self) -> list[str]:
         """Return what is wrong with the definition; nothing if it can run."""
-        return mistakes(self.outline)
+        found = [f"Input: {self._kind.problem}"] if self._kind.problem else []
+        return [*found, *mistakes(self.outline)]
 
     def to_mermaid(self) -> str:
         """Return a Mermaid diagram."""
@@ -130,11 +141,20 @@ class WorkflowDefinition(Workflow[Any, Any]):
         return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
+def _limit(timeout: Duration | None, what: str) -> int:
+    limit = optional_microseconds(timeout, what=what)
+    if limit == 0:
+        raise errors.Invalid(f"{what}: {timeout!r} leaves no time; leave it out for no limit")
+    return limit or 0
+
+
 def _function(outline: Outline, kind: Any) -> Callable[..., Any]:
     async def run(input: Any = None) -> Any:
         return await interpret(outline, input)
 
-    run.__annotations__["input"] = kind
+    if kind is not None:
+        run.__defaults__ = None  # an input that must fit something must be given
+        run.__annotations__["input"] = Any if isinstance(kind, Mapping) else kind
     return run
 
 

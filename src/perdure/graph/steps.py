@@ -7,14 +7,15 @@ call handlers, which are activities. Those that decide, wait or combine others a
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from perdure import errors
 from perdure.graph.calls import SKIPPED, Callee, Handler
+from perdure.graph.kinds import Kind
 from perdure.graph.states import StepType
-from perdure.values import payload
 from perdure.values.duration import Duration, optional_microseconds
 from perdure.values.retry import Retry, RetryPolicy
 
@@ -159,6 +160,9 @@ class BaseMachineStep(BaseStep):
         """Return what is called."""
         return Callee(self._perform, f"step {self.name!r}", takes="ctx")
 
+    def problems(self) -> list[str]:
+        return self._callee.problems()
+
     async def execute(self, context: WorkflowContext) -> Any:
         """Do the step's work and return its output."""
         raise NotImplementedError(f"{type(self).__name__}.execute")
@@ -217,6 +221,9 @@ class TaskStep(BaseMachineStep):
 
     def functions(self) -> list[object]:
         return self.input.functions()
+
+    def problems(self) -> list[str]:
+        return [*super().problems(), *self.input.problems()]
 
 
 class JobStep(BaseStep):
@@ -292,15 +299,9 @@ class Input:
     """A step's ``input=``: a type or JSON Schema that checks, or a mapper that makes it."""
 
     def __init__(self, step: str, given: Any) -> None:
-        self._mapper: Callable[..., Any] | None = None
-        self._check: Callable[[bytes], Any] | None = None
-        self._what = f"{step}(input)"
-        if given is None:
-            return
-        if inspect.isfunction(given) or inspect.ismethod(given):
-            self._mapper = given
-        else:
-            self._check = payload.decoder(given, what=self._what)
+        is_mapper = inspect.isroutine(given) or isinstance(given, functools.partial)
+        self._mapper: Callable[..., Any] | None = given if is_mapper else None
+        self._kind = Kind(None if is_mapper else given, what=f"{step}(input)")
 
     def of(self, visit: Visit) -> Any:
         """Return the input of a visit: ``prev``, or the workflow's input for the first step.
@@ -310,15 +311,32 @@ class Input:
         """
         if self._mapper is not None:
             return self._mapper(visit.ctx.prev, visit.ctx.input)
-        if self._check is not None:
-            try:
-                self._check(payload.encode(visit.value, what=self._what))
-            except errors.Invalid as exc:
-                raise errors.ApplicationError(
-                    f"Input validation failed: {exc.message}", kind="Invalid", retryable=False
-                ) from exc
+        try:
+            self._kind.check(visit.value)
+        except errors.Invalid as exc:
+            raise errors.ApplicationError(
+                f"Input validation failed: {exc.message}", kind="Invalid", retryable=False
+            ) from exc
         return visit.value
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with it."""
+        if self._mapper is not None:
+            return _problems_of_mapper(self._mapper)
+        return [self._kind.problem] if self._kind.problem else []
 
     def functions(self) -> list[object]:
         """Return the mapper, if there is one."""
         return [] if self._mapper is None else [self._mapper]
+
+
+def _problems_of_mapper(mapper: Callable[..., Any]) -> list[str]:
+    try:
+        signature = inspect.signature(mapper)
+    except (TypeError, ValueError):
+        return []
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return [f"input={mapper.__name__}{signature} is called by (prev, workflow_input)"]
+    return []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
 from perdure.graph.calls import Callee, Handler
+from perdure.graph.kinds import Kind
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseMachineStep, BaseStep, Input, Left
-from perdure.values import payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.retry import Retry
 
@@ -38,7 +38,8 @@ class PollStep(BaseMachineStep):
         super().__init__(name, **attributes)
         self.check, self.max_attempts, self.retry = check, max_attempts, retry
         self.input = Input(name, input)
-        self.output = None if output is None else payload.decoder(output, what=f"{name} -> output")
+        self.output = output
+        self._output = Kind(output, what=f"{name} -> output")
         self.interval = microseconds(interval, what=f"interval of poll {name!r}")
         self.limit = optional_microseconds(poll_timeout, what=f"timeout of poll {name!r}")
 
@@ -63,15 +64,21 @@ class PollStep(BaseMachineStep):
             result, is_done = found.get("result"), bool(found["done"])
             await visit.tell("poll", poll_count=count, done=is_done, result=result)
             if is_done:
-                if self.output is not None:
-                    self.output(payload.encode(result, what=f"output of {self.name}"))
+                try:
+                    self._output.check(result)
+                except errors.Invalid as exc:
+                    raise _poll_error(
+                        f"Output validation failed: {exc.message}", "Invalid"
+                    ) from exc
                 return Left(result)
 
     def functions(self) -> list[object]:
         return self.input.functions()
 
     def problems(self) -> list[str]:
-        return [] if self.interval > 0 else ["the interval of a poll must be above zero"]
+        found = [*super().problems(), *self.input.problems()]
+        found += [self._output.problem] if self._output.problem else []
+        return found if self.interval > 0 else [*found, "the interval of a poll must be above zero"]
 
 
 class TimerStep(BaseStep):
