@@ -184,7 +184,8 @@ class Run:
 
 
 def _unmarked(commands: Sequence[ev.Event]) -> list[ev.Event]:
-    return [command for command in commands if not isinstance(command, ev.VersionMarked)]
+    soft = (ev.VersionMarked, ev.SideEffectRecorded)
+    return [command for command in commands if not isinstance(command, soft)]
 
 
 def state(instance: Instance) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from perdure import errors
 from perdure.definition import Workflow
 from perdure.door import Watch, refusal
+from perdure.engine import timeouts
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
 from perdure.engine.blind import WITHOUT_CODE
@@ -48,7 +49,6 @@ from perdure.store.port import (
     TurnWrite,
 )
 from perdure.values import events as ev
-from perdure.values.duration import soonest
 from perdure.values.limits import MAX_PAYLOAD
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
@@ -150,10 +150,7 @@ class Core:
         started.code = definition.code
         started.version = request.version = definition.version
         started.flavour = self.flavour
-        if definition.timeout:
-            limit = (started.not_before or started.started_at) + definition.timeout
-            started.run_deadline = soonest(started.run_deadline, limit)
-            request.deadline = soonest(request.deadline, limit)
+        timeouts.limit_start(definition, request, started)
         run = Run(0)
         run.workflow, run.workflow_id = request.workflow, request.workflow_id
         run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine import forks
+from perdure.engine import forks, timeouts
 from perdure.engine.replaying import replay
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.work import Past
@@ -272,10 +272,8 @@ class Loader:
         assert run.definition is not None
         has_lost, run.has_lost = run.has_lost, False
         taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code)
-        is_first = instance.started is None or forks.is_copy(run.blind)
-        if is_first and run.definition.timeout and run.started is not None:
-            taken.run_deadline = _begins(loaded.row) + run.definition.timeout
-            run.started = taken.onto(run.started)
+        if instance.started is None or forks.is_copy(run.blind):
+            timeouts.limit_first_turn(run, loaded.row, taken)
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
@@ -365,11 +363,6 @@ def identify(run: Run, row: RunRow) -> None:
     run.in_queue = row.reason in IN_QUEUE and row.status in (Status.PENDING, Status.PAUSED)
     if row.parent_execution is not None and row.parent_event is not None:
         run.parent = (row.parent_execution, row.parent_event)
-
-
-def _begins(row: RunRow) -> int:
-    """Return when a run began, or is to begin."""
-    return row.begins_at or row.created_at
 
 
 def _started(loaded: Loaded) -> ev.RunStarted | None:

@@ -129,7 +129,10 @@ class Branch:
         return self.add(ParallelStep(name, outlines, on_error=on_error), next=next, end=end)
 
     def choice(self, name: str, choices: Choices, *, default: str | None = None) -> Self:
-        """Add a decision: ``(condition, step)`` pairs in the order in which they are asked."""
+        """Add a decision: ``(condition, step)`` pairs in the order in which they are asked.
+
+        A condition is a function of the context, or CEL: ``"context.steps.check.total > 100"``.
+        """
         pairs = [_pair(name, choice) for choice in choices]
         self.add(ChoiceStep(name, pairs, default=default))
         self._open = ""
@@ -184,7 +187,7 @@ class Branch:
     def loop(
         self,
         name: str,
-        condition: Condition,
+        condition: str | Condition,
         target: str,
         *,
         interval: Duration | None = None,
@@ -193,7 +196,7 @@ class Branch:
         next: str | None = None,
         end: bool = False,
     ) -> Self:
-        """Add a jump back to ``target`` while ``condition(ctx)`` holds, bounded."""
+        """Add a jump back to ``target`` while a condition (a function or CEL) holds, bounded."""
         step = LoopStep(
             name,
             condition,

@@ -7,6 +7,7 @@ The builder and the step classes are two ways to write one. Its function interpr
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ import msgspec
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.graph.check import mistakes
-from perdure.graph.conditions import holds
+from perdure.graph.check import doubts, mistakes
+from perdure.graph.conditions import holds, refusal
 from perdure.graph.interpret import interpret
 from perdure.graph.kinds import Kind
 from perdure.graph.mermaid import draw
@@ -85,6 +86,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.source = ""
         self.code = self._fingerprint()
         self.parts = tuple(_functions(outline))
+        _compile(outline)
 
     @property
     def steps(self) -> dict[str, BaseStep]:
@@ -115,9 +117,15 @@ class WorkflowDefinition(Workflow[Any, Any]):
         return WorkflowGraph(self.outline)
 
     def validate(self) -> list[str]:
-        """Return what is wrong with the definition; nothing if it can run."""
+        """Return what is wrong with the definition; nothing if it can run. Warns of doubts."""
         found = [f"Input: {self._kind.problem}"] if self._kind.problem else []
+        for doubt in self.warnings():
+            warnings.warn(f"workflow {self.name!r}: {doubt}", stacklevel=2)
         return [*found, *mistakes(self.outline)]
+
+    def warnings(self) -> list[str]:
+        """Return what may not be what was meant: conditions that are labels, which always hold."""
+        return doubts(self.outline)
 
     def to_mermaid(self) -> str:
         """Return a Mermaid diagram."""
@@ -169,6 +177,17 @@ def _shape(outline: Outline) -> list[Any]:
         ],
         [[edge.source, edge.target, edge.label] for edge in outline.edges],
     ]
+
+
+def _compile(outline: Outline) -> None:
+    """Compile what is CEL, so that no run has to; what cannot be is for the checker to say."""
+    asked = [edge.condition for edge in outline.edges]
+    for step in outline.steps.values():
+        asked += step.conditions()
+        for inner in step.inner():
+            _compile(inner)
+    for condition in asked:
+        refusal(condition)
 
 
 def _functions(outline: Outline) -> Iterator[object]:

@@ -279,6 +279,9 @@ class Play:
         visit = Visit(self, step, token.prev)
         try:
             left = await (self.visit(visit) if step.section else self._visit(visit))
+            if left.is_output:
+                visit.value = left.output  # what the conditions of its edges see as `prev`
+            targets = visit.ways_on() if left.to is None else left.to
         except errors.NondeterminismError:
             raise
         except errors.PerdureError as exc:
@@ -293,7 +296,6 @@ class Play:
         if left.is_output:
             self._output = left.output
         await workflow.progress(self.book.progress, 100, step.name)
-        targets = visit.ways_on() if left.to is None else left.to
         return [Token(target, prev, step.name) for target in targets]
 
     def _take(self, tokens: Iterable[Token]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perdure.graph.context import WorkflowContext
     from perdure.graph.interpret import Visit
     from perdure.graph.joins import Join
-    from perdure.graph.outline import Outline
+    from perdure.graph.outline import Condition, Outline
 
 STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000, forgives_losses=True)
 """What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s.
@@ -129,6 +129,10 @@ class BaseStep:
 
     def functions(self) -> list[object]:
         """Return the user's functions that run as workflow code."""
+        return []
+
+    def conditions(self) -> list[str | Condition]:
+        """Return the conditions that it asks, besides those of its edges."""
         return []
 
     def problems(self) -> list[str]:

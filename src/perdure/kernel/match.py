@@ -2,8 +2,8 @@
 
 A replayed turn has a *script*: the commands recorded for it. Each command of the code must be the
 next of the script, by kind and by what identifies it (an activity's name, a child's id; not
-arguments, not durations: a harmless edit must not strand a run). Version marks may be anywhere in
-their turn, and one that the code no longer asks for is passed over.
+arguments, not durations: a harmless edit must not strand a run). Version marks and recorded values
+may be anywhere in their turn, and those that the code no longer asks for are passed over.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
 from perdure.errors import NondeterminismError
-from perdure.values.events import Event, VersionMarked
+from perdure.values.events import Event, SideEffectRecorded, VersionMarked
 
 _PACKAGE = "perdure."
+_SOFT = frozenset({VersionMarked, SideEffectRecorded})
 _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
 
 
 class Script:
     """The recorded commands of one turn and how far code has followed them."""
 
-    __slots__ = ("_commands", "_cursor", "_first_id", "_passed")
+    __slots__ = ("_commands", "_cursor", "_first_id", "_passed", "_read")
 
     def __init__(self, commands: Sequence[Event], first_id: int, passed: dict[str, int]) -> None:
         """``passed`` takes the version marks that are passed over, for later turns."""
@@ -31,6 +32,7 @@ class Script:
         self._first_id = first_id
         self._cursor = 0
         self._passed = passed
+        self._read: dict[str, int] = {}
 
     def follow(self, event: Event, where: Callable[[], str]) -> int:
         """Return the id of the recorded command that ``event`` is.
@@ -39,8 +41,8 @@ class Script:
             NondeterminismError: it is not the next one of the script.
         """
         commands, cursor = self._commands, self._cursor
-        while cursor < len(commands) and type(mark := commands[cursor]) is VersionMarked:
-            self._passed.setdefault(mark.change, mark.version)
+        while cursor < len(commands) and type(commands[cursor]) in _SOFT:
+            self._pass_over(commands[cursor])
             cursor += 1
         if cursor < len(commands):
             recorded = commands[cursor]
@@ -53,7 +55,7 @@ class Script:
     def next_id(self) -> int:
         """Return the event id of the next recorded command."""
         commands, cursor = self._commands, self._cursor
-        while cursor < len(commands) and type(commands[cursor]) is VersionMarked:
+        while cursor < len(commands) and type(commands[cursor]) in _SOFT:
             cursor += 1
         return self._first_id + cursor
 
@@ -62,6 +64,17 @@ class Script:
         for command in self._commands:
             if isinstance(command, VersionMarked) and command.change == change:
                 return command.version
+        return None
+
+    def value(self, name: str) -> bytes | None:
+        """Return the next value of ``name`` that was recorded in this turn, if one is left."""
+        seen = self._read.get(name, 0)
+        for command in self._commands:
+            if isinstance(command, SideEffectRecorded) and command.name == name:
+                if not seen:
+                    self._read[name] = self._read.get(name, 0) + 1
+                    return command.value
+                seen -= 1
         return None
 
     def finish(self, where: Callable[[], str]) -> None:
@@ -74,12 +87,15 @@ class Script:
             return
         if self._rest():
             raise self._divergence(None, where())
-        for mark in self._commands[self._cursor :]:
-            assert isinstance(mark, VersionMarked)
-            self._passed.setdefault(mark.change, mark.version)
+        for soft in self._commands[self._cursor :]:
+            self._pass_over(soft)
+
+    def _pass_over(self, soft: Event) -> None:
+        if isinstance(soft, VersionMarked):
+            self._passed.setdefault(soft.change, soft.version)
 
     def _rest(self) -> list[Event]:
-        return [c for c in self._commands[self._cursor :] if not isinstance(c, VersionMarked)]
+        return [c for c in self._commands[self._cursor :] if type(c) not in _SOFT]
 
     def _divergence(self, event: Event | None, where: str) -> NondeterminismError:
         rest = self._rest()
