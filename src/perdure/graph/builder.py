@@ -406,9 +406,7 @@ class Flow(Branch):
             terminal_steps=outline.terminal_steps,
             **self._options,
         )
-        if found := made.validate():
-            listed = "".join(f"\n  - {mistake}" for mistake in found)
-            raise errors.DefinitionError(f"workflow {self.name!r} cannot run:{listed}")
+        made.demand_valid()
         return made
 
 

@@ -7,6 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
+from perdure.graph.codecs import (
+    FUNCTION,
+    GRAPH,
+    GRAPHS,
+    INPUT,
+    JSON_OR_FUNCTION,
+    STEP,
+    STEPS,
+    TEXT,
+    WORKFLOW,
+)
+from perdure.graph.forms import Form
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Input, Left
 from perdure.values.retry import RetryPolicy
@@ -21,6 +33,7 @@ class ParallelStep(BaseStep):
     """Branches side by side; the output is each branch's, by its name."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("parallel", branches=GRAPHS, on_error=TEXT)
 
     def __init__(
         self,
@@ -66,6 +79,8 @@ class ParallelStep(BaseStep):
 class BlockStep(BaseStep):
     """A graph as one step of another: what a ``section`` or a cancel is about as a whole."""
 
+    form = Form("block", branch=GRAPH)
+
     def __init__(self, name: str, branch: Outline, **attributes: Any) -> None:
         super().__init__(name, **attributes)
         self.branch = branch
@@ -83,6 +98,8 @@ class BlockStep(BaseStep):
 
 class SubflowStep(BaseStep):
     """Runs another workflow as a child and waits for its result."""
+
+    form = Form("subflow", workflow=("definition", WORKFLOW), input=INPUT)
 
     def __init__(self, name: str, definition: Any, *, input: Any = None, **attributes: Any) -> None:
         super().__init__(name, **attributes)
@@ -126,6 +143,8 @@ class StepGroup(BaseStep):
 class SequentialGroup(StepGroup):
     """One after the other; each gets the output of the one before as ``prev``."""
 
+    form = Form("sequential-group", steps=STEPS)
+
     async def visit(self, visit: Visit) -> Left:
         for step in self.steps:
             await visit.within(step)
@@ -135,6 +154,7 @@ class SequentialGroup(StepGroup):
 class ParallelGroup(StepGroup):
     """All at once; the output is their outputs, in order, or what ``callback`` makes of them."""
 
+    form = Form("parallel-group", steps=STEPS, callback=STEP)
     callback: BaseStep | None = None
 
     def belong(self, path: str, default: RetryPolicy) -> None:
@@ -152,6 +172,8 @@ class ParallelGroup(StepGroup):
 
 class ConditionalGroup(StepGroup):
     """The step that a condition names; none, and no output, if it names none."""
+
+    form = Form("conditional-group", condition=FUNCTION, branches=STEPS)
 
     def __init__(
         self,

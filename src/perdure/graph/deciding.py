@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
+from perdure.graph.codecs import CHOICES, CONDITION, DURATION, JSON_OR_FUNCTION, NAMES, TEXT
 from perdure.graph.conditions import is_expression, is_true, refusal, value_of
+from perdure.graph.forms import Form
 from perdure.graph.joins import Threads
 from perdure.graph.outline import Condition, name_of
 from perdure.graph.states import StepType
@@ -39,6 +41,8 @@ class BaseGateway(BaseStep):
 
 class ExclusiveGateway(BaseGateway):
     """One way on: the one that ``condition`` names, or the first edge that holds."""
+
+    form = Form("exclusive-gateway", condition=CONDITION)
 
     def __init__(
         self,
@@ -75,6 +79,8 @@ class ExclusiveGateway(BaseGateway):
 class ParallelGateway(BaseGateway):
     """All ways on at once: ``branches``, or all edges whatever their conditions."""
 
+    form = Form("parallel-gateway", branches=NAMES)
+
     def __init__(
         self, name: str = "", branches: Iterable[str | type] = (), **attributes: Any
     ) -> None:
@@ -91,6 +97,8 @@ class ParallelGateway(BaseGateway):
 class InclusiveGateway(BaseGateway):
     """Every way on whose edge holds; at least one must."""
 
+    form = Form("inclusive-gateway")
+
     async def visit(self, visit: Visit) -> Left:
         ways = visit.ways_on()
         if not ways:
@@ -102,6 +110,7 @@ class ThreadSplit(BaseStep):
     """So many tokens on each way on: a number, or what a function makes of the context."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("thread-split", count=JSON_OR_FUNCTION)
 
     def __init__(
         self, name: str, count: int | Callable[[WorkflowContext], int], **attributes: Any
@@ -127,6 +136,7 @@ class ThreadMerge(BaseStep):
     """One token of so many, whichever way they come; the output is the list of theirs."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("thread-merge", count=JSON_OR_FUNCTION)
 
     def __init__(
         self, name: str, count: int | Callable[[WorkflowContext], int], **attributes: Any
@@ -153,6 +163,7 @@ class ChoiceStep(BaseStep):
     """The first condition that holds decides; else ``default`` (the builder's ``choice``)."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("choice", choices=CHOICES, default=TEXT)
 
     def __init__(
         self,
@@ -199,6 +210,7 @@ class LoopStep(BaseStep):
     """Jumps back to ``target`` while a condition holds (the builder's ``loop``)."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("loop", condition=CONDITION, target=TEXT, interval=DURATION)
 
     def __init__(
         self,

@@ -7,14 +7,17 @@ The builder and the step classes are two ways to write one. Its function interpr
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 
 from perdure import errors
 from perdure.definition import Workflow
+from perdure.graph import files, texts
 from perdure.graph.check import doubts, mistakes
 from perdure.graph.conditions import holds, refusal
 from perdure.graph.interpret import interpret
@@ -78,7 +81,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         )
         if kind.given is not None:
             self._read_input = kind.read
-        self._kind = kind
+        self.kind = kind
         self.timeout = _limit(timeout, f"timeout of {name!r}")
         self.outline = outline
         self.default_retry = default_retry
@@ -118,9 +121,27 @@ class WorkflowDefinition(Workflow[Any, Any]):
 
     def validate(self) -> list[str]:
         """Return what is wrong with the definition; nothing if it can run. Warns of doubts."""
-        found = [f"Input: {self._kind.problem}"] if self._kind.problem else []
+        self._warn(stacklevel=3)
+        return self._mistakes()
+
+    def demand_valid(self, source: str = "", *, stacklevel: int = 3) -> None:
+        """Raise what :meth:`validate` returns.
+
+        Raises:
+            DefinitionError: all mistakes, each with its place; ``source`` is the file.
+        """
+        self._warn(stacklevel)
+        if found := self._mistakes():
+            listed = "".join(f"\n  - {mistake}" for mistake in found)
+            where = f"{source}: " if source else ""
+            raise errors.DefinitionError(f"{where}workflow {self.name!r} cannot run:{listed}")
+
+    def _warn(self, stacklevel: int) -> None:
         for doubt in self.warnings():
-            warnings.warn(f"workflow {self.name!r}: {doubt}", stacklevel=2)
+            warnings.warn(f"workflow {self.name!r}: {doubt}", stacklevel=stacklevel + 1)
+
+    def _mistakes(self) -> list[str]:
+        found = [f"Input: {self.kind.problem}"] if self.kind.problem else []
         return [*found, *mistakes(self.outline)]
 
     def warnings(self) -> list[str]:
@@ -139,6 +160,60 @@ class WorkflowDefinition(Workflow[Any, Any]):
     ) -> str:
         """Return a Mermaid diagram with the state of a run."""
         return draw(self.outline, current_step, completed_steps, failed_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the definition as JSON types.
+
+        Raises:
+            DefinitionError: it holds lambdas, inner functions, or conditions that are no texts; the
+                message has each step, and what to do.
+        """
+        return files.write(self)
+
+    def to_json(self) -> str:
+        """Return the definition as a JSON document; raises as :meth:`to_dict`."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
+
+    def to_yaml(self) -> str:
+        """Return the definition as a YAML document (extra ``yaml``); raises as :meth:`to_dict`."""
+        return texts.write_yaml(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return a definition made of what :meth:`to_dict` gives; it is validated.
+
+        The modules that it names are imported, and nothing else is run.
+
+        Raises:
+            DefinitionError: the message has every mistake, with its place.
+        """
+        return cls._read(texts.Read(data, {}))
+
+    @classmethod
+    def from_json(cls, text: str | bytes | Path) -> Self:
+        """Return the definition in a JSON text, or in a file; see :meth:`from_dict`."""
+        return cls._read(texts.read_json(text))
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes | Path) -> Self:
+        """Return the definition in a YAML text, or in a file; see :meth:`from_dict`.
+
+        Mistakes have their lines.
+        """
+        return cls._read(texts.read_yaml(text))
+
+    @classmethod
+    def _read(cls, found: texts.Read) -> Self:
+        options, outline = files.read(found.value, files.place_in(found.lines, found.source))
+        made = cls(
+            steps=outline.steps,
+            edges=outline.edges,
+            initial_step=outline.initial_step,
+            terminal_steps=outline.terminal_steps,
+            **options,
+        )
+        made.demand_valid(found.source, stacklevel=4)
+        return made
 
     def __repr__(self) -> str:
         return f"<graph {self.name!r} {self.version}>"
@@ -175,8 +250,14 @@ def _shape(outline: Outline) -> list[Any]:
             [name, step.shape(), [_shape(inner) for inner in step.inner()]]
             for name, step in outline.steps.items()
         ],
-        [[edge.source, edge.target, edge.label] for edge in outline.edges],
+        [[edge.source, edge.target, edge.label] for edge in _by_step(outline)],
     ]
+
+
+def _by_step(outline: Outline) -> list[Edge]:
+    """Return the edges in the order of their steps: only those of one step are tried in order."""
+    places = {name: number for number, name in enumerate(outline.steps)}
+    return sorted(outline.edges, key=lambda edge: places.get(edge.source, len(places)))
 
 
 def _compile(outline: Outline) -> None:

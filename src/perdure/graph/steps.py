@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from perdure import errors
 from perdure.graph.calls import SKIPPED, Callee, Handler
+from perdure.graph.codecs import FUNCTION, INPUT, KIND, TEXT
+from perdure.graph.forms import KINDS, Form, given_to
 from perdure.graph.kinds import Kind
 from perdure.graph.states import StepType
 from perdure.values.duration import Duration, optional_microseconds
@@ -91,6 +93,21 @@ class BaseStep:
     timeout: Duration | None = None
     heeds: ClassVar[frozenset[str]] = frozenset()
     """Which of ``retry`` and ``timeout`` mean something to this kind."""
+    form: ClassVar[Form | None] = None
+    """How this kind is written to files; a class of the user's needs none."""
+    given: dict[str, Any]
+    """What the constructor was given, by the names of its arguments."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        form = vars(cls).get("form")
+        if isinstance(form, Form) and cls.__module__.startswith("perdure."):
+            KINDS[form.kind] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made.given = given_to(made, args, kwargs)
+        return made
 
     def __init__(self, name: str = "", description: str = "", **attributes: Any) -> None:
         if name:
@@ -200,6 +217,8 @@ class BaseMachineStep(BaseStep):
 class TaskStep(BaseMachineStep):
     """A handler with typed input and output (the builder's ``task``)."""
 
+    form = Form("task", handler=FUNCTION, input=INPUT, output=KIND)
+
     def __init__(
         self,
         name: str,
@@ -234,6 +253,7 @@ class JobStep(BaseStep):
     """Runs the activity of a name (seed 3's legacy ``job=``)."""
 
     heeds: ClassVar[frozenset[str]] = frozenset({"retry", "timeout"})
+    form = Form("job", job=TEXT, input=FUNCTION, output=FUNCTION)
 
     def __init__(
         self,
@@ -265,6 +285,8 @@ class JobStep(BaseStep):
 class PassStep(BaseStep):
     """Gives a value, what a function makes of the context, or ``prev`` on."""
 
+    form = Form("pass", transform=FUNCTION)
+
     def __init__(
         self,
         name: str,
@@ -287,6 +309,8 @@ class PassStep(BaseStep):
 
 class EndStep(PassStep):
     """Ends the run; with ``cancels_rest`` also what still runs beside it."""
+
+    form = Form("end", transform=FUNCTION)
 
     def __init__(self, name: str = "end", *, cancels_rest: bool = False, **options: Any) -> None:
         super().__init__(name, **options)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
 from perdure.graph.calls import Callee, Handler
+from perdure.graph.codecs import DURATION, DURATION_OR_FUNCTION, FUNCTION, INPUT, KIND, TEXT
+from perdure.graph.forms import Form
 from perdure.graph.kinds import Kind
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseMachineStep, BaseStep, Input, Left
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 
 class PollStep(BaseMachineStep):
     """Waits an interval, asks, and so on until the answer is ``{"done": True, "result": …}``."""
+
+    form = Form(
+        "poll",
+        check=FUNCTION,
+        interval=DURATION,
+        timeout=("poll_timeout", DURATION),
+        check_timeout=("timeout", DURATION),
+        input=INPUT,
+        output=KIND,
+    )
 
     def __init__(
         self,
@@ -85,6 +97,7 @@ class TimerStep(BaseStep):
     """Waits: ``duration``, or what a function makes of the context. Gives ``prev`` on."""
 
     step_type: ClassVar[StepType] = StepType.TIMER
+    form = Form("wait", duration=DURATION_OR_FUNCTION)
     duration: Any = None
 
     def __init__(
@@ -123,6 +136,7 @@ class WebhookStep(BaseStep):
     """
 
     step_type: ClassVar[StepType] = StepType.WEBHOOK
+    form = Form("webhook", topic=TEXT, callback_key=TEXT)
     heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
     callback_key: str = "webhook_data"
     topic: str = ""
@@ -153,6 +167,7 @@ class DeferredChoice(BaseStep):
 
     step_type: ClassVar[StepType] = StepType.WEBHOOK
     heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
+    form = Form("deferred-choice", late=TEXT)
 
     def __init__(
         self, name: str, ways: Mapping[str, str], *, late: str = "", **attributes: Any
@@ -191,6 +206,7 @@ class MilestoneStep(BaseStep):
     """
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("milestone", reached=TEXT, passed=TEXT, late=TEXT)
 
     def __init__(
         self, name: str, reached: str, passed: str = "", *, late: str = "", **attributes: Any
