@@ -121,7 +121,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
 
     def validate(self) -> list[str]:
         """Return what is wrong with the definition; nothing if it can run. Warns of doubts."""
-        self._warn(stacklevel=3)
+        self._warn(stacklevel=2)
         return self._mistakes()
 
     def demand_valid(self, source: str = "", *, stacklevel: int = 3) -> None:
