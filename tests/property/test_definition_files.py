@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hypothesis import given, settings
@@ -24,6 +25,12 @@ from perdure.graph.outline import Outline
 from perdure.graph.steps import EndStep, JobStep, PassStep, TaskStep
 from perdure.graph.waiting import PollStep
 
+ID = r"(?!(?:end|graph|style|subgraph|class|click|default)\b)[A-Za-z0-9_-]+"
+TEXT = r"[^\[\]{}()<>|\"'`;#%\n]*"
+NODE = re.compile(rf"\s+{ID}(\[{TEXT}\]|\{{{TEXT}\}}|\(\[{TEXT}\]\))")
+FRAME = re.compile(rf"\s+subgraph {ID} \[{TEXT}\]")
+WAY = re.compile(rf"    {ID} -->(\|{TEXT}\|)? {ID}")
+STYLE = re.compile(rf"    style {ID} fill:#\w+,stroke:#\w+,stroke-width:\dpx")
 # Names and texts that YAML could take for something else.
 ODD = [
     "yes",
@@ -174,3 +181,31 @@ def test_a_definition_is_read_as_it_was_written(made: WorkflowDefinition):
         assert again.code == made.code
         assert again.default_retry == made.default_retry
         assert again.timeout == made.timeout
+
+
+def drawn(outline: Outline) -> tuple[int, int]:
+    """Return how many nodes (with the frames of branches) and ways a graph has."""
+    nodes, ways = len(outline.steps), len(outline.edges)
+    for name, step in outline.steps.items():
+        targets = {edge.target for edge in outline.edges if edge.source == name}
+        ways += len(set(step.jumps()) - targets)
+        for inner in step.inner():
+            more = drawn(inner)
+            nodes, ways = nodes + 1 + more[0], ways + 1 + more[1]
+    return nodes, ways
+
+
+@given(definitions())
+def test_a_diagram_has_one_line_for_each_node_and_way_whatever_the_names(made: WorkflowDefinition):
+    lines = made.to_mermaid_with_state(made.initial_step, made.steps).splitlines()
+    assert lines[0] == "graph TD"
+    nodes = [line for line in lines[1:] if NODE.fullmatch(line)]
+    frames = [line for line in lines if FRAME.fullmatch(line)]
+    closed = [line for line in lines if line.strip() == "end"]
+    ways = [line for line in lines if WAY.fullmatch(line)]
+    styles = [line for line in lines if STYLE.fullmatch(line)]
+    assert (len(nodes) + len(frames), len(ways)) == drawn(made.outline)
+    assert len(frames) == len(closed)
+    assert len(lines) == 1 + len(nodes) + 2 * len(frames) + len(ways) + len(styles)
+    ids = [line.split()[0].split("[")[0].split("{")[0].split("(")[0] for line in nodes]
+    assert len(set(ids)) == len(ids), "no two nodes are one"

@@ -154,11 +154,11 @@ class WorkflowDefinition(Workflow[Any, Any]):
 
     def to_mermaid_with_state(
         self,
-        current_step: str | None = None,
+        current_step: str | Iterable[str] | None = None,
         completed_steps: Iterable[str] = (),
         failed_steps: Iterable[str] = (),
     ) -> str:
-        """Return a Mermaid diagram with the state of a run."""
+        """Return a Mermaid diagram with the state of a run, by names of steps."""
         return draw(self.outline, current_step, completed_steps, failed_steps)
 
     def to_dict(self) -> dict[str, Any]:

@@ -85,7 +85,11 @@ def _lambda_of(code: CodeType, lambdas: tuple[ast.Lambda, ...]) -> ast.Lambda | 
     places = [
         ((line, column), (end_line, end_column))
         for line, end_line, column, end_column in code.co_positions()
-        if line and end_line and column is not None and end_column is not None and column < end_column
+        if line
+        and end_line
+        and column is not None
+        and end_column is not None
+        and column < end_column
     ]
     if not places:
         return None
