@@ -44,7 +44,7 @@ class Branch:
         self._start = ""
         self._open = ""
         """The step that goes on to whatever is added next."""
-        self._twice: list[str] = []
+        self._mistakes: list[str] = []
 
     def task(
         self,
@@ -321,11 +321,9 @@ class Branch:
     def add(self, step: BaseStep, *, next: str | None = None, end: bool = False) -> Self:
         """Add any step."""
         if next is not None and end:
-            raise errors.DefinitionError(
-                f"step {step.name!r}: next= and end=True exclude each other"
-            )
+            self._mistakes.append(f"Step '{step.name}': next= and end=True exclude each other")
         if step.name in self._steps:
-            self._twice.append(step.name)
+            self._mistakes.append(f"more than one step is named '{step.name}'")
         if self._open:
             self._edges.append(Edge(self._open, step.name))
         self._steps[step.name] = step
@@ -344,15 +342,10 @@ class Branch:
         return self
 
     def outline(self) -> Outline:
-        """Return the graph.
-
-        Raises:
-            DefinitionError: two steps of one name.
-        """
-        if self._twice:
-            names = ", ".join(repr(name) for name in dict.fromkeys(self._twice))
-            raise errors.DefinitionError(f"{self.name!r}: more than one step is named {names}")
-        return Outline(self.name, self._steps, self._edges, self._start, self._ends)
+        """Return the graph; the checker tells what was wrong with the calls."""
+        made = Outline(self.name, self._steps, self._edges, self._start, self._ends)
+        made.mistakes = list(dict.fromkeys(self._mistakes))
+        return made
 
     def build(self) -> Any:
         """Return the branch itself: its definition checks it."""
@@ -406,6 +399,7 @@ class Flow(Branch):
             terminal_steps=outline.terminal_steps,
             **self._options,
         )
+        made.outline.mistakes = outline.mistakes
         made.demand_valid()
         return made
 

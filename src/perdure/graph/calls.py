@@ -46,7 +46,10 @@ class Callee:
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn)) or (
             inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - not whether
         )
-        parameters = [] if takes else _positional(fn, what)
+        self._problem = ""
+        parameters: list[str] = []
+        if not takes:
+            parameters, self._problem = _positional(fn)
         self._takes = takes or ("", "input", "input ctx")[len(parameters)]
         hints = {} if takes else payload.hints_of(fn)
         kind = hints.get(parameters[0], Any) if parameters else Any
@@ -54,8 +57,8 @@ class Callee:
         self._output = Kind(output, what=f"{what} -> output")
 
     def problems(self) -> list[str]:
-        """Return what is wrong with what the output must fit."""
-        return [self._output.problem] if self._output.problem else []
+        """Return what is wrong with the function, or with what the output must fit."""
+        return [it for it in (self._problem, self._output.problem) if it]
 
     def as_activity(
         self, name: str, *, retry: RetryPolicy, timeout: int | None, isolation: str = ""
@@ -116,16 +119,16 @@ def bound(
     return made
 
 
-def _positional(fn: Handler, what: str) -> list[str]:
+def _positional(fn: Handler) -> tuple[list[str], str]:
+    """Return the first two parameters, and what is wrong with the rest."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(fn).parameters.values()
     names = [p.name for p in parameters if p.kind in kinds]
     needed = [p for p in parameters if p.kind in kinds and p.default is p.empty]
+    problem = ""
     if len(needed) > 2:
-        raise errors.DefinitionError(
-            f"{what}: a handler takes (input, ctx), (input) or nothing, not {len(needed)} arguments"
-        )
-    return names[:2]
+        problem = f"a handler takes (input, ctx), (input) or nothing, not {len(needed)} arguments"
+    return names[:2], problem
 
 
 _NO_CHANGES = Changes()

@@ -20,7 +20,8 @@ def mistakes(outline: Outline) -> list[str]:
 
 
 def _of_graph(outline: Outline) -> list[str]:
-    found = [*_of_steps(outline), *_of_edges(outline), *_of_joins(outline)]
+    found = [*outline.mistakes, *_of_steps(outline), *_of_edges(outline)]
+    found += _of_joins(outline)
     return [*found, *_of_ways(outline), *_of_inner(outline)]
 
 
@@ -179,6 +180,7 @@ def _can_end(outline: Outline, name: str) -> bool:
     return any(
         it in outline.terminal_steps
         or not outline.followers(it)
+        or any(target not in outline.steps for target in outline.followers(it))  # told elsewhere
         or any(edge.condition is not None for edge in outline.ways_on(it))
         or (isinstance(outline.steps[it], LoopStep) and not outline.ways_on(it))
         for it in ways
