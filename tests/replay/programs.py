@@ -14,6 +14,8 @@ from typing import Any
 from tests.unit.drive import NOON, Run, message
 
 from perdure import ApplicationError, Retry, activity, errors, human, workflow
+from perdure.kernel import traps
+from perdure.kernel.recording import recorded
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.workflow import Channel, after, call, select
@@ -542,6 +544,21 @@ def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTas
     return ev.HumanTaskDecided(
         opened=number, outcome=outcome, at=run.time, asked_by=asked_by, **fields
     )
+
+
+# -- what is computed once ---------------------------------------------------------------------
+
+
+@workflow.define
+async def deciding() -> list[bytes]:
+    decided = [recorded(traps.here(), f"way {number}", lambda: b"true") for number in range(2)]
+    await call("step")
+    return [*decided, recorded(traps.here(), "way 0", lambda: b"false")]
+
+
+@case(deciding)
+def values_recorded_by_a_worker_that_knew_the_deadline(run: Run) -> None:
+    run.turn(ev.RunTaken(worker="w", run_deadline=NOON), run.completed("step"))
 
 
 FIELDS: dict[str, dict[str, Any]] = {
