@@ -19,17 +19,18 @@ from perdure.graph import (
     WebhookStep,
     WorkflowDefinition,
 )
-from perdure.graph.combining import MapStep, ParallelStep, SubflowStep
+from perdure.graph.combining import BlockStep, ParallelStep, SubflowStep
 from perdure.graph.deciding import ChoiceStep, LoopStep
+from perdure.graph.instances import MapStep
 from perdure.graph.outline import Outline
 from perdure.graph.steps import EndStep, JobStep, PassStep, TaskStep
-from perdure.graph.waiting import PollStep
+from perdure.graph.waiting import DeferredChoice, PollStep
 
 ID = r"(?!(?:end|graph|style|subgraph|class|click|default)\b)[A-Za-z0-9_-]+"
 TEXT = r"[^\[\]{}()<>|\"'`;#%\n]*"
 NODE = re.compile(rf"\s+{ID}(\[{TEXT}\]|\{{{TEXT}\}}|\(\[{TEXT}\]\))")
 FRAME = re.compile(rf"\s+subgraph {ID} \[{TEXT}\]")
-WAY = re.compile(rf"    {ID} -->(\|{TEXT}\|)? {ID}")
+WAY = re.compile(rf"    {ID} -(?:-|\.-)>(\|{TEXT}\|)? {ID}")
 STYLE = re.compile(rf"    style {ID} fill:#\w+,stroke:#\w+,stroke-width:\dpx")
 # Names and texts that YAML could take for something else.
 ODD = [
@@ -113,9 +114,15 @@ def steps(draw: st.DrawFn, name: str, others: list[str], depth: int) -> BaseStep
                 for it in draw(st.lists(names, max_size=2, unique=True))
             ],
         ),
+        "block": lambda: BlockStep(name, draw(outlines("b", depth - 1)), section=draw(texts)),
+        "first": lambda: DeferredChoice(
+            name,
+            draw(st.dictionaries(texts, target, min_size=1, max_size=2)),
+            cancels=[draw(target)],
+        ),
         "map": lambda: MapStep(name, draw(outlines("each", depth - 1)), items=shop.items),
     }
-    plain = [kind for kind in kinds if depth or kind not in ("both", "map")]
+    plain = [kind for kind in kinds if depth or kind not in ("both", "map", "block")]
     made: BaseStep = kinds[draw(st.sampled_from(plain))]()
     return made
 
@@ -138,7 +145,7 @@ def definitions(draw: st.DrawFn) -> WorkflowDefinition:
     outline = draw(outlines("flow", 2))
     options: dict[str, Any] = {}
     if (retry := draw(retries)) is not None:
-        options["default_retry"] = retry.resolve()
+        options["default_retry"] = retry
     return WorkflowDefinition(
         "flow",
         draw(st.sampled_from(["1.0.0", "2.10.3"])),
@@ -188,7 +195,7 @@ def drawn(outline: Outline) -> tuple[int, int]:
     nodes, ways = len(outline.steps), len(outline.edges)
     for name, step in outline.steps.items():
         targets = {edge.target for edge in outline.edges if edge.source == name}
-        ways += len(set(step.jumps()) - targets)
+        ways += len(set(step.jumps()) - targets) + len(step.mentions())
         for inner in step.inner():
             more = drawn(inner)
             nodes, ways = nodes + 1 + more[0], ways + 1 + more[1]

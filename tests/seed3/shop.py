@@ -46,6 +46,10 @@ def which(ctx: Any) -> str:
     return "yes"
 
 
+def three(ctx: Any) -> int:
+    return 3
+
+
 class Review(BaseMachineStep):
     name = "review"
     limit = 10

@@ -19,9 +19,12 @@ from perdure.graph import (
     Edge,
     ExclusiveGateway,
     InclusiveGateway,
+    MilestoneStep,
     ParallelGateway,
     ParallelGroup,
     SequentialGroup,
+    ThreadMerge,
+    ThreadSplit,
     TimerStep,
     WebhookStep,
     WorkflowDefinition,
@@ -128,6 +131,9 @@ def everything() -> WorkflowDefinition:
             )
         )
         .add(ConditionalGroup(shop.which, {"yes": shop.Review("y")}, name="either"))
+        .block("block", branch("inner").task("in", shop.look, section="till"), section="all")
+        .map("more", shop.double, enough=2, rest="run", more="further", finish="done")
+        .deferred_choice("first-of", {"yes": "stop", "no": "poll"}, timeout="1d", late="stop")
         .end("stop", cancels_rest=True)
         .start_at("first")
         .build()
@@ -142,6 +148,9 @@ def gates() -> WorkflowDefinition:
         TimerStep("a", "1s"),
         WebhookStep("b", topic="t"),
         shop.Route("route"),
+        ThreadSplit("split", 3),
+        ThreadMerge("merge", shop.three),
+        MilestoneStep("stone", "a", "b", late="low", cancels=["a"]),
         shop.Review("low", description="Looks at it.", join=2),
     ]
     edges = [
@@ -150,7 +159,10 @@ def gates() -> WorkflowDefinition:
         Edge("which", "all"),
         Edge("all", "b"),
         Edge("some", "b", "context.get('n') == 0"),
-        Edge("a", "route"),
+        Edge("a", "split"),
+        Edge("split", "merge"),
+        Edge("merge", "stone"),
+        Edge("stone", "route"),
         Edge("b", "low", "approved"),
         Edge("some", "route"),
     ]
@@ -306,7 +318,7 @@ def test_a_function_that_its_name_does_not_find_is_refused(monkeypatch: pytest.M
         ("shop:validate", "shop:number", "'tests.seed3.shop:number' is 7, no function"),
         ("shop:validate", "shop.validate", "'tests.seed3.shop.validate' is no name"),
         ("kind: choice", "kind: chioce", "'chioce' is no kind of step; did you mean 'choice'?"),
-        ("    kind: choice\n", "", "line 20: steps.check: 'kind' is missing (there are: choice,"),
+        ("    kind: choice\n", "", "line 20: steps.check: 'kind' is missing (there are: block,"),
         (
             "timeout: 5s",
             "timeout: soon",

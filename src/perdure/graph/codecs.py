@@ -194,6 +194,10 @@ def _write_condition(value: Any, place: Place) -> Any:
     )
 
 
+OF_RETRY = ("max_attempts", "interval", "backoff", "max_interval", "retry_on", "non_retryable")
+"""What a retry policy has."""
+
+
 def _write_retry(value: Any, place: Place) -> Any:
     if not isinstance(value, Retry):
         return place.wrong(f"{_described(value)} is no Retry(…)")
@@ -205,13 +209,12 @@ def _write_retry(value: Any, place: Place) -> Any:
 
 
 def _read_retry(value: Any, place: Place) -> Any:
-    known = ("max_attempts", "interval", "backoff", "max_interval", "retry_on", "non_retryable")
     if not isinstance(value, Mapping):
-        return place.wrong(f"{_described(value)} is no retry policy; it has {', '.join(known)}")
+        return place.wrong(f"{_described(value)} is no retry policy; it has {', '.join(OF_RETRY)}")
     given = cast("Mapping[str, Any]", value)
-    strange = [name for name in given if name not in known]
+    strange = [name for name in given if name not in OF_RETRY]
     for name in strange:
-        unknown(name, known, place)
+        unknown(name, OF_RETRY, place)
     try:
         return UNREAD if strange else Retry(**given)
     except (errors.Invalid, TypeError) as exc:

@@ -12,7 +12,6 @@ from perdure.graph.codecs import (
     GRAPH,
     GRAPHS,
     INPUT,
-    JSON_OR_FUNCTION,
     STEP,
     STEPS,
     TEXT,

@@ -287,7 +287,7 @@ def _differences(policy: RetryPolicy) -> Retry | None:
     """Return what of a policy is not the default of steps."""
     found = {
         name: getattr(policy, name)
-        for name in RetryPolicy.__struct_fields__
+        for name in codecs.OF_RETRY
         if getattr(policy, name) != getattr(STEP_DEFAULT, name)
     }
     for name in ("interval", "max_interval"):
