@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perdure import activity, human, workflow
     from perdure.client import Client
     from perdure.engine.engine import Engine
+    from perdure.engine.processes.watchdog import Watchdog
     from perdure.errors import ApplicationError, PerdureError
     from perdure.handle import Handle
     from perdure.values.retry import Retry
@@ -29,6 +30,7 @@ __all__ = [
     "PerdureError",
     "Retry",
     "Status",
+    "Watchdog",
     "activity",
     "human",
     "workflow",
@@ -42,6 +44,7 @@ _HOMES = {
     "PerdureError": "perdure.errors",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
+    "Watchdog": "perdure.engine.processes.watchdog",
     "activity": "",
     "human": "",
     "workflow": "",

@@ -11,18 +11,20 @@ import asyncio
 import contextvars
 import copy
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 import msgspec
 
-from perdure import errors
+from perdure import errors, logs, places
 from perdure.kernel import traps
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.defining import check_options, defined_name, is_name, warn_of_namesake
 from perdure.values.duration import Duration, microseconds
+from perdure.values.lines import Line
 from perdure.values.retry import ACTIVITY_DEFAULT, Retry, RetryPolicy
 
 P = ParamSpec("P")
@@ -39,7 +41,8 @@ _OPTIONS = (
     "transactional",
     "isolation",
 )
-_ISOLATIONS = ("inline", "thread")
+_ISOLATIONS = ("inline", "thread", "process")
+_OPENER = f"{__name__}:opened"
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -56,10 +59,23 @@ class Info(msgspec.Struct, frozen=True):
     heartbeat_details: Any = None
 
 
+class Remote(msgspec.Struct, frozen=True):
+    """What another process needs to make an activity: ``opener`` (``"module:name"``) is a function
+    that makes it of ``payload``.
+    """
+
+    opener: str
+    payload: bytes
+
+
+def _drop(_line: Line) -> None:
+    """Keep no log lines: the attempt belongs to no run."""
+
+
 class Attempt:
     """One running attempt, as the engine sees it; user code reaches it through this module."""
 
-    __slots__ = ("_context", "_info", "_make_info", "beat", "connection", "services")
+    __slots__ = ("_context", "_info", "_log", "_make_info", "beat", "connection", "services")
 
     def __init__(
         self,
@@ -69,6 +85,7 @@ class Attempt:
         context: bytes | None = None,
         connection: Any = None,
         services: Mapping[str, Any] = MappingProxyType({}),
+        log: Callable[[Line], None] = _drop,
     ) -> None:
         self._make_info = make_info
         self._info: Info | None = None
@@ -76,6 +93,16 @@ class Attempt:
         self.beat = beat
         self.connection = connection
         self.services = services
+        self._log = log
+
+    @property
+    def place(self) -> str:
+        """Whose log lines its lines are, for people."""
+        return f"{self.info.workflow_id} {self.info.activity}"
+
+    def keep(self, line: Line) -> None:
+        """Keep a log line; from any thread."""
+        self._log(line)
 
     @property
     def info(self) -> Info:
@@ -174,6 +201,34 @@ class Activity(Generic[P, R]):
             other.task_queue = payload.text(task_queue, what="task_queue")
         return other
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it stands for a part of a workflow's definition, which says where it runs."""
+        return False
+
+    def remote(self) -> Remote:
+        """Return what a subprocess makes this activity of.
+
+        Raises:
+            DefinitionError: a subprocess could not find the function.
+        """
+        return Remote(_OPENER, msgspec.msgpack.encode((self.name, self._place())))
+
+    def _place(self) -> places.Place:
+        module, name = self.fn.__module__, getattr(self.fn, "__qualname__", "")
+        found = places.look_up(module, name)
+        if isinstance(found, Activity):
+            found = cast("Any", found).fn
+        if found is not self.fn:
+            # Defined by a call: ``charge = activity.define(isolation="process")(charge_card)``.
+            name = places.named_in(module, self)
+        if not name:
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: a subprocess could not find the function in module "
+                f"{module!r}; give it a name of its own there"
+            )
+        return places.place_of(module, name)
+
     def __repr__(self) -> str:
         return f"<activity {self.name!r}>"
 
@@ -203,8 +258,10 @@ class Activity(Generic[P, R]):
         if self.isolation not in _ISOLATIONS:
             raise errors.DefinitionError(
                 f"activity {self.name!r}: isolation {self.isolation!r}; use 'inline' (async "
-                "functions) or 'thread' (plain functions)"
+                "functions), 'thread' (plain functions) or 'process'"
             )
+        if self.isolation == "process":
+            self._check_process()
         if self.transactional and self.is_async:
             raise errors.DefinitionError(
                 f"activity {self.name!r}: a transactional activity is a plain function, because it "
@@ -214,6 +271,37 @@ class Activity(Generic[P, R]):
             raise errors.DefinitionError(
                 f"activity {self.name!r}: a plain function cannot run inline: it blocks the loop"
             )
+
+    def _check_process(self) -> None:
+        if self.transactional:
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: transactional=True and isolation='process' exclude each "
+                "other: the connection cannot leave the engine's process"
+            )
+        name = getattr(self.fn, "__qualname__", "")
+        if not name or "<" in name:
+            what = "a lambda" if name.endswith("<lambda>") else "defined inside another function"
+            raise errors.DefinitionError(
+                f"activity {self.name!r}: with isolation='process' a subprocess imports the "
+                f"function by its module and name, and {name!r} is {what}; define it with `def` at "
+                "the top level of a module"
+            )
+
+
+def opened(data: bytes) -> Activity[Any, Any]:
+    """Return, in a subprocess, the activity that :meth:`Activity.remote` told of.
+
+    Raises:
+        DefinitionError: its module cannot be imported here, or does not have it.
+    """
+    name, place = _read_remote(data)
+    found = places.load(place, f"activity {name!r}")
+    if isinstance(found, Activity):
+        return cast("Activity[Any, Any]", found)
+    return Activity(found, name=name)
+
+
+_read_remote = msgspec.msgpack.Decoder(tuple[str, places.Place]).decode
 
 
 @overload
@@ -244,7 +332,7 @@ def define(fn: Any = None, /, **options: Any) -> Any:
             ``transactional`` (the function writes to the same database through
             ``activity.connection()`` and commits together with its outcome: exactly once),
             ``isolation`` (``"inline"`` in the event loop, as async functions run; ``"thread"``, as
-            plain functions do).
+            plain functions do; ``"process"``, either of them in a subprocess: docs/isolation.md).
 
     Raises:
         DefinitionError: options that cannot work together.
@@ -325,6 +413,15 @@ def services() -> Mapping[str, Any]:
         UsageError: called outside an activity.
     """
     return _attempt().services
+
+
+def current() -> Attempt | None:
+    """Return the attempt that runs here, if there is one."""
+    return running.get(None)
+
+
+logger = logs.RunLogger(logging.getLogger("perdure.activity"), current)
+"""Lines that are kept with the run (``handle.logs()``), whatever becomes of the attempt."""
 
 
 class _Context(Mapping[str, Any]):

@@ -52,6 +52,10 @@ class Workflow(Generic[In_contra, Out]):
         self.max_payload: int | None = None
         self.timeout = 0
         """How long a run may take from when it begins, in microseconds; 0: as long as it likes."""
+        self.isolated: bool | None = False
+        """Whether its steps run in subprocesses; ``None`` if the engine says so. A function has no
+        steps: its activities say for themselves.
+        """
         self.parts: tuple[object, ...] = ()
         """What the workflow's code calls and its function does not name (see engine/reach.py)."""
         self.__doc__ = fn.__doc__
@@ -92,6 +96,13 @@ class Workflow(Generic[In_contra, Out]):
                 raise errors.Invalid(f"{self.name}: takes no input")
         elif data != payload.NULL or self._default is inspect.Parameter.empty:
             self._read_input(data)
+
+    def check_place(self) -> None:
+        """Make sure that a subprocess finds the definition, for what it runs of it.
+
+        Raises:
+            DefinitionError: it would not.
+        """
 
     def begin(self, input_: bytes) -> Coroutine[Any, Any, Out]:
         """Decode the input and make the coroutine (the kernel's ``Program``)."""

@@ -10,6 +10,7 @@ from perdure import branching, errors, transfer, views
 from perdure.branching import SAME
 from perdure.door import Door, all_turns, decode_answer, refusal, sound, whole_history
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
+from perdure.told import LogLine, lines_of
 from perdure.values import endings, limits, payload
 from perdure.values import events as ev
 from perdure.values.duration import Duration, microseconds, optional_microseconds
@@ -122,6 +123,10 @@ class Handle(Generic[T]):
             Corrupt: a row is damaged or missing; the message names run and event.
         """
         return views.history(await whole_history(self._door, await self._row()))
+
+    async def logs(self, after: int = 0) -> list[LogLine]:
+        """Return what the run has logged, in order; ``after``: from the line after this number."""
+        return await lines_of(self._door, (await self._row()).run, after)
 
     async def export(self, *, with_seed: bool = False) -> dict[str, Any]:
         """Return the run as plain JSON data, for :meth:`Client.import_run`; turns are kept apart.

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, Self
 
 from perdure import errors
 from perdure.kernel import traps
-from perdure.values import failures
+from perdure.values import failures, lines
 
 P = ParamSpec("P")
 
@@ -89,5 +89,5 @@ def _tell(failed: errors.ApplicationError) -> None:
     instance = traps.current()
     if instance is None:
         return
-    instance.effect("log", (logging.ERROR, str(failed)))
+    instance.effect("log", lines.make(logging.ERROR, str(failed)))
     instance.not_undone = failures.from_exception(failed)

@@ -11,7 +11,7 @@ import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import Client, Status, workflow
-from perdure.engine.core import Settings
+from perdure.engine.settings import Settings
 from perdure.errors import AlreadyExists, Invalid, WorkflowTerminated, WorkflowTimedOut
 from perdure.store.sqlite import posting
 

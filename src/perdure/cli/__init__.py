@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("look", "List executions, newest first."),
         "show": ("look", "Show one execution: status, input, output, why it waits."),
         "history": ("look", "Show the events of a run."),
+        "logs": ("logs", "Show what a run has logged."),
         "why": ("look", "Say in one sentence what a run waits for."),
         "result": ("result", "Wait for the result and print it."),
         "export": ("repair", "Write a run as one JSON document."),

@@ -13,15 +13,26 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
 from perdure.engine import forks
-from perdure.engine.interrupts import ends_the_loop
+from perdure.engine.apart import Apart
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import Raised, ThreadPool
-from perdure.engine.work import Past, TimedOut, Work, missing, resolved, timed_out
+from perdure.engine.work import (
+    FailedElsewhere,
+    Past,
+    TimedOut,
+    Work,
+    current_task,
+    enter,
+    missing,
+    resolved,
+    timed,
+    timed_out,
+)
 from perdure.kernel.pending import PendingActivity
 from perdure.store.port import Beat
 from perdure.values import events as ev
@@ -49,6 +60,8 @@ class Runner:
         self._running = 0
         self._waiting: deque[Work] = deque()
         self.threads = ThreadPool(thread_slots)
+        self.apart = Apart(core, self._begin_apart)
+        self._waiting_apart: deque[Work] = deque()
         self.is_stopping = False
         self._is_cutting = False
         self._uncounted: set[tuple[int, int]] = set()
@@ -88,6 +101,7 @@ class Runner:
             known = self._core.registry.activity(pending.event.name)
             work = Work(run, number, resolved(pending, known), known, scheduled_at)
         work.key_source = forks.key_source(run, number)
+        work.logs = self._core.logs
         return work
 
     def recorded(self, run: Run, fact: ev.Event) -> None:
@@ -167,6 +181,7 @@ class Runner:
             self._cancel(task, work)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
+        await self.apart.close()
         self.threads.close()
         return counts and await self._record_cuts()
 
@@ -231,18 +246,26 @@ class Runner:
             work.retry_call = loop.call_later(delay / _SECOND, self._begin_at, work, due)
 
     def _begin(self, work: Work) -> None:
-        work.retry_call, work.waits_for_slot = None, False
+        work.retry_call = work.queue = None
         if self.is_stopping or work.run.work.get(work.number) is not work:
             return
-        if self._running >= self._slots or (
-            self.threads.is_exhausted and work.definition and not work.definition.is_async
-        ):
-            work.waits_for_slot = True
-            self._waiting.append(work)
-            self._limit_queueing(work)
+        is_apart = self.apart.takes(work)
+        is_stuck = (
+            not is_apart
+            and self.threads.is_exhausted
+            and work.definition is not None
+            and not work.definition.is_async
+        )
+        if self._running >= self._slots or is_stuck:
+            self._queue(work, self._waiting)
+            return
+        if is_apart and not self.apart.has_room:
+            self._queue(work, self._waiting_apart)
             return
         self._running += 1
         work.has_begun = work.is_entered = False
+        if is_apart:
+            work.job = self.apart.begin(work)
         task = asyncio.get_running_loop().create_task(self._attempt(work))
         work.task = task
         self._tasks[task] = work
@@ -251,20 +274,30 @@ class Runner:
         task.cancel()
         # A coroutine that was cancelled before its first step never runs.
         if task in self._tasks and not work.is_entered:
+            if work.job is not None:
+                work.job.future.cancel()
             self._left(task)
 
     def _left(self, task: asyncio.Task[None]) -> None:
         work = self._tasks.pop(task)
         self._running -= 1
         if work.run.work.get(work.number) is not work:
-            work.task = work.call = None  # a cycle less for the garbage collector, each step
+            work.task = work.call = work.job = (
+                None  # a cycle less for the garbage collector, each step
+            )
         # Each at most once: what needs a thread while none is left goes back into the queue.
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:
                 return
             self._begin(self._waiting.popleft())
 
-    def _limit_queueing(self, work: Work) -> None:
+    def _begin_apart(self) -> None:
+        while self._waiting_apart and self.apart.has_room:
+            self._begin(self._waiting_apart.popleft())
+
+    def _queue(self, work: Work, queue: deque[Work]) -> None:
+        work.queue = queue
+        queue.append(work)
         limit = work.event.queue_timeout
         if limit is not None:
             left = work.scheduled_at + limit - self._core.clock.now()
@@ -272,8 +305,9 @@ class Runner:
             loop.call_later(max(0, left) / _SECOND, self._queue_timed_out, work, work.attempt)
 
     def _queue_timed_out(self, work: Work, attempt: int) -> None:
-        if work.waits_for_slot and work.attempt == attempt and self._is_current(work):
-            self._waiting.remove(work)
+        if work.queue is not None and work.attempt == attempt and self._is_current(work):
+            work.queue.remove(work)
+            work.queue = None
             self._fail(work, timed_out("queue", work.event.queue_timeout or 0), final=True)
 
     async def _attempt(self, work: Work) -> None:
@@ -288,10 +322,14 @@ class Runner:
             if event.transactional:
                 await self._run_transaction(work, definition)
                 return
+            if work.job is not None:
+                job, clock = work.job, self._core.clock
+                self._complete(work, await timed(work, job.future, clock, entered=job.entered))
+                return
             args = definition.arguments.decode(event.args)
             activity.running.set(self._attempt_context(work))
             if definition.is_async and not work.is_timed:
-                result = await _enter(work, definition.fn, args)
+                result = await enter(work, definition.fn, args)
             else:
                 result = await self._run_timed(work, definition, args)
             data = payload.encode(result, what=definition.result_name)
@@ -309,10 +347,12 @@ class Runner:
             self._fail(work, late.info, final=late.is_final)
         except Raised as raised:
             self._fail(work, failures.from_exception(raised.error))
+        except FailedElsewhere as exc:
+            self._fail(work, exc.failure)
         except Exception as exc:  # noqa: BLE001 - user code may raise anything, and so may ours
             self._fail(work, failures.from_exception(exc))
         finally:
-            if _current_task() is task:  # else the loop is gone, and closes what it left
+            if current_task() is task:  # else the loop is gone, and closes what it left
                 self._left(task)
 
     async def _run_timed(
@@ -320,43 +360,15 @@ class Runner:
     ) -> Any:
         """Run an attempt in a task or a thread of its own, which can be given up."""
         if definition.is_async:
-            call = asyncio.get_running_loop().create_task(_enter(work, definition.fn, args))
+            call = asyncio.get_running_loop().create_task(enter(work, definition.fn, args))
             work.call = call
-            return await self._timed(work, call)
+            return await timed(work, call, self._core.clock)
         future = self.threads.submit(definition.fn, *args, on_begin=work.begin)
         try:
-            return await self._timed(work, future)
+            return await timed(work, future, self._core.clock)
         finally:
             if not future.done() or future.cancelled():
                 self.threads.abandon(future)
-
-    async def _timed(self, work: Work, future: asyncio.Future[Any]) -> Any:
-        """Wait for an attempt under its timeouts and its heartbeat."""
-        event = work.event
-        limits: list[tuple[int, str]] = []
-        if event.timeout is not None:
-            limits.append((self._core.clock.now() + event.timeout, "attempt"))
-        if event.schedule_timeout is not None:
-            limits.append((work.scheduled_at + event.schedule_timeout, "schedule"))
-        work.beaten_at = work.time()
-        try:
-            while not future.done():
-                now = self._core.clock.now()
-                left = min(((due - now) / _SECOND for due, _ in limits), default=None)
-                if event.heartbeat_timeout is not None:
-                    quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
-                    if quiet <= 0:
-                        raise TimedOut("heartbeat", event.heartbeat_timeout)
-                    left = quiet if left is None else min(left, quiet)
-                if left is not None and left <= 0:
-                    which = min(limits)[1]
-                    limit = event.timeout if which == "attempt" else event.schedule_timeout
-                    raise TimedOut(which, limit or 0)
-                await asyncio.wait([future], timeout=left)
-        except BaseException:
-            future.cancel()
-            raise
-        return future.result()
 
     async def _run_transaction(self, work: Work, definition: activity.Activity[Any, Any]) -> None:
         """Run a transactional activity: its outcome comes through the inbox, with its writes."""
@@ -403,8 +415,10 @@ class Runner:
     def _attempt_context(self, work: Work) -> activity.Attempt:
         started = work.run.started
         context = started.context if started is not None else None
-        services = self._core.settings.services
-        return activity.Attempt(work.info, beat=work.beat, context=context, services=services)
+        services = self._core.services
+        return activity.Attempt(
+            work.info, beat=work.beat, context=context, services=services, log=work.log
+        )
 
     # -- outcomes ----------------------------------------------------------------------------
 
@@ -465,26 +479,6 @@ class Runner:
             work.retry_call.cancel()
         if work.task is not None:
             self._cancel(work.task, work)
-        if work.waits_for_slot:
-            self._waiting.remove(work)
-
-
-async def _enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
-    """Call an async activity. A ``SystemExit`` in a task would end the loop: it comes wrapped."""
-    work.has_begun = True
-    try:
-        return await fn(*args)
-    except Exception:
-        raise
-    except BaseException as exc:
-        # Not in its own task: the coroutine is being closed, and this is how Python does it.
-        if ends_the_loop(exc) or _current_task() not in (work.task, work.call):
-            raise
-        raise Raised(exc) from exc
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs any more
-        return None
+        if work.queue is not None:
+            work.queue.remove(work)
+            work.queue = None

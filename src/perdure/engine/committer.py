@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -28,7 +28,7 @@ from perdure import errors
 from perdure.engine.clock import Clock
 from perdure.store.complaints import Complaints
 from perdure.store.desk import Desk
-from perdure.store.port import Batch, Committed, Post, Posted, StartRequest, TurnWrite
+from perdure.store.port import Batch, Committed, LogLine, Post, Posted, StartRequest, TurnWrite
 from perdure.values import limits
 
 _Done = Callable[[Posted], None]
@@ -57,10 +57,24 @@ class Outcomes(Protocol):
         ...
 
 
+class Lines(Protocol):
+    """Where log lines wait for a batch (``engine/logs.py``)."""
+
+    def take(self) -> list[LogLine]:
+        """Return, once, what is to be written."""
+        ...
+
+    def give_back(self, lines: Sequence[LogLine]) -> None:
+        """Keep lines that were not written."""
+        ...
+
+
 class Committer:
     """See the module's text."""
 
-    def __init__(self, desk: Desk, clock: Clock, outcomes: Outcomes) -> None:
+    def __init__(self, desk: Desk, clock: Clock, outcomes: Outcomes, lines: Lines) -> None:
+        self._lines = lines
+        self._has_lines = False
         self._desk = desk
         self._clock = clock
         self._outcomes = outcomes
@@ -105,6 +119,11 @@ class Committer:
         self._posts.append((post, done))
         self._soon()
 
+    def flush_lines(self) -> None:
+        """Write the log lines that wait, also if there is nothing else."""
+        self._has_lines = True
+        self._soon()
+
     @contextmanager
     def gathering(self) -> Generator[None]:
         """Gather what is handed in within; it is written when the block ends."""
@@ -118,7 +137,11 @@ class Committer:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being written or waits to be."""
-        return not (self._is_writing or self._starts or self._turns or self._posts)
+        return not (self._is_writing or self._has_work)
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._starts or self._turns or self._posts or self._has_lines)
 
     async def drained(self) -> None:
         """Wait until everything handed in is decided."""
@@ -157,11 +180,12 @@ class Committer:
         """Write what has gathered, unless a batch is being written: the next follows it."""
         if self._is_writing:
             return
-        if not (self._starts or self._turns or self._posts):
+        if not self._has_work:
             self._idle.set()
             return
         starts, turns, posts = self._take()
-        batch = self._batch(starts, turns, [post for post, _ in posts])
+        self._has_lines = False
+        batch = self._batch(starts, turns, [post for post, _ in posts], self._lines.take())
         then = functools.partial(self._answered, batch, [done for _, done in posts])
         self._desk.write(lambda store: store.commit(batch), then=then)
         self._is_writing = True
@@ -244,7 +268,11 @@ class Committer:
         return count < limits.BATCH_TURNS and (size < limits.BATCH_BYTES or count == 0)
 
     def _batch(
-        self, starts: list[StartRequest], turns: list[TurnWrite], posts: list[Post]
+        self,
+        starts: Sequence[StartRequest],
+        turns: Sequence[TurnWrite],
+        posts: Sequence[Post],
+        lines: Sequence[LogLine] = (),
     ) -> Batch:
         self._number += 1
         now = self._clock.now()
@@ -257,6 +285,7 @@ class Committer:
             starts=starts,
             turns=turns,
             posts=posts,
+            lines=lines,
         )
 
     async def _write(self, batch: Batch, posted: list[_Done]) -> None:
@@ -269,6 +298,7 @@ class Committer:
 
     async def _put_right(self, batch: Batch, posted: list[_Done], error: BaseException) -> None:
         if isinstance(error, (errors.LeaseLost, errors.UsageError)):
+            self._lines.give_back(batch.lines)
             raise error
         if isinstance(error, errors.StoreRefused):
             await self._bisect(batch, posted, error)
@@ -276,6 +306,8 @@ class Committer:
             self._trouble.add("a commit was not acknowledged: %s", error)
             was_written = await self._resolve(batch)
             await self._back_off()
+            if not was_written:
+                self._lines.give_back(batch.lines)
             self._outcomes.unresolved(batch, was_written=was_written)
             for done in posted:
                 done(Posted("unavailable"))
@@ -296,6 +328,14 @@ class Committer:
 
     async def _bisect(self, batch: Batch, posted: list[_Done], error: errors.StoreError) -> None:
         items: list[StartRequest | TurnWrite] = [*batch.starts, *batch.turns]
+        if batch.lines:
+            if not items and not posted:
+                _log.error("%d log lines could not be stored: %s", len(batch.lines), error)
+                return
+            lines, batch.lines = batch.lines, ()
+            await self._write(self._batch([], [], [], lines), [])
+            await self._write(self._batch(batch.starts, batch.turns, batch.posts), posted)
+            return
         if len(items) + len(posted) <= 1:
             for done in posted:
                 done(Posted("refused"))

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from perdure import errors
@@ -25,13 +25,14 @@ from perdure.engine.clock import Clock
 from perdure.engine.committer import Committer
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
-from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
 from perdure.engine.loader import Loader, identify
+from perdure.engine.logs import Logs
 from perdure.engine.registry import Registry
 from perdure.engine.release import Release
 from perdure.engine.revival import Revival
 from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.settings import Settings
 from perdure.engine.sweep import Sweeper
 from perdure.engine.timers import Timers
 from perdure.engine.turns import Turns
@@ -49,7 +50,6 @@ from perdure.store.port import (
     TurnWrite,
 )
 from perdure.values import events as ev
-from perdure.values.limits import MAX_PAYLOAD
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
 T = TypeVar("T")
@@ -60,33 +60,6 @@ _AGAIN_SECONDS = 0.1
 _CONSUMED = 50_000
 _CHUNK = 1_000
 ALWAYS_REPLAY = "PERDURE_ALWAYS_REPLAY"
-
-
-class Settings:
-    """Numbers of an engine; times in microseconds unless they say seconds."""
-
-    def __init__(
-        self,
-        *,
-        lease: int = 10_000_000,
-        max_payload: int = MAX_PAYLOAD,
-        turn_limit_seconds: float = 10.0,
-        cache: int = 10_000,
-        activity_slots: int = 10_000,
-        thread_slots: int = 32,
-        transaction_limit: int = 10_000_000,
-        limits: Limits | None = None,
-        services: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.services = services or {}
-        self.lease = lease
-        self.max_payload = max_payload
-        self.turn_limit_seconds = turn_limit_seconds
-        self.cache = cache
-        self.activity_slots = activity_slots
-        self.thread_slots = thread_slots
-        self.transaction_limit = transaction_limit
-        self.limits = limits
 
 
 class Core:
@@ -131,7 +104,10 @@ class Core:
         self.watch.is_at_hand = self._will_hear
         self.turns = Turns(self)
         self.loader = Loader(self)
-        self.committer = Committer(desk, clock, Release(self))
+        self.services = settings.services
+        """What attempts in this process get."""
+        self.logs = Logs(self)
+        self.committer = Committer(desk, clock, Release(self), self.logs)
         self.runner = Runner(
             self, slots=settings.activity_slots, thread_slots=settings.thread_slots
         )

@@ -22,12 +22,14 @@ from perdure.definition import Workflow
 from perdure.engine import audit, interpreter
 from perdure.engine import clock as _clock
 from perdure.engine.clock import Clock, SystemClock
-from perdure.engine.core import Core, Settings
+from perdure.engine.core import Core
 from perdure.engine.door import EngineDoor
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.leases import Leases
 from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
+from perdure.engine.processes.watchdog import Watchdog
+from perdure.engine.settings import Settings
 from perdure.store.desk import Desk, open_desk
 from perdure.values import events as ev
 from perdure.values import limits, payload
@@ -61,8 +63,15 @@ class Engine:
             :meth:`register` comes before both. One start too many raises ``ConcurrencyLimit``.
         concurrent_total: how many executions of all workflows of this engine may be open together,
             whoever runs them.
-        services: what activities get from ``activity.services()``, and steps as ``ctx.services``.
         identity: who acts on human tasks by ``engine.client``, unless a call says ``by=``.
+        services: what activities get from ``activity.services()``, and steps as ``ctx.services``. A
+            text ``"module:function"`` is called once in each process.
+        isolated: run the steps of all graphs in subprocesses, but those of definitions that say
+            ``.isolated(False)`` (docs/isolation.md).
+        kill_grace: how long a subprocess has to let go of an attempt that timed out or was
+            cancelled, and after SIGTERM.
+        watchdog: when a subprocess is taken for hung.
+        process_slots: how many subprocesses there may be; 0 is one per CPU.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
@@ -91,6 +100,10 @@ class Engine:
         concurrent_total: int = 0,
         services: Mapping[str, Any] | None = None,
         identity: str = "",
+        isolated: bool = False,
+        kill_grace: Duration = "5s",
+        watchdog: Watchdog | None = None,
+        process_slots: int = 0,
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
         name: str = "",
@@ -115,6 +128,10 @@ class Engine:
             thread_slots=thread_slots,
             limits=self._limits,
             services=self.services,
+            isolated=isolated,
+            kill_grace=microseconds(kill_grace, what="kill_grace"),
+            watchdog=watchdog,
+            process_slots=process_slots,
         )
         self._name = name
         self._identity = identity
@@ -208,6 +225,7 @@ class Engine:
         try:
             for definition in self._definitions:
                 _register(core, definition)
+            core.services = await _built(self.services)
             core.registry.limits.check(core.registry.names)
             now = self._clock.now()
             await desk.write(lambda store: store.migrate(now))
@@ -250,6 +268,7 @@ class Engine:
             is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
             # Not before: what still runs may outlast the lease.
             leases.is_stopping = True
+            core.logs.flush()
             is_written = await _drained(core)
         else:
             # Nothing can be recorded any more: whoever has the file takes these runs over.
@@ -459,9 +478,18 @@ def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, An
 
 
 def _register(core: Core, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
+    core.runner.apart.check(definition)
     core.registry.register(definition)
     if isinstance(definition, Workflow):
         lint.warn(definition)
+
+
+async def _built(services: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not any(isinstance(given, str) for given in services.values()):
+        return services
+    from perdure.engine.processes.services import built_here
+
+    return await built_here(services)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from perdure import errors
+from perdure import errors, logs
 from perdure.engine import telling, writes
+from perdure.engine.logs import logged
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.turns import describe
 from perdure.kernel.instance import Instance, Turn
@@ -161,8 +162,9 @@ class Release:
         effects, instance.effects = instance.effects, []
         for name, value in effects:
             if name == "log":
-                level, text = value
-                _user_log.log(level, "[%s] %s", run.workflow_id, text)
+                logs.show(_user_log, run.workflow_id, value)
+                [line] = logged([(name, value)], run.time)
+                core.logs.tell(run, line)
             elif name == "workflow.task.reminder":
                 core.listeners.remind(run, value)
             else:

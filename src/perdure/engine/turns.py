@@ -25,6 +25,7 @@ from perdure import errors
 from perdure.engine import writes
 from perdure.engine.blind import Blind
 from perdure.engine.interrupts import ends_the_loop
+from perdure.engine.logs import logged
 from perdure.engine.runs import Input, Phase, Run
 from perdure.kernel.eviction import hooks
 from perdure.kernel.instance import Instance, Turn
@@ -261,6 +262,8 @@ class Turns:
         )
         writes.note_sources(run, write, taken)
         self._prepare(run, turn, write)
+        if instance.effects:
+            write.lines = logged(instance.effects, now)
         is_busy = bool(instance.activities or instance.sends)
         is_full = instance.unread >= limits.INBOX_PER_EXECUTION
         if (
@@ -334,6 +337,7 @@ class Turns:
             )
             run.instance.size += len(write.payload)
             self._prepare(run, turn, write)
+            write.lines = logged(run.instance.effects, now)
             self._write_state(run, run.instance, turn.closed, write, now)
             request.first = write
         run.phase = Phase.COMMITTING

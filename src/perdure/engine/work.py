@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from perdure import activity, errors
+from perdure.engine.interrupts import ends_the_loop
+from perdure.engine.threads import Raised
 from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.values import events as ev
 from perdure.values import failures, payload
+from perdure.values.lines import Line
 from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 
 if TYPE_CHECKING:
+    from perdure.engine.clock import Clock
+    from perdure.engine.logs import Logs
+    from perdure.engine.processes.process import Job
     from perdure.engine.runs import Run
 
 T = TypeVar("T")
@@ -36,16 +44,18 @@ class Work:
         "has_begun",
         "is_cut",
         "is_entered",
+        "job",
         "key_source",
         "left_details",
+        "logs",
         "not_before",
         "number",
+        "queue",
         "retry_call",
         "run",
         "scheduled_at",
         "task",
         "time",
-        "waits_for_slot",
     )
 
     def __init__(
@@ -61,6 +71,8 @@ class Work:
         """Its idempotency key, or the seed that it comes from."""
         self.call: asyncio.Task[Any] | None = None
         """The function's own task, if the attempt is timed."""
+        self.job: Job | None = None
+        """The attempt's way through a subprocess, if it runs in one."""
         self.not_before = 0
         self.beaten_at = 0.0
         self.details: bytes | None = None
@@ -73,7 +85,9 @@ class Work:
         self.is_cut = False
         """Whether the attempt was cut off by a stop: what comes of it now comes too late."""
         self.retry_call: asyncio.TimerHandle | None = None
-        self.waits_for_slot = False
+        self.queue: deque[Work] | None = None
+        """Where it waits for a slot, if it does."""
+        self.logs: Logs | None = None
         self.time = asyncio.get_running_loop().time
         """Seconds of the loop's clock; may be called from any thread."""
 
@@ -86,7 +100,7 @@ class Work:
     @property
     def is_idle(self) -> bool:
         """Whether no attempt is under way, due or queued."""
-        return self.task is None and self.retry_call is None and not self.waits_for_slot
+        return self.task is None and self.retry_call is None and self.queue is None
 
     @property
     def is_cut_off(self) -> bool:
@@ -131,6 +145,25 @@ class Work:
             self.details = payload.encode(details, what="heartbeat details")
         self.beaten_at = self.time()
 
+    def beaten(self, details: bytes | None) -> None:
+        """Take a heartbeat from a subprocess."""
+        self.details = details or self.details
+        self.beaten_at = self.time()
+
+    def log(self, line: Line) -> None:
+        """Keep a log line; called from any thread."""
+        if self.logs is not None:
+            self.logs.add(self.run, line, self.event.name, self.attempt)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what events about the attempt's process say of it."""
+        return {
+            "instance_id": self.run.workflow_id,
+            "workflow_name": self.run.workflow,
+            "activity": self.event.name,
+            "attempt": self.attempt,
+        }
+
     def __repr__(self) -> str:
         return f"{self.event.name} of {self.run.workflow_id!r} (attempt {self.attempt})"
 
@@ -174,6 +207,14 @@ class Past:
         self.details: bytes | None = None
 
 
+class FailedElsewhere(Exception):
+    """An attempt failed in its own process, which recorded the failure, or ended with it."""
+
+    def __init__(self, failure: failures.FailureInfo) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 class TimedOut(Exception):
     """An attempt ran out of time; after the ``schedule`` timeout there is no other."""
 
@@ -181,6 +222,77 @@ class TimedOut(Exception):
         super().__init__(which)
         self.is_final = which == "schedule"
         self.info = timed_out(which, limit)
+
+
+async def enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
+    """Call an async activity. A ``SystemExit`` in a task would end the loop: it comes wrapped."""
+    work.has_begun = True
+    try:
+        return await fn(*args)
+    except Exception:
+        raise
+    except BaseException as exc:
+        # Not in its own task: the coroutine is being closed, and this is how Python does it.
+        if ends_the_loop(exc) or current_task() not in (work.task, work.call):
+            raise
+        raise Raised(exc) from exc
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """Return the task that runs; ``None``: no loop runs any more."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+async def timed(
+    work: Work,
+    future: asyncio.Future[Any],
+    clock: Clock,
+    *,
+    entered: asyncio.Future[None] | None = None,
+) -> Any:
+    """Wait for an attempt under its timeouts and its heartbeat.
+
+    ``entered``: until then only the time of all attempts counts; a process may have to start.
+
+    Raises:
+        TimedOut: one of them has passed; the future is cancelled.
+    """
+    event = work.event
+    began = None if entered is not None else clock.now()
+    work.beaten_at = work.time()
+    try:
+        while not future.done():
+            if began is None and entered is not None and entered.done():
+                began, work.beaten_at = clock.now(), work.time()
+            limits = list(_limits(work, began))
+            now = clock.now()
+            left = min(((due - now) / _SECOND for due, _, _ in limits), default=None)
+            if event.heartbeat_timeout is not None and began is not None:
+                quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
+                if quiet <= 0:
+                    raise TimedOut("heartbeat", event.heartbeat_timeout)
+                left = quiet if left is None else min(left, quiet)
+            if left is not None and left <= 0:
+                _, which, limit = min(limits)
+                raise TimedOut(which, limit)
+            waited = [future] if began is not None or entered is None else [future, entered]
+            await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()
+
+
+def _limits(work: Work, began: int | None) -> Iterator[tuple[int, str, int]]:
+    """Yield when each timeout passes, its name and its length."""
+    event = work.event
+    if event.timeout is not None and began is not None:
+        yield began + event.timeout, "attempt", event.timeout
+    if event.schedule_timeout is not None:
+        yield work.scheduled_at + event.schedule_timeout, "schedule", event.schedule_timeout
 
 
 def timed_out(which: str, limit: int) -> failures.FailureInfo:

@@ -384,6 +384,11 @@ class Flow(Branch):
         self._options["timeout"] = span
         return self
 
+    def isolated(self, isolated: bool = True) -> Self:
+        """Run the handlers in subprocesses, or (``False``) in the engine's process in any case."""
+        self._options["isolated"] = isolated
+        return self
+
     def build(self) -> WorkflowDefinition:
         """Return the definition.
 

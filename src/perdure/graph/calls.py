@@ -11,12 +11,12 @@ import copy
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
-from perdure import activity, errors
-from perdure.graph.context import Changes, WorkflowContext
+from perdure import activity, errors, places
+from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
 from perdure.graph.kinds import Kind
 from perdure.values import payload
 from perdure.values.retry import RetryPolicy
@@ -62,7 +62,7 @@ class Callee:
 
     def as_activity(
         self, name: str, *, retry: RetryPolicy, timeout: int | None, isolation: str = ""
-    ) -> activity.Activity[Any, Any]:
+    ) -> StepCall:
         """Return the activity that stands for this function; :func:`call` binds it to a visit."""
 
         async def run(input: Any) -> Outcome:
@@ -72,7 +72,9 @@ class Callee:
             raise errors.UsageError(f"{name} is a step: it runs within its graph")
 
         fn: Any = run if self.is_async else run_in_thread
-        return activity.Activity(fn, name=name, retry=retry, timeout=timeout, isolation=isolation)
+        call = StepCall(fn, name=name, retry=retry, timeout=timeout, isolation=isolation)
+        call.callee = self
+        return call
 
     def bind(self, ctx: WorkflowContext) -> Callable[[Any], Any]:
         """Return the function of one visit."""
@@ -110,13 +112,113 @@ class Callee:
         return Outcome(result, changes if changes != _NO_CHANGES else None)
 
 
-def bound(
-    call: activity.Activity[Any, Any], callee: Callee, ctx: WorkflowContext
-) -> activity.Activity[Any, Any]:
+class Home(Protocol):
+    """The definition that a step is a part of."""
+
+    def place(self) -> places.Place:
+        """Return where another process finds it.
+
+        Raises:
+            DefinitionError: nowhere.
+        """
+        ...
+
+
+class StepCall(activity.Activity[Any, Any]):
+    """A handler as an activity. ``home`` is its definition, ``ctx`` the context of one visit."""
+
+    callee: Callee
+    home: Home | None = None
+    ctx: WorkflowContext | None = None
+
+    @property
+    def is_step(self) -> bool:
+        """Its definition says where it runs."""
+        return True
+
+    def remote(self) -> activity.Remote:
+        """Return what a subprocess makes this visit's activity of.
+
+        Raises:
+            DefinitionError: it would not find the definition.
+            Invalid: something in the context has no JSON form.
+        """
+        assert self.home is not None
+        assert self.ctx is not None
+        carried = carry(self.home.place(), self.name, self.ctx)
+        return activity.Remote(f"{__name__}:opened", carried)
+
+
+def bound(call: StepCall, callee: Callee, ctx: WorkflowContext) -> StepCall:
     """Return the activity for one visit: what it calls knows the context."""
     made = copy.copy(call)
-    made.fn = callee.bind(ctx)
+    made.fn, made.ctx = callee.bind(ctx), ctx
     return made
+
+
+class Carried(msgspec.Struct):
+    """A visit on its way to a subprocess: which step of which definition, and its context."""
+
+    place: places.Place
+    path: str
+    instance: InstanceInfo
+    current_step: str
+    input: msgspec.Raw
+    prev: Any = None
+    steps: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    step_history: list[StepExecution] = []
+
+
+def carry(place: places.Place, path: str, ctx: WorkflowContext) -> bytes:
+    """Encode a visit. In the subprocess its values are what JSON has of them."""
+    what = f"the context of step {ctx.current_step!r}, on its way to a subprocess"
+    carried = Carried(
+        place,
+        path,
+        ctx.instance,
+        ctx.current_step,
+        msgspec.Raw(payload.encode(ctx.input, what=what)),
+        ctx.prev,
+        dict(ctx.steps),
+        dict(ctx.metadata),
+        ctx.data,
+        ctx.step_history,
+    )
+    return payload.encode(carried, what=what)
+
+
+def opened(data: bytes) -> StepCall:
+    """Return, in a subprocess, the activity of a visit that :meth:`StepCall.remote` told of.
+
+    Raises:
+        DefinitionError: the definition cannot be imported here, or has no such step.
+    """
+    carried = _read_carried(data)
+    what = f"step {carried.current_step!r} of {carried.instance.workflow_name!r}"
+    definition = places.load(carried.place, what)
+    call: StepCall | None = getattr(definition, "calls", {}).get(carried.path)
+    if call is None:
+        raise errors.DefinitionError(
+            f"{what}: {carried.place.name!r} in module {carried.place.module!r} has no such step "
+            "in a subprocess; was the file changed since the engine was started?"
+        )
+    read = payload.decoder(definition.input, what=f"{definition.name}(input)")
+    ctx = WorkflowContext(
+        carried.instance,
+        input=read(bytes(carried.input)),
+        steps=carried.steps,
+        prev=carried.prev,
+        metadata=carried.metadata,
+        data=carried.data,
+        current_step=carried.current_step,
+        step_history=carried.step_history,
+    )
+    return bound(call, call.callee, ctx)
+
+
+_read_carried = msgspec.json.Decoder(Carried).decode
 
 
 def _positional(fn: Handler) -> tuple[list[str], str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
+from perdure.graph.calls import StepCall
 from perdure.graph.codecs import (
     FUNCTION,
     GRAPH,
@@ -132,6 +133,9 @@ class StepGroup(BaseStep):
         for step in self.steps:
             step.belong(f"{path}.{step.name}", default)
 
+    def calls(self) -> list[StepCall]:
+        return [call for step in self.steps for call in step.calls()]
+
     def functions(self) -> list[object]:
         return [fn for step in self.steps for fn in step.functions()]
 
@@ -160,6 +164,9 @@ class ParallelGroup(StepGroup):
         super().belong(path, default)
         if self.callback is not None:
             self.callback.belong(f"{path}.{self.callback.name}", default)
+
+    def calls(self) -> list[StepCall]:
+        return [*super().calls(), *(self.callback.calls() if self.callback is not None else ())]
 
     async def visit(self, visit: Visit) -> Left:
         outputs = await together([visit.beside(step) for step in self.steps], fail_fast=True)

@@ -16,8 +16,10 @@ from typing import Any
 
 import msgspec
 
-from perdure import errors
+from perdure import activity, errors
 from perdure.graph.states import StepStatus
+from perdure.logs import RunLogger
+from perdure.values import lines
 
 
 class StepExecution(msgspec.Struct, omit_defaults=True):
@@ -54,7 +56,6 @@ class Changes(msgspec.Struct, omit_defaults=True):
     data: dict[str, Any] = {}
     dropped: list[str] = []
     events: list[tuple[str, Any]] = []
-    lines: list[tuple[str, str, Any]] = []
 
 
 class WorkflowContext:
@@ -194,19 +195,15 @@ class WorkflowContext:
         return self
 
     @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose lines name the run and the step."""
-        extra = {"instance_id": self.instance.id, "step": self.current_step}
-        return logging.LoggerAdapter(_logger, extra)
+    def logger(self) -> RunLogger:
+        """A logger whose lines name the run and the step, and are kept with the run."""
+        id, step = self.instance.id, self.current_step
+        extra = {"instance_id": id, "step": step}
+        return RunLogger(_logger, activity.current, place=f"{id} {step}", step=step, extra=extra)
 
     def log(self, level: str, message: str, data: Any = None) -> None:
-        """Log a line, kept with the run when the step's outcome is recorded."""
-        number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
-        shown = f" {data!r}" if data is not None else ""
-        place = f"{self.instance.id} {self.current_step}"
-        _logger.log(number, "[%s] %s%s", place, message, shown)
-        if self._changes is not None:
-            self._changes.lines.append((level, message, data))
+        """Log a line with data (any payload); it is kept with the run (``handle.logs()``)."""
+        self.logger.keep(lines.level_number(level), message, data)
 
     async def emit(self, event: str, data: Any = None) -> None:
         """Tell listeners of ``workflow.event``, when the step's outcome is recorded.

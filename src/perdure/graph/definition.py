@@ -7,6 +7,7 @@ The builder and the step classes are two ways to write one. Its function interpr
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,9 +16,10 @@ from typing import Any, Self
 
 import msgspec
 
-from perdure import errors
+from perdure import errors, places
 from perdure.definition import Workflow
 from perdure.graph import files, texts
+from perdure.graph.calls import StepCall
 from perdure.graph.check import doubts, mistakes
 from perdure.graph.conditions import holds, refusal
 from perdure.graph.interpret import interpret
@@ -48,6 +50,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
         default_retry: of steps that give none.
         timeout: of a run, from its start, whoever started it; then it ends ``timed_out``.
         task_queue, triggers: as of any workflow.
+        isolated: whether handlers run in subprocesses; as the engine says if left out. Subprocesses
+            find the definition under a name at the top level of its module (docs/isolation.md).
     """
 
     def __init__(  # noqa: PLR0917 - seed 4's order, which its users write
@@ -65,6 +69,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         timeout: Duration | None = None,
         task_queue: str = "default",
         triggers: tuple[str, ...] = (),
+        isolated: bool | None = None,
     ) -> None:
         if isinstance(default_retry, Retry):
             default_retry = default_retry.resolve(STEP_DEFAULT)
@@ -90,6 +95,13 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.code = self._fingerprint()
         self.parts = tuple(_functions(outline))
         _compile(outline)
+        self.isolated = isolated
+        self.calls = {call.name: call for call in _calls(outline)}
+        """The handlers' activities, by name."""
+        for call in self.calls.values():
+            call.home = self
+        self._made_in = _caller()
+        self._place: places.Place | None = None
 
     @property
     def steps(self) -> dict[str, BaseStep]:
@@ -110,6 +122,29 @@ class WorkflowDefinition(Workflow[Any, Any]):
     def terminal_steps(self) -> set[str]:
         """Names of the steps that end the run."""
         return self.outline.terminal_steps
+
+    def check_place(self) -> None:
+        """Make sure that a subprocess finds the definition: see :meth:`place`."""
+        self.place()
+
+    def place(self) -> places.Place:
+        """Return where a subprocess finds the definition.
+
+        Raises:
+            DefinitionError: no module has it under a name.
+        """
+        if self._place is None:
+            module, name = self._made_in, places.named_in(self._made_in, self)
+            if not name:
+                module, name = places.found_anywhere(self)
+            if not name:
+                raise errors.DefinitionError(
+                    f"workflow {self.name!r} is isolated, and a subprocess could not find it: it "
+                    f"was made in module {self._made_in!r}, and no module has it under a name. "
+                    "Assign it to a name at the top level of a module, or say .isolated(False)"
+                )
+            self._place = places.place_of(module, name)
+        return self._place
 
     def get_next_steps(self, step: str, context: Any) -> list[str]:
         """Return the steps whose edges hold, in the order of the edges."""
@@ -269,6 +304,23 @@ def _compile(outline: Outline) -> None:
             _compile(inner)
     for condition in asked:
         refusal(condition)
+
+
+def _calls(outline: Outline) -> Iterator[StepCall]:
+    """Yield the activities of all handlers."""
+    for step in outline.steps.values():
+        yield from step.calls()
+        for inner in step.inner():
+            yield from _calls(inner)
+
+
+def _caller() -> str:
+    """Return the module in which the definition is being made."""
+    frame = inspect.currentframe()
+    own = __name__.rpartition(".")[0]
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(own):
+        frame = frame.f_back
+    return "" if frame is None else frame.f_globals.get("__name__", "")
 
 
 def _functions(outline: Outline) -> Iterator[object]:

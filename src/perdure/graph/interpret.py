@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from perdure import activity, errors, workflow
-from perdure.graph.calls import Callee, Outcome, bound
+from perdure.graph.calls import Callee, Outcome, StepCall, bound
 from perdure.graph.conditions import holds
 from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
 from perdure.graph.joins import Joins, Token
@@ -107,7 +107,7 @@ class Visit:
         """Return the turn's time in microseconds."""
         return _microseconds(workflow.now())
 
-    async def call(self, call: activity.Activity[Any, Any], callee: Callee, value: Any) -> Any:
+    async def call(self, call: StepCall, callee: Callee, value: Any) -> Any:
         """Call a handler; take what it has set, and return its output."""
         found: Outcome = await bound(call, callee, self.ctx.as_it_is())(value)
         if found.changes is not None:

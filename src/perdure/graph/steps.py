@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from perdure import errors
-from perdure.graph.calls import SKIPPED, Callee, Handler
+from perdure.graph.calls import SKIPPED, Callee, Handler, StepCall
 from perdure.graph.codecs import FUNCTION, INPUT, KIND, TEXT
 from perdure.graph.forms import KINDS, Form, given_to
 from perdure.graph.kinds import Kind
@@ -156,6 +156,10 @@ class BaseStep:
         """Return what is wrong with the step by itself."""
         return []
 
+    def calls(self) -> list[StepCall]:
+        """Return the activities of its handlers."""
+        return []
+
     def shape(self) -> list[Any]:
         """Return what decides the commands it makes."""
         found = [type(self).__name__, self.join, [graph.name for graph in self.inner()]]
@@ -176,6 +180,9 @@ class BaseMachineStep(BaseStep):
         limit = optional_microseconds(self.timeout, what=f"timeout of step {self.name!r}")
         self._callee = self.callee(path)
         self._activity = self._callee.as_activity(path, retry=self.policy, timeout=limit)
+
+    def calls(self) -> list[StepCall]:
+        return [self._activity]
 
     def callee(self, path: str) -> Callee:
         """Return what is called."""

@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 from perdure.kernel import match, traps
+from perdure.values import lines
 
 _stock: Any = vars(warnings).get("_warn_unawaited_coroutine")
 
@@ -28,7 +29,7 @@ def _warn(coro: Any) -> None:
         _stock(coro)
         return
     text = f"{_name(coro)} was called without `await` and did nothing; dropped at {match.place()}"
-    instance.effect("log", (logging.WARNING, text))
+    instance.effect("log", lines.make(logging.WARNING, text))
 
 
 def _name(coro: Any) -> str:

@@ -51,6 +51,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.store.lines import LogLine
 from perdure.store.rows import (
     Acted,
     Batch,
@@ -95,6 +96,7 @@ __all__ = [
     "InboxRow",
     "Limit",
     "Loaded",
+    "LogLine",
     "OpenRun",
     "Post",
     "Posted",
@@ -150,6 +152,12 @@ class Reader(Protocol):
 
         Raises:
             Corrupt: the checksum of one does not fit; the message names run and event.
+        """
+        ...
+
+    def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
+        """Return up to ``limit`` log lines of a run whose number is greater than ``after``, in
+        order. A run keeps its last ``limits.LOG_LINES``.
         """
         ...
 

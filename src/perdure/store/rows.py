@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.store.lines import LogLine
 from perdure.values.commands import HumanTaskOpened
 from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.people import HumanTaskRow, HumanTaskStatus
@@ -170,7 +171,8 @@ class TurnWrite(msgspec.Struct, gc=False):
     or of this very turn, that it no longer waits for; if one was decided meanwhile, the turn is
     dropped and named in ``Committed.reopened``. A turn that closes the run cancels all that are
     open. ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run
-    goes by another version of its definition from here on.
+    goes by another version of its definition from here on. ``lines``: what the code logged in this
+    turn.
     """
 
     run: int
@@ -198,6 +200,7 @@ class TurnWrite(msgspec.Struct, gc=False):
     search: dict[str, Any] | None = None
     progress: str | None = None
     version: str | None = None
+    lines: Sequence[LogLine] = ()
 
 
 class Beat(msgspec.Struct, gc=False):
@@ -209,7 +212,11 @@ class Beat(msgspec.Struct, gc=False):
 
 
 class Batch(msgspec.Struct):
-    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13)."""
+    """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13).
+
+    ``lines``: log lines of any runs, before those of the turns; those of a run that is not there
+    are left out.
+    """
 
     worker: int
     epoch: int
@@ -219,6 +226,7 @@ class Batch(msgspec.Struct):
     starts: Sequence[StartRequest] = ()
     turns: Sequence[TurnWrite] = ()
     posts: Sequence[Post] = ()
+    lines: Sequence[LogLine] = ()
 
 
 # -- what comes back -----------------------------------------------------------------------------

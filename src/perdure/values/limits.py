@@ -23,3 +23,9 @@ SEARCH_TEXT: Final = 10_000
 """Characters of a search attribute's text; of all its texts together, if it is a list."""
 REASON: Final = 4_096
 """Characters of the reason of a cancel or a terminate."""
+LOG_LINES: Final = 10_000
+"""Log lines that a run keeps; older ones go first."""
+LOG_TEXT: Final = 16_384
+"""Characters of a kept line's message."""
+LOG_DATA: Final = 65_536
+"""Bytes of a kept line's data."""

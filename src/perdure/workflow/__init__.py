@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import sys
 import uuid as _uuid
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -23,6 +22,7 @@ from perdure.handlers import QueryHandler, UpdateHandler
 from perdure.kernel import traps
 from perdure.kernel.channels import After, Channel, after, select
 from perdure.kernel.edge import ContinueAsNew
+from perdure.logs import RunLogger
 from perdure.saga import Saga
 from perdure.values import events as ev
 from perdure.values import payload
@@ -107,31 +107,10 @@ def random_bytes(size: int) -> bytes:
 # -- about the run -------------------------------------------------------------------------------
 
 
-class _ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
-    """Logs after the commit of the turn, never again in a replay; at once in a query."""
-
-    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        instance = traps.current()
-        if instance is None or instance.is_read_only:
-            super().log(level, msg, *args, **kwargs)
-        elif self.isEnabledFor(level):
-            exc_info = _exc_info(kwargs.get("exc_info"))
-            record = logging.LogRecord("", level, "", 0, msg, args, exc_info)
-            try:
-                text = _formatter.format(record)
-            except Exception:  # noqa: BLE001 - logging raises nowhere, least of all into a workflow
-                text = f"{msg} {args!r}"
-            instance.effect("log", (level, text))
-
-
-def _exc_info(given: Any) -> Any:
-    if isinstance(given, BaseException):
-        return type(given), given, given.__traceback__
-    return sys.exc_info() if given is True else given or None
-
-
-_formatter = logging.Formatter()
-logger = _ReplaySafeLogger(logging.getLogger("perdure.workflow"), {})
+logger = RunLogger(logging.getLogger("perdure.workflow"), _activity.current)
+"""Lines that are kept with the run (``handle.logs()``): told after the commit of the turn, never
+again in a replay; in a query at once, and not kept.
+"""
 
 
 async def attrs(

@@ -10,6 +10,7 @@ from tests.unit.drive import NOON, Run
 from perdure import errors, workflow
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
+from perdure.values.lines import Line
 from perdure.workflow import call
 
 
@@ -219,7 +220,7 @@ def test_emitted_events_and_log_lines_are_kept_for_after_the_commit():
         run = Run(wf)
     assert run.instance.effects == [
         ("emit", ("picked", b'{"item":1}')),
-        ("log", (logging.INFO, "picked 1 of two")),
+        ("log", Line(logging.INFO, "picked 1 of two")),
     ]
 
 
@@ -233,9 +234,9 @@ def test_a_logged_exception_has_its_traceback():
             workflow.logger.error("again", exc_info=exc)
 
     run = Run(wf)
-    for _, (_, text) in run.instance.effects:
-        assert text.startswith(("it went wrong\nTraceback", "again\nTraceback"))
-        assert text.endswith("ValueError: bad")
+    for _, line in run.instance.effects:
+        assert line.message.startswith(("it went wrong\nTraceback", "again\nTraceback"))
+        assert line.message.endswith("ValueError: bad")
 
 
 def test_a_log_line_that_cannot_be_formatted_does_not_stop_the_workflow():
@@ -245,7 +246,7 @@ def test_a_log_line_that_cannot_be_formatted_does_not_stop_the_workflow():
 
     run = Run(wf)
     assert run.closed == ev.RunCompleted()
-    assert run.instance.effects == [("log", (logging.WARNING, "%d items ('many',)"))]
+    assert run.instance.effects == [("log", Line(logging.WARNING, "%d items ('many',)"))]
 
 
 def test_a_replay_tells_nothing_again():

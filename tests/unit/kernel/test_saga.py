@@ -6,6 +6,7 @@ from tests.unit.drive import Run
 
 from perdure import ApplicationError, activity, errors, workflow
 from perdure.values import events as ev
+from perdure.values.lines import Line
 from perdure.workflow import call
 
 
@@ -64,7 +65,7 @@ def test_a_compensation_that_fails_does_not_stop_the_others_and_is_told():
     assert told in run.failure.trace
     assert isinstance(run.closed, ev.RunFailed)
     assert run.closed.text.endswith(f"declined; {told}")
-    assert run.instance.effects == [("log", (logging.ERROR, told))]
+    assert run.instance.effects == [("log", Line(logging.ERROR, told))]
 
 
 def test_a_cancelled_run_says_which_compensations_failed():
@@ -76,7 +77,7 @@ def test_a_cancelled_run_says_which_compensations_failed():
     assert isinstance(ended, ev.RunCancelled)
     assert (ended.reason, ended.failure.text) == ("enough", told)
     assert ended.text == f"enough; {told}"
-    assert run.instance.effects == [("log", (logging.ERROR, told))]
+    assert run.instance.effects == [("log", Line(logging.ERROR, told))]
 
 
 def test_a_compensation_that_is_no_activity_is_named_when_it_fails():

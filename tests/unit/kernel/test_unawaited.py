@@ -22,9 +22,9 @@ async def helper() -> None:
 
 def told(run: Run) -> list[str]:
     assert all(
-        name == "log" and level == logging.WARNING for name, (level, _) in run.instance.effects
+        name == "log" and line.level == logging.WARNING for name, line in run.instance.effects
     )
-    return [text for _, (_, text) in run.instance.effects]
+    return [line.message for _, line in run.instance.effects]
 
 
 FORGOTTEN = [

@@ -323,6 +323,9 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         execute(SQL["insert_attrs"], (json["attrs"],))
     if plan.memo_changes:
         _merge_memos(database, plan.memo_changes)
+    if plan.lines:
+        execute(SQL["insert_lines"], (json["lines"],))
+        execute(SQL["drop_old_lines"], (json["lines"], limits.LOG_LINES))
     if plan.watches:
         execute(SQL["insert_watches"], (json["watches"],))
     if plan.inherited:

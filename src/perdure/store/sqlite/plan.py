@@ -9,13 +9,14 @@ is a second plan made inside.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
 import msgspec
 
 from perdure.errors import StoreRefused
-from perdure.store.port import Batch, Post, StartRequest, StateWrite, TurnWrite, Watch
+from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sqlite.people import asked_row
 from perdure.store.sqlite.sql import to_json
 from perdure.store.sqlite.starting import Decision, Decisions
@@ -65,6 +66,7 @@ class Plan:
         "inherited",
         "json",
         "later",
+        "lines",
         "memo_changes",
         "memos",
         "moved",
@@ -112,6 +114,7 @@ class Plan:
         self.outgoing: list[Outgoing] = []
         self.watches: list[Row] = []
         self.watching: list[tuple[Watch, int]] = []
+        self.lines: list[Any] = []
         self.slots: list[Any] = []
         self.later: list[Any] = []
         self.paused: list[int] = []
@@ -223,6 +226,15 @@ class Plan:
             self._search(run, turn.search, is_new=False)
         if turn.memo:
             self.memo_changes[run] = turn.memo
+        if turn.lines:
+            self.log(turn.lines, run)
+
+    def log(self, lines: Sequence[LogLine], run: int = 0) -> None:
+        """Add log lines; ``run`` if they do not name theirs."""
+        for line in lines:
+            data = None if line.data is None else line.data.decode()
+            place = (line.step, line.attempt)
+            self.lines.append((run or line.run, line.at, line.level, line.message, data, *place))
 
     def seal(self) -> Plan:
         """Encode everything that is not bytes."""
@@ -365,12 +377,15 @@ _AS_JSON = (
     "forks",
     "attrs",
     "watches",
+    "lines",
 )
 
 
 def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Plan:
     """Lay out what the batch writes if these decisions hold and these runs' turns are dropped."""
     plan = Plan(batch.worker)
+    if batch.lines:
+        plan.log(batch.lines)
     for decision in decisions.everything():
         if decision.is_written:
             plan.start(decision, batch.now)

@@ -75,6 +75,30 @@ SELECT
     value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0, value ->> 13
 FROM json_each(?1);
 
+-- The next numbers of each run, in the order in which the lines came.
+-- name: insert_lines
+INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
+SELECT
+    j.value ->> 0,
+    coalesce((SELECT max(l.number) FROM perdure_log l WHERE l.run = j.value ->> 0), 0)
+        + row_number() OVER (PARTITION BY j.value ->> 0 ORDER BY j.key),
+    j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5, j.value ->> 6
+FROM json_each(?1) j
+WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.value ->> 0)
+ORDER BY j.key;
+
+-- name: drop_old_lines
+DELETE FROM perdure_log WHERE id IN (
+    SELECT l.id
+    FROM (SELECT DISTINCT value ->> 0 AS run FROM json_each(?1)) j
+    CROSS JOIN perdure_log l ON l.run = j.run
+        AND l.number <= (SELECT max(m.number) FROM perdure_log m WHERE m.run = j.run) - ?2
+);
+
+-- name: log
+SELECT run, at, level, message, data, step, attempt, number
+FROM perdure_log WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3;
+
 -- name: insert_memos
 INSERT OR REPLACE INTO perdure_memo SELECT value ->> 0, value ->> 1 FROM json_each(?1);
 

@@ -18,6 +18,7 @@ from perdure.store.port import (
     HumanTaskRow,
     InboxRow,
     Loaded,
+    LogLine,
     OpenRun,
     Question,
     RunRow,
@@ -96,6 +97,11 @@ class SqliteReader:
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
         return [self._checked(row) for row in self._all(SQL["history"], (run, after, limit))]
+
+    @reading
+    def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
+        rows = self._all(SQL["log"], (run, after, limit))
+        return [_line(row) for row in rows]
 
     @reading
     def forks(self, run: int) -> list[Fork]:
@@ -303,6 +309,11 @@ def _is_readable(text: object, read: Callable[[str], Any]) -> bool:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return True
+
+
+def _line(row: tuple[Any, ...]) -> LogLine:
+    key, at, level, message, data, *rest = row
+    return LogLine(key, at, level, message, None if data is None else data.encode(), *rest)
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:
