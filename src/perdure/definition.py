@@ -50,6 +50,8 @@ class Workflow(Generic[In_contra, Out]):
         self.source = _source(fn)
         self.code = fingerprint(self.source, fn)
         self.max_payload: int | None = None
+        self.timeout = 0
+        """How long a run may take from when it begins, in microseconds; 0: as long as it likes."""
         self.isolated: bool | None = False
         """Whether its steps run in subprocesses; ``None`` if the engine says so. A function has no
         steps: its activities say for themselves.

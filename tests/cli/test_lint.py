@@ -117,3 +117,50 @@ def test_a_query_that_does_io_is_refused_with_exit_code_1(shell: Shell):
     assert done.code == 1
     assert "reading.py:7 in reading.<locals>.text" in done.err
     assert "activity" in done.err
+
+
+GRAPH = """
+import random
+import time
+from perdure.graph import BaseGateway, WorkflowDefinition, flow
+
+def handle(value, ctx):
+    return time.time()  # a handler is no workflow code
+
+def is_late(ctx):
+    return time.time() > 4
+
+class Coin(BaseGateway):
+    async def evaluate(self, context):
+        return random.choice(["a", "b"])
+
+late = (
+    flow("late")
+    .task("a", handle, input=lambda prev, _: [time.monotonic(), prev])
+    .choice("b", [(is_late, "c"), (lambda c: True, "c"), (lambda c: time.time() > c.prev, "c")])
+    .pass_("c", transform=lambda c: random.random())
+    .build()
+)
+tossed = WorkflowDefinition("tossed", steps=[Coin("coin")])
+"""
+
+
+def test_conditions_mappers_and_gateways_of_graphs_are_workflow_code(code: Shell):
+    (code.folder / "late.py").write_text(GRAPH)
+    done = code("lint", "late.py")
+    assert done.code == 1
+    assert [line.split(" ")[0] for line in done.lines] == [
+        "late.py:10:",
+        "late.py:14:",
+        "late.py:18:",
+        "late.py:19:",
+        "late.py:20:",
+    ]
+    assert [line.split(" ")[1] for line in done.lines] == [
+        "clock:",
+        "random:",
+        "clock:",
+        "clock:",
+        "random:",
+    ]
+    assert "5 findings in 2 workflows" in done.err

@@ -14,6 +14,8 @@ from typing import Any
 from tests.unit.drive import NOON, Run, message
 
 from perdure import ApplicationError, Retry, activity, errors, human, workflow
+from perdure.kernel import traps
+from perdure.kernel.recording import recorded
 from perdure.values import events as ev
 from perdure.values import failures
 from perdure.workflow import Channel, after, call, select
@@ -433,24 +435,6 @@ def versions_and_chance(run: Run) -> None:
 
 
 @workflow.define
-async def telling(steps: int) -> int:
-    for number in range(steps):
-        await workflow.emit("step", {"number": number})
-        await call("work", number)
-        await workflow.progress(number + 1, steps, "on the way")
-    child = await workflow.start("other")
-    await workflow.emit("over", [child.id])
-    return steps
-
-
-@case(telling)
-def events_and_progress(run: Run) -> None:
-    run.complete("work")
-    run.blind(run.completed("work"))
-    run.turn(ev.RunTaken(worker="w2"))
-
-
-@workflow.define
 async def travelling() -> str:
     async with workflow.saga() as saga:
         for name in ("hotel", "car", "flight"):
@@ -561,6 +545,21 @@ def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTas
     )
 
 
+# -- what is computed once ---------------------------------------------------------------------
+
+
+@workflow.define
+async def deciding() -> list[bytes]:
+    decided = [recorded(traps.here(), f"way {number}", lambda: b"true") for number in range(2)]
+    await call("step")
+    return [*decided, recorded(traps.here(), "way 0", lambda: b"false")]
+
+
+@case(deciding)
+def values_recorded_by_a_worker_that_knew_the_deadline(run: Run) -> None:
+    run.turn(ev.RunTaken(worker="w", run_deadline=NOON), run.completed("step"))
+
+
 FIELDS: dict[str, dict[str, Any]] = {
     "continued_with_notices_and_children": {
         "notices": (ev.UnreadNotice("exit", "ship-0", NOON, result=b"null"),),
@@ -588,4 +587,4 @@ def play(name: str) -> Run:
     return run
 
 
-from tests.replay import machines as machines  # noqa: E402, PLC0414 - its cases are cases, too
+from tests.replay import telling as telling  # noqa: E402, PLC0414 - its cases are cases, too

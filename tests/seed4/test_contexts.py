@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.engine.support import engine_on
 
-from perdure.errors import DefinitionError, WorkflowFailed
+from perdure.errors import WorkflowFailed
 from perdure.graph import (
     BaseGateway,
     BaseMachineStep,
@@ -147,23 +147,6 @@ async def test_a_machine_may_begin_in_the_middle(tmp_path: Path):
     )
     async with engine_on(tmp_path, looped) as engine:
         assert await engine.client.execute(looped) == ["b", "a", "b"]
-
-
-def test_conditions_that_nothing_can_evaluate_are_refused_and_not_taken_as_labels():
-    edge = Edge("a", "b", "context.get('n') > 1")
-    graph = WorkflowDefinition("g", steps=[Put("a"), Put("b")], edges=[edge])
-    said = "condition \"context.get('n') > 1\" is an expression"
-    assert [mistake.partition(": write")[0] for mistake in graph.validate()] == [f"Edge 0: {said}"]
-    with pytest.raises(DefinitionError, match="is an expression"):
-        flow("f").choice("c", [("context.n > 1", "end")], default="end").end().build()
-
-
-async def test_an_expression_that_was_not_validated_fails_the_run(tmp_path: Path):
-    edge = Edge("a", "b", "context.get('n') > 1")
-    graph = WorkflowDefinition("g", steps=[Put("a"), Put("b")], edges=[edge])
-    async with engine_on(tmp_path, graph) as engine:
-        with pytest.raises(WorkflowFailed, match="is an expression"):
-            await engine.client.execute(graph)
 
 
 def test_options_that_mean_nothing_to_a_kind_are_mistakes():

@@ -8,7 +8,9 @@ import pytest
 
 HEAVY = [
     "asyncio",
+    "cel_expr_python",
     "httpx",
+    "jsonschema_rs",
     "litestar",
     "perdure.client",
     "perdure.engine",
@@ -21,6 +23,7 @@ HEAVY = [
     "sqlalchemy",
     "sqlite3",
     "uvicorn",
+    "yaml",
 ]
 
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "dev": ("dev", "Serve workflows of a module in the foreground, until Ctrl-C."),
         "check": ("check", "Replay the open runs against code that is to be deployed."),
         "lint": ("lint", "Check workflow code for what a replay may not repeat."),
+        "graph": ("graph", "Draw a step machine or a graph (Mermaid), also with a run's state."),
         "run": ("run", "Run a workflow here, to its end; the exit code is its outcome."),
         "start": ("start", "Start a workflow for the workers to run, and print its id."),
     },

@@ -1,7 +1,8 @@
 """From ``MODULE`` and ``MODULE:workflow`` to definitions.
 
-MODULE is a dotted name or a path to a Python file. As with ``python FILE``, the file's folder (with
-a dotted name: the current one) goes first on the import path.
+MODULE is a dotted name, a path to a Python file, or a path to a definition file (.yaml, .yml,
+.json), which is then a module with that one definition. As with ``python FILE``, the file's folder
+(with a dotted name: the current one) goes first on the import path.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from perdure import errors
 from perdure.definition import Workflow, version_key
 
+DOCUMENTS = (".yaml", ".yml", ".json")
 _PACKAGE = str(Path(__file__).parents[1])
 _ASYNCIO = str(Path(asyncio.__file__).parent)
 
@@ -34,6 +36,8 @@ def load_module(target: str) -> ModuleType:
         UsageError: there is no such module, or it cannot be imported; the message names the line.
     """
     path = Path(target)
+    if path.suffix in DOCUMENTS:
+        return _load_document(target, path)
     is_file = target.endswith(".py") or os.sep in target
     if path.is_dir() and (is_file or not target.strip(".")):
         raise errors.UsageError(f"{target} is a folder; name a module in it, or a .py file")
@@ -60,6 +64,28 @@ def load_module(target: str) -> ModuleType:
         raise _broken(target, exc) from exc
     except (Exception, SystemExit) as exc:
         raise _broken(target, exc) from exc
+
+
+def _load_document(target: str, path: Path) -> ModuleType:
+    """Read a definition file; what it names is imported from its folder, or as usual."""
+    from perdure.graph.definition import WorkflowDefinition
+
+    folder = str(path.resolve().parent)
+    for place in (str(Path.cwd()), folder):
+        if place not in sys.path:
+            sys.path.insert(0, place)
+    is_json = path.suffix == ".json"
+    read = WorkflowDefinition.from_json if is_json else WorkflowDefinition.from_yaml
+    try:
+        with _no_event_loop():
+            definition = read(path)
+    except errors.DefinitionError as exc:
+        raise errors.UsageError(exc.message) from exc
+    module = ModuleType(path.stem)
+    module.__file__ = target
+    definition.__module__ = module.__name__
+    setattr(module, definition.name, definition)
+    return module
 
 
 @contextmanager
@@ -105,7 +131,9 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
         raise errors.UsageError(
             f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})"
         )
-    own = [found for found in workflows.values() if found.__module__ == module.__name__]
+    # A graph is a value: it does not know where it was made.
+    homes = (module.__name__, "perdure.graph.definition")
+    own = [found for found in workflows.values() if found.__module__ in homes]
     if len(own) == 1:
         return module, own[0]
     raise errors.UsageError(f"which workflow? write {module_name}:NAME (it has: {known})")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from perdure import errors
 from perdure.definition import Workflow
 from perdure.door import Watch, refusal
+from perdure.engine import timeouts
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
 from perdure.engine.blind import WITHOUT_CODE
@@ -125,6 +126,7 @@ class Core:
         started.code = definition.code
         started.version = request.version = definition.version
         started.flavour = self.flavour
+        timeouts.limit_start(definition, request, started)
         run = Run(0)
         run.workflow, run.workflow_id = request.workflow, request.workflow_id
         run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue

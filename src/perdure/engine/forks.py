@@ -11,13 +11,16 @@ from perdure.store.port import TurnRow
 from perdure.values import events as ev
 from perdure.values.duration import soonest
 
-_MARK = b"forked"
+_MARKS = (b"forked", b"run_taken")
 
 
 def became(started: ev.RunStarted | None, facts: Iterable[ev.Event]) -> ev.RunStarted | None:
-    """Return what event 1 says after these facts: a copied one names the run it was copied from."""
+    """Return what event 1 says after these facts.
+
+    A copied one names the run it was copied from; the first worker may know of a deadline.
+    """
     for fact in facts:
-        if isinstance(fact, ev.Forked) and started is not None:
+        if isinstance(fact, (ev.Forked, ev.RunTaken)) and started is not None:
             started = fact.onto(started)
     return started
 
@@ -25,7 +28,7 @@ def became(started: ev.RunStarted | None, facts: Iterable[ev.Event]) -> ev.RunSt
 def became_by(started: ev.RunStarted | None, turns: Sequence[TurnRow]) -> ev.RunStarted | None:
     """Return what event 1 says after these rows."""
     for turn in turns:
-        if _MARK in turn.payload:
+        if any(mark in turn.payload for mark in _MARKS):
             started = became(started, ev.decode_turn(turn.payload))
     return started
 

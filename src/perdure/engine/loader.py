@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine import forks
+from perdure.engine import forks, timeouts
 from perdure.engine.replaying import replay
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.work import Past
@@ -275,6 +275,8 @@ class Loader:
         assert run.definition is not None
         has_lost, run.has_lost = run.has_lost, False
         taken = ev.RunTaken(worker=core.worker_name, code=run.definition.code)
+        if instance.started is None or forks.is_copy(run.blind):
+            timeouts.limit_first_turn(run, loaded.row, taken)
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return

@@ -44,7 +44,7 @@ class Branch:
         self._start = ""
         self._open = ""
         """The step that goes on to whatever is added next."""
-        self._twice: list[str] = []
+        self._mistakes: list[str] = []
 
     def task(
         self,
@@ -129,7 +129,10 @@ class Branch:
         return self.add(ParallelStep(name, outlines, on_error=on_error), next=next, end=end)
 
     def choice(self, name: str, choices: Choices, *, default: str | None = None) -> Self:
-        """Add a decision: ``(condition, step)`` pairs in the order in which they are asked."""
+        """Add a decision: ``(condition, step)`` pairs in the order in which they are asked.
+
+        A condition is a function of the context, or CEL: ``"context.steps.check.total > 100"``.
+        """
         pairs = [_pair(name, choice) for choice in choices]
         self.add(ChoiceStep(name, pairs, default=default))
         self._open = ""
@@ -184,7 +187,7 @@ class Branch:
     def loop(
         self,
         name: str,
-        condition: Condition,
+        condition: str | Condition,
         target: str,
         *,
         interval: Duration | None = None,
@@ -193,7 +196,7 @@ class Branch:
         next: str | None = None,
         end: bool = False,
     ) -> Self:
-        """Add a jump back to ``target`` while ``condition(ctx)`` holds, bounded."""
+        """Add a jump back to ``target`` while a condition (a function or CEL) holds, bounded."""
         step = LoopStep(
             name,
             condition,
@@ -318,11 +321,9 @@ class Branch:
     def add(self, step: BaseStep, *, next: str | None = None, end: bool = False) -> Self:
         """Add any step."""
         if next is not None and end:
-            raise errors.DefinitionError(
-                f"step {step.name!r}: next= and end=True exclude each other"
-            )
+            self._mistakes.append(f"Step '{step.name}': next= and end=True exclude each other")
         if step.name in self._steps:
-            self._twice.append(step.name)
+            self._mistakes.append(f"more than one step is named '{step.name}'")
         if self._open:
             self._edges.append(Edge(self._open, step.name))
         self._steps[step.name] = step
@@ -341,15 +342,10 @@ class Branch:
         return self
 
     def outline(self) -> Outline:
-        """Return the graph.
-
-        Raises:
-            DefinitionError: two steps of one name.
-        """
-        if self._twice:
-            names = ", ".join(repr(name) for name in dict.fromkeys(self._twice))
-            raise errors.DefinitionError(f"{self.name!r}: more than one step is named {names}")
-        return Outline(self.name, self._steps, self._edges, self._start, self._ends)
+        """Return the graph; the checker tells what was wrong with the calls."""
+        made = Outline(self.name, self._steps, self._edges, self._start, self._ends)
+        made.mistakes = list(dict.fromkeys(self._mistakes))
+        return made
 
     def build(self) -> Any:
         """Return the branch itself: its definition checks it."""
@@ -383,6 +379,11 @@ class Flow(Branch):
         self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
         return self
 
+    def timeout(self, span: Duration) -> Self:
+        """End a run as ``timed_out`` after this, measured from its start."""
+        self._options["timeout"] = span
+        return self
+
     def isolated(self, isolated: bool = True) -> Self:
         """Run the handlers in subprocesses, or (``False``) in the engine's process in any case."""
         self._options["isolated"] = isolated
@@ -403,9 +404,8 @@ class Flow(Branch):
             terminal_steps=outline.terminal_steps,
             **self._options,
         )
-        if found := made.validate():
-            listed = "".join(f"\n  - {mistake}" for mistake in found)
-            raise errors.DefinitionError(f"workflow {self.name!r} cannot run:{listed}")
+        made.outline.mistakes = outline.mistakes
+        made.demand_valid()
         return made
 
 

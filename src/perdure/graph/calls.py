@@ -17,6 +17,7 @@ import msgspec
 
 from perdure import activity, errors, places
 from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
+from perdure.graph.kinds import Kind
 from perdure.values import payload
 from perdure.values.retry import RetryPolicy
 
@@ -48,14 +49,21 @@ class Callee:
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn)) or (
             inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - not whether
         )
-        parameters = [] if takes else _positional(fn, what)
+        self._problem = ""
+        parameters: list[str] = []
+        if not takes:
+            parameters, self._problem = _positional(fn)
         self._takes = takes or ("", "input", "input ctx")[len(parameters)]
         self._sees = "ctx" in self._takes
         hints = {} if takes else payload.hints_of(fn)
         kind = hints.get(parameters[0], Any) if parameters else Any
         what_input = f"{what}({parameters[0] if parameters else ''})"
         self._read = payload.decoder(kind, what=what_input) if payload.checks(kind) else None
-        self._check = None if output is None else payload.decoder(output, what=f"{what} -> output")
+        self._output = Kind(output, what=f"{what} -> output")
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the function, or with what the output must fit."""
+        return [it for it in (self._problem, self._output.problem) if it]
 
     def as_activity(
         self,
@@ -109,13 +117,12 @@ class Callee:
     ) -> Outcome:
         if result is SKIPPED:
             return Outcome(is_skipped=True)
-        if self._check is not None:
-            try:
-                self._check(payload.encode(result, what=f"output of {self.what}"))
-            except errors.Invalid as exc:
-                raise errors.ApplicationError(
-                    f"Output validation failed: {exc.message}", kind="Invalid"
-                ) from exc
+        try:
+            self._output.check(result)
+        except errors.Invalid as exc:
+            raise errors.ApplicationError(
+                f"Output validation failed: {exc.message}", kind="Invalid"
+            ) from exc
         return Outcome(result, None if own is None else own.changes_since(before))
 
 
@@ -228,13 +235,13 @@ def opened(data: bytes) -> StepCall:
 _read_carried = msgspec.json.Decoder(Carried).decode
 
 
-def _positional(fn: Handler, what: str) -> list[str]:
+def _positional(fn: Handler) -> tuple[list[str], str]:
+    """Return the first two parameters, and what is wrong with the rest."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(fn).parameters.values()
     names = [p.name for p in parameters if p.kind in kinds]
     needed = [p for p in parameters if p.kind in kinds and p.default is p.empty]
+    problem = ""
     if len(needed) > 2:
-        raise errors.DefinitionError(
-            f"{what}: a handler takes (input, ctx), (input) or nothing, not {len(needed)} arguments"
-        )
-    return names[:2]
+        problem = f"a handler takes (input, ctx), (input) or nothing, not {len(needed)} arguments"
+    return names[:2], problem

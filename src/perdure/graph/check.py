@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from perdure.graph.combining import StepGroup
-from perdure.graph.conditions import refusal
+from perdure.graph.conditions import is_label, refusal
 from perdure.graph.deciding import LoopStep
 from perdure.graph.outline import Outline
 from perdure.graph.steps import BaseStep
@@ -20,8 +20,28 @@ def mistakes(outline: Outline) -> list[str]:
 
 
 def _of_graph(outline: Outline) -> list[str]:
-    found = [*_of_steps(outline), *_of_edges(outline), *_of_joins(outline)]
+    found = [*outline.mistakes, *_of_steps(outline), *_of_edges(outline)]
+    found += _of_joins(outline)
     return [*found, *_of_ways(outline), *_of_inner(outline)]
+
+
+def doubts(outline: Outline) -> list[str]:
+    """Return what may not be what was meant, in a graph that can run."""
+    found = [
+        f"Edge {number} ({edge.source} to {edge.target}): {_of_label(edge.condition)}"
+        for number, edge in enumerate(outline.edges)
+        if is_label(edge.condition)
+    ]
+    for name, step in outline.steps.items():
+        labels = [condition for condition in step.conditions() if is_label(condition)]
+        found += [f"Step '{name}': {_of_label(label)}" for label in labels]
+        for inner in step.inner():
+            found += [f"Step '{name}', branch '{inner.name}': {it}" for it in doubts(inner)]
+    return found
+
+
+def _of_label(condition: object) -> str:
+    return f"condition {condition!r} is a label, which always holds: it does not name `context`"
 
 
 def _of_steps(outline: Outline) -> Iterable[str]:
@@ -160,6 +180,7 @@ def _can_end(outline: Outline, name: str) -> bool:
     return any(
         it in outline.terminal_steps
         or not outline.followers(it)
+        or any(target not in outline.steps for target in outline.followers(it))  # told elsewhere
         or any(edge.condition is not None for edge in outline.ways_on(it))
         or (isinstance(outline.steps[it], LoopStep) and not outline.ways_on(it))
         for it in ways

@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
 from perdure.graph.calls import StepCall
+from perdure.graph.codecs import (
+    FUNCTION,
+    GRAPH,
+    GRAPHS,
+    INPUT,
+    STEP,
+    STEPS,
+    TEXT,
+    WORKFLOW,
+)
+from perdure.graph.forms import Form
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Input, Left
 from perdure.values.retry import RetryPolicy
@@ -23,6 +34,7 @@ class ParallelStep(BaseStep):
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
     told_as: ClassVar[str] = "parallel"
+    form = Form("parallel", branches=GRAPHS, on_error=TEXT)
 
     def __init__(
         self,
@@ -69,6 +81,7 @@ class BlockStep(BaseStep):
     """A graph as one step of another: what a ``section`` or a cancel is about as a whole."""
 
     told_as: ClassVar[str] = "block"
+    form = Form("block", branch=GRAPH)
 
     def __init__(self, name: str, branch: Outline, **attributes: Any) -> None:
         super().__init__(name, **attributes)
@@ -89,6 +102,7 @@ class SubflowStep(BaseStep):
     """Runs another workflow as a child and waits for its result."""
 
     told_as: ClassVar[str] = "subflow"
+    form = Form("subflow", workflow=("definition", WORKFLOW), input=INPUT)
 
     def __init__(self, name: str, definition: Any, *, input: Any = None, **attributes: Any) -> None:
         super().__init__(name, **attributes)
@@ -100,6 +114,9 @@ class SubflowStep(BaseStep):
 
     def functions(self) -> list[object]:
         return self.input.functions()
+
+    def problems(self) -> list[str]:
+        return self.input.problems()
 
     def shape(self) -> list[Any]:
         return [*super().shape(), getattr(self.definition, "name", self.definition)]
@@ -132,6 +149,8 @@ class StepGroup(BaseStep):
 class SequentialGroup(StepGroup):
     """One after the other; each gets the output of the one before as ``prev``."""
 
+    form = Form("sequential-group", steps=STEPS)
+
     async def visit(self, visit: Visit) -> Left:
         for step in self.steps:
             await visit.within(step)
@@ -141,6 +160,7 @@ class SequentialGroup(StepGroup):
 class ParallelGroup(StepGroup):
     """All at once; the output is their outputs, in order, or what ``callback`` makes of them."""
 
+    form = Form("parallel-group", steps=STEPS, callback=STEP)
     callback: BaseStep | None = None
 
     def belong(self, path: str, default: RetryPolicy) -> None:
@@ -161,6 +181,8 @@ class ParallelGroup(StepGroup):
 
 class ConditionalGroup(StepGroup):
     """The step that a condition names; none, and no output, if it names none."""
+
+    form = Form("conditional-group", condition=FUNCTION, branches=STEPS)
 
     def __init__(
         self,

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
-from perdure.graph.conditions import is_true, refusal
+from perdure.graph.codecs import CHOICES, CONDITION, DURATION, JSON_OR_FUNCTION, NAMES, TEXT
+from perdure.graph.conditions import is_expression, is_true, refusal, value_of
+from perdure.graph.forms import Form
 from perdure.graph.joins import Threads
 from perdure.graph.outline import Condition, name_of
 from perdure.graph.states import StepType
@@ -40,10 +42,12 @@ class BaseGateway(BaseStep):
 class ExclusiveGateway(BaseGateway):
     """One way on: the one that ``condition`` names, or the first edge that holds."""
 
+    form = Form("exclusive-gateway", condition=CONDITION)
+
     def __init__(
         self,
         name: str = "",
-        condition: Callable[[WorkflowContext], str] | None = None,
+        condition: str | Callable[[WorkflowContext], str] | None = None,
         **attributes: Any,
     ) -> None:
         super().__init__(name, **attributes)
@@ -56,14 +60,26 @@ class ExclusiveGateway(BaseGateway):
 
     async def evaluate(self, context: WorkflowContext) -> str | list[str]:
         assert self.condition is not None
+        if isinstance(self.condition, str):
+            return value_of(self.condition, context, kinds=(str, list))
         return self.condition(context)
 
     def functions(self) -> list[object]:
-        return [] if self.condition is None else [self.condition]
+        return [self.condition] if callable(self.condition) else []
+
+    def problems(self) -> list[str]:
+        if not isinstance(self.condition, str):
+            return []
+        if not is_expression(self.condition):
+            return [f"condition {self.condition!r} names no context: it decides nothing"]
+        said = refusal(self.condition, gives=("STRING", "LIST<STRING>"))
+        return [said] if said else []
 
 
 class ParallelGateway(BaseGateway):
     """All ways on at once: ``branches``, or all edges whatever their conditions."""
+
+    form = Form("parallel-gateway", branches=NAMES)
 
     def __init__(
         self, name: str = "", branches: Iterable[str | type] = (), **attributes: Any
@@ -81,6 +97,8 @@ class ParallelGateway(BaseGateway):
 class InclusiveGateway(BaseGateway):
     """Every way on whose edge holds; at least one must."""
 
+    form = Form("inclusive-gateway")
+
     async def visit(self, visit: Visit) -> Left:
         ways = visit.ways_on()
         if not ways:
@@ -92,6 +110,7 @@ class ThreadSplit(BaseStep):
     """So many tokens on each way on: a number, or what a function makes of the context."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("thread-split", count=JSON_OR_FUNCTION)
 
     def __init__(
         self, name: str, count: int | Callable[[WorkflowContext], int], **attributes: Any
@@ -117,6 +136,7 @@ class ThreadMerge(BaseStep):
     """One token of so many, whichever way they come; the output is the list of theirs."""
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("thread-merge", count=JSON_OR_FUNCTION)
 
     def __init__(
         self, name: str, count: int | Callable[[WorkflowContext], int], **attributes: Any
@@ -144,6 +164,7 @@ class ChoiceStep(BaseStep):
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
     told_as: ClassVar[str] = "choice"
+    form = Form("choice", choices=CHOICES, default=TEXT)
 
     def __init__(
         self,
@@ -160,7 +181,7 @@ class ChoiceStep(BaseStep):
     async def visit(self, visit: Visit) -> Left:
         ctx = visit.ctx
         for condition, target in self.choices:
-            if is_true(condition, ctx):
+            if is_true(condition, ctx, target):
                 return Left({"chosen": target}, is_output=False, to=[target])
         if self.default is None:
             raise errors.ApplicationError(
@@ -177,6 +198,9 @@ class ChoiceStep(BaseStep):
     def functions(self) -> list[object]:
         return [condition for condition, _ in self.choices if callable(condition)]
 
+    def conditions(self) -> list[str | Condition]:
+        return [condition for condition, _ in self.choices]
+
     def problems(self) -> list[str]:
         if not self.choices and not self.default:
             return ["it has neither choices nor a default"]
@@ -188,11 +212,12 @@ class LoopStep(BaseStep):
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
     told_as: ClassVar[str] = "loop"
+    form = Form("loop", condition=CONDITION, target=TEXT, interval=DURATION)
 
     def __init__(
         self,
         name: str,
-        condition: Condition,
+        condition: str | Condition,
         target: str,
         *,
         interval: Duration | None = None,
@@ -212,7 +237,7 @@ class LoopStep(BaseStep):
             raise errors.ApplicationError(
                 f'Loop step "{self.name}" timed out', kind="Timeout", retryable=False
             )
-        if not is_true(self.condition, visit.ctx):
+        if not is_true(self.condition, visit.ctx, self.target):
             visit.end_loop()
             return Left(None, is_output=False)
         if self.max_iterations is not None and count >= self.max_iterations:
@@ -231,12 +256,17 @@ class LoopStep(BaseStep):
         return {self.target: "again"}
 
     def functions(self) -> list[object]:
+        return [self.condition] if callable(self.condition) else []
+
+    def conditions(self) -> list[str | Condition]:
         return [self.condition]
 
     def problems(self) -> list[str]:
+        said = refusal(self.condition)
+        found = [said] if said else []
         if self.max_iterations is None and self.limit is None:
-            return ["a loop needs a bound: max_iterations= or timeout="]
-        return []
+            found.append("a loop needs a bound: max_iterations= or timeout=")
+        return found
 
 
 def _number(count: int | Callable[[WorkflowContext], int]) -> int | None:

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 
 from perdure import errors, places
 from perdure.definition import Workflow
+from perdure.graph import files, texts
 from perdure.graph.calls import StepCall
-from perdure.graph.check import mistakes
-from perdure.graph.conditions import holds
+from perdure.graph.check import doubts, mistakes
+from perdure.graph.conditions import holds, refusal
 from perdure.graph.interpret import interpret
+from perdure.graph.kinds import Kind
 from perdure.graph.mermaid import draw
 from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
+from perdure.values.duration import Duration, optional_microseconds
 from perdure.values.retry import Retry, RetryPolicy
 
 INTERPRETER = 1
@@ -40,8 +46,9 @@ class WorkflowDefinition(Workflow[Any, Any]):
         edges: in the order in which they are tried.
         initial_step: the name of the first; the first of ``steps`` if left out.
         terminal_steps: names of those that end the run. A step without a way on ends it too.
-        input: a type that the workflow's input is checked against.
+        input: a type or JSON Schema that the workflow's input must fit.
         default_retry: of steps that give none.
+        timeout: of a run, from its start, whoever started it; then it ends ``timed_out``.
         task_queue, triggers: as of any workflow.
         isolated: whether handlers run in subprocesses; as the engine says if left out. Subprocesses
             find the definition under a name at the top level of its module (docs/isolation.md).
@@ -59,6 +66,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         *,
         input: Any = Any,
         default_retry: Retry | RetryPolicy = STEP_DEFAULT,
+        timeout: Duration | None = None,
         task_queue: str = "default",
         triggers: tuple[str, ...] = (),
         isolated: bool | None = None,
@@ -67,20 +75,26 @@ class WorkflowDefinition(Workflow[Any, Any]):
             default_retry = default_retry.resolve(STEP_DEFAULT)
         outline = Outline(name, steps, edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
+        kind = Kind(None if input is Any else input, what=f"{name}(input)")
         super().__init__(
-            _function(outline, input),
+            _function(outline, kind.given),
             name=name,
             version=version,
             task_queue=task_queue,
             triggers=triggers,
             description=description,
         )
+        if kind.given is not None:
+            self._read_input = kind.read
+        self.kind = kind
+        self.timeout = _limit(timeout, f"timeout of {name!r}")
         self.outline = outline
         self.default_retry = default_retry
         self.input = input
         self.source = ""
         self.code = self._fingerprint()
         self.parts = tuple(_functions(outline))
+        _compile(outline)
         self.isolated = isolated
         self.calls = {call.name: call for call in _calls(outline)}
         """The handlers' activities, by name."""
@@ -141,8 +155,33 @@ class WorkflowDefinition(Workflow[Any, Any]):
         return WorkflowGraph(self.outline)
 
     def validate(self) -> list[str]:
-        """Return what is wrong with the definition; nothing if it can run."""
-        return mistakes(self.outline)
+        """Return what is wrong with the definition; nothing if it can run. Warns of doubts."""
+        self._warn(stacklevel=2)
+        return self._mistakes()
+
+    def demand_valid(self, source: str = "", *, stacklevel: int = 3) -> None:
+        """Raise what :meth:`validate` returns.
+
+        Raises:
+            DefinitionError: all mistakes, each with its place; ``source`` is the file.
+        """
+        self._warn(stacklevel)
+        if found := self._mistakes():
+            listed = "".join(f"\n  - {mistake}" for mistake in found)
+            where = f"{source}: " if source else ""
+            raise errors.DefinitionError(f"{where}workflow {self.name!r} cannot run:{listed}")
+
+    def _warn(self, stacklevel: int) -> None:
+        for doubt in self.warnings():
+            warnings.warn(f"workflow {self.name!r}: {doubt}", stacklevel=stacklevel + 1)
+
+    def _mistakes(self) -> list[str]:
+        found = [f"Input: {self.kind.problem}"] if self.kind.problem else []
+        return [*found, *mistakes(self.outline)]
+
+    def warnings(self) -> list[str]:
+        """Return what may not be what was meant: conditions that are labels, which always hold."""
+        return doubts(self.outline)
 
     def to_mermaid(self) -> str:
         """Return a Mermaid diagram."""
@@ -150,12 +189,66 @@ class WorkflowDefinition(Workflow[Any, Any]):
 
     def to_mermaid_with_state(
         self,
-        current_step: str | None = None,
+        current_step: str | Iterable[str] | None = None,
         completed_steps: Iterable[str] = (),
         failed_steps: Iterable[str] = (),
     ) -> str:
-        """Return a Mermaid diagram with the state of a run."""
+        """Return a Mermaid diagram with the state of a run, by names of steps."""
         return draw(self.outline, current_step, completed_steps, failed_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the definition as JSON types.
+
+        Raises:
+            DefinitionError: it holds lambdas, inner functions, or conditions that are no texts; the
+                message has each step, and what to do.
+        """
+        return files.write(self)
+
+    def to_json(self) -> str:
+        """Return the definition as a JSON document; raises as :meth:`to_dict`."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
+
+    def to_yaml(self) -> str:
+        """Return the definition as a YAML document (extra ``yaml``); raises as :meth:`to_dict`."""
+        return texts.write_yaml(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return a definition made of what :meth:`to_dict` gives; it is validated.
+
+        The modules that it names are imported, and nothing else is run.
+
+        Raises:
+            DefinitionError: the message has every mistake, with its place.
+        """
+        return cls._read(texts.Read(data, {}))
+
+    @classmethod
+    def from_json(cls, text: str | bytes | Path) -> Self:
+        """Return the definition in a JSON text, or in a file; see :meth:`from_dict`."""
+        return cls._read(texts.read_json(text))
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes | Path) -> Self:
+        """Return the definition in a YAML text, or in a file; see :meth:`from_dict`.
+
+        Mistakes have their lines.
+        """
+        return cls._read(texts.read_yaml(text))
+
+    @classmethod
+    def _read(cls, found: texts.Read) -> Self:
+        options, outline = files.read(found.value, files.place_in(found.lines, found.source))
+        made = cls(
+            steps=outline.steps,
+            edges=outline.edges,
+            initial_step=outline.initial_step,
+            terminal_steps=outline.terminal_steps,
+            **options,
+        )
+        made.demand_valid(found.source, stacklevel=4)
+        return made
 
     def __repr__(self) -> str:
         return f"<graph {self.name!r} {self.version}>"
@@ -166,11 +259,20 @@ class WorkflowDefinition(Workflow[Any, Any]):
         return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
+def _limit(timeout: Duration | None, what: str) -> int:
+    limit = optional_microseconds(timeout, what=what)
+    if limit == 0:
+        raise errors.Invalid(f"{what}: {timeout!r} leaves no time; leave it out for no limit")
+    return limit or 0
+
+
 def _function(outline: Outline, kind: Any) -> Callable[..., Any]:
     async def run(input: Any = None) -> Any:
         return await interpret(outline, input)
 
-    run.__annotations__["input"] = kind
+    if kind is not None:
+        run.__defaults__ = None  # an input that must fit something must be given
+        run.__annotations__["input"] = Any if isinstance(kind, Mapping) else kind
     return run
 
 
@@ -183,8 +285,25 @@ def _shape(outline: Outline) -> list[Any]:
             [name, step.shape(), [_shape(inner) for inner in step.inner()]]
             for name, step in outline.steps.items()
         ],
-        [[edge.source, edge.target, edge.label] for edge in outline.edges],
+        [[edge.source, edge.target, edge.label] for edge in _by_step(outline)],
     ]
+
+
+def _by_step(outline: Outline) -> list[Edge]:
+    """Return the edges in the order of their steps: only those of one step are tried in order."""
+    places = {name: number for number, name in enumerate(outline.steps)}
+    return sorted(outline.edges, key=lambda edge: places.get(edge.source, len(places)))
+
+
+def _compile(outline: Outline) -> None:
+    """Compile what is CEL, so that no run has to; what cannot be is for the checker to say."""
+    asked = [edge.condition for edge in outline.edges]
+    for step in outline.steps.values():
+        asked += step.conditions()
+        for inner in step.inner():
+            _compile(inner)
+    for condition in asked:
+        refusal(condition)
 
 
 def _calls(outline: Outline) -> Iterator[StepCall]:

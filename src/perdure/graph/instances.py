@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
+from perdure.graph.codecs import FUNCTION, GRAPH, JSON_OR_FUNCTION, TEXT
+from perdure.graph.forms import Form
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
 from perdure.values.retry import RetryPolicy
@@ -46,6 +48,16 @@ class MapStep(BaseStep):
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
     told_as: ClassVar[str] = "map"
+    form = Form(
+        "map",
+        branch=GRAPH,
+        items=FUNCTION,
+        enough=JSON_OR_FUNCTION,
+        more=JSON_OR_FUNCTION,
+        on_error=TEXT,
+        rest=TEXT,
+        finish=TEXT,
+    )
 
     def __init__(
         self,

@@ -294,6 +294,9 @@ class Play:
         try:
             visiting = self.visit if step.section else self._visit
             left = await visiting(visit, counts=self._is_whole)
+            if left.is_output:
+                visit.value = left.output  # what the conditions of its edges see as `prev`
+            targets = visit.ways_on() if left.to is None else left.to
         except errors.NondeterminismError:
             raise
         except errors.PerdureError as exc:
@@ -306,7 +309,6 @@ class Play:
         prev = left.output if left.is_output else token.prev
         if left.is_output:
             self._output = left.output
-        targets = visit.ways_on() if left.to is None else left.to
         return [Token(target, prev, step.name) for target in targets]
 
     def _take(self, tokens: Iterable[Token]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepType
@@ -20,23 +22,37 @@ _STYLES = {
     "failed": "fill:#FFB6C1,stroke:#8B0000,stroke-width:2px",
     "current": "fill:#FFD700,stroke:#FFA500,stroke-width:3px",
 }
-_TAKEN_OUT = str.maketrans("", "", "'\"()<>|[]{}")
+_TAKEN_OUT = str.maketrans("", "", "'\"()<>|[]{}`;%#")
+_WITHIN = "\0"
+"""Between the names of a step, its branch and a step in that."""
+_RESERVED = re.compile(
+    "call|class|classdef|click|default|direction|end|flowchart|graph|href|linkstyle|style|subgraph",
+    re.IGNORECASE,
+)
+_END = re.compile(r"\bend\b")
 
 
 def draw(
     outline: Outline,
-    current_step: str | None = None,
+    current_step: str | Iterable[str] | None = None,
     completed_steps: Iterable[str] = (),
     failed_steps: Iterable[str] = (),
 ) -> str:
-    """Return the diagram: nodes by kind, edges with their conditions, styles by state."""
+    """Return the diagram: nodes by kind, edges with their conditions, styles by state.
+
+    The state is given by names of steps; steps of branches are named as their definition does.
+    Whatever the names, each node, edge and style has one line.
+    """
     lines = ["graph TD"]
     lines += _nodes(outline, "", "    ")
     lines += _ways(outline, "")
     styled = [(name, "completed") for name in completed_steps]
     styled += [(name, "failed") for name in failed_steps]
-    styled += [(current_step, "current")] if current_step else []
-    lines += [f"    style {_id(name)} {_STYLES[state]}" for name, state in styled]
+    current = [current_step] if isinstance(current_step, str) else current_step or ()
+    styled += [(name, "current") for name in current]
+    nodes = list(_ids(outline, ""))
+    for name, state in styled:
+        lines += [f"    style {id} {_STYLES[state]}" for node, id in nodes if node == name]
     return "\n".join(lines)
 
 
@@ -45,7 +61,7 @@ def _nodes(outline: Outline, prefix: str, indent: str) -> Iterable[str]:
         opens, closes = _SHAPES[step.step_type]
         yield f"{indent}{_id(prefix + name)}{opens}{_label(outline, name)}{closes}"
         for inner in step.inner():
-            within = f"{prefix}{name}.{inner.name}."
+            within = _within(prefix, name, inner)
             yield f"{indent}subgraph {_id(within)}_branch [{_plain(inner.name)}]"
             yield from _nodes(inner, within, indent + "    ")
             yield f"{indent}end"
@@ -62,13 +78,13 @@ def _ways(outline: Outline, prefix: str) -> Iterable[str]:
         for target, label in step.mentions().items():
             yield _way(prefix + name, prefix + target, label, arrow="-.->")
         for inner in step.inner():
-            within = f"{prefix}{name}.{inner.name}."
+            within = _within(prefix, name, inner)
             yield _way(prefix + name, within + inner.initial_step, "")
             yield from _ways(inner, within)
 
 
 def _way(source: str, target: str, label: str, *, arrow: str = "-->") -> str:
-    text = label.translate(_TAKEN_OUT).strip()
+    text = _plain(label)
     return f"    {_id(source)} {arrow}{f'|{text}|' if text else ''} {_id(target)}"
 
 
@@ -89,11 +105,34 @@ def _options(step: BaseStep) -> str:
     return f" / {', '.join(said)}" if said else ""
 
 
-def _plain(name: str) -> str:
-    return name.translate(_TAKEN_OUT)
+def _plain(text: str) -> str:
+    """Return text that ends neither its node, nor its line, nor its diagram."""
+    shown = "".join(it if it.isprintable() else " " for it in text.translate(_TAKEN_OUT))
+    return _END.sub("End", shown.strip())
+
+
+def _within(prefix: str, name: str, inner: Outline) -> str:
+    return f"{prefix}{name}{_WITHIN}{inner.name}{_WITHIN}"
+
+
+def _ids(outline: Outline, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the id of each node."""
+    for name, step in outline.steps.items():
+        yield name, _id(prefix + name)
+        for inner in step.inner():
+            yield from _ids(inner, _within(prefix, name, inner))
 
 
 def _id(name: str) -> str:
-    """Return a name that Mermaid takes as a node's: letters, digits, ``_``, ``-``; not ``end``."""
+    """Return a name that Mermaid takes as a node's, another one for each step."""
+    return "__".join(_word(part) for part in name.split(_WITHIN) if part)
+
+
+def _word(name: str) -> str:
+    """Return a name of letters, digits, ``_`` and ``-`` that is no word of Mermaid's."""
     made = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
-    return f"{made}_" if made in ("end", "graph", "subgraph", "style") else made
+    if made == name and _RESERVED.fullmatch(made):
+        return f"{made}_"
+    is_own = made == name and "--" not in made and not _RESERVED.fullmatch(made.rstrip("_"))
+    # What stood for the characters that are gone tells two such names apart.
+    return made if is_own else f"{made}_{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"

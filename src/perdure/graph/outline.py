@@ -86,6 +86,8 @@ class Outline:
             else {step.name: step for step in steps}
         )
         self.edges = [_edge(way) for way in edges]
+        self.mistakes: list[str] = []
+        """What was found wrong while it was written down."""
         self.initial_step = name_of(initial_step) or next(iter(self.steps), "")
         self.terminal_steps = {name_of(step) for step in terminal_steps}
         self._out: dict[str, list[Edge]] = {}

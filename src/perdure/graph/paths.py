@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Any, Protocol
 
 from perdure.graph.check import mistakes
 from perdure.graph.outline import Outline
@@ -42,6 +42,33 @@ class WorkflowGraph:
         """Return what is wrong with the graph."""
         return mistakes(self._outline)
 
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Return nodes and edges for whoever draws them.
+
+        A node has ``id``, ``label``, ``type``, ``is_initial``, ``is_terminal``, and the graphs of
+        its branches under ``branches``, if it has some; an edge ``source``, ``target`` and, if it
+        has one, its ``condition`` (``conditional`` for a function).
+        """
+        outline = self._outline
+        nodes: list[dict[str, Any]] = []
+        for name, step in outline.steps.items():
+            node: dict[str, Any] = {
+                "id": name,
+                "label": name.replace("_", " ").title(),
+                "type": str(step.step_type),
+                "is_initial": name == outline.initial_step,
+                "is_terminal": self.is_terminal(name),
+            }
+            if inner := step.inner():
+                node["branches"] = {it.name: type(self)(it).to_dict() for it in inner}
+            nodes.append(node)
+        edges = [_edge(edge.source, edge.target, edge.label) for edge in outline.edges]
+        drawn = {(edge.source, edge.target) for edge in outline.edges}
+        for name, step in outline.steps.items():
+            jumps = step.jumps().items()
+            edges += [_edge(name, it, label) for it, label in jumps if (name, it) not in drawn]
+        return {"nodes": nodes, "edges": edges}
+
     def get_all_paths(self, start: str, end: str, max_paths: int = 100) -> list[list[str]]:
         """Return the ways from ``start`` to ``end`` that pass no step twice, ``max_paths`` at most,
         in the order of the edges.
@@ -68,3 +95,8 @@ class WorkflowGraph:
                     depths[after] = depths[here] + 1
                     waiting.append(after)
         return depths.get(step, -1)
+
+
+def _edge(source: str, target: str, label: str) -> dict[str, Any]:
+    found = {"source": source, "target": target}
+    return {**found, "condition": label} if label else found

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, human
 from perdure.errors import HumanTaskError
+from perdure.graph.codecs import DURATION_OR_FUNCTION, JSON_OR_FUNCTION, KIND
+from perdure.graph.forms import Form
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
 from perdure.human.request import When
@@ -45,6 +47,18 @@ class BaseHumanStep(BaseStep):
     """
 
     step_type: ClassVar[StepType] = StepType.HUMAN
+    form = Form(
+        "human",
+        title=JSON_OR_FUNCTION,
+        description=JSON_OR_FUNCTION,
+        form=("form_schema", KIND),
+        assignee=JSON_OR_FUNCTION,
+        role=JSON_OR_FUNCTION,
+        group=JSON_OR_FUNCTION,
+        due=DURATION_OR_FUNCTION,
+        remind=DURATION_OR_FUNCTION,
+        data=JSON_OR_FUNCTION,
+    )
     title: Any = ""
     form_schema: Any = None
     assignee_key: str = ""

@@ -7,12 +7,16 @@ call handlers, which are activities. Those that decide, wait or combine others a
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from perdure import errors
 from perdure.graph.calls import SKIPPED, Callee, Handler, StepCall
+from perdure.graph.codecs import FUNCTION, INPUT, KIND, TEXT
+from perdure.graph.forms import KINDS, Form, given_to
+from perdure.graph.kinds import Kind
 from perdure.graph.states import StepType
 from perdure.values import events as ev
 from perdure.values import payload
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from perdure.graph.context import WorkflowContext
     from perdure.graph.interpret import Visit
     from perdure.graph.joins import Join
-    from perdure.graph.outline import Outline
+    from perdure.graph.outline import Condition, Outline
 
 STEP_DEFAULT = RetryPolicy(max_attempts=1, max_interval=30_000_000, forgives_losses=True)
 """What a step's policy leaves out: one attempt, pauses from 1 s, doubled, up to 30 s.
@@ -95,6 +99,21 @@ class BaseStep:
     timeout: Duration | None = None
     heeds: ClassVar[frozenset[str]] = frozenset()
     """Which of ``retry`` and ``timeout`` mean something to this kind."""
+    form: ClassVar[Form | None] = None
+    """How this kind is written to files; a class of the user's needs none."""
+    given: dict[str, Any]
+    """What the constructor was given, by the names of its arguments."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        form = vars(cls).get("form")
+        if isinstance(form, Form) and cls.__module__.startswith("perdure."):
+            KINDS[form.kind] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made.given = given_to(made, args, kwargs)
+        return made
 
     def __init__(self, name: str = "", description: str = "", **attributes: Any) -> None:
         if name:
@@ -137,6 +156,10 @@ class BaseStep:
         """Return the user's functions that run as workflow code."""
         return []
 
+    def conditions(self) -> list[str | Condition]:
+        """Return the conditions that it asks, besides those of its edges."""
+        return []
+
     def problems(self) -> list[str]:
         """Return what is wrong with the step by itself."""
         return []
@@ -175,6 +198,9 @@ class BaseMachineStep(BaseStep):
         """Return what is called."""
         return Callee(self._perform, f"step {self.name!r}", takes="ctx")
 
+    def problems(self) -> list[str]:
+        return self._callee.problems()
+
     async def execute(self, context: WorkflowContext) -> Any:
         """Do the step's work and return its output."""
         raise NotImplementedError(f"{type(self).__name__}.execute")
@@ -209,6 +235,7 @@ class TaskStep(BaseMachineStep):
     """A handler with typed input and output (the builder's ``task``)."""
 
     told_as: ClassVar[str] = "task"
+    form = Form("task", handler=FUNCTION, input=INPUT, output=KIND)
 
     def __init__(
         self,
@@ -237,12 +264,16 @@ class TaskStep(BaseMachineStep):
     def functions(self) -> list[object]:
         return self.input.functions()
 
+    def problems(self) -> list[str]:
+        return [*super().problems(), *self.input.problems()]
+
 
 class JobStep(BaseStep):
     """Runs the activity of a name (seed 3's legacy ``job=``)."""
 
     told_as: ClassVar[str] = "task"
     heeds: ClassVar[frozenset[str]] = frozenset({"retry", "timeout"})
+    form = Form("job", job=TEXT, input=FUNCTION, output=FUNCTION)
 
     def __init__(
         self,
@@ -277,6 +308,7 @@ class PassStep(BaseStep):
     """Gives a value, what a function makes of the context, or ``prev`` on."""
 
     told_as: ClassVar[str] = "pass"
+    form = Form("pass", transform=FUNCTION)
 
     def __init__(
         self,
@@ -301,6 +333,8 @@ class PassStep(BaseStep):
 class EndStep(PassStep):
     """Ends the run; with ``cancels_rest`` also what still runs beside it."""
 
+    form = Form("end", transform=FUNCTION)
+
     def __init__(self, name: str = "end", *, cancels_rest: bool = False, **options: Any) -> None:
         super().__init__(name, **options)
         self.cancels_rest = cancels_rest
@@ -316,15 +350,9 @@ class Input:
     """A step's ``input=``: a type or JSON Schema that checks, or a mapper that makes it."""
 
     def __init__(self, step: str, given: Any) -> None:
-        self._mapper: Callable[..., Any] | None = None
-        self._check: Callable[[bytes], Any] | None = None
-        self._what = f"{step}(input)"
-        if given is None:
-            return
-        if inspect.isfunction(given) or inspect.ismethod(given):
-            self._mapper = given
-        else:
-            self._check = payload.decoder(given, what=self._what)
+        is_mapper = inspect.isroutine(given) or isinstance(given, functools.partial)
+        self._mapper: Callable[..., Any] | None = given if is_mapper else None
+        self._kind = Kind(None if is_mapper else given, what=f"{step}(input)")
 
     def of(self, visit: Visit) -> Any:
         """Return the input of a visit: ``prev``, or the workflow's input for the first step.
@@ -334,15 +362,32 @@ class Input:
         """
         if self._mapper is not None:
             return self._mapper(visit.ctx.prev, visit.ctx.input)
-        if self._check is not None:
-            try:
-                self._check(payload.encode(visit.value, what=self._what))
-            except errors.Invalid as exc:
-                raise errors.ApplicationError(
-                    f"Input validation failed: {exc.message}", kind="Invalid", retryable=False
-                ) from exc
+        try:
+            self._kind.check(visit.value)
+        except errors.Invalid as exc:
+            raise errors.ApplicationError(
+                f"Input validation failed: {exc.message}", kind="Invalid", retryable=False
+            ) from exc
         return visit.value
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with it."""
+        if self._mapper is not None:
+            return _problems_of_mapper(self._mapper)
+        return [self._kind.problem] if self._kind.problem else []
 
     def functions(self) -> list[object]:
         """Return the mapper, if there is one."""
         return [] if self._mapper is None else [self._mapper]
+
+
+def _problems_of_mapper(mapper: Callable[..., Any]) -> list[str]:
+    try:
+        signature = inspect.signature(mapper)
+    except (TypeError, ValueError):
+        return []
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return [f"input={mapper.__name__}{signature} is called by (prev, workflow_input)"]
+    return []

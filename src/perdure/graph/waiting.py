@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
 from perdure.graph.calls import Callee, Handler
+from perdure.graph.codecs import DURATION, DURATION_OR_FUNCTION, FUNCTION, INPUT, KIND, TEXT
+from perdure.graph.forms import Form
+from perdure.graph.kinds import Kind
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseMachineStep, BaseStep, Input, Left
-from perdure.values import payload
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.retry import Retry
 
@@ -23,6 +25,15 @@ class PollStep(BaseMachineStep):
     """Waits an interval, asks, and so on until the answer is ``{"done": True, "result": …}``."""
 
     told_as: ClassVar[str] = "poll"
+    form = Form(
+        "poll",
+        check=FUNCTION,
+        interval=DURATION,
+        timeout=("poll_timeout", DURATION),
+        check_timeout=("timeout", DURATION),
+        input=INPUT,
+        output=KIND,
+    )
 
     def __init__(
         self,
@@ -40,7 +51,8 @@ class PollStep(BaseMachineStep):
         super().__init__(name, **attributes)
         self.check, self.max_attempts, self.retry = check, max_attempts, retry
         self.input = Input(name, input)
-        self.output = None if output is None else payload.decoder(output, what=f"{name} -> output")
+        self.output = output
+        self._output = Kind(output, what=f"{name} -> output")
         self.interval = microseconds(interval, what=f"interval of poll {name!r}")
         self.limit = optional_microseconds(poll_timeout, what=f"timeout of poll {name!r}")
 
@@ -65,21 +77,28 @@ class PollStep(BaseMachineStep):
             result, is_done = found.get("result"), bool(found["done"])
             visit.tell("poll", {"poll_count": count}, path="output")
             if is_done:
-                if self.output is not None:
-                    self.output(payload.encode(result, what=f"output of {self.name}"))
+                try:
+                    self._output.check(result)
+                except errors.Invalid as exc:
+                    raise _poll_error(
+                        f"Output validation failed: {exc.message}", "Invalid"
+                    ) from exc
                 return Left(result, source="output.result")
 
     def functions(self) -> list[object]:
         return self.input.functions()
 
     def problems(self) -> list[str]:
-        return [] if self.interval > 0 else ["the interval of a poll must be above zero"]
+        found = [*super().problems(), *self.input.problems()]
+        found += [self._output.problem] if self._output.problem else []
+        return found if self.interval > 0 else [*found, "the interval of a poll must be above zero"]
 
 
 class TimerStep(BaseStep):
     """Waits: ``duration``, or what a function makes of the context. Gives ``prev`` on."""
 
     step_type: ClassVar[StepType] = StepType.TIMER
+    form = Form("wait", duration=DURATION_OR_FUNCTION)
     duration: Any = None
 
     def __init__(
@@ -118,6 +137,7 @@ class WebhookStep(BaseStep):
     """
 
     step_type: ClassVar[StepType] = StepType.WEBHOOK
+    form = Form("webhook", topic=TEXT, callback_key=TEXT)
     heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
     callback_key: str = "webhook_data"
     topic: str = ""
@@ -148,6 +168,7 @@ class DeferredChoice(BaseStep):
 
     step_type: ClassVar[StepType] = StepType.WEBHOOK
     heeds: ClassVar[frozenset[str]] = frozenset({"timeout"})
+    form = Form("deferred-choice", late=TEXT)
 
     def __init__(
         self, name: str, ways: Mapping[str, str], *, late: str = "", **attributes: Any
@@ -186,6 +207,7 @@ class MilestoneStep(BaseStep):
     """
 
     step_type: ClassVar[StepType] = StepType.GATEWAY
+    form = Form("milestone", reached=TEXT, passed=TEXT, late=TEXT)
 
     def __init__(
         self, name: str, reached: str, passed: str = "", *, late: str = "", **attributes: Any

@@ -99,6 +99,8 @@ def _update_accepted(instance: Instance, event: ev.UpdateAccepted) -> None:
 def _run_taken(instance: Instance, event: ev.RunTaken) -> None:
     # A start from another process knows no code: the first worker's is what the run began under.
     instance.code = instance.code or event.code
+    if instance.started is not None:
+        instance.started = event.onto(instance.started)
 
 
 def _run_moved(instance: Instance, event: ev.RunMoved) -> None:

@@ -3,8 +3,9 @@
 A replayed turn has a *script*: the commands recorded for it. Each command of the code must be the
 next of the script, by kind and by what identifies it (an activity's name, a child's id; not
 arguments, not durations: a harmless edit must not strand a run). Soft commands (version marks,
-progress, what is emitted) are no part of that: they may be anywhere in their turn, those that the
-code no longer makes are passed over, and those that it makes anew are not asked for here.
+recorded values, progress, what is emitted) are no part of that: they may be anywhere in their turn,
+those that the code no longer makes are passed over, and those that it makes anew are not asked for
+here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
 from perdure.errors import NondeterminismError
-from perdure.values.events import SOFT, Event, VersionMarked
+from perdure.values.events import SOFT, Event, SideEffectRecorded, VersionMarked
 
 _PACKAGE = "perdure."
 _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
@@ -24,7 +25,7 @@ _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
 class Script:
     """The recorded commands of one turn and how far code has followed them."""
 
-    __slots__ = ("_commands", "_cursor", "_first_id", "_passed")
+    __slots__ = ("_commands", "_cursor", "_first_id", "_passed", "_read")
 
     def __init__(self, commands: Sequence[Event], first_id: int, passed: dict[str, int]) -> None:
         """``passed`` takes the version marks that are passed over, for later turns."""
@@ -32,6 +33,7 @@ class Script:
         self._first_id = first_id
         self._cursor = 0
         self._passed = passed
+        self._read: dict[str, int] = {}
 
     def follow(self, event: Event, where: Callable[[], str]) -> int:
         """Return the id of the recorded command that ``event`` is.
@@ -63,6 +65,17 @@ class Script:
         for command in self._commands:
             if isinstance(command, VersionMarked) and command.change == change:
                 return command.version
+        return None
+
+    def value(self, name: str) -> bytes | None:
+        """Return the next value of ``name`` that was recorded in this turn, if one is left."""
+        seen = self._read.get(name, 0)
+        for command in self._commands:
+            if isinstance(command, SideEffectRecorded) and command.name == name:
+                if not seen:
+                    self._read[name] = self._read.get(name, 0) + 1
+                    return command.value
+                seen -= 1
         return None
 
     def finish(self, where: Callable[[], str]) -> None:

@@ -1,8 +1,9 @@
 """Looks at workflow code for what a replay cannot repeat.
 
-``check`` reads the source of a workflow and of the plain functions of its module that it uses, and
-says what depends on the clock, on chance, on the environment, on the order of a set, on threads or
-the world outside, and what changes state that all runs share. It looks at names, and follows them
+``check`` reads the source of a workflow (of a graph: of its conditions and mappers) and of the
+plain functions of its module that it uses, and says what depends on the clock, on chance, on the
+environment, on the order of a set, on threads or the world outside, and what changes state that all
+runs share. It looks at names, and follows them
 to what they stand for: ``from time import time as t; t()`` is found, a function of your own that is
 called ``now`` is not.
 
@@ -36,7 +37,9 @@ def check_all(definitions: Iterable[Workflow[Any, Any]]) -> list[Finding]:
     """Return the findings of several workflows; a function that they share is checked once."""
     found: set[Finding] = set()
     for definition in definitions:
-        found.update(check_function(definition.fn))
+        for code in (definition.fn, *definition.parts):
+            if callable(code):
+                found.update(check_function(code))
     return sorted(found)
 
 

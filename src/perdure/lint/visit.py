@@ -29,7 +29,7 @@ class Visit(ast.NodeVisitor):
         self._offset = offset
         self._order_free: set[ast.expr] = set()
 
-    def run(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def run(self, node: FunctionNode) -> None:
         """Look at the function's body; its decorators and defaults ran when it was defined."""
         self._within(node)
 

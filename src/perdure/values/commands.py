@@ -227,6 +227,9 @@ class SideEffectRecorded(Event, tag="side_effect_recorded"):
     def same_as(self, recorded: Event) -> bool:
         return isinstance(recorded, SideEffectRecorded) and recorded.name == self.name
 
+    def brief(self) -> str:
+        return f"side_effect_recorded {self.name!r}"
+
 
 class AttributesSet(Event, tag="attributes_set"):
     """Search attributes and memo to merge; JSON objects, ``null`` removes a key."""

@@ -182,7 +182,7 @@ COMMANDS: Final[tuple[type[Event], ...]] = (
     RunCancelled,
     RunContinued,
 )
-SOFT: Final = frozenset({VersionMarked, ProgressReported, Emitted})
+SOFT: Final = frozenset({VersionMarked, SideEffectRecorded, ProgressReported, Emitted})
 """Commands that a replay does not hold the code to: nothing follows from them.
 
 Those that the code no longer makes are passed over; one that it makes anew in a turn of the past is

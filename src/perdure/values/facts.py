@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
+from perdure.values.duration import soonest
 from perdure.values.event import Event, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.terms import NO_TERMS, Terms
@@ -226,10 +227,20 @@ class RunTaken(Event, tag="run_taken"):
     """A worker took the run up: for its first turn, or after another worker's end.
 
     Changes nothing for the code, and gives a first turn without commands an event of its own.
+    ``run_deadline``: what the worker's definition allows a run whose first turn this is (0: no
+    limit); who started it may not have known the definition.
     """
 
     worker: str = ""
     code: str = ""
+    run_deadline: int = 0
+
+    def onto(self, started: RunStarted) -> RunStarted:
+        """Return what event 1 says from here on."""
+        if not self.run_deadline:
+            return started
+        due = soonest(started.run_deadline, self.run_deadline)
+        return msgspec.structs.replace(started, run_deadline=due)
 
 
 class RunParked(Event, tag="run_parked"):

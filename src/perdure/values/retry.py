@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from perdure.errors import Invalid
@@ -85,6 +87,11 @@ class Retry:
             "retry_on": None if retry_on is None else tuple(retry_on),
         }
         self._given = {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was not left out, by name; spans in microseconds."""
+        return dict(self._given)
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self._given.items())

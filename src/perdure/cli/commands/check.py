@@ -57,9 +57,10 @@ def check_command(
 ) -> int:
     """Replay every open run against the code of modules, before it is deployed.
 
-    MODULE is a dotted name or a path to a .py file; name all modules whose workflows have runs in
-    the database, or pick some with --workflow. Nothing is changed, and workers may run meanwhile.
-    The table lists the runs that do not fit; the exit code is 1 if there are any.
+    MODULE is a dotted name, or a path to a .py or a definition file (.yaml, .json); name all
+    modules whose workflows have runs in the database, or pick some with --workflow. Nothing is
+    changed, and workers may run meanwhile. The table lists the runs that do not fit; the exit code
+    is 1 if there are any.
     """
     if is_own_process:
         _take_another_seed()

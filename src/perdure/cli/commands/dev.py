@@ -48,8 +48,9 @@ def dev_command(
 ) -> int:
     """Serve the workflows and activities of modules in the foreground, until Ctrl-C.
 
-    MODULE is a dotted name or a path to a .py file. The database is created if it is not there.
-    Work that is cut off, by Ctrl-C or by kill -9, goes on where it stopped at the next start.
+    MODULE is a dotted name, or a path to a .py or a definition file (.yaml, .json). The database is
+    created if it is not there. Work that is cut off, by Ctrl-C or by kill -9, goes on where it
+    stopped at the next start.
     """
     microseconds(grace, what="--grace")
     logging.basicConfig(

@@ -20,9 +20,10 @@ from perdure.lint import check_all
 def lint_command(modules: tuple[str, ...], output: str) -> int:
     """Check the workflows of modules for what a replay may not repeat.
 
-    MODULE is a dotted name or a path to a .py file. Each finding is one line: file, line, kind, and
-    what to do instead. A line of code that ends with `# perdure: allow` is passed over. The exit
-    code is 1 if there are findings. Nothing is run but the import of the modules.
+    MODULE is a dotted name, or a path to a .py or a definition file (.yaml, .json). Each finding is
+    one line: file, line, kind, and what to do instead. A line of code that ends with `# perdure:
+    allow` is passed over. The exit code is 1 if there are findings. Nothing is run but the import
+    of the modules.
     """
     with redirect_stdout(sys.stderr):
         loaded = [load_module(module) for module in modules]

@@ -58,9 +58,10 @@ def run_command(
 ) -> int:
     """Run a workflow in this process, to its end; print the result as JSON.
 
-    MODULE is a dotted name or a path to a .py file. INPUT is JSON, plain text, @FILE or - (stdin);
-    K=V sets fields of it; V is JSON where it can be (b=2 is a number; text is b='"2"'). What ends
-    this command does not end the run: it goes on when a worker serves it again.
+    MODULE is a dotted name, or a path to a .py or a definition file (.yaml, .json). INPUT is JSON,
+    plain text, @FILE or - (stdin); K=V sets fields of it; V is JSON where it can be (b=2 is a
+    number; text is b='"2"'). What ends this command does not end the run: it goes on when a worker
+    serves it again.
     """
     value = given.payload(items, document_)
     with redirect_stdout(sys.stderr):

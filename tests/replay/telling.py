@@ -1,11 +1,14 @@
-"""Cases of the corpus that are step machines."""
+"""Cases of the corpus that tell events: a function, and a step machine."""
 
 from __future__ import annotations
 
 from tests.replay.programs import case
 from tests.unit.drive import Run
 
+from perdure import workflow
 from perdure.graph import branch, flow
+from perdure.values import events as ev
+from perdure.workflow import call
 
 
 def _more(n: int) -> int:
@@ -30,3 +33,21 @@ def machine_with_marks(run: Run) -> None:
     run.fire()
     run.complete("machine.more", {"output": 4})
     run.complete("machine.done.a.one", {"output": 5})
+
+
+@workflow.define
+async def telling(steps: int) -> int:
+    for number in range(steps):
+        await workflow.emit("step", {"number": number})
+        await call("work", number)
+        await workflow.progress(number + 1, steps, "on the way")
+    child = await workflow.start("other")
+    await workflow.emit("over", [child.id])
+    return steps
+
+
+@case(telling)
+def events_and_progress(run: Run) -> None:
+    run.complete("work")
+    run.blind(run.completed("work"))
+    run.turn(ev.RunTaken(worker="w2"))

@@ -1,0 +1,110 @@
+"""What is wrong with a step machine is found when it is built: all at once, each with its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perdure import Retry
+from perdure.errors import DefinitionError
+from perdure.graph import TimerStep, branch, flow
+
+
+def give(value: Any) -> Any:
+    return value
+
+
+def mistakes(made: Any) -> list[str]:
+    with pytest.raises(DefinitionError) as caught:
+        made.build()
+    first, *found = caught.value.message.split("\n  - ")
+    assert first == "workflow 'f' cannot run:"
+    return found
+
+
+def test_every_mistake_is_told_at_once():
+    made = (
+        flow("f", input={"type": "thing"})
+        .task("a", give, next="bb")
+        .task("b", lambda one, two, three: None)
+        .task("b", give, input=lambda only: only)
+        .choice("c", [("context.prev >", "d")], default="dd")
+        .task("d", give, next="e", end=True)
+        .parallel("e", [branch("x").task("y", give, next="z")], on_error="never")
+        .loop("g", "context.prev", "a")
+        .poll("h", give, interval=0)
+        .add(TimerStep("i", retry=Retry(2)))
+    )
+    found = mistakes(made)
+    assert [it.partition(": ")[0] for it in found] == [
+        "Input",
+        "more than one step is named 'b'",
+        "Step 'd'",
+        "Step 'b'",
+        "Step 'c'",
+        "Step 'e'",
+        "Step 'g'",
+        "Step 'h'",
+        "Step 'i'",
+        "Step 'i'",
+        "Edge 0",
+        "Step 'c'",
+        "Step 'b' is unreachable from initial step",
+        "Step 'c' is unreachable from initial step",
+        "Step 'd' is unreachable from initial step",
+        "Step 'e' is unreachable from initial step",
+        "Step 'g' is unreachable from initial step",
+        "Step 'h' is unreachable from initial step",
+        "Step 'i' is unreachable from initial step",
+        "Step 'e', branch 'x'",
+    ]
+    text = "\n".join(found)
+    for said in [
+        "Edge 0: target step 'bb' not found; did you mean 'b'?",
+        "Step 'c': it leads to 'dd', which is no step; did you mean 'd'?",
+        "Step 'e', branch 'x': Edge 0: target step 'z' not found",
+        "Step 'd': next= and end=True exclude each other",
+        "on_error='never': use 'fail-fast' or 'wait-all'",
+        "Step 'g': a loop needs a bound",
+        "Step 'h': the interval of a poll must be above zero",
+        "Step 'i': a timer needs a duration",
+        "Step 'i': retry= means nothing to a TimerStep",
+    ]:
+        assert said in text
+
+
+def test_handlers_that_take_too_much_are_told_of_together():
+    made = flow("f").task("a", lambda a, b, c: None).poll("b", lambda a, b, c, d: None, interval=1)
+    assert mistakes(made) == [
+        "Step 'a': a handler takes (input, ctx), (input) or nothing, not 3 arguments",
+        "Step 'b': a handler takes (input, ctx), (input) or nothing, not 4 arguments",
+    ]
+
+
+def test_a_circle_that_nothing_can_leave_is_a_mistake():
+    made = (
+        flow("f")
+        .task("a", give)
+        .choice("again", [("context.prev == 1", "b")], default="a")
+        .task("b", give, next="a")
+        .end()
+    )
+    assert mistakes(made) == [
+        "Step 'end' is unreachable from initial step",
+        "Step 'a': no way leads from it to an end of the workflow",
+        "Step 'again': no way leads from it to an end of the workflow",
+        "Step 'b': no way leads from it to an end of the workflow",
+    ]
+
+
+def test_a_circle_that_a_choice_leaves_is_none():
+    flow("f").task("a", give).choice(
+        "again", [("context.prev == 1", "a")], default="end"
+    ).end().build()
+
+
+def test_an_unknown_start_is_a_mistake():
+    assert mistakes(flow("f").task("begin", give).start_at("beginn")) == [
+        "Initial step 'beginn' not found in steps; did you mean 'begin'?"
+    ]
