@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast, overload
+from uuid import UUID
 from weakref import WeakSet
 
 import msgspec
@@ -221,14 +222,16 @@ class Client:
         return handle
 
     def get(
-        self, workflow_id: str, run_id: str | None = None, *, namespace: str | None = None
+        self, workflow_id: str | UUID, run_id: str | None = None, *, namespace: str | None = None
     ) -> Handle[Any]:
         """Return a handle on an execution; its first call finds out whether that exists.
 
+        ``workflow_id`` may also be the run id of the execution's first run (seed 4's instance id).
         ``namespace``: the one that the id is of, if it is not the client's. The address of a
         mailbox is no execution's, and can be sent to.
         """
-        id = workflow_id if ids.is_address(workflow_id) else ids.check_workflow_id(workflow_id)
+        name = str(workflow_id) if isinstance(workflow_id, UUID) else workflow_id
+        id = name if ids.is_address(name) else ids.check_workflow_id(name)
         return Handle(self, id, run_id or "", payload.decode, namespace=namespace)
 
     def mailbox(self, *, trap_links: bool = False) -> Mailbox:

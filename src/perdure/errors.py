@@ -190,17 +190,32 @@ class HumanTaskError(PerdureError):
     default_kind = Kind.CONFLICT
 
 
+def _said(given: object, text: str) -> str | None:
+    """Return what an error about a human task says: an id, which has no spaces, stands for the
+    whole sentence.
+    """
+    if given is None or " " in str(given):
+        return None if given is None else str(given)
+    return text.format(given)
+
+
 class TaskNotFound(HumanTaskError, NotFound):
     """There is no such human task."""
 
     code = "human_task.not_found"
     default_kind = Kind.NOT_FOUND
 
+    def __init__(self, message: object = None, **more: Any) -> None:
+        super().__init__(_said(message, "Task '{}' not found"), **more)
+
 
 class TaskClosed(HumanTaskError, Conflict):
     """The human task was decided or given up before; the message says by whom and when."""
 
     code = "human_task.closed"
+
+    def __init__(self, message: object = None, **more: Any) -> None:
+        super().__init__(_said(message, "Task '{}' is already completed"), **more)
 
 
 class TaskClaimed(HumanTaskError, Conflict):
@@ -214,6 +229,10 @@ class TaskDenied(HumanTaskError):
 
     code = "human_task.denied"
     default_kind = Kind.PERMISSION_DENIED
+
+    def __init__(self, message: object = None, user_id: str = "", **more: Any) -> None:
+        text = f"User '{user_id}' is not authorized to complete task '{{}}'"
+        super().__init__(_said(message, text), **more)
 
 
 class ChannelClosed(PerdureError):

@@ -239,7 +239,7 @@ class HumanTasks:
         key = payload.text(id, what="id")
         row = await self._client.door.read(lambda store: store.human_task(key, namespace=home))
         if row is None:
-            raise errors.TaskNotFound(f"there is no human task {id!r}")
+            raise errors.TaskNotFound(id)
         return row
 
     def _shown(self, row: HumanTaskRow) -> HumanTask:

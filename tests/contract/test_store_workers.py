@@ -121,6 +121,26 @@ def test_definitions_are_registered_once_and_follow_their_code(world: World):
     assert found[1].registered_at == world.now - 50
 
 
+def test_a_definition_may_come_after_its_worker_has_joined(world: World):
+    late = Definition("late", "1", "abc", "text", "slow")
+    world.store.define([late], world.now)
+    world.now += 50
+    world.store.define([late, Definition("late", "2")], world.now)
+    found = [(one.name, one.version, one.registered_at) for one in world.store.definitions()]
+    assert found[:2] == [("late", "1", world.now - 50), ("late", "2", world.now)]
+
+
+def test_a_version_is_deactivated_until_it_is_activated_and_joining_changes_nothing_of_it(
+    world: World,
+):
+    assert world.store.activate("order", "1", is_active=False) is True
+    world.join("two", Definition("order", "1", "new code"))
+    assert [one.is_active for one in world.store.definitions()] == [False]
+    assert world.store.activate("order", "1", is_active=True) is True
+    assert [one.is_active for one in world.store.definitions()] == [True]
+    assert world.store.activate("order", "2", is_active=False) is False
+
+
 def test_workers_that_are_long_gone_are_forgotten_but_their_ids_stay_used(world: World):
     world.store.leave(world.worker.id, world.worker.epoch, world.now)
     world.now += 30 * 86_400 * 1_000_000

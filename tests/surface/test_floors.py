@@ -31,6 +31,11 @@ FAULTS = {
     "a database in the engine": ("engine/planted.py", "import sqlite3\n", {"sqlite"}),
     "a database beside its home": ("store/planted.py", "import sqlite3\n", {"sqlite"}),
     "a terminal in the engine": ("engine/planted.py", "import click\n", {"click"}),
+    "another library's models below": (
+        "executing/planted.py",
+        "from sqlalchemy import select\n",
+        {"sqlalchemy"},
+    ),
     "the command line in the store": (
         "store/planted.py",
         "import perdure.cli\n",

@@ -22,6 +22,7 @@ from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
 from perdure.engine.blind import WITHOUT_CODE
 from perdure.engine.clock import Clock
+from perdure.engine.commits import Commits
 from perdure.engine.committer import Committer
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
@@ -100,6 +101,7 @@ class Core:
         self._consumed: OrderedDict[int, None] = OrderedDict()
         self.guard = guard
         self.listeners = Listeners(desk)
+        self.commits = Commits()
         self.watch = Watch(desk)
         self.watch.is_at_hand = self._will_hear
         self.turns = Turns(self)

@@ -22,6 +22,7 @@ from perdure.definition import Workflow
 from perdure.engine import audit, interpreter
 from perdure.engine import clock as _clock
 from perdure.engine.clock import Clock, SystemClock
+from perdure.engine.commits import Commits
 from perdure.engine.core import Core
 from perdure.engine.door import EngineDoor
 from perdure.engine.guard import NoGuard, TurnGuard
@@ -171,6 +172,11 @@ class Engine:
         """Listeners of this process: ``engine.events.on(pattern, handler)``."""
         return self._running.listeners
 
+    @property
+    def commits(self) -> Commits:
+        """Watchers of this worker's commits."""
+        return self._running.commits
+
     def register(
         self,
         definition: Workflow[Any, Any] | Activity[Any, Any],
@@ -209,6 +215,8 @@ class Engine:
         if self._core is not None:
             _register(self._core, definition)
             self._core.sweeper.look()
+            if isinstance(definition, Workflow):
+                self._define(self._core, definition)
 
     async def start(self) -> None:
         """Open the database, join its workers and begin."""
@@ -345,6 +353,14 @@ class Engine:
         self._tasks = [loop.create_task(part) for part in parts]
         for task in self._tasks:
             task.add_done_callback(_report)
+
+    def _define(self, core: Core, definition: Workflow[Any, Any]) -> None:
+        """Tell the store of a definition that came after the worker had joined."""
+        now = self._clock.now()
+        row = core.registry.described([definition], now)
+        writing = asyncio.ensure_future(core.desk.write(lambda store: store.define(row, now)))
+        self._tasks.append(writing)
+        writing.add_done_callback(_report)
 
     def _changed(self) -> None:
         core = self._core

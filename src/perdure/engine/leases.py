@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from perdure import errors
 from perdure.store.complaints import Complaints
-from perdure.store.port import Definition, Worker
+from perdure.store.port import Worker
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -44,18 +44,7 @@ class Leases:
         core = self._core
         now = core.clock.now()
         name = self._name or f"{socket.gethostname()}-{os.getpid()}"
-        definitions = [
-            Definition(
-                w.name,
-                w.version,
-                w.code,
-                w.source,
-                w.task_queue,
-                registered_at=now,
-                limit=core.registry.limits.of(w.name, core.registry.names),
-            )
-            for w in core.registry.workflows()
-        ]
+        definitions = core.registry.described(core.registry.workflows(), now)
         self.worker = await core.desk.write(
             lambda store: store.join(
                 name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perdure import errors
@@ -10,7 +10,7 @@ from perdure.activity import Activity
 from perdure.definition import Workflow, version_key
 from perdure.engine.limits import Limits
 from perdure.engine.reach import fingerprint
-from perdure.store.port import RunRow
+from perdure.store.port import Definition, RunRow
 
 
 class Registry:
@@ -74,6 +74,21 @@ class Registry:
     def workflows(self) -> list[Workflow[Any, Any]]:
         """Return all registered definitions."""
         return [w for versions in self._workflows.values() for w in versions.values()]
+
+    def described(self, definitions: Iterable[Workflow[Any, Any]], now: int) -> list[Definition]:
+        """Return what the store is told of definitions."""
+        return [
+            Definition(
+                w.name,
+                w.version,
+                w.code,
+                w.source,
+                w.task_queue,
+                registered_at=now,
+                limit=self.limits.of(w.name, self.names),
+            )
+            for w in definitions
+        ]
 
     def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
         """Return a definition: exactly ``version``, or the highest if that is ``""`` or gone."""

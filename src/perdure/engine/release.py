@@ -150,9 +150,13 @@ class Release:
                     telling.tell_failure(run, item, taken)
                 if kind in _RUNNERS:
                     core.runner.recorded(run, item.fact)
+        closing: ev.Event | None = None
+        if run.status.is_terminal:
+            closing = turn.closed if turn is not None else taken[-1].fact
+        core.commits.tell(run, write.first, closing)
         if run.status.is_terminal:
             if run.status not in _UNTOLD:
-                telling.tell_end(run, turn.closed if turn is not None else taken[-1].fact)
+                telling.tell_end(run, closing)
             core.ended(run, write, turn)
         elif run.inputs or run.timer_due:
             core.turns.wake(run)

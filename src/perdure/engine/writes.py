@@ -399,6 +399,7 @@ def _later_run(
         attempt=attempt,
         parent=before.parent,
         continued_from=before.run_id,
+        first_run_id=before.first_run,
         context=before.context,
         messages=messages,
         notices=notices,

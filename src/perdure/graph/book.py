@@ -38,11 +38,13 @@ class Book:
         info = workflow.info()
         self.instance = InstanceInfo(
             id=info.workflow_id,
-            instance_id=info.run_id,
+            instance_id=info.first_run_id,
             workflow_name=info.workflow_type,
             version=info.version,
             started_at=workflow.now(),
             namespace=info.namespace,
+            user_id=workflow.context.get("user_id"),
+            tenant_id=workflow.context.get("tenant_id"),
         )
         self._turn = self.host.time, self.instance.started_at
 
@@ -119,5 +121,6 @@ class GraphQuery:
             "data": book.data,
             "progress": book.progress,
             "step_history": book.history,
+            "user_id": book.instance.user_id,
         }
         return payload.encode(found, what="answer")

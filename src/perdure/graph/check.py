@@ -61,6 +61,9 @@ def _of_steps(outline: Outline) -> Iterable[str]:
         for option in ("retry", "timeout"):
             if getattr(step, option) is not None and option not in step.heeds:
                 yield f"Step '{name}': {option}= means nothing to a {type(step).__name__}"
+        for hook in () if step.has_hooks else ("can_execute", "on_success", "on_failure"):
+            if getattr(type(step), hook) is not getattr(BaseStep, hook):
+                yield f"Step '{name}': {hook} is not called of a {_kind(step)}"
 
 
 def _of_edges(outline: Outline) -> Iterable[str]:
@@ -186,6 +189,12 @@ def _can_end(outline: Outline, name: str) -> bool:
         for it in ways
         if it in outline.steps
     )
+
+
+def _kind(step: BaseStep) -> str:
+    """Return the name of the class of Perdure's that a step is of."""
+    own = (cls for cls in type(step).__mro__ if cls.__module__.startswith("perdure.graph"))
+    return next(own).__name__
 
 
 def _near(name: str, outline: Outline) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perdure import errors, workflow
+from perdure.graph.alone import perform
 from perdure.graph.calls import StepCall
 from perdure.graph.codecs import (
     FUNCTION,
@@ -123,7 +124,10 @@ class SubflowStep(BaseStep):
 
 
 class StepGroup(BaseStep):
-    """Steps that are one step of the graph (seed 4)."""
+    """Steps that are one step of the graph (seed 4).
+
+    ``await group.execute(context)`` tries one by itself.
+    """
 
     steps: tuple[BaseStep, ...] = ()
 
@@ -151,6 +155,12 @@ class SequentialGroup(StepGroup):
 
     form = Form("sequential-group", steps=STEPS)
 
+    async def execute(self, context: WorkflowContext, engine: Any = None) -> Any:
+        result = context.prev
+        for step in self.steps:
+            result = await perform(step, context, result)
+        return result
+
     async def visit(self, visit: Visit) -> Left:
         for step in self.steps:
             await visit.within(step)
@@ -162,6 +172,12 @@ class ParallelGroup(StepGroup):
 
     form = Form("parallel-group", steps=STEPS, callback=STEP)
     callback: BaseStep | None = None
+
+    async def execute(self, context: WorkflowContext, engine: Any = None) -> Any:
+        before = context.prev
+        calls = [perform(step, context.with_step(step.name), before) for step in self.steps]
+        outputs: Any = await together(calls, fail_fast=True)
+        return outputs if self.callback is None else await perform(self.callback, context, outputs)
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)
@@ -194,6 +210,10 @@ class ConditionalGroup(StepGroup):
     ) -> None:
         super().__init__(*branches.values(), name=name, **attributes)
         self.condition, self.branches = condition, dict(branches)
+
+    async def execute(self, context: WorkflowContext, engine: Any = None) -> Any:
+        step = self.branches.get(self.condition(context))
+        return None if step is None else await perform(step, context, context.prev)
 
     async def visit(self, visit: Visit) -> Left:
         step = self.branches.get(self.condition(visit.ctx))

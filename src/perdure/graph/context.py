@@ -15,7 +15,7 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -69,11 +69,15 @@ class WorkflowContext:
     ``input``: the workflow's. ``steps``: outputs of completed steps by name. ``prev``: the last
     output before this step. ``data``: seed 4's shared mapping, or what gives it when it is first
     asked for; a step changes its own copy.
+
+    Runs make their own. To try a step by itself, make one with seed 4's arguments: ``workflow_id``,
+    ``instance_id``, ``data``, ``metadata``, ``current_step``, ``step_history``, ``started_at``,
+    ``user_id`` and ``tenant_id``.
     """
 
     def __init__(
         self,
-        instance: InstanceInfo,
+        instance: InstanceInfo | None = None,
         *,
         input: Any = None,
         steps: Mapping[str, Any] | None = None,
@@ -83,8 +87,21 @@ class WorkflowContext:
         current_step: str = "",
         step_history: Sequence[StepExecution] = (),
         services: Mapping[str, Any] | None = None,
+        workflow_id: object = "",
+        instance_id: object = "",
+        started_at: datetime | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
     ) -> None:
-        self.instance = instance
+        self.instance = instance or InstanceInfo(
+            id=str(instance_id),
+            instance_id=str(instance_id),
+            workflow_name=str(workflow_id),
+            version="",
+            started_at=started_at or datetime.fromtimestamp(0, UTC),
+            user_id=user_id,
+            tenant_id=tenant_id,
+        )
         self.input = input
         self.prev = prev
         self.current_step = current_step

@@ -30,6 +30,10 @@ class BaseGateway(BaseStep):
         """Return the name of the next step, or several."""
         raise NotImplementedError(f"{type(self).__name__}.evaluate")
 
+    async def execute(self, context: WorkflowContext) -> Any:
+        """Return the decision (for a gateway that is tried by itself)."""
+        return await self.evaluate(context)
+
     async def visit(self, visit: Visit) -> Left:
         chosen = await self.evaluate(visit.ctx)
         targets = [chosen] if isinstance(chosen, (str, type)) else list(chosen)

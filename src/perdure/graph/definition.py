@@ -19,6 +19,7 @@ import msgspec
 from perdure import errors, places
 from perdure.definition import Workflow
 from perdure.graph import files, texts
+from perdure.graph.adapting import adapted
 from perdure.graph.calls import StepCall
 from perdure.graph.check import doubts, mistakes
 from perdure.graph.conditions import holds, refusal
@@ -28,6 +29,7 @@ from perdure.graph.mermaid import draw
 from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
+from perdure.graph.waiting import WebhookStep
 from perdure.values.duration import Duration, optional_microseconds
 from perdure.values.retry import Retry, RetryPolicy
 
@@ -42,7 +44,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
         name: unique among the definitions of an engine, together with ``version``.
         version: a semantic version.
         description: for people.
-        steps: by name, or in a list.
+        steps: by name, or in a list: step objects, their classes, or anything that follows
+            :class:`~perdure.graph.Step`.
         edges: in the order in which they are tried.
         initial_step: the name of the first; the first of ``steps`` if left out.
         terminal_steps: names of those that end the run. A step without a way on ends it too.
@@ -59,7 +62,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         name: str,
         version: str = "1.0.0",
         description: str = "",
-        steps: Mapping[str, BaseStep] | Iterable[BaseStep] = (),
+        steps: Mapping[str, Any] | Iterable[Any] = (),
         edges: Iterable[Way] = (),
         initial_step: str | BaseStep | type[BaseStep] = "",
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
@@ -73,7 +76,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
     ) -> None:
         if isinstance(default_retry, Retry):
             default_retry = default_retry.resolve(STEP_DEFAULT)
-        outline = Outline(name, steps, edges, initial_step, terminal_steps)
+        outline = Outline(name, adapted(steps), edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
         kind = Kind(None if input is Any else input, what=f"{name}(input)")
         super().__init__(
@@ -91,7 +94,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.outline = outline
         self.default_retry = default_retry
         self.input = input
-        self.source = ""
+        self.source = msgspec.json.encode(self.describe()).decode()
         self.code = self._fingerprint()
         self.parts = tuple(_functions(outline))
         _compile(outline)
@@ -145,6 +148,30 @@ class WorkflowDefinition(Workflow[Any, Any]):
                 )
             self._place = places.place_of(module, name)
         return self._place
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it consists of, as plain data: steps by name, edges, beginning and ends.
+
+        ``webhooks``: under which keys of ``data`` its webhooks leave what has come.
+        """
+        outline = self.outline
+        return {
+            "name": self.name,
+            "version": self.version,
+            "description": self.description,
+            "steps": list(outline.steps),
+            "edges": [
+                {"source": edge.source, "target": edge.target, "condition": edge.label or None}
+                for edge in outline.edges
+            ],
+            "initial_step": outline.initial_step,
+            "terminal_steps": sorted(outline.terminal_steps),
+            "webhooks": {
+                name: step.callback_key
+                for name, step in outline.steps.items()
+                if isinstance(step, WebhookStep)
+            },
+        }
 
     def get_next_steps(self, step: str, context: Any) -> list[str]:
         """Return the steps whose edges hold, in the order of the edges."""

@@ -80,7 +80,7 @@ class Outline:
         terminal_steps: Iterable[str | BaseStep | type[BaseStep]] = (),
     ) -> None:
         self.name = name
-        self.steps: dict[str, BaseStep] = (
+        self.steps = (
             dict(cast("Mapping[str, BaseStep]", steps))
             if isinstance(steps, Mapping)
             else {step.name: step for step in steps}

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from perdure.graph.check import mistakes
+from perdure.graph.conditions import holds
 from perdure.graph.outline import Outline
 
 
@@ -26,9 +27,11 @@ class WorkflowGraph:
         """Return the graph of a definition."""
         return cls(definition.outline)
 
-    def get_next_steps(self, step: str) -> list[str]:
-        """Return the steps that may follow."""
-        return self._outline.followers(step)
+    def get_next_steps(self, step: str, context: Any = None) -> list[str]:
+        """Return the steps that may follow; with a context those whose edges hold."""
+        if context is None:
+            return self._outline.followers(step)
+        return [edge.target for edge in self._outline.ways_on(step) if holds(edge, lambda: context)]
 
     def get_previous_steps(self, step: str) -> list[str]:
         """Return the steps that lead to it."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, human
-from perdure.errors import HumanTaskError
 from perdure.graph.codecs import DURATION_OR_FUNCTION, JSON_OR_FUNCTION, KIND
 from perdure.graph.forms import Form
 from perdure.graph.states import StepType
@@ -19,18 +18,6 @@ from perdure.values.people import PRIORITY
 if TYPE_CHECKING:
     from perdure.graph.context import WorkflowContext
     from perdure.graph.interpret import Visit
-
-__all__ = [
-    "BaseHumanStep",
-    "HumanTaskError",
-    "TaskAlreadyCompletedError",
-    "TaskNotFoundError",
-    "UnauthorizedTaskError",
-]
-
-TaskNotFoundError = errors.TaskNotFound
-TaskAlreadyCompletedError = errors.TaskClosed
-UnauthorizedTaskError = errors.TaskDenied
 
 
 class BaseHumanStep(BaseStep):

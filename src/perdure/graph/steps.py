@@ -99,6 +99,8 @@ class BaseStep:
     timeout: Duration | None = None
     heeds: ClassVar[frozenset[str]] = frozenset()
     """Which of ``retry`` and ``timeout`` mean something to this kind."""
+    has_hooks: ClassVar[bool] = False
+    """Whether runs call ``can_execute``, ``on_success`` and ``on_failure`` of this kind."""
     form: ClassVar[Form | None] = None
     """How this kind is written to files; a class of the user's needs none."""
     given: dict[str, Any]
@@ -116,10 +118,9 @@ class BaseStep:
         return made
 
     def __init__(self, name: str = "", description: str = "", **attributes: Any) -> None:
-        if name:
-            self.name = name
-        elif not self.name:
-            self.name = type(self).__name__
+        self.is_named = bool(name or self.name)
+        """Whether it has a name of its own; else the definition's, or its class's, is taken."""
+        self.name = name or self.name or type(self).__name__
         if description:
             self.description = description
         for key, value in attributes.items():
@@ -139,6 +140,20 @@ class BaseStep:
     async def visit(self, visit: Visit) -> Left:
         """Do what the step does; workflow code."""
         raise NotImplementedError
+
+    async def execute(self, context: WorkflowContext) -> Any:
+        """Do the step's work and return its output."""
+        raise NotImplementedError(f"{type(self).__name__}.execute")
+
+    async def can_execute(self, context: WorkflowContext) -> bool:
+        """Tell whether to do it; else the step is skipped."""
+        return True
+
+    async def on_success(self, context: WorkflowContext, result: Any) -> None:
+        """Called after the work was done."""
+
+    async def on_failure(self, context: WorkflowContext, error: Exception) -> None:
+        """Called after an attempt failed."""
 
     def jumps(self) -> dict[str, str]:
         """Return the steps it may lead to besides those its edges lead to, with their labels."""
@@ -180,6 +195,7 @@ class BaseStep:
 class BaseMachineStep(BaseStep):
     """An automated step: subclass it and write ``execute``. ``timeout`` is of one attempt."""
 
+    has_hooks: ClassVar[bool] = True
     heeds: ClassVar[frozenset[str]] = frozenset({"retry", "timeout"})
 
     def belong(self, path: str, default: RetryPolicy) -> None:
@@ -200,20 +216,6 @@ class BaseMachineStep(BaseStep):
 
     def problems(self) -> list[str]:
         return self._callee.problems()
-
-    async def execute(self, context: WorkflowContext) -> Any:
-        """Do the step's work and return its output."""
-        raise NotImplementedError(f"{type(self).__name__}.execute")
-
-    async def can_execute(self, context: WorkflowContext) -> bool:
-        """Tell whether to do it; else the step is skipped."""
-        return True
-
-    async def on_success(self, context: WorkflowContext, result: Any) -> None:
-        """Called after the work was done."""
-
-    async def on_failure(self, context: WorkflowContext, error: Exception) -> None:
-        """Called after an attempt failed."""
 
     async def visit(self, visit: Visit) -> Left:
         output = await visit.call(self._activity, self._callee, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -116,6 +117,11 @@ class TimerStep(BaseStep):
         given: Any = self.duration
         return cast("Duration", given(context) if callable(given) else given)
 
+    async def execute(self, context: WorkflowContext) -> Any:
+        """Wait here and now (for a timer that is tried by itself: not durable)."""
+        duration = microseconds(self.get_duration(context), what=f"duration of {self.name!r}")
+        await asyncio.sleep(duration / 1_000_000)
+
     async def visit(self, visit: Visit) -> Left:
         await workflow.sleep(self.get_duration(visit.ctx))
         return Left(visit.value, is_output=False)
@@ -142,6 +148,10 @@ class WebhookStep(BaseStep):
     callback_key: str = "webhook_data"
     topic: str = ""
     transient: bool = False
+
+    async def execute(self, context: WorkflowContext) -> Any:
+        """Return what has come, as ``data`` has it (for a webhook that is tried by itself)."""
+        return context.get(self.callback_key)
 
     async def visit(self, visit: Visit) -> Left:
         topic = self.topic or self.name

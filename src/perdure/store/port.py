@@ -400,6 +400,16 @@ class Store(Reader, Protocol):
         """Count that this run's turn holds a worker that is about to give up (R8)."""
         ...
 
+    def define(self, definitions: Sequence[Definition], now: int) -> None:
+        """Register definitions of a worker that has joined already; their limits are not."""
+        ...
+
+    def activate(self, name: str, version: str, *, is_active: bool) -> bool:
+        """Let new executions begin with a version of a workflow, or none that do not ask for it by
+        its number. ``False``: there is no such definition. It may be repeated.
+        """
+        ...
+
     def sweep(self, sweep: Sweep, *, instead: int = 0) -> bool:
         """Record how far a workflow's open runs were checked, for its scope.
 

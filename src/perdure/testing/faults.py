@@ -28,11 +28,13 @@ POISON = b"poison-pill"
 WRITES = frozenset(
     {
         "act",
+        "activate",
         "admit",
         "answer",
         "ask",
         "close_mailboxes",
         "commit",
+        "define",
         "drop_mail",
         "extend",
         "join",

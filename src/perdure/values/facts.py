@@ -17,6 +17,7 @@ class RunStarted(Event, tag="run_started"):
 
     Times in microseconds since 1970, 0 for none: the run takes no turn before ``not_before`` and
     none after its deadlines. ``notices`` and ``children`` as in ``RunContinued``.
+    ``first_run_id``: of the execution's first run, if this is another.
     """
 
     workflow: str
@@ -42,6 +43,12 @@ class RunStarted(Event, tag="run_started"):
     execution_deadline: int = 0
     notices: tuple[UnreadNotice, ...] = ()
     children: tuple[OpenChild, ...] = ()
+    first_run_id: str = ""
+
+    @property
+    def first_run(self) -> str:
+        """The id of the execution's first run."""
+        return self.first_run_id or self.run_id
 
     @property
     def deadline(self) -> tuple[int, str]:
@@ -319,10 +326,12 @@ class Forked(Event, tag="forked"):
         """Return what event 1 says from here on."""
         if not self.run_id:
             return started
+        is_same = self.how == "retry" and self.workflow_id == started.workflow_id
         return msgspec.structs.replace(
             started,
             workflow_id=self.workflow_id,
             run_id=self.run_id,
+            first_run_id=started.first_run if is_same else "",
             parent=started.parent if self.keeps_parent else None,
             not_before=self.not_before,
             run_deadline=self.run_deadline,

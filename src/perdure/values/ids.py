@@ -11,6 +11,7 @@ _MAX_ID = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ADDRESS = re.compile(r"@(mailbox|client)/[0-9a-f]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_DEFINITIONS = uuid.UUID("c3b5a9d2-6a51-5f0e-9a3c-3a0f6f6f2f71")
 MAILBOX = "@"
 """First character of a mailbox's address; no execution's id may begin with it."""
 
@@ -21,6 +22,11 @@ def uuid7(milliseconds: int, chance: bytes) -> str:
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 2 << 62
     return str(uuid.UUID(int=value))
+
+
+def definition_id(name: str, version: str) -> str:
+    """Return the id of a definition: a UUID (version 5) that its name and version always give."""
+    return str(uuid.uuid5(_DEFINITIONS, f"{name} {version}"))
 
 
 def check_workflow_id(text: object) -> str:

@@ -18,7 +18,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Info(msgspec.Struct, frozen=True):
-    """What a run knows about itself. ``history_size`` in bytes."""
+    """What a run knows about itself. ``history_size`` in bytes.
+
+    ``first_run_id``: of the first run of the execution, which may be this one.
+    """
 
     workflow_id: str
     run_id: str
@@ -33,6 +36,7 @@ class Info(msgspec.Struct, frozen=True):
     parent_workflow_id: str | None = None
     parent_run_id: str | None = None
     continued_from: str | None = None
+    first_run_id: str = ""
 
 
 def info() -> Info:
@@ -53,6 +57,7 @@ def info() -> Info:
         parent_workflow_id=started.parent.workflow_id if started.parent else None,
         parent_run_id=started.parent.run_id if started.parent else None,
         continued_from=started.continued_from,
+        first_run_id=started.first_run,
     )
 
 

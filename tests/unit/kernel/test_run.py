@@ -36,6 +36,7 @@ def test_info_tells_what_event_1_says():
         "parent_workflow_id": "p",
         "parent_run_id": "pr",
         "continued_from": "before",
+        "first_run_id": run.started.run_id,
     }
 
 

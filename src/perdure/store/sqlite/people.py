@@ -125,7 +125,7 @@ def act_on(database: Database, act: Act, now: int) -> Acted:
     """Judge an act with the write lock held, write what comes of it, and tell the run."""
     row = database.execute(SQL["human_task"], (act.id,)).fetchone()
     if row is None or row[1] != act.namespace:
-        raise TaskNotFound(f"there is no human task {act.id!r}")
+        raise TaskNotFound(act.id)
     before = task_of(row)
     after = judge(before, act, now)
     changed = database.execute(

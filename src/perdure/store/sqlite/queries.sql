@@ -395,13 +395,16 @@ VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7);
 DELETE FROM perdure_worker WHERE state <> 'live' AND lease_until < ?1;
 
 -- name: upsert_definitions
-INSERT INTO perdure_definition (name, version, code, source, queue, is_active, registered_at)
+INSERT INTO perdure_definition (name, version, code, source, queue, is_active, registered_at, id)
 SELECT
-    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2, value ->> 6
 FROM json_each(?1) WHERE true
 ON CONFLICT (name, version) DO UPDATE
-SET code = excluded.code, source = excluded.source, queue = excluded.queue
-WHERE (code, source, queue) IS NOT (excluded.code, excluded.source, excluded.queue);
+SET code = excluded.code, source = excluded.source, queue = excluded.queue, id = excluded.id
+WHERE (code, source, queue, id) IS NOT (excluded.code, excluded.source, excluded.queue, excluded.id);
+
+-- name: activate
+UPDATE perdure_definition SET is_active = ?3 WHERE name = ?1 AND version = ?2;
 
 -- name: extend
 UPDATE perdure_worker SET lease_until = ?3

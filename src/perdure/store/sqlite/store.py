@@ -176,6 +176,15 @@ class SqliteStore(SqliteReader):
         self.database.execute(SQL["suspect"], (run,))
 
     @writing
+    def define(self, definitions: Sequence[Definition], now: int) -> None:
+        self._workers.define(definitions, now)
+
+    @writing
+    def activate(self, name: str, version: str, *, is_active: bool) -> bool:
+        row = (name, version, int(is_active))
+        return self.database.execute(SQL["activate"], row).rowcount == 1
+
+    @writing
     def sweep(self, sweep: Sweep, *, instead: int = 0) -> bool:
         row = (*msgspec.structs.astuple(sweep), instead)
         return self.database.execute(SQL["sweep"], row).rowcount == 1

@@ -17,6 +17,7 @@ from perdure.store.sqlite.database import Database
 from perdure.store.sqlite.locks import LockFile, is_locked, remove_file, try_lock
 from perdure.store.sqlite.slots import Slots
 from perdure.store.sqlite.sql import SQL, ManyRows, to_json
+from perdure.values.ids import definition_id
 
 _BEATS = ManyRows("insert_beats", 3)
 _FORGET_AFTER = 7 * 86_400 * 1_000_000
@@ -49,15 +50,27 @@ class Workers:
         )
         id = execute(SQL["insert_worker"], facts).lastrowid
         assert id is not None
-        rows = [
-            (one.name, one.version, one.code, one.source, one.queue, int(one.is_active))
-            for one in definitions
-        ]
-        if rows:
-            execute(SQL["upsert_definitions"], (to_json(rows), now))
+        if definitions:
+            self.define(definitions, now)
             Slots(self._database).register(definitions, now)
         self._hold(id)
         return msgspec.structs.replace(worker, id=id, alive_for_sure=True)
+
+    def define(self, definitions: Sequence[Definition], now: int) -> None:
+        """Insert definitions, or bring them up to date, inside a transaction."""
+        rows = [
+            (
+                one.name,
+                one.version,
+                one.code,
+                one.source,
+                one.queue,
+                int(one.is_active),
+                definition_id(one.name, one.version),
+            )
+            for one in definitions
+        ]
+        self._database.execute(SQL["upsert_definitions"], (to_json(rows), now))
 
     def extend(self, worker: int, epoch: int, lease_until: int, beats: Sequence[Beat]) -> int:
         """Extend a lease and keep heartbeat details, inside a transaction."""

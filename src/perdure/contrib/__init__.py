@@ -1,0 +1,1 @@
+"""Perdure beside other libraries; each package needs the extra of its name."""
