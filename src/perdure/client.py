@@ -466,9 +466,9 @@ class Client:
     def _watch_start(self, request: StartRequest, options: Mapping[str, Any]) -> Mailbox | None:
         """Let the sender's mailbox watch what is started, if it asks so."""
         monitor, link = bool(options.get("monitor")), bool(options.get("link"))
+        box = options.get("sender")
         if not monitor and not link:
             return None
-        box = options.get("sender")
         if not isinstance(box, Mailbox):
             raise errors.Invalid("start: monitor= and link= need sender=, an open mailbox")
         request.watches = box.new_watches(monitor=monitor, link=link)
@@ -491,10 +491,8 @@ class Client:
 
 
 def _address(sender: Any) -> str:
-    if sender is None:
-        return ""
-    address = sender if isinstance(sender, str) else sender.id
-    return payload.text(address, what="sender")
+    address = sender if sender is None or isinstance(sender, str) else sender.id
+    return "" if address is None else payload.text(address, what="sender")
 
 
 def _now() -> int:

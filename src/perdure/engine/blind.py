@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure.engine import writes
+from perdure.engine import parking, writes
 from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnWrite
 from perdure.values import events as ev
@@ -252,7 +252,7 @@ class Blind:
         run.timer_due = False
         run.inputs = taken + run.inputs
         code = self._core.registry.code(run.definition)
-        unblock = writes.unblock(reason, run.queue)
+        unblock = parking.unblock(reason, run.queue)
         event = ev.RunParked(reason=reason.value, detail=detail, unblock=unblock, code=code)
         _log.error("parked %s %r: %s", run.workflow, run.workflow_id, detail)
         run.stop = reason.value, detail, unblock

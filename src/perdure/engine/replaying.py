@@ -8,7 +8,7 @@ from perdure import errors
 from perdure.definition import Workflow
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.interrupts import ends_the_loop
-from perdure.engine.writes import reason_of
+from perdure.engine.parking import reason_of
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.port import Loaded
 from perdure.values import events as ev

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure import errors
-from perdure.engine import writes
+from perdure.engine import parking, writes
 from perdure.engine.blind import Blind
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.logs import logged
@@ -221,7 +221,7 @@ class Turns:
             self.blind.park(run, taken, ParkReason.TURN_TIMEOUT, detail)
             return None
         if error is not None:
-            self.blind.park(run, taken, writes.reason_of(error), describe(error))
+            self.blind.park(run, taken, parking.reason_of(error), describe(error))
             return None
         return turn
 
