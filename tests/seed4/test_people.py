@@ -264,9 +264,9 @@ def test_the_diagram_has_the_person_s_shape_and_the_ways_out():
     ("options", "says"),
     [
         ({"on_reject": "sory"}, "leads to 'sory'"),
-        ({"form": {"type": "nothing"}}, "form: not a JSON Schema"),
+        ({"form": {"type": "nothing"}}, "form: the JSON Schema is wrong: schema.type"),
         ({"form": "Approval"}, "form: 'Approval' is neither a type nor a JSON Schema"),
-        ({"form": {"$ref": "https://elsewhere.invalid/form"}}, "is somewhere else"),
+        ({"form": {"$ref": "https://elsewhere.invalid/form"}}, "form: the JSON Schema is wrong"),
         ({"timeout": "1h"}, "timeout= means nothing"),
         ({"colour": "red"}, "no attribute 'colour'"),
     ],

@@ -160,7 +160,6 @@ def test_a_definition_looks_like_its_function():
     ("fn", "options", "why"),
     [
         (lone, {"isolation": "cloud"}, "isolation 'cloud'; use 'inline'"),
-        (lone, {"isolation": "process"}, "isolation 'process'; use 'inline'"),
         (lone, {"transactional": True}, "a transactional activity is a plain function"),
         (where.fn, {"isolation": "inline"}, "a plain function cannot run inline"),
     ],

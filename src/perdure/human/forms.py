@@ -15,6 +15,7 @@ import msgspec
 
 from perdure import errors
 from perdure.values import payload
+from perdure.values.schemas import Schema
 
 _KNOWN_TYPES = 1_000
 _known: dict[bytes, payload.Decode] = {}
@@ -25,8 +26,7 @@ class Form:
     """What ``form=`` says: ``schema`` (JSON, or ``None``: anything goes) and how to read an answer.
 
     Raises:
-        UsageError: a JSON Schema, and what checks it is not installed.
-        Invalid: not a type and not a JSON Schema.
+        Invalid: not a type and not a JSON Schema, or nothing is installed that checks one.
     """
 
     __slots__ = ("read", "schema")
@@ -38,7 +38,7 @@ class Form:
             return
         if isinstance(given, Mapping):
             self.schema = payload.encode(dict(cast("Mapping[str, Any]", given)), what="form")
-            _validator(self.schema)
+            _schema(self.schema)
             return
         if isinstance(given, str) or not (callable(given) or hasattr(given, "__origin__")):
             raise errors.Invalid(f"form: {given!r} is neither a type nor a JSON Schema")
@@ -52,8 +52,8 @@ def check_entered(schema: bytes | None, value: bytes) -> None:
     """Check what was entered against a form.
 
     Raises:
-        Invalid: it does not fit; the message has the path of each field that does not.
-        UsageError: only the extra ``human`` could tell, and it is not installed.
+        Invalid: it does not fit; the message has the path of each field that does not. Or only the
+            extra ``human`` could tell, and it is not installed.
     """
     if schema is None:
         return
@@ -61,32 +61,14 @@ def check_entered(schema: bytes | None, value: bytes) -> None:
     if read is not None:
         read(value)
         return
-    wrong = [
-        f"{_path(error.instance_path)}: {error.message}"
-        for error in _validator(schema).iter_errors(payload.decode(value))
-    ]
+    wrong = _schema(schema).mistakes(payload.decode(value))
     if wrong:
         raise errors.Invalid(f"form: {'; '.join(wrong)}", details=wrong)
 
 
 @functools.lru_cache(maxsize=256)
-def _validator(schema: bytes) -> Any:
-    try:
-        import jsonschema_rs
-    except ImportError as exc:
-        raise errors.UsageError(
-            "form: a JSON Schema is checked by the package jsonschema-rs, which is not installed: "
-            "install perdure[human] where it is asked for and where it is answered"
-        ) from exc
-    try:
-        return jsonschema_rs.validator_for(payload.decode(schema), retriever=_refuse)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as exc:
-        text = str(exc).partition("\n")[0]
-        raise errors.Invalid(f"form: not a JSON Schema: {text}") from exc
-
-
-def _refuse(uri: str) -> Any:
-    raise ValueError(f"{uri} is somewhere else: a form has everything in it ($defs)")
+def _schema(form: bytes) -> Schema:
+    return Schema(payload.decode(form), what="form")
 
 
 @functools.lru_cache(maxsize=256)
@@ -100,8 +82,3 @@ def _schema_of(kind: Any) -> bytes | None:
 
 def _name(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))
-
-
-def _path(parts: list[Any]) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return path.lstrip(".") or "value"
