@@ -1,8 +1,8 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-# Tests outside of these folders start no engine.
-WITH_ENGINE := tests/cli tests/e2e tests/engine tests/simulation $(wildcard tests/seed1)
+# Tests outside of these folders start no engine of their own.
+WITH_ENGINE := tests/cli tests/e2e tests/engine tests/patterns tests/seed1 tests/seed3 tests/seed4 tests/simulation
 STAMP := .venv/.perdure-setup
 NEEDED := import sys, sqlite3, ssl; sys.exit(sys.version_info < (3, 11))
 
