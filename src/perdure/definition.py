@@ -97,6 +97,13 @@ class Workflow(Generic[In_contra, Out]):
         elif data != payload.NULL or self._default is inspect.Parameter.empty:
             self._read_input(data)
 
+    def check(self) -> None:
+        """Make sure that it can run; engines ask when it is registered.
+
+        Raises:
+            DefinitionError: it cannot; the message has every mistake.
+        """
+
     def check_place(self) -> None:
         """Make sure that a subprocess finds the definition, for what it runs of it.
 

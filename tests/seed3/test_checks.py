@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from perdure import Retry
+from perdure import Engine, Retry
 from perdure.errors import DefinitionError
-from perdure.graph import TimerStep, branch, flow
+from perdure.graph import TaskStep, TimerStep, WorkflowDefinition, branch, flow
 
 
 def give(value: Any) -> Any:
@@ -82,6 +82,73 @@ def test_handlers_that_take_too_much_are_told_of_together():
     ]
 
 
+async def later(ctx: Any) -> Any:
+    return ctx
+
+
+def test_async_functions_where_nobody_awaits_are_mistakes():
+    made = (
+        flow("f")
+        .choice("a", [(later, "b")], default="b")
+        .pass_("b", transform=later)
+        .task("c", give, input=later)
+        .map("d", give, items=later)
+        .loop("e", later, "c", max_iterations=1)
+    )
+    assert mistakes(made) == [
+        "Step 'a': condition later is async: it is workflow code, and only reads",
+        "Step 'b': later is async: it is workflow code, and only reads",
+        "Step 'c': input=later(ctx: 'Any') -> 'Any' is called by (prev, workflow_input)",
+        "Step 'c': later is async: it is workflow code, and only reads",
+        "Step 'd': later is async: it is workflow code, and only reads",
+        "Step 'e': condition later is async: it is workflow code, and only reads",
+    ]
+
+
+def test_options_that_cannot_be_used_are_mistakes():
+    async def generates(value: Any) -> Any:
+        yield value
+
+    def lacks(value: Any, *, more: Any) -> Any:
+        return more
+
+    made = (
+        flow("f")
+        .wait("a", "5 parsecs")
+        .webhook("b", timeout="soon")
+        .task("c", give, timeout=0)
+        .loop("d", lambda ctx: False, "c", max_iterations=-1)
+        .poll("e", give, interval=1, max_attempts=0)
+        .map("g", give, items=5, max_concurrent=-1)  # pyright: ignore[reportArgumentType]
+        .subflow("h", None)
+        .human("i", due="x")
+        .task("", give)
+        .task("k", generates)
+        .task("l", lacks)
+        .task("m", job="j", input=int)
+        .pass_("n", result=1, transform=lambda ctx: 1)
+        .parallel("o", [branch("").task("p", give)])
+    )
+    assert [it.partition(":")[0] for it in mistakes(made)] == [
+        "a step of 'f' has no name",
+        *(f"Step '{name}'" for name in "abcdegghiklmno"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: flow("f").task("a", give, retry=3).build(), "retry of step 'a': give a Retry"),  # pyright: ignore[reportArgumentType]
+        (lambda: flow("f").default_retry(3), "default_retry of 'f': give a Retry"),  # pyright: ignore[reportArgumentType]
+        (lambda: flow("f").task("a", "give").build(), "step 'a': 'give' is no function"),  # pyright: ignore[reportArgumentType]
+        (lambda: flow("f").parallel("a", [5]), "5 is no branch"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_refused_where_it_is_written(made: Any, said: str):
+    with pytest.raises(DefinitionError, match=said):
+        made()
+
+
 def test_a_circle_that_nothing_can_leave_is_a_mistake():
     made = (
         flow("f")
@@ -108,3 +175,22 @@ def test_an_unknown_start_is_a_mistake():
     assert mistakes(flow("f").task("begin", give).start_at("beginn")) == [
         "Initial step 'beginn' not found in steps; did you mean 'begin'?"
     ]
+
+
+async def test_a_definition_that_was_not_built_is_checked_when_an_engine_gets_it():
+    made = WorkflowDefinition(
+        "w", steps=[TaskStep("a", give), TaskStep("b", give)], edges=[("a", "bb")]
+    )
+    said = [
+        "workflow 'w' cannot run:",
+        "Edge 0: target step 'bb' not found; did you mean 'b'?",
+        "Step 'b' is unreachable from initial step",
+    ]
+    engine = Engine("memory://", [made])
+    with pytest.raises(DefinitionError) as caught:
+        await engine.start()
+    assert caught.value.message.split("\n  - ") == said
+    async with Engine("memory://") as engine:
+        with pytest.raises(DefinitionError) as caught:
+            engine.register(made)
+        assert caught.value.message.split("\n  - ") == said

@@ -169,7 +169,7 @@ def test_an_attempt_that_takes_too_long_is_tried_again_and_then_fails_the_step(m
 
     async def story(sim: Simulation, worker: SimulatedWorker) -> None:
         with pytest.raises(
-            WorkflowFailed, match='Step "hang" failed: the attempt timeout'
+            WorkflowFailed, match='Step "hang" failed: Step timed out: the attempt timeout'
         ) as caught:
             await worker.client.execute(made)
         assert caught.value.kind == "Timeout"
@@ -187,7 +187,9 @@ async def test_a_plain_handler_in_its_thread_is_out_of_time_too(tmp_path: Path):
     plain = flow("plain").task("hang", hang, timeout="10ms", retry=Retry(2, "1ms")).build()
     try:
         async with engine_on(tmp_path, plain) as engine:
-            with pytest.raises(WorkflowFailed, match='Step "hang" failed: the attempt timeout'):
+            with pytest.raises(
+                WorkflowFailed, match='Step "hang" failed: Step timed out: the attempt timeout'
+            ):
                 await engine.client.execute(plain, id="p")
             handle = engine.client.get("p")
             kinds = [event.kind for event in await handle.history()]

@@ -126,11 +126,10 @@ async def test_a_condition_of_an_edge_sees_the_output_of_the_step_it_leaves(tmp_
     broken = WorkflowDefinition(
         "broken", steps=[Give("a"), Give("b")], edges=[Edge("a", "b", "context.prev.x == 1 &&")]
     )
-    async with engine_on(tmp_path, graph, broken) as engine:
+    async with engine_on(tmp_path, graph) as engine:
         assert await engine.client.execute(graph) == "c"
-        # It was never validated.
-        with pytest.raises(WorkflowFailed, match='Step "a" failed: .*Syntax error'):
-            await engine.client.execute(broken)
+        with pytest.raises(DefinitionError, match="Edge 0: (.|\n)*Syntax error"):
+            engine.register(broken)
 
 
 @dataclass

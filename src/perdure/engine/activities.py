@@ -308,7 +308,9 @@ class Runner:
         if work.queue is not None and work.attempt == attempt and self._is_current(work):
             work.queue.remove(work)
             work.queue = None
-            self._fail(work, timed_out("queue", work.event.queue_timeout or 0), final=True)
+            self._fail(
+                work, timed_out("queue", work.event.queue_timeout or 0, work.event.step), final=True
+            )
 
     async def _attempt(self, work: Work) -> None:
         # One coroutine, and `finally` in place of a done callback: each costs its part of a step.

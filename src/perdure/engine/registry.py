@@ -27,7 +27,7 @@ class Registry:
         """Add a definition.
 
         Raises:
-            DefinitionError: another one has its name and version.
+            DefinitionError: another one has its name and version, or it cannot run.
         """
         if isinstance(definition, Activity):
             known = self._activities.setdefault(definition.name, definition)
@@ -38,6 +38,7 @@ class Registry:
                     f"{definition.fn.__module__}.{definition.fn.__qualname__}"
                 )
             return
+        definition.check()
         versions = self._workflows.setdefault(definition.name, {})
         known_ = versions.setdefault(definition.version, definition)
         if known_ is not definition and known_.fn is not definition.fn:

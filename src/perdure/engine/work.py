@@ -218,10 +218,10 @@ class FailedElsewhere(Exception):
 class TimedOut(Exception):
     """An attempt ran out of time; after the ``schedule`` timeout there is no other."""
 
-    def __init__(self, which: str, limit: int) -> None:
+    def __init__(self, which: str, limit: int, step: str = "") -> None:
         super().__init__(which)
         self.is_final = which == "schedule"
-        self.info = timed_out(which, limit)
+        self.info = timed_out(which, limit, step)
 
 
 async def enter(work: Work, fn: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
@@ -273,11 +273,11 @@ async def timed(
             if event.heartbeat_timeout is not None and began is not None:
                 quiet = work.beaten_at + event.heartbeat_timeout / _SECOND - work.time()
                 if quiet <= 0:
-                    raise TimedOut("heartbeat", event.heartbeat_timeout)
+                    raise TimedOut("heartbeat", event.heartbeat_timeout, event.step)
                 left = quiet if left is None else min(left, quiet)
             if left is not None and left <= 0:
                 _, which, limit = min(limits)
-                raise TimedOut(which, limit)
+                raise TimedOut(which, limit, event.step)
             waited = [future] if began is not None or entered is None else [future, entered]
             await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
     except BaseException:
@@ -295,10 +295,11 @@ def _limits(work: Work, began: int | None) -> Iterator[tuple[int, str, int]]:
         yield work.scheduled_at + event.schedule_timeout, "schedule", event.schedule_timeout
 
 
-def timed_out(which: str, limit: int) -> failures.FailureInfo:
-    """Return the failure of an attempt that ran out of time."""
+def timed_out(which: str, limit: int, step: str = "") -> failures.FailureInfo:
+    """Return the failure of an attempt that ran out of time; ``step``: of which it is one."""
+    passed = f"the {which} timeout of {limit / _SECOND:g} s passed"
     return failures.FailureInfo(
-        f"the {which} timeout of {limit / _SECOND:g} s passed",
+        f"Step timed out: {passed}" if step else passed,
         kind=errors.Kind.TIMEOUT,
         type="TimeoutError",
         details=payload.encode({"timeout_type": which}),

@@ -94,6 +94,7 @@ class Carrier:
             DefinitionError: that is another one.
         """
         key = definition.name, definition.version
+        definition.is_checked = True  # as in seed 4, its instances go as far as there is a way
         known = self._definitions.setdefault(key, definition)
         if known is definition:
             if self._engine is not None:

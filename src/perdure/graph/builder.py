@@ -16,12 +16,12 @@ from perdure.graph.outline import Condition, Edge, Outline
 from perdure.graph.people import BaseHumanStep
 from perdure.graph.steps import (
     NOTHING,
-    STEP_DEFAULT,
     BaseStep,
     EndStep,
     JobStep,
     PassStep,
     TaskStep,
+    policy_of,
 )
 from perdure.graph.waiting import DeferredChoice, PollStep, TimerStep, WebhookStep
 from perdure.values.duration import Duration
@@ -322,6 +322,8 @@ class Branch:
         """Add any step."""
         if next is not None and end:
             self._mistakes.append(f"Step '{step.name}': next= and end=True exclude each other")
+        if step.given.get("name", step.name) == "":
+            self._mistakes.append(f"a step of {self.name!r} has no name")
         if step.name in self._steps:
             self._mistakes.append(f"more than one step is named '{step.name}'")
         if self._open:
@@ -376,7 +378,7 @@ class Flow(Branch):
 
     def default_retry(self, retry: Retry) -> Self:
         """Give steps that name none this policy."""
-        self._options["default_retry"] = retry.resolve(STEP_DEFAULT)
+        self._options["default_retry"] = policy_of(retry, f"default_retry of {self.name!r}")
         return self
 
     def timeout(self, span: Duration) -> Self:
@@ -425,6 +427,8 @@ def outline_of(given: Branch | Outline | Handler) -> Outline:
         return given
     if isinstance(given, Branch):
         return given.outline()
+    if not callable(given):
+        raise errors.DefinitionError(f"{given!r} is no branch: write branch(name).task(…)")
     name = getattr(given, "__name__", "each")
     return Branch(name).task(name, given).outline()
 

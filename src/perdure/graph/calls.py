@@ -44,6 +44,8 @@ class Callee:
     """
 
     def __init__(self, fn: Handler, what: str, *, output: Any = None, takes: str = "") -> None:
+        if not callable(fn):
+            raise errors.DefinitionError(f"{what}: {fn!r} is no function")
         self.fn = fn
         self.what = what
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn)) or (
@@ -241,7 +243,12 @@ def _positional(fn: Handler) -> tuple[list[str], str]:
     parameters = inspect.signature(fn).parameters.values()
     names = [p.name for p in parameters if p.kind in kinds]
     needed = [p for p in parameters if p.kind in kinds and p.default is p.empty]
+    kept = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     problem = ""
-    if len(needed) > 2:
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        problem = "a handler returns its output: a generator has none"
+    elif kept:
+        problem = f"a handler takes (input, ctx), (input) or nothing; nobody gives {kept[0]}="
+    elif len(needed) > 2:
         problem = f"a handler takes (input, ctx), (input) or nothing, not {len(needed)} arguments"
     return names[:2], problem

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
 
 from perdure.graph.combining import StepGroup
 from perdure.graph.conditions import is_label, refusal
 from perdure.graph.deciding import LoopStep
 from perdure.graph.outline import Outline
+from perdure.graph.people import BaseHumanStep
+from perdure.graph.spans import no_limit
 from perdure.graph.steps import BaseStep
 
 _JOINS = ("active", "each", "first", "all")
@@ -58,12 +61,26 @@ def _of_steps(outline: Outline) -> Iterable[str]:
         if step.name != name:
             yield f"Step '{name}': its own name is '{step.name}'"
         yield from (f"Step '{name}': {problem}" for problem in step.problems())
+        yield from (f"Step '{name}': {problem}" for problem in _of_functions(step))
+        if step.timeout is not None and "timeout" in step.heeds:
+            for problem in no_limit("timeout", step.timeout):
+                yield f"Step '{name}': {problem}"
         for option in ("retry", "timeout"):
             if getattr(step, option) is not None and option not in step.heeds:
                 yield f"Step '{name}': {option}= means nothing to a {type(step).__name__}"
         for hook in () if step.has_hooks else ("can_execute", "on_success", "on_failure"):
             if getattr(type(step), hook) is not getattr(BaseStep, hook):
                 yield f"Step '{name}': {hook} is not called of a {_kind(step)}"
+
+
+def _of_functions(step: BaseStep) -> Iterable[str]:
+    """Find async functions where nobody awaits; a condition is told of as one."""
+    if isinstance(step, BaseHumanStep):
+        return  # its hooks may be async
+    for fn in step.functions():
+        if inspect.iscoroutinefunction(fn) and fn not in step.conditions():
+            if fn is not getattr(type(step), "evaluate", None):
+                yield f"{fn.__qualname__} is async: it is workflow code, and only reads"
 
 
 def _of_edges(outline: Outline) -> Iterable[str]:

@@ -74,6 +74,7 @@ class ParallelStep(BaseStep):
         if self.on_error not in ("fail-fast", "wait-all"):
             found.append(f"on_error={self.on_error!r}: use 'fail-fast' or 'wait-all'")
         names = [branch.name for branch in self.branches]
+        found += ["a branch needs a name"] if "" in names else []
         found += [f"two branches are named {it!r}" for it in {*names} if names.count(it) > 1]
         return found
 
@@ -117,7 +118,10 @@ class SubflowStep(BaseStep):
         return self.input.functions()
 
     def problems(self) -> list[str]:
-        return self.input.problems()
+        name: Any = getattr(self.definition, "name", self.definition)
+        is_named = isinstance(name, str) and bool(name)
+        found = [] if is_named else [f"{self.definition!r} is no workflow, and no name of one"]
+        return [*found, *self.input.problems()]
 
     def shape(self) -> list[Any]:
         return [*super().shape(), getattr(self.definition, "name", self.definition)]
@@ -145,6 +149,9 @@ class StepGroup(BaseStep):
 
     def functions(self) -> list[object]:
         return [fn for step in self.steps for fn in step.functions()]
+
+    def problems(self) -> list[str]:
+        return [f"part '{step.name}': {it}" for step in self.steps for it in step.problems()]
 
     def shape(self) -> list[Any]:
         return [*super().shape(), [step.shape() for step in self.steps]]

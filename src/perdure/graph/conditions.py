@@ -9,6 +9,7 @@ always holds.
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,10 @@ def refusal(condition: str | Condition | None, *, gives: tuple[str, ...] = ("BOO
 
     ``gives``: the types of CEL that its value may have.
     """
+    if inspect.iscoroutinefunction(condition):
+        return f"condition {condition.__qualname__} is async: it is workflow code, and only reads"
+    if not (condition is None or callable(condition) or isinstance(condition, str)):
+        return f"condition {condition!r} is neither a function of the context nor a text"
     if not isinstance(condition, str) or not is_expression(condition):
         return ""
     try:

@@ -245,6 +245,11 @@ class WorkflowContext:
         return self
 
     @property
+    def events(self) -> WorkflowContext:
+        """What has :meth:`emit`: ``await ctx.core.events.emit(…)``, as in seed 3."""
+        return self
+
+    @property
     def logger(self) -> RunLogger:
         """A logger whose lines name the run and the step, and are kept with the run."""
         id, step = self.instance.id, self.current_step

@@ -12,6 +12,7 @@ from perdure.graph.conditions import is_expression, is_true, refusal, value_of
 from perdure.graph.forms import Form
 from perdure.graph.joins import Threads
 from perdure.graph.outline import Condition, name_of
+from perdure.graph.spans import no_count, no_limit
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
 from perdure.values.duration import Duration, optional_microseconds
@@ -268,7 +269,13 @@ class LoopStep(BaseStep):
     def problems(self) -> list[str]:
         said = refusal(self.condition)
         found = [said] if said else []
-        if self.max_iterations is None and self.limit is None:
+        if self.condition is None:
+            found.append("a loop needs a condition")
+        if self.limit == 0:
+            found += no_limit("timeout", 0)
+        if self.max_iterations is not None:
+            found += no_count("max_iterations", self.max_iterations, least=0)
+        elif self.limit is None:
             found.append("a loop needs a bound: max_iterations= or timeout=")
         return found
 

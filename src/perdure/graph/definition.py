@@ -105,6 +105,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
             call.home = self
         self._made_in = _caller()
         self._place: places.Place | None = None
+        self.is_checked = False
+        """Whether engines may take it as it is; else they look for mistakes first."""
 
     @property
     def steps(self) -> dict[str, BaseStep]:
@@ -125,6 +127,11 @@ class WorkflowDefinition(Workflow[Any, Any]):
     def terminal_steps(self) -> set[str]:
         """Names of the steps that end the run."""
         return self.outline.terminal_steps
+
+    def check(self) -> None:
+        """Raise what is wrong with a definition that was not built by ``build()``, all at once."""
+        if not self.is_checked:
+            self._demand()
 
     def check_place(self) -> None:
         """Make sure that a subprocess finds the definition: see :meth:`place`."""
@@ -193,10 +200,14 @@ class WorkflowDefinition(Workflow[Any, Any]):
             DefinitionError: all mistakes, each with its place; ``source`` is the file.
         """
         self._warn(stacklevel)
+        self._demand(source)
+
+    def _demand(self, source: str = "") -> None:
         if found := self._mistakes():
             listed = "".join(f"\n  - {mistake}" for mistake in found)
             where = f"{source}: " if source else ""
             raise errors.DefinitionError(f"{where}workflow {self.name!r} cannot run:{listed}")
+        self.is_checked = True
 
     def _warn(self, stacklevel: int) -> None:
         for doubt in self.warnings():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from perdure import errors, workflow
 from perdure.graph.codecs import FUNCTION, GRAPH, JSON_OR_FUNCTION, TEXT
 from perdure.graph.forms import Form
+from perdure.graph.spans import no_count
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
 from perdure.values.retry import RetryPolicy
@@ -115,6 +116,9 @@ class MapStep(BaseStep):
         ):
             if given not in known:
                 found.append(f"{name}={given!r}: use '{known[0]}' or '{known[1]}'")
+        found += no_count("max_concurrent", self.max_concurrent, least=0)
+        if not (self.items is None or callable(self.items)):
+            found.append(f"items={self.items!r}: give a function of the context")
         if isinstance(self.enough, int) and self.enough < (0 if self.rest == "run" else 1):
             found.append(f"enough={self.enough}: with rest='cancel' nothing would run")
         return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from perdure import errors, human
 from perdure.graph.codecs import DURATION_OR_FUNCTION, JSON_OR_FUNCTION, KIND
 from perdure.graph.forms import Form
+from perdure.graph.spans import no_span
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
 from perdure.human.request import When
@@ -170,7 +171,12 @@ class BaseHumanStep(BaseStep):
             human.Form(self.form_schema)
         except errors.PerdureError as error:
             return [error.message]
-        return []
+        return [
+            problem
+            for name in ("due", "remind")
+            if isinstance(given := getattr(self, name), (str, int, float))
+            for problem in no_span(name, given)
+        ]
 
     def shape(self) -> list[Any]:
         return [*super().shape(), self.on_reject, self.on_expire]

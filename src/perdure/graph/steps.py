@@ -133,7 +133,8 @@ class BaseStep:
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         """Take a place in a definition: ``path`` names the step among all activities."""
-        self.policy = default if self.retry is None else self.retry.resolve(STEP_DEFAULT)
+        what = f"retry of step {self.name!r}"
+        self.policy = default if self.retry is None else policy_of(self.retry, what)
         data = payload.encode({"step_type": self.told_as or str(self.step_type)})
         self.began = ev.Emitted(name="step.started", step=self.name, data=data)
 
@@ -302,6 +303,18 @@ class JobStep(BaseStep):
     def functions(self) -> list[object]:
         return [fn for fn in (self.input, self.output) if fn is not None]
 
+    def problems(self) -> list[str]:
+        return [
+            f"{what}={fn!r} is a type: with job=, write a function ({', '.join(args)})"
+            if isinstance(fn, type)
+            else problem
+            for what, fn, args in (
+                ("input", self.input, ["ctx"]),
+                ("output", self.output, ["result", "ctx"]),
+            )
+            for problem in ([""] if isinstance(fn, type) else _problems_of_mapper(what, fn, *args))
+        ]
+
     def shape(self) -> list[Any]:
         return [*super().shape(), self.job]
 
@@ -331,6 +344,12 @@ class PassStep(BaseStep):
     def functions(self) -> list[object]:
         return [] if self.transform is None else [self.transform]
 
+    def problems(self) -> list[str]:
+        found = _problems_of_mapper("transform", self.transform, "ctx")
+        if self.transform is not None and self.result is not NOTHING:
+            found.append("result= and transform= exclude each other")
+        return found
+
 
 class EndStep(PassStep):
     """Ends the run; with ``cancels_rest`` also what still runs beside it."""
@@ -346,6 +365,17 @@ class EndStep(PassStep):
         if self.cancels_rest:
             visit.end_all()
         return left._replace(to=())
+
+
+def policy_of(given: Any, what: str) -> RetryPolicy:
+    """Return the policy of a step that a ``Retry`` stands for.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    if not isinstance(given, Retry):
+        raise errors.DefinitionError(f"{what}: give a Retry, not {given!r}")
+    return given.resolve(STEP_DEFAULT)
 
 
 class Input:
@@ -375,7 +405,7 @@ class Input:
     def problems(self) -> list[str]:
         """Return what is wrong with it."""
         if self._mapper is not None:
-            return _problems_of_mapper(self._mapper)
+            return _problems_of_mapper("input", self._mapper, "prev", "workflow_input")
         return [self._kind.problem] if self._kind.problem else []
 
     def functions(self) -> list[object]:
@@ -383,13 +413,19 @@ class Input:
         return [] if self._mapper is None else [self._mapper]
 
 
-def _problems_of_mapper(mapper: Callable[..., Any]) -> list[str]:
+def _problems_of_mapper(what: str, mapper: Callable[..., Any] | None, *args: str) -> list[str]:
+    if mapper is None:
+        return []
+    called = f"({', '.join(args)})"
+    if not callable(mapper):
+        return [f"{what}={mapper!r} is no function: it would be called by {called}"]
     try:
         signature = inspect.signature(mapper)
     except (TypeError, ValueError):
         return []
     try:
-        signature.bind(None, None)
+        signature.bind(*args)
     except TypeError:
-        return [f"input={mapper.__name__}{signature} is called by (prev, workflow_input)"]
+        name = getattr(mapper, "__name__", repr(mapper))
+        return [f"{what}={name}{signature} is called by {called}"]
     return []

@@ -12,6 +12,7 @@ from perdure.graph.calls import Callee, Handler
 from perdure.graph.codecs import DURATION, DURATION_OR_FUNCTION, FUNCTION, INPUT, KIND, TEXT
 from perdure.graph.forms import Form
 from perdure.graph.kinds import Kind
+from perdure.graph.spans import no_count, no_limit, no_span
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseMachineStep, BaseStep, Input, Left
 from perdure.values.duration import Duration, microseconds, optional_microseconds
@@ -92,6 +93,10 @@ class PollStep(BaseMachineStep):
     def problems(self) -> list[str]:
         found = [*super().problems(), *self.input.problems()]
         found += [self._output.problem] if self._output.problem else []
+        if self.max_attempts is not None:
+            found += no_count("max_attempts", self.max_attempts, least=1)
+        if self.limit == 0:
+            found += no_limit("timeout", 0)
         return found if self.interval > 0 else [*found, "the interval of a poll must be above zero"]
 
 
@@ -132,7 +137,9 @@ class TimerStep(BaseStep):
     def problems(self) -> list[str]:
         if self.duration is None and type(self).get_duration is TimerStep.get_duration:
             return ["a timer needs a duration"]
-        return []
+        if self.duration is None or callable(self.duration):
+            return []
+        return no_span("duration", self.duration)
 
 
 class WebhookStep(BaseStep):
