@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from perdure import branching, errors, transfer, views
+from perdure import branching, errors, transfer, views, visits
 from perdure.branching import SAME
 from perdure.door import Door, all_turns, decode_answer, refusal, sound, whole_history
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
@@ -103,8 +103,11 @@ class Handle(Generic[T]):
         """Return the status."""
         return (await self._row()).status
 
-    async def describe(self) -> Execution:
+    async def describe(self, *, steps: bool = True) -> Execution:
         """Return everything lists and details show, input and output included.
+
+        ``steps``: of a graph also ``step_results`` (the last visit of each step), ``metadata``, and
+        the steps under way as ``current_step``; for that its history is read.
 
         Raises:
             Corrupt: something of it cannot be read (a list shows what can).
@@ -114,7 +117,8 @@ class Handle(Generic[T]):
         last = await self._door.read(lambda store: store.last_turn(row.run))
         attributes = await self._door.read(lambda store: store.attributes(row.run))
         kin = await self._door.read(lambda store: store.forks(row.run))
-        return views.execution(row, first=first, last=last, search=attributes, kin=kin)
+        found = views.execution(row, first=first, last=last, search=attributes, kin=kin)
+        return visits.shown(found, await whole_history(self._door, row)) if steps else found
 
     async def history(self) -> list[HistoryEvent]:
         """Return the events of the run, decoded to plain data, seeds left out.
@@ -358,6 +362,19 @@ class Handle(Generic[T]):
         payload.text(name, what="name")
         update_id = payload.text(id or self._door.chance(12).hex(), what="id")
         return await self._ask("update:" + name, args, timeout, update_id)
+
+    async def set_metadata(self, values: Mapping[str, Any], timeout: Duration = "10s") -> None:
+        """Set metadata of a graph's run, merged key by key; steps that begin later see it.
+
+        Raises:
+            NotFound: no such execution, or it is no graph's.
+            Invalid: it is no mapping of texts, or has no JSON form.
+            Closed, Conflict, Unavailable: as :meth:`update`.
+        """
+        given: Any = values
+        if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in values):
+            raise errors.Invalid(f"metadata: {given!r:.80} is no mapping from texts to values")
+        await self.update(visits.SET_METADATA, dict(values), timeout=timeout)
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import pytest
 from tests.engine.support import engine_on, events_of, until
 
-from perdure import ApplicationError, Retry, Status
-from perdure.errors import Invalid, WorkflowFailed
-from perdure.graph import branch, flow
+from perdure import ApplicationError, Retry, Status, workflow
+from perdure.activity import Activity
+from perdure.errors import Invalid, NotFound, WorkflowFailed
+from perdure.graph import BaseMachineStep, branch, flow
+from perdure.handle import Handle
 from perdure.testing.simulator import SimulatedWorker, Simulation
 
 done: list[Any] = []
@@ -210,6 +212,107 @@ async def test_retry_on_takes_texts_of_the_message_and_names_of_classes(tmp_path
             with pytest.raises(WorkflowFailed):
                 await engine.client.execute(definition, what)
     assert done == ["line"] * 3 + ["house"] + ["door"] * 2
+
+
+async def test_retry_on_knows_a_step_that_timed_out_by_the_text_of_its_error(tmp_path: Path):
+    async def hang(what: str) -> None:
+        done.append(what)
+        await asyncio.Event().wait()
+
+    policy = Retry(max_attempts=3, interval="1ms", retry_on=["Step timed out"])
+    made = flow("f").task("a", hang, timeout="5ms", retry=policy).build()
+    async with engine_on(tmp_path, made) as engine:
+        with pytest.raises(WorkflowFailed, match='Step "a" failed: Step timed out') as caught:
+            await engine.client.execute(made, "x")
+    assert (caught.value.kind, done) == ("Timeout", ["x"] * 3)
+
+
+# -- what is shown of a run ---------------------------------------------------------------------
+
+
+async def test_a_description_has_the_steps_their_results_and_the_metadata(tmp_path: Path):
+    async def validate(order: dict[str, int], ctx: Any) -> dict[str, Any]:
+        await ctx.set_metadata("by", {"name": "validate"})
+        return {"total": order["total"], "changes": {"metadata": {"no": "metadata"}}}
+
+    def charge() -> str:
+        done.append("charge")
+        if len(done) == 1:
+            raise OSError("busy")
+        return "charged"
+
+    def refuse() -> None:
+        raise OSError("no")
+
+    class Skipped(BaseMachineStep):
+        name = "skipped"
+
+        async def can_execute(self, context: Any) -> bool:
+            return False
+
+    async def passed_on(order: Any) -> Any:
+        return order
+
+    made = (
+        flow("f")
+        .task("validate", validate)
+        .task("job", job="passed_on")
+        .task("charge", charge, retry=Retry(2, "1ms"))
+        .add(Skipped())
+        .webhook("paid")
+        .pass_("seen", transform=lambda ctx: dict(ctx.metadata))
+        .task("refuse", refuse)
+        .task("never", charge)
+        .build()
+    )
+    async with engine_on(
+        tmp_path, made, Activity(passed_on, name="passed_on", retry=Retry().resolve())
+    ) as engine:
+        handle = await engine.client.start(made, {"total": 5})
+        await until(lambda: _is_at(handle, "paid"))
+        await handle.set_metadata({"order": 7})
+        shown = await handle.describe()
+        assert shown.metadata == {"by": {"name": "validate"}, "order": 7}
+        await handle.send("paid", "yes")
+        with pytest.raises(WorkflowFailed):
+            await handle.result()
+        shown = await handle.describe()
+    steps = shown.step_results
+    assert shown.current_step is None
+    assert {name: visit["status"] for name, visit in steps.items()} == {
+        "validate": "completed",
+        "job": "completed",
+        "charge": "completed",
+        "skipped": "skipped",
+        "paid": "completed",
+        "seen": "completed",
+        "refuse": "failed",
+    }
+    assert steps["validate"]["input"] == {"total": 5}
+    assert steps["seen"]["output"] == {"by": {"name": "validate"}, "order": 7}
+    assert (steps["charge"]["output"], steps["charge"]["attempts"]) == ("charged", 2)
+    assert (steps["refuse"]["output"], steps["refuse"]["error"]) == (None, "no")
+    assert steps["charge"]["started_at"] <= steps["charge"]["completed_at"]
+
+
+async def _is_at(handle: Handle[Any], step: str) -> bool:
+    return (await handle.describe()).current_step == step
+
+
+async def test_metadata_that_is_none_is_refused_and_so_is_that_of_a_function(tmp_path: Path):
+    @workflow.define(name="waits")
+    async def waits() -> None:
+        await workflow.listen("go").receive()
+
+    made = flow("f").webhook("go").build()
+    async with engine_on(tmp_path, made, waits) as engine:
+        handle = await engine.client.start(made)
+        for wrong in (5, ["a"], {1: 2}, {"a": object()}):
+            with pytest.raises(Invalid):
+                await handle.set_metadata(wrong)  # pyright: ignore[reportArgumentType]
+        assert (await handle.describe()).metadata == {}
+        with pytest.raises(NotFound):
+            await (await engine.client.start(waits)).set_metadata({"a": 1})
 
 
 # -- polls and loops -----------------------------------------------------------------------------

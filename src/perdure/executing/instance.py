@@ -128,7 +128,7 @@ class WorkflowInstanceData:
         """
         while True:
             before = self._commits
-            execution = await self.handle.describe()
+            execution = await self.handle.describe(steps=False)
             closing = await self._closing(execution)
             state = await self._asked()
             if before == self._commits:

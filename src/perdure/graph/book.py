@@ -105,6 +105,30 @@ class Book:
                 self.data.pop(key, None)
 
 
+class MetadataUpdate:
+    """Takes ``handle.set_metadata``; made for each run, so it is no more than this."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def validate(self, args: bytes) -> None:
+        """Refuse what is no mapping of texts.
+
+        Raises:
+            Invalid: it is none.
+        """
+        _read_metadata(args)
+
+    async def run(self, args: bytes) -> bytes:
+        """Merge it."""
+        for values in _read_metadata(args):
+            self._book.merge(Changes(metadata=values))
+        return payload.NULL
+
+
+_read_metadata = payload.decoder(list[dict[str, Any]], what="metadata")
+
+
 class GraphQuery:
     """Answers ``handle.query("graph")``; made for each run, so it is no more than this."""
 

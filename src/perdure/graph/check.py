@@ -77,10 +77,10 @@ def _of_functions(step: BaseStep) -> Iterable[str]:
     """Find async functions where nobody awaits; a condition is told of as one."""
     if isinstance(step, BaseHumanStep):
         return  # its hooks may be async
+    awaited = [*step.conditions(), getattr(type(step), "evaluate", None)]
     for fn in step.functions():
-        if inspect.iscoroutinefunction(fn) and fn not in step.conditions():
-            if fn is not getattr(type(step), "evaluate", None):
-                yield f"{fn.__qualname__} is async: it is workflow code, and only reads"
+        if inspect.iscoroutinefunction(fn) and fn not in awaited:
+            yield f"{fn.__qualname__} is async: it is workflow code, and only reads"
 
 
 def _of_edges(outline: Outline) -> Iterable[str]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from perdure import activity, errors
-from perdure.graph.book import Book, GraphQuery
+from perdure.graph.book import Book, GraphQuery, MetadataUpdate
 from perdure.graph.calls import Callee, Outcome, StepCall, bound
 from perdure.graph.conditions import holds
 from perdure.graph.context import Changes, StepExecution, WorkflowContext
@@ -395,6 +395,7 @@ async def interpret(outline: Outline, input: Any) -> Any:
     """Run a graph from its first step to its end; return its result."""
     book = Book(outline, input)
     book.host.queries["graph"] = GraphQuery(book)
+    book.host.update_handlers["set_metadata"] = MetadataUpdate(book)
     result = await Play(outline, book, is_whole=True).run(input)
     if book.progress < 100:
         last, done = book.history[-1].step_name, len(book.done)

@@ -1,4 +1,4 @@
-"""What is wrong with the spans and the numbers that steps are given; nothing if they can be used."""
+"""What is wrong with spans and counts that steps are given; nothing if they can be used."""
 
 from __future__ import annotations
 

@@ -1,0 +1,114 @@
+"""What the history of a graph's run says of its steps: pure, over named events.
+
+``Execution.step_results`` and ``Execution.metadata`` are made here. A run is a graph's if its
+history has a step's mark; of any other there is nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure import named
+from perdure.store.port import TurnRow
+from perdure.values import events as ev
+from perdure.values import payload
+from perdure.views import Execution
+
+SET_METADATA = "set_metadata"
+"""The update by which ``handle.set_metadata`` reaches a run of a graph."""
+_STATUS = {
+    "workflow.step.completed": "completed",
+    "workflow.step.failed": "failed",
+    "workflow.step.skipped": "skipped",
+    "workflow.step.cancelled": "cancelled",
+}
+
+
+def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
+    """Return an execution with what its whole history says of steps; as it is if it is no graph's.
+
+    Raises:
+        Corrupt: a row is damaged.
+    """
+    past = named.Past(is_whole=True)
+    steps: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, Any] = {}
+    outcomes: dict[int, bytes] = {}
+    is_graph = False
+    for turn in turns:
+        events = ev.decode_plain(turn.payload)
+        told = named.tell(events, turn.first, turn.time, named.Head("", "", ""), past)
+        is_graph = is_graph or any(_is_mark(event) for event in events)
+        if is_graph:
+            _note(steps, told, events)
+            _merge(metadata, events, outcomes)
+    if not is_graph:
+        return execution
+    if execution.status.is_terminal:
+        for visit in steps.values():
+            if visit["status"] == "running":
+                visit["status"] = "cancelled"
+    current = [name for name, visit in steps.items() if visit["status"] == "running"]
+    return msgspec.structs.replace(
+        execution,
+        step_results=steps,
+        metadata=metadata,
+        current_step=", ".join(current) or execution.current_step,
+    )
+
+
+def _is_mark(event: dict[str, Any]) -> bool:
+    return event["kind"] == "emitted" and event.get("name") == "step.started"
+
+
+def _note(
+    steps: dict[str, dict[str, Any]],
+    told: Sequence[tuple[str, named.NamedEvent]],
+    events: Sequence[dict[str, Any]],
+) -> None:
+    for _, event in told:
+        name: Any = event.data.get("step_name")
+        if event.name == "workflow.step.started" and event.data["step_type"] != "activity":
+            steps[name] = {
+                "step_name": name,
+                "status": "running",
+                "input": None,
+                "output": None,
+                "error": None,
+                "started_at": event.at,
+                "completed_at": None,
+                "attempts": 1,
+            }
+            continue
+        visit = steps.get(name)
+        if visit is None:
+            continue
+        if event.name == "workflow.step.retry":
+            visit["attempts"] = event.data["attempt"] + 1
+        elif event.name in _STATUS:
+            visit["status"], visit["completed_at"] = _STATUS[event.name], event.at
+            visit |= {key: event.data[key] for key in ("output", "error") if key in event.data}
+            visit["attempts"] = event.data.get("attempts", visit["attempts"])
+    for event in events:
+        if event["kind"] == "activity_scheduled" and event.get("step") in steps:
+            steps[event["step"]]["input"] = next(iter(payload.decode(event["args"])), None)
+
+
+def _merge(
+    metadata: dict[str, Any], events: Sequence[dict[str, Any]], outcomes: dict[int, bytes]
+) -> None:
+    """Merge what handlers and clients have set; a mark says which outcome is a handler's."""
+    for event in events:
+        kind = event["kind"]
+        if kind == "activity_completed":
+            outcomes[event["activity"]] = event.get("result", payload.NULL)
+        elif kind == "emitted" and event.get("path", "output"):
+            outcome = payload.decode(outcomes.pop(event.get("of", 0), payload.NULL))
+            changes = outcome.get("changes") if isinstance(outcome, dict) else None
+            metadata.update((changes or {}).get("metadata", {}))
+        elif kind == "update_accepted" and event["name"] == SET_METADATA:
+            for given in payload.decode(event.get("args", b"[]")):
+                metadata.update(given)
