@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from perdure import branching, errors, transfer, views, visits
 from perdure.branching import SAME
@@ -372,7 +372,9 @@ class Handle(Generic[T]):
             Closed, Conflict, Unavailable: as :meth:`update`.
         """
         given: Any = values
-        if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in values):
+        if not isinstance(given, Mapping) or not all(
+            isinstance(key, str) for key in cast("Mapping[Any, Any]", given)
+        ):
             raise errors.Invalid(f"metadata: {given!r:.80} is no mapping from texts to values")
         await self.update(visits.SET_METADATA, dict(values), timeout=timeout)
 

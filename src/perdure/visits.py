@@ -7,7 +7,7 @@ history has a step's mark; of any other there is nothing to say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -106,9 +106,10 @@ def _merge(
         if kind == "activity_completed":
             outcomes[event["activity"]] = event.get("result", payload.NULL)
         elif kind == "emitted" and event.get("path", "output"):
-            outcome = payload.decode(outcomes.pop(event.get("of", 0), payload.NULL))
-            changes = outcome.get("changes") if isinstance(outcome, dict) else None
-            metadata.update((changes or {}).get("metadata", {}))
+            found = payload.decode(outcomes.pop(event.get("of", 0), payload.NULL))
+            outcome = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+            changes = cast("dict[str, Any]", outcome.get("changes") or {})
+            metadata.update(changes.get("metadata", {}))
         elif kind == "update_accepted" and event["name"] == SET_METADATA:
             for given in payload.decode(event.get("args", b"[]")):
                 metadata.update(given)

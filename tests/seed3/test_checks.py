@@ -92,7 +92,7 @@ def test_async_functions_where_nobody_awaits_are_mistakes():
         .choice("a", [(later, "b")], default="b")
         .pass_("b", transform=later)
         .task("c", give, input=later)
-        .map("d", give, items=later)
+        .map("d", give, items=later)  # pyright: ignore[reportArgumentType] - the mistake
         .loop("e", later, "c", max_iterations=1)
     )
     assert mistakes(made) == [

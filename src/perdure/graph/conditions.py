@@ -57,7 +57,8 @@ def refusal(condition: str | Condition | None, *, gives: tuple[str, ...] = ("BOO
     """
     if inspect.iscoroutinefunction(condition):
         return f"condition {condition.__qualname__} is async: it is workflow code, and only reads"
-    if not (condition is None or callable(condition) or isinstance(condition, str)):
+    given: Any = condition
+    if not (given is None or callable(given) or isinstance(given, str)):
         return f"condition {condition!r} is neither a function of the context nor a text"
     if not isinstance(condition, str) or not is_expression(condition):
         return ""
