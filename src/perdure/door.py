@@ -403,6 +403,14 @@ def sound(row: RunRow) -> RunRow:
     return row
 
 
+def is_a(kind: Any, data: bytes) -> bool:
+    """Tell whether an encoded fact is of a kind."""
+    try:
+        return isinstance(ev.decode_fact(data), kind)
+    except errors.StoreError:
+        return False  # a worker will park the run and name the row
+
+
 async def whole_history(door: Door, row: RunRow) -> list[TurnRow]:
     """Return a run's history, from event 1 to the last one that was there when ``row`` was read.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import branching, errors, transfer, views, visits
 from perdure.branching import SAME
-from perdure.door import Door, all_turns, decode_answer, refusal, sound, whole_history
+from perdure.door import Door, all_turns, decode_answer, is_a, refusal, sound, whole_history
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
 from perdure.told import LogLine, lines_of
 from perdure.values import endings, limits, payload
@@ -113,12 +113,7 @@ class Handle(Generic[T]):
             Corrupt: something of it cannot be read (a list shows what can).
         """
         row = sound(await self._row())
-        first = await self._door.read(lambda store: store.history(row.run, limit=1))
-        last = await self._door.read(lambda store: store.last_turn(row.run))
-        attributes = await self._door.read(lambda store: store.attributes(row.run))
-        kin = await self._door.read(lambda store: store.forks(row.run))
-        found = views.execution(row, first=first, last=last, search=attributes, kin=kin)
-        return visits.shown(found, await whole_history(self._door, row)) if steps else found
+        return await visits.described(self._door, row, with_steps=steps)
 
     async def history(self) -> list[HistoryEvent]:
         """Return the events of the run, decoded to plain data, seeds left out.
@@ -367,16 +362,9 @@ class Handle(Generic[T]):
         """Set metadata of a graph's run, merged key by key; steps that begin later see it.
 
         Raises:
-            NotFound: no such execution, or it is no graph's.
-            Invalid: it is no mapping of texts, or has no JSON form.
-            Closed, Conflict, Unavailable: as :meth:`update`.
+            NotFound, Invalid, Closed, Conflict, Unavailable: as :meth:`update`.
         """
-        given: Any = values
-        if not isinstance(given, Mapping) or not all(
-            isinstance(key, str) for key in cast("Mapping[Any, Any]", given)
-        ):
-            raise errors.Invalid(f"metadata: {given!r:.80} is no mapping from texts to values")
-        await self.update(visits.SET_METADATA, dict(values), timeout=timeout)
+        await self.update(visits.SET_METADATA, visits.metadata(values), timeout=timeout)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -438,7 +426,7 @@ class Handle(Generic[T]):
     async def _is_asked(self, row: RunRow, kind: type[ev.Event] | tuple[Any, ...]) -> bool:
         """Whether somebody has asked for it, and no worker has taken note yet."""
         loaded = await self._door.read(lambda store: store.load([row.run]))
-        return any(_is_a(kind, item.event) for item in loaded[0].inbox)
+        return any(is_a(kind, item.event) for item in loaded[0].inbox)
 
     async def _end(self, fact: ev.Event) -> bool:
         row = await self._row()
@@ -509,10 +497,3 @@ class Handle(Generic[T]):
         if row is None:
             raise errors.NotFound(f"there is no workflow {self.id!r}")
         return row
-
-
-def _is_a(kind: Any, data: bytes) -> bool:
-    try:
-        return isinstance(ev.decode_fact(data), kind)
-    except errors.StoreError:
-        return False  # a worker will park the run and name the row

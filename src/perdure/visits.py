@@ -1,4 +1,4 @@
-"""What the history of a graph's run says of its steps: pure, over named events.
+"""What an execution is described as, and what the history of a graph's run says of its steps.
 
 ``Execution.step_results`` and ``Execution.metadata`` are made here. A run is a graph's if its
 history has a step's mark; of any other there is nothing to say.
@@ -6,13 +6,14 @@ history has a step's mark; of any other there is nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
 
-from perdure import named
-from perdure.store.port import TurnRow
+from perdure import errors, named, views
+from perdure.door import Door, whole_history
+from perdure.store.port import RunRow, TurnRow
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.views import Execution
@@ -27,6 +28,32 @@ _STATUS = {
 }
 
 
+async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
+    """Return everything there is to show of a run; with ``with_steps`` its history is read.
+
+    Raises:
+        Corrupt: something of it cannot be read.
+    """
+    first = await door.read(lambda store: store.history(row.run, limit=1))
+    last = await door.read(lambda store: store.last_turn(row.run))
+    attributes = await door.read(lambda store: store.attributes(row.run))
+    kin = await door.read(lambda store: store.forks(row.run))
+    found = views.execution(row, first=first, last=last, search=attributes, kin=kin)
+    return shown(found, await whole_history(door, row)) if with_steps else found
+
+
+def metadata(values: Any) -> dict[str, Any]:
+    """Return what was given as metadata.
+
+    Raises:
+        Invalid: it is no mapping of texts.
+    """
+    given = cast("Mapping[Any, Any]", values) if isinstance(values, Mapping) else None
+    if given is None or not all(isinstance(key, str) for key in given):
+        raise errors.Invalid(f"metadata: {values!r:.80} is no mapping from texts to values")
+    return dict(given)
+
+
 def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     """Return an execution with what its whole history says of steps; as it is if it is no graph's.
 
@@ -35,7 +62,7 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     """
     past = named.Past(is_whole=True)
     steps: dict[str, dict[str, Any]] = {}
-    metadata: dict[str, Any] = {}
+    gathered: dict[str, Any] = {}
     outcomes: dict[int, bytes] = {}
     is_graph = False
     for turn in turns:
@@ -44,7 +71,7 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
         is_graph = is_graph or any(_is_mark(event) for event in events)
         if is_graph:
             _note(steps, told, events)
-            _merge(metadata, events, outcomes)
+            _merge(gathered, events, outcomes)
     if not is_graph:
         return execution
     if execution.status.is_terminal:
@@ -55,7 +82,7 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     return msgspec.structs.replace(
         execution,
         step_results=steps,
-        metadata=metadata,
+        metadata=gathered,
         current_step=", ".join(current) or execution.current_step,
     )
 
