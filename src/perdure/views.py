@@ -467,6 +467,8 @@ def _message(topic: str) -> str:
 
 
 def _current_step(waits: dict[str, Any]) -> str | None:
+    if waits.get("steps"):
+        return ", ".join(waits["steps"])
     topics = waits.get("topics")
     if topics:
         return f"message {topics[0]}"

@@ -395,6 +395,7 @@ async def interpret(outline: Outline, input: Any) -> Any:
     """Run a graph from its first step to its end; return its result."""
     book = Book(outline, input)
     book.host.queries["graph"] = GraphQuery(book)
+    book.host.steps = book.current
     result = await Play(outline, book, is_whole=True).run(input)
     if book.progress < 100:
         last, done = book.history[-1].step_name, len(book.done)
