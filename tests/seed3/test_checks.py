@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from perdure import Retry
+from perdure import Engine, Retry
 from perdure.errors import DefinitionError
 from perdure.graph import TimerStep, branch, flow
 
@@ -108,3 +108,26 @@ def test_an_unknown_start_is_a_mistake():
     assert mistakes(flow("f").task("begin", give).start_at("beginn")) == [
         "Initial step 'beginn' not found in steps; did you mean 'begin'?"
     ]
+
+
+def test_a_retry_that_is_no_policy_is_refused_with_its_step():
+    with pytest.raises(DefinitionError, match=r"retry of step 'a': 3 is not a policy; write Retry"):
+        flow("f").task("a", give, retry=cast("Any", 3)).build()
+
+
+@pytest.mark.parametrize(("given", "says"), [(-5, "-5 is negative"), ("3 secs", "'3 secs' is not")])
+def test_a_wait_that_no_clock_can_do_is_a_mistake(given: Any, says: str):
+    with pytest.raises(DefinitionError, match=f"Step 'nap': duration: {says}"):
+        flow("f").wait("nap", given).build()
+
+
+def test_a_flow_that_was_not_built_is_refused_with_what_is_missing():
+    with pytest.raises(DefinitionError, match=r"nor a module; call its build\(\)"):
+        Engine("memory://", [flow("f").task("a", give)])
+
+
+def test_a_refused_name_or_version_tells_nothing_of_perdures_own_functions():
+    with pytest.raises(
+        DefinitionError, match=r"^workflow 'f': version 'one' is not like '1\.2\.0'"
+    ):
+        flow("f", version="one").task("a", give).build()

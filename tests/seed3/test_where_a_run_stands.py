@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.engine.support import engine_on, until_status
 
-from perdure import Status
+from perdure import Client, Status
 from perdure.graph import branch, flow
 
 ANY: dict[str, Any] = {"type": "object"}
@@ -55,3 +55,30 @@ async def test_a_graph_that_was_changed_tells_its_steps_and_nothing_of_who_runs_
     assert "asked for human_task_opened 'May I?' (name 'renamed') at step 'renamed'." in said
     assert "give the changed definition a new version" in said
     assert ".py" not in said
+
+
+async def test_a_decision_that_no_worker_has_taken_up_is_not_waited_for(tmp_path: Path):
+    async with engine_on(tmp_path, asking()) as engine:
+        handle = await engine.client.start("asking", id="a-1")
+        await until_status(handle, Status.WAITING)
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}", identity="ada") as client:
+        task = (await client.human_tasks.list()).items[0]
+        await client.human_tasks.complete(task.id, {})
+        said = await client.get("a-1").why()
+    assert "what has come in is to be taken up (human_task_decided" in said
+    assert "and for a worker: no worker is running" in said
+    assert "a person" not in said
+
+
+def broken(context: Any) -> bool:
+    raise KeyError("whoops")
+
+
+async def test_what_a_condition_raises_is_told_with_its_step(tmp_path: Path):
+    graph = flow("deciding").choice("which", [(broken, "one")], default="one").pass_("one").build()
+    async with engine_on(tmp_path, graph) as engine:
+        handle = await engine.client.start("deciding")
+        await until_status(handle, Status.FAILED)
+        said = await handle.why()
+    assert "KeyError: 'whoops' (test_where_a_run_stands.py:" in said
+    assert ', in step "which")' in said

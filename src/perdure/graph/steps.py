@@ -133,7 +133,13 @@ class BaseStep:
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         """Take a place in a definition: ``path`` names the step among all activities."""
-        self.policy = default if self.retry is None else self.retry.resolve(STEP_DEFAULT)
+        given: Any = self.retry
+        if given is not None and not isinstance(given, Retry):
+            raise errors.DefinitionError(
+                f"retry of step {self.name!r}: {given!r} is not a policy; write "
+                "Retry(max_attempts=…, interval=…)"
+            )
+        self.policy = default if given is None else given.resolve(STEP_DEFAULT)
         data = payload.encode({"step_type": self.told_as or str(self.step_type)})
         self.began = ev.Emitted(name="step.started", step=self.name, data=data)
 

@@ -132,6 +132,12 @@ class TimerStep(BaseStep):
     def problems(self) -> list[str]:
         if self.duration is None and type(self).get_duration is TimerStep.get_duration:
             return ["a timer needs a duration"]
+        if self.duration is None or callable(self.duration):
+            return []
+        try:
+            microseconds(self.duration, what="duration")
+        except errors.Invalid as exc:
+            return [exc.message]
         return []
 
 
