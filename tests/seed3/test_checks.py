@@ -131,3 +131,8 @@ def test_a_refused_name_or_version_tells_nothing_of_perdures_own_functions():
         DefinitionError, match=r"^workflow 'f': version 'one' is not like '1\.2\.0'"
     ):
         flow("f", version="one").task("a", give).build()
+
+
+def test_a_handler_without_a_signature_is_given_the_input():
+    made = flow("f").task("a", str).build()
+    assert made.validate() == []
