@@ -131,7 +131,9 @@ class Workflow(Generic[In_contra, Out]):
         return f"<workflow {self.name!r} {self.version}>"
 
     def _check(self) -> None:
-        where = f"workflow {self.name!r} ({self.fn.__module__}.{self.fn.__qualname__})"
+        made = self.fn.__module__.startswith("perdure.")  # a graph: users have no such function
+        place = "" if made else f" ({self.fn.__module__}.{self.fn.__qualname__})"
+        where = f"workflow {self.name!r}{place}"
         if not inspect.iscoroutinefunction(self.fn):
             raise errors.DefinitionError(f"{where}: a workflow is an async function")
         if not is_name(self.name) or not _NAME.fullmatch(self.name):

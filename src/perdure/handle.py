@@ -475,7 +475,11 @@ class Handle(Generic[T]):
         standing: Standing | None = None
         if row.status is Status.PENDING and row.reason is not None:
             standing = await self._door.read(lambda store: store.standing(row.execution))
-        return views.why(row, turns, workers, self._door.now(), children, standing)
+        arrived: list[str] = []
+        if row.status is Status.WAITING:
+            loaded = await self._door.read(lambda store: store.load([row.run]))
+            arrived = [views.fact_of(item.event) for each in loaded for item in each.inbox]
+        return views.why(row, turns, workers, self._door.now(), children, standing, arrived=arrived)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

@@ -310,14 +310,16 @@ def why(
     now: int,
     children: Sequence[str] = (),
     standing: Standing | None = None,
+    *,
+    arrived: Sequence[str] = (),
 ) -> str:
     """Return one sentence: what the run waits for, or why it cannot go on.
 
     ``children``: the same sentences about the children it waits for (:func:`children_of`).
-    ``standing``: of a run in the queue of a limit.
+    ``standing``: of a run in the queue of a limit. ``arrived``: what no turn has taken in yet.
     """
     name = f"{row.workflow} {row.workflow_id!r}"
-    text = f"{name} {_queued(row, standing) or _standing(row, turns, workers, now)}"
+    text = f"{name} {_queued(row, standing) or _standing(row, turns, workers, now, arrived)}"
     return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
 
 
@@ -349,7 +351,21 @@ def children_of(row: RunRow) -> Sequence[str]:
     return [] if row.status.is_terminal else _waits(row).get("children", [])
 
 
-def _standing(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], now: int) -> str:
+def fact_of(event: bytes) -> str:
+    """Return what a row of the inbox says, in a few words."""
+    try:
+        return ev.decode_fact(event).brief()
+    except (errors.Corrupt, errors.SchemaMismatch):
+        return "a row that cannot be read"
+
+
+def _standing(
+    row: RunRow,
+    turns: Sequence[TurnRow],
+    workers: Sequence[Worker],
+    now: int,
+    arrived: Sequence[str],
+) -> str:
     if row.status.is_terminal:
         when = f" {_ago(row.closed_at, now)}" if row.closed_at else ""
         because = f": {row.detail.rstrip('.')}" if row.detail else ""
@@ -367,7 +383,11 @@ def _standing(row: RunRow, turns: Sequence[TurnRow], workers: Sequence[Worker], 
         text = f"is {row.status}: it waits for {waiting}"
     elif row.status is Status.WAITING:
         text, is_stuck = _idle(row, now)
-        if is_stuck:
+        if arrived:
+            more = f" and {len(arrived) - 3} more" if len(arrived) > 3 else ""
+            what = f"{', '.join(arrived[:3])}{more}"
+            text = f"is waiting: what has come in is to be taken up ({what})"
+        elif is_stuck:
             return text
     elif unserved:
         return f"waits {worker}"
@@ -467,6 +487,8 @@ def _message(topic: str) -> str:
 
 
 def _current_step(waits: dict[str, Any]) -> str | None:
+    if waits.get("steps"):
+        return ", ".join(waits["steps"])
     topics = waits.get("topics")
     if topics:
         return f"message {topics[0]}"

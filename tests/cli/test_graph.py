@@ -133,3 +133,32 @@ def test_mistakes_in_a_definition_file_are_told_with_its_line(code: Shell):
     )
     missing = code("graph", "nowhere.yaml")
     assert (missing.code, "nowhere.yaml: cannot be read: No such file" in missing.err) == (2, True)
+
+
+def test_mistakes_of_a_file_stand_each_in_a_line(code: Shell):
+    wrong = FLOW.replace("default: double", "default: dubble").replace("next: rest", "next: rust")
+    (code.folder / "flow.yaml").write_text(wrong)
+    said = code("graph", "flow.yaml").err.splitlines()
+    assert said[0].startswith("error: ")
+    assert [line for line in said if line.startswith("  - ") and "did you mean 'double'?" in line]
+    assert len(said) > 2
+
+
+def test_show_says_a_failed_steps_message_once(code: Shell):
+    done = code("run", "shop:order", "total=1", "--id", "o-1")
+    assert done.code == 1
+    [error] = [it for it in code.ok("show", "o-1").out.splitlines() if it.startswith("  error")]
+    assert error.split(maxsplit=1)[1] == (
+        'Step "ship" failed: no stock ← ValueError: no stock (shop.py:9)'
+    )
+
+
+def test_show_says_a_reason_once_that_has_no_place(code: Shell):
+    (code.folder / "asks.py").write_text(
+        "from perdure.graph import branch, flow\n"
+        'inner = branch("x").human("decide", title="?", due="1ms")\n'
+        'asking = flow("asking").parallel("both", [inner]).build()\n'
+    )
+    assert code("run", "asks:asking", "--id", "a-1").code == 1
+    [error] = [it for it in code.ok("show", "a-1").out.splitlines() if it.startswith("  error")]
+    assert error.count("expired") == 1

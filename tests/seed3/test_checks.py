@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -194,3 +194,31 @@ async def test_a_definition_that_was_not_built_is_checked_when_an_engine_gets_it
         with pytest.raises(DefinitionError) as caught:
             engine.register(made)
         assert caught.value.message.split("\n  - ") == said
+
+
+def test_a_retry_that_is_no_policy_is_refused_with_its_step():
+    with pytest.raises(DefinitionError, match=r"retry of step 'a': 3 is not a policy; write Retry"):
+        flow("f").task("a", give, retry=cast("Any", 3)).build()
+
+
+@pytest.mark.parametrize(("given", "says"), [(-5, "-5 is negative"), ("3 secs", "'3 secs' is not")])
+def test_a_wait_that_no_clock_can_do_is_a_mistake(given: Any, says: str):
+    with pytest.raises(DefinitionError, match=f"Step 'nap': duration: {says}"):
+        flow("f").wait("nap", given).build()
+
+
+def test_a_flow_that_was_not_built_is_refused_with_what_is_missing():
+    with pytest.raises(DefinitionError, match=r"nor a module; call its build\(\)"):
+        Engine("memory://", [flow("f").task("a", give)])
+
+
+def test_a_refused_name_or_version_tells_nothing_of_perdures_own_functions():
+    with pytest.raises(
+        DefinitionError, match=r"^workflow 'f': version 'one' is not like '1\.2\.0'"
+    ):
+        flow("f", version="one").task("a", give).build()
+
+
+def test_a_handler_without_a_signature_is_given_the_input():
+    made = flow("f").task("a", str).build()
+    assert made.validate() == []

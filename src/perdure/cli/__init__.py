@@ -200,5 +200,5 @@ def _ended(exc: Exception) -> int:
         traceback.print_exception(exc)
         click.echo("error: this is a defect of Perdure; please report it with the above", err=True)
     else:
-        click.echo(f"error: {exits.line_of(exc)}", err=True)
+        click.echo(f"error: {exits.lines_of(exc)}", err=True)
     return code

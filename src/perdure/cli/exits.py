@@ -68,7 +68,12 @@ def code_of(exc: BaseException) -> int:
 
 def line_of(exc: BaseException) -> str:
     """Return what to print for an exception, in one line."""
+    return " ".join(lines_of(exc).split())
+
+
+def lines_of(exc: BaseException) -> str:
+    """Return what to print for an exception: in one line, but a list of mistakes keeps its own."""
     text = exc.message if isinstance(exc, errors.PerdureError) else str(exc) or type(exc).__name__
     if isinstance(exc, errors.Failure) and exc.kind not in (*_UNTOLD, exc.code):
         text = f"{text} ({exc.kind})"
-    return " ".join(text.split())
+    return text if "\n  - " in text else " ".join(text.split())

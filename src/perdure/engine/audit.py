@@ -228,19 +228,12 @@ def _refusal(what: str, where: str) -> errors.IORefused:
 
 def _is_pythons_own(frame: FrameType | None) -> bool:
     """Tell whether machinery that passes stands between the activation and the event."""
-    while frame is not None and not _is_boundary(frame):
+    while frame is not None and not match.is_boundary(frame):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package in _PASS or frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
-
-
-def _is_boundary(frame: FrameType) -> bool:
-    return (
-        frame.f_code.co_name == "_activate"
-        and frame.f_globals.get("__name__") == "perdure.kernel.instance"
-    )
 
 
 def _reads_library(args: tuple[Any, ...]) -> bool:
@@ -271,7 +264,7 @@ def _shown(event: str, args: tuple[Any, ...]) -> str:
 def _place(frame: FrameType | None) -> str:
     """Return file, line and function of the innermost code that is not a library's."""
     outermost = "an unknown place"
-    while frame is not None and not _is_boundary(frame):
+    while frame is not None and not match.is_boundary(frame):
         if match.is_user_code(str(frame.f_globals.get("__name__", ""))):
             outermost = match.describe(frame.f_code, frame.f_lineno)
             if not frame.f_code.co_filename.startswith(_library):

@@ -448,8 +448,10 @@ def _collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, An
         elif inspect.ismodule(item):
             found += _in_module(item)
         else:
+            is_unbuilt = callable(getattr(item, "build", None))
+            hint = "; call its build(), which returns the definition" if is_unbuilt else ""
             raise errors.DefinitionError(
-                f"definitions: {item!r} is neither a workflow, an activity nor a module"
+                f"definitions: {item!r} is neither a workflow, an activity nor a module{hint}"
             )
     return found
 

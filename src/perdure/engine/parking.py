@@ -7,8 +7,8 @@ from perdure.values.states import ParkReason
 from perdure.views import serving
 
 UNBLOCK: dict[ParkReason, str] = {
-    ParkReason.NONDETERMINISM: "run a worker whose code fits the history (guard the change with "
-    "workflow.patched), then restart it or call unpark",
+    ParkReason.NONDETERMINISM: "run a worker whose code fits the history (the change guarded, or "
+    "the old version beside the new one), then restart it or call unpark",
     ParkReason.UNKNOWN_WORKFLOW: "start a worker that defines this workflow",
     ParkReason.UNSERVED_QUEUE: "start a worker that serves this task queue",
     ParkReason.TURN_TIMEOUT: "mend the loop or the blocking call, then restart the worker",

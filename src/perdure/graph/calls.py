@@ -240,7 +240,10 @@ _read_carried = msgspec.json.Decoder(Carried).decode
 def _positional(fn: Handler) -> tuple[list[str], str]:
     """Return the first two parameters, and what is wrong with the rest."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(fn).parameters.values()
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except ValueError:  # `str` and others in C do not say; they work on what they are given
+        return ["input"], ""
     names = [p.name for p in parameters if p.kind in kinds]
     needed = [p for p in parameters if p.kind in kinds and p.default is p.empty]
     kept = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]

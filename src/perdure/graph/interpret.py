@@ -36,7 +36,7 @@ from perdure.graph.states import StepStatus, StepType
 from perdure.graph.steps import BaseStep, Left
 from perdure.kernel import traps
 from perdure.values import events as ev
-from perdure.values import payload
+from perdure.values import failures, payload
 from perdure.values.duration import Duration
 from perdure.values.retry import RetryPolicy
 
@@ -303,7 +303,7 @@ class Play:
             raise _failed(step, exc) from exc
         except Exception as exc:
             # A mistake in a mapper or a condition: the engine decides whether it fails the run.
-            exc.add_note(f'in step "{step.name}" of {self.outline.name!r}')
+            exc.add_note(failures.in_step(step.name, self.outline.name))
             raise
         self.ended.append(step.name)
         prev = left.output if left.is_output else token.prev
@@ -396,6 +396,7 @@ async def interpret(outline: Outline, input: Any) -> Any:
     book = Book(outline, input)
     book.host.queries["graph"] = GraphQuery(book)
     book.host.update_handlers["set_metadata"] = MetadataUpdate(book)
+    book.host.steps = book.current
     result = await Play(outline, book, is_whole=True).run(input)
     if book.progress < 100:
         last, done = book.history[-1].step_name, len(book.done)

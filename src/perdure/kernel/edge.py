@@ -80,7 +80,7 @@ class Waits(msgspec.Struct, omit_defaults=True):
     """What an instance waits for; stored as JSON for ``why``.
 
     ``updates`` are under way; ``handlers`` are the updates it would take. ``people`` are human
-    tasks: for each (title, role, assignee, due).
+    tasks: for each (title, role, assignee, due). ``steps``: where the program says that it is.
     """
 
     topics: list[str] = []
@@ -93,3 +93,4 @@ class Waits(msgspec.Struct, omit_defaults=True):
     handlers: list[str] = []
     where: str = ""
     people: list[tuple[str, str | None, str | None, int]] = []
+    steps: list[str] = []

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -103,6 +103,8 @@ class Instance:
         self.answered: dict[str, ev.UpdateCompleted] = {}
         self.is_spoilt = False
         """A query or validator has changed the run: drop the instance, a replay is not like it."""
+        self.steps: Mapping[str, object] = {}
+        """The names of the steps where the program says that it is, if it has such names."""
         self.versions = Versions()
         self.keys = Keys()
         self._context = contextvars.Context()
@@ -222,6 +224,7 @@ class Instance:
             handlers=list(self.update_handlers),
             where=self.where(),
             people=self.human_tasks.shown(),
+            steps=list(self.steps),
         )
 
     @property
@@ -239,8 +242,10 @@ class Instance:
         return [ev.TimerFired(timer=number) for _, number in sorted(due)]
 
     def where(self) -> str:
-        """Return file, line and function where the workflow's main coroutine waits."""
-        return "" if self._main is None else match.waiting_place(self._main.coro)
+        """Return where the workflow waits: its steps, or its main coroutine's file and line."""
+        if self._main is None:
+            return ""
+        return self._at_steps() or match.waiting_place(self._main.coro)
 
     def idempotency_key(self, activity: int) -> str:
         """Return the key that all attempts of an activity share."""
@@ -260,10 +265,20 @@ class Instance:
         if script is None:
             return self._base + len(self._commands) - 1
         try:
-            return script.follow(event, where or match.place)
+            return script.follow(event, where or self._asking_place)
         except errors.NondeterminismError as exc:
             self.diverged(exc)
             raise
+
+    def _asking_place(self) -> str:
+        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in match.place
+        return match.asking_place(frame) or self._at_steps()
+
+    def _at_steps(self) -> str:
+        if not self.steps:
+            return ""
+        names = ", ".join(repr(name) for name in self.steps)
+        return f"step{'s' if len(self.steps) > 1 else ''} {names}"
 
     def tell(self, event: ev.Event) -> None:
         """Record a soft command. A replay does not: its history has said it, or never will."""

@@ -19,6 +19,7 @@ from perdure.errors import NondeterminismError
 from perdure.values.events import SOFT, Event, SideEffectRecorded, VersionMarked
 
 _PACKAGE = "perdure."
+_UNKNOWN = "an unknown place"
 _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
 
 
@@ -100,8 +101,8 @@ class Script:
 
     def _divergence(self, event: Event | None, where: str) -> NondeterminismError:
         rest = self._rest()
-        expected = rest[0].brief() if rest else "nothing more in this turn"
-        actual = event.brief() if event is not None else "nothing"
+        expected = rest[0].identity() if rest else "nothing more in this turn"
+        actual = event.identity() if event is not None else "nothing"
         number = self._first_id + self._cursor
         at = f" at {where}" if where else ""
         return NondeterminismError(
@@ -112,13 +113,24 @@ class Script:
 
 
 def place(frame: FrameType | None = None) -> str:
-    """Return ``file:line in function`` of the innermost user code on the stack."""
-    frame = frame or sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None:
+    """Return ``file:line in function`` of the innermost user code of the activation."""
+    return asking_place(frame or sys._getframe(1)) or _UNKNOWN  # pyright: ignore[reportPrivateUsage]
+
+
+def asking_place(frame: FrameType | None) -> str:
+    """Return what :func:`place` does, or ``""``; callers of the activation are no part of it."""
+    while frame is not None and not is_boundary(frame):
         if is_user_code(frame.f_globals.get("__name__", "")):
             return describe(frame.f_code, frame.f_lineno)
         frame = frame.f_back
-    return "an unknown place"
+    return ""
+
+
+def is_boundary(frame: FrameType) -> bool:
+    """Tell whether a frame is where an activation begins."""
+    return frame.f_code.co_name == "_activate" and (
+        frame.f_globals.get("__name__") == "perdure.kernel.instance"
+    )
 
 
 def raising_place(exc: BaseException) -> str:
@@ -134,7 +146,7 @@ def raising_place(exc: BaseException) -> str:
 
 def waiting_place(coro: Any) -> str:
     """Return where a suspended coroutine's innermost user code waits."""
-    found = "an unknown place"
+    found = _UNKNOWN
     for frame in waiting_frames(coro):
         found = describe(frame.f_code, frame.f_lineno)
     return found
@@ -165,7 +177,8 @@ def _usual_cause(recorded: Event | None, asked: Event | None) -> str:
     if recorded is None:
         return (
             "Usually a step was added while this run was under way: guard it with "
-            "workflow.patched(), or let old runs finish on the old code."
+            "workflow.patched(), or give the changed definition a new version and keep the old one "
+            "beside it."
         )
     if asked is None:
         return (
@@ -174,5 +187,6 @@ def _usual_cause(recorded: Event | None, asked: Event | None) -> str:
         )
     return (
         "Usually steps were reordered, renamed or replaced while this run was under way: guard "
-        "the change with workflow.patched() or workflow.version()."
+        "the change with workflow.patched() or workflow.version(), or give the changed definition "
+        "a new version and keep the old one beside it."
     )

@@ -190,6 +190,9 @@ class HumanTaskOpened(Event, tag="human_task_opened"):
     def brief(self) -> str:
         return f"human_task_opened {self.title!r}"
 
+    def identity(self) -> str:
+        return f"{self.brief()} (name {self.name!r})" if self.name else self.brief()
+
 
 class HumanTaskClosed(Event, tag="human_task_closed"):
     """The run no longer waits for it: its time is over ("expired"), or the code gave it up."""

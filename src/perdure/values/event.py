@@ -29,6 +29,10 @@ class Event(msgspec.Struct, omit_defaults=True, gc=False, tag_field="kind", kw_o
         """Describe the event in a few words for an error or a listing."""
         return self.kind
 
+    def identity(self) -> str:
+        """Describe it with what :meth:`same_as` compares, to tell it from another."""
+        return self.brief()
+
 
 class Message(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     """A message as it stands in a history. ``sent_at`` in microseconds since 1970."""

@@ -23,6 +23,7 @@ _TEXT_LIMIT = 8_192
 _CHAIN_LIMIT = 16
 _MEMBERS_NAMED = 5
 _FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
+_STEP = re.compile(r'^in step ".+?"(?= of )', re.MULTILINE)
 _NOT_USERS = (
     "<",
     str(Path(__file__).parents[1] / "_")[:-1],
@@ -119,12 +120,22 @@ def _from_exception(exc: BaseException, depth: int) -> FailureInfo:
 
 
 def one_line(type_: str, message: str, trace: str) -> str:
-    """Return ``KeyError: 'boom' (orders.py:24)``; of an error of Perdure's, the message alone."""
+    """Return ``KeyError: 'boom' (orders.py:24)``; of an error of Perdure's, the message alone.
+
+    A step that is noted in the traceback (:func:`in_step`) stands in the brackets, too.
+    """
     text = " ".join(message.split())
     if type_ and type_ not in _CARRIERS:
         text = type_ if text in ("", type_) else f"{type_}: {text}"
-    place = _place(trace)
+    step = _STEP.search(trace)
+    told = [_place(trace), step[0] if step else ""]
+    place = ", ".join(part for part in told if part)
     return f"{text} ({place})" if place and type_ not in _GROUPS else text
+
+
+def in_step(name: str, of: str) -> str:
+    """Return the note for an exception that says in which step of what it was raised."""
+    return f'in step "{name}" of {of!r}'
 
 
 def is_wrapper(type_: str) -> bool:

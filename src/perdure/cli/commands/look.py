@@ -219,7 +219,9 @@ def _failure(failure: dict[str, Any] | None) -> str:
         is_told = kind in (errors.Kind.INTERNAL, name) or (
             cause is not None and failures.is_wrapper(name)
         )
-        parts.append(text if is_told else f"{text} ({kind})")
+        shown = text if is_told else f"{text} ({kind})"
+        if not (parts and parts[-1].endswith(shown)):  # a step's message ends with its cause's
+            parts.append(shown)
         failure = cause
     return " ← ".join(parts)
 
