@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from perdure import branching, errors, transfer, views
+from perdure import branching, errors, transfer, views, why
 from perdure.definition import Workflow, version_key
 from perdure.door import Door, StoreDoor, full_inbox
 from perdure.feed import Feed
@@ -354,7 +354,7 @@ class Client:
         known = await self.door.read(lambda store: store.definitions())
         fitting = [d for d in known if d.name == workflow and version in ("", d.version)]
         if not fitting:
-            raise views.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
+            raise why.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
         # The run keeps the version it began with: the highest there is now.
         options["version"] = max((d.version for d in fitting), key=version_key)
         return None

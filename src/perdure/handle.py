@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from perdure import branching, errors, transfer, views, visits
+from perdure import branching, errors, transfer, views, visits, why
 from perdure.branching import SAME
 from perdure.door import Door, all_turns, decode_answer, is_a, refusal, sound, whole_history
 from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
@@ -206,7 +206,7 @@ class Handle(Generic[T]):
         """
         reason = payload.text(reason, what="reason", maximum=limits.REASON)
         limit = optional_microseconds(deadline, what="deadline")
-        due = self._door.now() + limit if limit is not None else 0
+        due = 0 if limit is None else self._door.now() + limit
         return await self._end(ev.CancelRequested(reason=reason, deadline=due, by="client"))
 
     async def terminate(self, reason: str = "") -> bool:
@@ -260,7 +260,7 @@ class Handle(Generic[T]):
         row = await self._row()
         if not row.status.is_terminal and self._door.definition(row.workflow, version) is None:
             workers = await self._door.read(lambda store: store.workers())
-            if said := views.no_version(row.workflow, version, workers):
+            if said := why.no_version(row.workflow, version, workers):
                 raise errors.Unavailable(said)
         return await self._ask("move:" + version, (), timeout, "")
 
@@ -361,8 +361,7 @@ class Handle(Generic[T]):
     async def set_metadata(self, values: Mapping[str, Any], timeout: Duration = "10s") -> None:
         """Set metadata of a graph's run, merged key by key; steps that begin later see it.
 
-        Raises:
-            NotFound, Invalid, Closed, Conflict, Unavailable: as :meth:`update`.
+        Raises as :meth:`update`.
         """
         await self.update(visits.SET_METADATA, visits.metadata(values), timeout=timeout)
 
@@ -443,7 +442,7 @@ class Handle(Generic[T]):
         self, name: str, args: tuple[Any, ...], timeout: Duration, update_id: str
     ) -> Any:
         row = await self._row()
-        said = views.unanswering(row, name)
+        said = why.unanswering(row, name)
         if said and not await self._is_asked(row, ev.GOES_ON):
             raise errors.Conflict(said)
         what = f"arguments of {name}"
@@ -463,7 +462,7 @@ class Handle(Generic[T]):
 
     async def _why(self, row: RunRow, workers: Sequence[Worker], depth: int) -> str:
         children: list[str] = []
-        for name in views.children_of(row)[:_FOLLOWED] if depth else ():
+        for name in why.children_of(row)[:_FOLLOWED] if depth else ():
             child = await self._door.read(
                 lambda store, name=name: store.find(name, namespace=row.namespace)
             )
@@ -478,8 +477,8 @@ class Handle(Generic[T]):
         arrived: list[str] = []
         if row.status is Status.WAITING:
             loaded = await self._door.read(lambda store: store.load([row.run]))
-            arrived = [views.fact_of(item.event) for each in loaded for item in each.inbox]
-        return views.why(row, turns, workers, self._door.now(), children, standing, arrived=arrived)
+            arrived = [why.fact_of(item.event) for each in loaded for item in each.inbox]
+        return why.why(row, turns, workers, self._door.now(), children, standing, arrived=arrived)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

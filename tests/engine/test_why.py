@@ -12,7 +12,7 @@ from perdure import Client, Retry, activity, workflow
 from perdure.handle import Handle
 from perdure.store.port import Filter, RunRow
 from perdure.values.states import Status
-from perdure.views import why
+from perdure.why import why
 
 SECOND = 1_000_000
 

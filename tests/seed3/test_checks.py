@@ -197,7 +197,7 @@ async def test_a_definition_that_was_not_built_is_checked_when_an_engine_gets_it
 
 
 def test_a_retry_that_is_no_policy_is_refused_with_its_step():
-    with pytest.raises(DefinitionError, match=r"retry of step 'a': 3 is not a policy; write Retry"):
+    with pytest.raises(DefinitionError, match=r"retry of step 'a': give a Retry, not 3"):
         flow("f").task("a", give, retry=cast("Any", 3)).build()
 
 

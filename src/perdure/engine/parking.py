@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure import errors
 from perdure.values.states import ParkReason
-from perdure.views import serving
+from perdure.why import serving
 
 UNBLOCK: dict[ParkReason, str] = {
     ParkReason.NONDETERMINISM: "run a worker whose code fits the history (the change guarded, or "

@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
+import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, NoReturn
 
 from perdure import errors
@@ -69,10 +68,7 @@ class Instance:
     def __init__(self, program: Program, *, max_payload: int = 2 * 1024 * 1024) -> None:
         self.program = program
         self.max_payload = max_payload
-        self.length: int = 0
-        self.size = 0
-        self.time = 0
-        self.origin = 0
+        self.length = self.size = self.time = self.origin = 0
         self.mode = Mode.IDLE
         self.is_replaying = False
         self.closed: ev.Event | None = None
@@ -96,8 +92,7 @@ class Instance:
         self.cancel: ev.CancelRequested | None = None
         self.is_cancelling = False
         """Whether a request has interrupted the code; a second one does not interrupt cleanup."""
-        self.traps_links = False
-        self.traps_cancel = False
+        self.traps_links = self.traps_cancel = False
         self.not_undone: failures.FailureInfo | None = None
         self.effects: list[tuple[str, Any]] = []
         self.answered: dict[str, ev.UpdateCompleted] = {}
@@ -119,17 +114,17 @@ class Instance:
 
     # Most runs get no messages and start no children: 10,000 live ones need not pay for queues.
 
-    @cached_property
+    @functools.cached_property
     def mail(self) -> Mail:
         """Messages of this run."""
         return Mail()
 
-    @cached_property
+    @functools.cached_property
     def notices(self) -> Queue:
         """Notices about its children and what else it watches."""
         return Queue(None, "events")
 
-    @cached_property
+    @functools.cached_property
     def watches(self) -> dict[int, Watch]:
         """Executions whose end this run is to be told."""
         return {}
@@ -245,7 +240,7 @@ class Instance:
         """Return where the workflow waits: its steps, or its main coroutine's file and line."""
         if self._main is None:
             return ""
-        return self._at_steps() or match.waiting_place(self._main.coro)
+        return match.named_steps(self.steps) or match.waiting_place(self._main.coro)
 
     def idempotency_key(self, activity: int) -> str:
         """Return the key that all attempts of an activity share."""
@@ -265,20 +260,10 @@ class Instance:
         if script is None:
             return self._base + len(self._commands) - 1
         try:
-            return script.follow(event, where or self._asking_place)
+            return script.follow(event, where or functools.partial(match.place_of, self.steps))
         except errors.NondeterminismError as exc:
             self.diverged(exc)
             raise
-
-    def _asking_place(self) -> str:
-        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in match.place
-        return match.asking_place(frame) or self._at_steps()
-
-    def _at_steps(self) -> str:
-        if not self.steps:
-            return ""
-        names = ", ".join(repr(name) for name in self.steps)
-        return f"step{'s' if len(self.steps) > 1 else ''} {names}"
 
     def tell(self, event: ev.Event) -> None:
         """Record a soft command. A replay does not: its history has said it, or never will."""

@@ -11,7 +11,7 @@ here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
@@ -124,6 +124,18 @@ def asking_place(frame: FrameType | None) -> str:
             return describe(frame.f_code, frame.f_lineno)
         frame = frame.f_back
     return ""
+
+
+def place_of(steps: Iterable[str]) -> str:
+    """Return where the running workflow code asks; if it is Perdure's own, the steps it is at."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - as in place
+    return asking_place(frame) or named_steps(steps)
+
+
+def named_steps(names: Iterable[str]) -> str:
+    """Say which steps a program is at, by the names that it gives them."""
+    named = ", ".join(repr(name) for name in names)
+    return f"step{'s' if ', ' in named else ''} {named}" if named else ""
 
 
 def is_boundary(frame: FrameType) -> bool:
