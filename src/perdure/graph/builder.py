@@ -424,7 +424,7 @@ def outline_of(given: Branch | Outline | Handler) -> Outline:
     if isinstance(given, Outline):
         return given
     if isinstance(given, Branch):
-        return given.outline()
+        return given.outline().copied()  # it may be used again, elsewhere
     name = getattr(given, "__name__", "each")
     return Branch(name).task(name, given).outline()
 

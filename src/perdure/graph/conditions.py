@@ -9,6 +9,7 @@ always holds.
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,7 @@ MEMBERS = (
 )
 """What ``context`` has in an expression; ``context.get("key")`` reads ``context.data``."""
 _NAMES_CONTEXT = re.compile(r"\bcontext\b")
+_PLAIN = "write it with `def`; what needs an await belongs in a step before it"
 _AS_THEY_ARE = (str, int, float, type(None))
 
 
@@ -54,6 +56,8 @@ def refusal(condition: str | Condition | None, *, gives: tuple[str, ...] = ("BOO
 
     ``gives``: the types of CEL that its value may have.
     """
+    if inspect.iscoroutinefunction(condition):
+        return f"condition {condition.__name__} is async: {_PLAIN}"
     if not isinstance(condition, str) or not is_expression(condition):
         return ""
     try:
@@ -80,7 +84,13 @@ def is_true(condition: str | Condition, context: Any, target: str = "") -> bool:
         Exception: what the function raises.
     """
     if callable(condition):
-        return bool(condition(context))
+        found = condition(context)
+        if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                found.close()
+            text = f"condition {getattr(condition, '__name__', condition)} is async: {_PLAIN}"
+            raise errors.ApplicationError(text, kind="Invalid", retryable=False)
+        return bool(found)
     return not is_expression(condition) or value_of(condition, context, target, kinds=(bool,))
 
 

@@ -176,7 +176,7 @@ class BaseHumanStep(BaseStep):
         return [*super().shape(), self.on_reject, self.on_expire]
 
     def _of(self, name: str, ctx: WorkflowContext) -> Any:
-        given = getattr(self, name)
+        given = self.asking(name)
         return given(ctx) if callable(given) else given
 
 

@@ -7,6 +7,7 @@ call handlers, which are activities. Those that decide, wait or combine others a
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -130,6 +131,19 @@ class BaseStep:
                 )
             setattr(self, key, value)
         self.policy: RetryPolicy | None = None
+
+    def copied(self) -> Self:
+        """Return a step like this one: each definition has its own, with its own place and policy."""
+        return copy.copy(self)
+
+    def asking(self, name: str) -> Any:
+        """Return an attribute; if it is a function, one of the context alone, also where the class
+        body says it as a lambda of the context, which Python takes for a method.
+        """
+        given = getattr(self, name)
+        fn = getattr(given, "__func__", None)
+        is_own = fn is not None and getattr(given, "__self__", None) is self
+        return fn if is_own and fn.__code__.co_argcount == 1 else given
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         """Take a place in a definition: ``path`` names the step among all activities."""
