@@ -349,15 +349,24 @@ class Client:
             raise errors.Invalid(f"start: {workflow!r} is neither a workflow nor a name")
         version = options.get("version") or ""
         found = self.door.definition(workflow, version)
-        if found is not None:
+        if found is not None and version:
             return found
         known = await self.door.read(lambda store: store.definitions())
-        fitting = [d for d in known if d.name == workflow and version in ("", d.version)]
-        if not fitting:
+        stored = [d for d in known if d.name == workflow and version in ("", d.version)]
+        fitting = [d.version for d in stored if version or d.is_active]
+        if found is not None and not any(
+            d.version == found.version and not d.is_active for d in stored
+        ):
+            return found
+        if not stored:
             raise views.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
-        # The run keeps the version it began with: the highest there is now.
-        options["version"] = max((d.version for d in fitting), key=version_key)
-        return None
+        if not fitting:
+            listed = ", ".join(d.version for d in stored)
+            raise errors.NotFound(f"workflow {workflow!r} has no active version (inactive: {listed})")
+        # The run keeps the version it began with: the highest there is now, of those known here.
+        own = [one for one in fitting if self.door.definition(workflow, one) is not None]
+        options["version"] = chosen = max(own or fitting, key=version_key)
+        return self.door.definition(workflow, chosen)
 
     def _request(
         self,
