@@ -162,6 +162,9 @@ class StepGroup(BaseStep):
     def calls(self) -> list[StepCall]:
         return [call for step in self.steps for call in step.calls()]
 
+    def parts(self) -> list[BaseStep]:
+        return [*self.steps]
+
     def functions(self) -> list[object]:
         return [fn for step in self.steps for fn in step.functions()]
 

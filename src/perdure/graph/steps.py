@@ -187,6 +187,10 @@ class BaseStep:
         """Return the graphs inside the step."""
         return []
 
+    def parts(self) -> list[BaseStep]:
+        """Return the steps inside the step."""
+        return [step for graph in self.inner() for step in graph.steps.values()]
+
     def functions(self) -> list[object]:
         """Return the user's functions that run as workflow code."""
         return []
