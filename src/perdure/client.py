@@ -362,7 +362,9 @@ class Client:
             raise views.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
         if not fitting:
             listed = ", ".join(d.version for d in stored)
-            raise errors.NotFound(f"workflow {workflow!r} has no active version (inactive: {listed})")
+            raise errors.NotFound(
+                f"workflow {workflow!r} has no active version (inactive: {listed})"
+            )
         # The run keeps the version it began with: the highest there is now, of those known here.
         own = [one for one in fitting if self.door.definition(workflow, one) is not None]
         options["version"] = chosen = max(own or fitting, key=version_key)

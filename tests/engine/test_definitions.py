@@ -63,9 +63,7 @@ async def test_a_start_by_name_passes_over_what_another_process_has_deactivated(
         client = engine.client if through == "engine" else other
 
         async def is_active(number: str, *, active: bool) -> None:
-            await other.door.write(
-                lambda store: store.activate("pinned", number, is_active=active)
-            )
+            await other.door.write(lambda store: store.activate("pinned", number, is_active=active))
 
         await is_active("10.0.0", active=False)
         assert await _finish(await client.start("pinned")) == "9.0.0"
