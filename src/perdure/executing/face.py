@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID
 
 from perdure import errors
@@ -119,7 +119,7 @@ class GraphEngine:
             WorkflowNotFoundError: nothing of this name and version is registered.
             Invalid: the data cannot be stored, or an option is wrong.
         """
-        if not isinstance(initial_data, Mapping | None):
+        if not isinstance(cast("Any", initial_data), Mapping | None):
             raise errors.Invalid(f"initial_data: {initial_data!r} is no mapping of names to values")
         carrier = await self._writing()
         definition = await self._chosen(carrier, workflow, version)

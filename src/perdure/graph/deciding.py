@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
 from perdure.graph.codecs import CHOICES, CONDITION, DURATION, JSON_OR_FUNCTION, NAMES, TEXT
@@ -42,7 +42,9 @@ class BaseGateway(BaseStep):
         if not isinstance(chosen, (str, type, Sequence)):
             text = f"it decided for {chosen!r}; a gateway gives the name of a step, or several"
             raise errors.ApplicationError(text, kind="Invalid", retryable=False)
-        targets = [chosen] if isinstance(chosen, (str, type)) else list(chosen)
+        targets: list[Any] = (
+            [chosen] if isinstance(chosen, (str, type)) else [*cast("Sequence[Any]", chosen)]
+        )
         return Left({"chosen": chosen}, is_output=False, to=[name_of(it) for it in targets])
 
     def functions(self) -> list[object]:

@@ -51,7 +51,7 @@ class Edge:
             ApplicationError: the condition cannot be evaluated, or is neither true nor false.
             Exception: what the function raises.
         """
-        from perdure.graph.conditions import holds  # noqa: PLC0415 - it knows edges
+        from perdure.graph.conditions import holds  # it imports this module
 
         return holds(self, lambda: context)
 

@@ -133,7 +133,7 @@ class BaseStep:
         self.policy: RetryPolicy | None = None
 
     def copied(self) -> Self:
-        """Return a step like this one: each definition has its own, with its own place and policy."""
+        """Return a step like this one, for another definition: place and policy are its own."""
         return copy.copy(self)
 
     def asking(self, name: str) -> Any:
@@ -141,9 +141,10 @@ class BaseStep:
         body says it as a lambda of the context, which Python takes for a method.
         """
         given = getattr(self, name)
-        fn = getattr(given, "__func__", None)
-        is_own = fn is not None and getattr(given, "__self__", None) is self
-        return fn if is_own and fn.__code__.co_argcount == 1 else given
+        if not (inspect.ismethod(given) and given.__self__ is self):
+            return given
+        code = getattr(given.__func__, "__code__", None)
+        return given.__func__ if code is not None and code.co_argcount == 1 else given
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         """Take a place in a definition: ``path`` names the step among all activities."""
