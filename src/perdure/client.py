@@ -354,11 +354,9 @@ class Client:
         known = await self.door.read(lambda store: store.definitions())
         stored = [d for d in known if d.name == workflow and version in ("", d.version)]
         fitting = [d.version for d in stored if version or d.is_active]
-        if found is not None and not any(
-            d.version == found.version and not d.is_active for d in stored
-        ):
-            return found
-        if not stored:
+        if found is not None and found.version not in [d.version for d in stored]:
+            fitting.append(found.version)  # registered here a moment ago
+        if not stored and not fitting:
             raise views.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
         if not fitting:
             listed = ", ".join(d.version for d in stored)

@@ -76,6 +76,20 @@ async def test_a_start_by_name_passes_over_what_another_process_has_deactivated(
         assert await _finish(await client.start("pinned")) == "1.0.0"
 
 
+async def test_a_child_by_name_is_of_the_highest_active_version(tmp_path: Path):
+    @workflow.define
+    async def parent(id: str) -> str:
+        child = await workflow.start("pinned", id=id)
+        await child.send("go")
+        return await child
+
+    async with engine_on(tmp_path, ONE, TWO, parent) as engine, Client(engine.url) as other:
+        assert await engine.client.execute(parent, "before") == "2.0.0"
+        await other.door.write(lambda store: store.activate("pinned", "2.0.0", is_active=False))
+        await until(lambda: bool(engine._core.registry.inactive))
+        assert await engine.client.execute(parent, "after") == "1.0.0"
+
+
 async def test_a_definition_that_is_handed_in_is_started_whatever_is_higher(tmp_path: Path):
     async with engine_on(tmp_path, ONE, TWO) as engine:
         assert await _finish(await engine.client.start(ONE)) == "1.0.0"
