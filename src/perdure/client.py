@@ -12,7 +12,7 @@ from weakref import WeakSet
 import msgspec
 
 from perdure import branching, errors, transfer, views
-from perdure.definition import Workflow, version_key
+from perdure.definition import Workflow
 from perdure.door import Door, StoreDoor, full_inbox
 from perdure.feed import Feed
 from perdure.filters import read_filter
@@ -28,6 +28,7 @@ from perdure.values import ids, limits, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
 from perdure.values.terms import Deadlines, first_deadlines
+from perdure.versions import version_to_start
 from perdure.views import Execution, Page
 from perdure.workflow import check_mapping, check_search, recorded_messages
 
@@ -352,20 +353,10 @@ class Client:
         if found is not None and version:
             return found
         known = await self.door.read(lambda store: store.definitions())
-        stored = [d for d in known if d.name == workflow and version in ("", d.version)]
-        fitting = [d.version for d in stored if version or d.is_active]
-        if found is not None and found.version not in [d.version for d in stored]:
-            fitting.append(found.version)  # registered here a moment ago
-        if not stored and not fitting:
-            raise views.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
-        if not fitting:
-            listed = ", ".join(d.version for d in stored)
-            raise errors.NotFound(
-                f"workflow {workflow!r} has no active version (inactive: {listed})"
-            )
         # The run keeps the version it began with: the highest there is now, of those known here.
-        own = [one for one in fitting if self.door.definition(workflow, one) is not None]
-        options["version"] = chosen = max(own or fitting, key=version_key)
+        options["version"] = chosen = version_to_start(
+            known, workflow, version, lambda one: self.door.definition(workflow, one)
+        )
         return self.door.definition(workflow, chosen)
 
     def _request(

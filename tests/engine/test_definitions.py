@@ -86,7 +86,9 @@ async def test_a_child_by_name_is_of_the_highest_active_version(tmp_path: Path):
     async with engine_on(tmp_path, ONE, TWO, parent) as engine, Client(engine.url) as other:
         assert await engine.client.execute(parent, "before") == "2.0.0"
         await other.door.write(lambda store: store.activate("pinned", "2.0.0", is_active=False))
-        await until(lambda: bool(engine._core.registry.inactive))
+        core = engine._core
+        assert core is not None
+        await until(lambda: bool(core.registry.inactive))
         assert await engine.client.execute(parent, "after") == "1.0.0"
 
 

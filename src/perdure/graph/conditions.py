@@ -12,14 +12,16 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure import errors
 from perdure.expr import Expression
-from perdure.graph.outline import Condition, Edge
 from perdure.kernel import traps
 from perdure.kernel.recording import recorded
 from perdure.values import payload
+
+if TYPE_CHECKING:
+    from perdure.graph.outline import Condition, Edge
 
 MEMBERS = (
     "input",

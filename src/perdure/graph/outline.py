@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from perdure.graph.conditions import holds
+
 if TYPE_CHECKING:
     from perdure.graph.steps import BaseStep
     from perdure.values.retry import RetryPolicy
@@ -51,8 +53,6 @@ class Edge:
             ApplicationError: the condition cannot be evaluated, or is neither true nor false.
             Exception: what the function raises.
         """
-        from perdure.graph.conditions import holds  # it imports this module
-
         return holds(self, lambda: context)
 
     @property
