@@ -11,8 +11,8 @@ from weakref import WeakSet
 
 import msgspec
 
-from perdure import branching, errors, transfer, views, why
-from perdure.definition import Workflow, version_key
+from perdure import branching, errors, transfer, views
+from perdure.definition import Workflow
 from perdure.door import Door, StoreDoor, full_inbox
 from perdure.feed import Feed
 from perdure.filters import read_filter
@@ -28,6 +28,7 @@ from perdure.values import ids, limits, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
 from perdure.values.terms import Deadlines, first_deadlines
+from perdure.versions import version_to_start
 from perdure.views import Execution, Page
 from perdure.workflow import check_mapping, check_search, recorded_messages
 
@@ -349,15 +350,14 @@ class Client:
             raise errors.Invalid(f"start: {workflow!r} is neither a workflow nor a name")
         version = options.get("version") or ""
         found = self.door.definition(workflow, version)
-        if found is not None:
+        if found is not None and version:
             return found
         known = await self.door.read(lambda store: store.definitions())
-        fitting = [d for d in known if d.name == workflow and version in ("", d.version)]
-        if not fitting:
-            raise why.unknown_workflow(workflow, version, [(d.name, d.version) for d in known])
-        # The run keeps the version it began with: the highest there is now.
-        options["version"] = max((d.version for d in fitting), key=version_key)
-        return None
+        # The run keeps the version it began with: the highest there is now, of those known here.
+        options["version"] = chosen = version_to_start(
+            known, workflow, version, lambda one: self.door.definition(workflow, one)
+        )
+        return self.door.definition(workflow, chosen)
 
     def _request(
         self,

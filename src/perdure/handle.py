@@ -206,7 +206,7 @@ class Handle(Generic[T]):
         """
         reason = payload.text(reason, what="reason", maximum=limits.REASON)
         limit = optional_microseconds(deadline, what="deadline")
-        due = 0 if limit is None else self._door.now() + limit
+        due = self._door.now() + limit if limit is not None else 0
         return await self._end(ev.CancelRequested(reason=reason, deadline=due, by="client"))
 
     async def terminate(self, reason: str = "") -> bool:
@@ -359,10 +359,7 @@ class Handle(Generic[T]):
         return await self._ask("update:" + name, args, timeout, update_id)
 
     async def set_metadata(self, values: Mapping[str, Any], timeout: Duration = "10s") -> None:
-        """Set metadata of a graph's run, merged key by key; steps that begin later see it.
-
-        Raises as :meth:`update`.
-        """
+        """Set metadata of a graph's run, key by key, for later steps; raises as :meth:`update`."""
         await self.update(visits.SET_METADATA, visits.metadata(values), timeout=timeout)
 
     # -- inside ------------------------------------------------------------------------------

@@ -162,3 +162,13 @@ def test_show_says_a_reason_once_that_has_no_place(code: Shell):
     assert code("run", "asks:asking", "--id", "a-1").code == 1
     [error] = [it for it in code.ok("show", "a-1").out.splitlines() if it.startswith("  error")]
     assert error.count("expired") == 1
+
+
+def test_a_class_that_describes_a_workflow_is_drawn_too(shell: Shell):
+    (shell.folder / "greeting.py").write_text(
+        "from perdure.graph import BaseHumanStep, Workflow\n\n"
+        "class Ask(BaseHumanStep):\n    name = 'ask'\n\n"
+        "class Greeting(Workflow):\n    name = 'greeting'\n    steps = (Ask,)\n"
+    )
+    for target in ("greeting:Greeting", "greeting"):
+        assert shell.ok("graph", target).out.strip() == "graph TD\n    ask{{START: Ask}}"

@@ -55,6 +55,43 @@ async def test_a_start_by_name_takes_the_highest_version_and_the_one_that_is_ask
             await client.start("pinned", version="3.0.0")
 
 
+@pytest.mark.parametrize("through", ["engine", "client"])
+async def test_a_start_by_name_passes_over_what_another_process_has_deactivated(
+    tmp_path: Path, through: str
+):
+    async with engine_on(tmp_path, ONE, NINE, TEN) as engine, Client(engine.url) as other:
+        client = engine.client if through == "engine" else other
+
+        async def is_active(number: str, *, active: bool) -> None:
+            await other.door.write(lambda store: store.activate("pinned", number, is_active=active))
+
+        await is_active("10.0.0", active=False)
+        assert await _finish(await client.start("pinned")) == "9.0.0"
+        assert await _finish(await client.start("pinned", version="10.0.0")) == "10.0.0"
+        for number in ("9.0.0", "1.0.0"):
+            await is_active(number, active=False)
+        with pytest.raises(NotFound, match="no active version"):
+            await client.start("pinned")
+        await is_active("1.0.0", active=True)
+        assert await _finish(await client.start("pinned")) == "1.0.0"
+
+
+async def test_a_child_by_name_is_of_the_highest_active_version(tmp_path: Path):
+    @workflow.define
+    async def parent(id: str) -> str:
+        child = await workflow.start("pinned", id=id)
+        await child.send("go")
+        return await child
+
+    async with engine_on(tmp_path, ONE, TWO, parent) as engine, Client(engine.url) as other:
+        assert await engine.client.execute(parent, "before") == "2.0.0"
+        await other.door.write(lambda store: store.activate("pinned", "2.0.0", is_active=False))
+        core = engine._core
+        assert core is not None
+        await until(lambda: bool(core.registry.inactive))
+        assert await engine.client.execute(parent, "after") == "1.0.0"
+
+
 async def test_a_definition_that_is_handed_in_is_started_whatever_is_higher(tmp_path: Path):
     async with engine_on(tmp_path, ONE, TWO) as engine:
         assert await _finish(await engine.client.start(ONE)) == "1.0.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,22 @@ def test_the_diagram_shows_kinds_conditions_and_the_state_of_a_run():
         ["style", "reject"],
         ["style", "review"],
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["x-->y", "--", "a--", ";", "_", "end-step", "Style-check", "graph", "%%{init}", "a-b"]
+)
+def test_whatever_a_step_is_called_its_node_is_one_that_mermaid_reads(name: str):
+    steps = {it: Note(it) for it in ("first", name, "last")}
+    edges = [Edge("first", name), Edge(name, "last")]
+    drawn = WorkflowDefinition("g", steps=steps, edges=edges).to_mermaid().splitlines()
+    id, _, label = drawn[2].strip().removesuffix("]").partition("[")
+    assert label
+    # What Mermaid takes for a node's name: no link within, and no word of its own at its beginning.
+    assert re.fullmatch(r"([A-Za-z0-9_]|-(?=[^>.-]))+", id)
+    words = "call|class|classdef|click|default|direction|end|flowchart|graph|href|style|subgraph"
+    assert not re.match(rf"({words})\b", id, re.IGNORECASE)
+    assert drawn[4:] == [f"    first --> {id}", f"    {id} --> last"]
 
 
 def test_a_graph_knows_its_neighbours_paths_and_depths():

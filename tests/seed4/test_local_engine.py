@@ -13,7 +13,7 @@ from tests.engine.support import until
 from tests.seed4.steps import Flaky, Gate, Note, Payment, chain
 
 from perdure import Engine, workflow
-from perdure.errors import NotFound, UsageError
+from perdure.errors import Invalid, NotFound, UsageError
 from perdure.graph import (
     BaseMachineStep,
     Edge,
@@ -88,6 +88,12 @@ async def test_it_is_started_by_class_or_definition_too_and_these_need_not_be_re
         assert engine.registry.has_definition("payment")
         with pytest.raises(WorkflowNotFoundError, match="'nobody' not found"):
             await engine.start_workflow("nobody")
+
+
+async def test_initial_data_that_is_no_mapping_is_refused():
+    async with LocalExecutionEngine(WorkflowRegistry()) as engine:
+        with pytest.raises(Invalid, match=r"initial_data: \[1\] is no mapping"):
+            await engine.start_workflow("any", [1])  # type: ignore[arg-type]
 
 
 async def test_the_latest_version_is_taken_unless_one_is_asked_for():

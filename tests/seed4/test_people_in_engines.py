@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from tests.engine.support import until
 from tests.seed4.database import engine_in, sessions_on, until_is
 from tests.seed4.steps import Approval, Expense, Note, chain
 from tests.seed4.test_models import compare
@@ -23,6 +24,7 @@ from perdure.graph import (
     InstanceNotWaitingError,
     InvalidTransitionError,
     LocalExecutionEngine,
+    ParallelGroup,
     StepType,
     TaskNotFoundError,
     UnauthorizedTaskError,
@@ -109,6 +111,29 @@ async def test_what_is_not_waited_for_or_does_not_fit_is_refused_and_changes_not
             with pytest.raises(kind):
                 await engine.complete_human_task(uuid4(), "approval", "ada", {})
         assert (await engine.get_instance(instance.id)).status is WorkflowStatus.WAITING
+
+
+async def test_what_a_step_itself_refuses_is_refused_before_it_is_entered(tmp_path: Path):
+    class Reasoned(Approval):
+        async def validate_submission(self, data: Any, context: WorkflowContext) -> list[str]:
+            silent = not data["approved"] and not data.get("why")
+            return [f"say why not {context.get('amount')}"] if silent else []
+
+    inside = ParallelGroup(Reasoned("second"), Note("beside"))
+    async with engine_in(tmp_path, chain(Reasoned(), inside)) as (engine, session):
+        instance = await engine.start_workflow("chain", {"amount": 7})
+        for step in ("approval", "second"):
+            await until(lambda step=step: step in instance.current_steps)
+            await until_is(instance, "waiting")
+            with pytest.raises(Invalid, match=f"step '{step}': say why not 7"):
+                await engine.complete_human_task(instance.id, step, "ada", {"approved": False})
+            with pytest.raises(Invalid, match="value.approved"):
+                await engine.complete_human_task(instance.id, step, "ada", {"approved": "no"})
+            entered = {"approved": False, "why": "dear"}
+            await engine.complete_human_task(instance.id, step, "ada", entered)
+        await until_is(instance, "completed")
+        asked = await HumanTaskRepository(session=session).find_by_instance(instance.id)
+        assert [one.status for one in asked] == ["completed", "completed"]
 
 
 async def test_a_human_task_outlives_the_engine_that_asked(tmp_path: Path):

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from advanced_alchemy.exceptions import NotFoundError
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
@@ -126,9 +127,12 @@ async def test_an_unknown_instance_is_a_key_error_a_value_error_and_not_found(tm
             lambda: engine.get_instance(uuid4()),
             lambda: engine.cancel_workflow(uuid4(), "x"),
             lambda: engine.retry(uuid4()),
+            lambda: engine.complete_human_task(uuid4(), "approve", "ada", {}),
+            lambda: engine.schedule_step(uuid4(), "ship", timedelta(hours=1)),
         ):
             with pytest.raises(WorkflowInstanceNotFoundError) as caught:
                 await call()
+            assert isinstance(caught.value, NotFoundError)
             assert isinstance(caught.value, KeyError)
             assert isinstance(caught.value, ValueError)
             assert isinstance(caught.value, NotFound)

@@ -118,15 +118,17 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
     """
     module_name, _, wanted = target.partition(":")
     module = load_module(module_name)
-    workflows = workflows_of(module)
-    known = ", ".join(sorted(workflows)) or "none"
+    workflows, classes = workflows_of(module), _classes_of(module)
+    known = ", ".join(sorted([*workflows, *classes])) or "none"
+    if wanted in classes:
+        return module, classes[wanted].get_definition()
     if wanted:
         if wanted in workflows:
             return module, workflows[wanted]
         versions = [found for found in workflows.values() if found.name == wanted]
         if versions:
             return module, max(versions, key=lambda found: version_key(found.version))
-        close = get_close_matches(wanted, workflows, n=1)
+        close = get_close_matches(wanted, [*workflows, *classes], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise errors.UsageError(
             f"{module_name} defines no workflow {wanted!r}{hint} (it has: {known})"
@@ -136,12 +138,25 @@ def load_workflow(target: str) -> tuple[ModuleType, Workflow[Any, Any]]:
     own = [found for found in workflows.values() if found.__module__ in homes]
     if len(own) == 1:
         return module, own[0]
+    if not own and len(classes) == 1:
+        return module, next(iter(classes.values())).get_definition()
     raise errors.UsageError(f"which workflow? write {module_name}:NAME (it has: {known})")
 
 
 def workflows_of(module: ModuleType) -> dict[str, Workflow[Any, Any]]:
     """Return the workflows that a module holds, by the names it has for them."""
     return {name: found for name, found in vars(module).items() if isinstance(found, Workflow)}
+
+
+def _classes_of(module: ModuleType) -> dict[str, Any]:
+    """Return the classes that describe a workflow by ``get_definition`` and were written there."""
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if isinstance(found, type)
+        and found.__module__ == module.__name__
+        and callable(getattr(found, "get_definition", None))
+    }
 
 
 def _dotted(path: Path) -> tuple[str, Path]:

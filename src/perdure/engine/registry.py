@@ -22,6 +22,8 @@ class Registry:
         self._workflows: dict[str, dict[str, Workflow[Any, Any]]] = {}
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._codes: dict[int, str] = {}
+        self.inactive: frozenset[tuple[str, str]] = frozenset()
+        """Names and versions that no new execution takes unless it asks for them by number."""
 
     def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
         """Add a definition.
@@ -92,7 +94,9 @@ class Registry:
         ]
 
     def definition(self, name: str, version: str) -> Workflow[Any, Any] | None:
-        """Return a definition: exactly ``version``, or the highest if that is ``""`` or gone."""
+        """Return a definition: exactly ``version``, or the highest if that is ``""`` or gone; the
+        highest active one, if any is.
+        """
         versions = self._workflows.get(name)
         if not versions:
             return None
@@ -101,7 +105,8 @@ class Registry:
             return exact
         if version and len(versions) > 1:
             return None
-        return versions[max(versions, key=version_key)]
+        active = [one for one in versions if (name, one) not in self.inactive]
+        return versions[max(active or versions, key=version_key)]
 
     def version(self, name: str, version: str) -> Workflow[Any, Any] | None:
         """Return exactly this version of a workflow, or the highest if that is ``""``."""

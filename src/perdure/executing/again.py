@@ -60,7 +60,7 @@ async def retry(carrier: Carrier, instance_id: UUID, from_step: str | None) -> N
     try:
         status = await handle.status()
     except errors.NotFound:
-        raise WorkflowInstanceNotFoundError(instance_id) from None
+        raise carrier.not_found(instance_id) from None
     if not status.is_terminal:
         said = "only what has ended can be tried again"
         raise InvalidTransitionError(shown(status), WorkflowStatus.RUNNING, said)
@@ -86,7 +86,7 @@ async def retry_later(
     try:
         await _recorded(carrier, handle, step_name)
     except WorkflowInstanceNotFoundError:
-        raise WorkflowInstanceNotFoundError(instance_id) from None
+        raise carrier.not_found(instance_id) from None
     plan = Plan(str(instance_id), step_name, delay.total_seconds())
     await carrier.client.start(schedule_step, plan)
 
@@ -96,7 +96,7 @@ async def _recorded(carrier: Carrier, handle: Handle[Any], step: str) -> str:
     try:
         execution = await handle.describe()
     except errors.NotFound:
-        raise WorkflowInstanceNotFoundError(handle.id) from None
+        raise carrier.not_found(handle.id) from None
     definition = carrier.definition(execution.workflow, execution.version)
     if definition is not None and step not in definition.steps:
         known = ", ".join(definition.steps)

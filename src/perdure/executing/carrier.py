@@ -38,6 +38,9 @@ KEPT = 10_000
 class Carrier:
     """See the module's text. Opened by :meth:`start`; all calls in one event loop."""
 
+    not_found: type[WorkflowInstanceNotFoundError] = WorkflowInstanceNotFoundError
+    """What is raised for an instance that is not there."""
+
     def __init__(self, url: str, **options: Any) -> None:
         self.url = url
         self.options = options
@@ -165,7 +168,7 @@ class Carrier:
         client = self.client
         row = await client.door.read(lambda store: store.find(key, namespace=client.namespace))
         if row is None:
-            raise WorkflowInstanceNotFoundError(id)
+            raise self.not_found(id)
         first = await self._first_run(row)
         view = self._views.get(row.workflow_id)
         if view is None or str(view.id) != first:

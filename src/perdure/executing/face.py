@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID
 
 from perdure import errors
@@ -21,6 +22,7 @@ from perdure.graph.exceptions import (
     WorkflowAlreadyCompletedError,
     WorkflowInstanceNotFoundError,
 )
+from perdure.graph.people import human_steps
 from perdure.graph.protocols import EventBus, WorkflowPersistence
 from perdure.graph.registry import Given, WorkflowRegistry
 from perdure.graph.states import WorkflowStatus
@@ -117,6 +119,8 @@ class GraphEngine:
             WorkflowNotFoundError: nothing of this name and version is registered.
             Invalid: the data cannot be stored, or an option is wrong.
         """
+        if not isinstance(cast("Any", initial_data), Mapping | None):
+            raise errors.Invalid(f"initial_data: {initial_data!r} is no mapping of names to values")
         carrier = await self._writing()
         definition = await self._chosen(carrier, workflow, version)
         context: dict[str, Any] = {**(options.pop("context", None) or {})}
@@ -169,7 +173,8 @@ class GraphEngine:
 
         Raises:
             InstanceNotWaitingError: it does not wait, or not there; a ``ValueError`` too.
-            Invalid: the data does not fit the step's form; the message has the path.
+            Invalid: the data does not fit the step's form (the message has the path), or its
+                ``validate_submission`` refuses it. Nothing was changed.
             UnauthorizedTaskError: the human task is assigned to somebody else.
             TaskAlreadyCompletedError: somebody else was first.
             WorkflowInstanceNotFoundError: there is no such instance.
@@ -181,6 +186,10 @@ class GraphEngine:
         asked = next((task for task in page.items if task.name == step_name), None)
         if asked is None:
             raise _not_waiting(instance, step_name)
+        definition = carrier.definition(instance.workflow_name, instance.workflow_version)
+        asking = [] if definition is None else human_steps(definition.outline, step_name)
+        if len(asking) == 1:  # else the run alone knows which of them asks
+            await asking[0].check_submission(data, instance.context)
         await people.complete(asked.id, data, by=user_id)
         await instance.refresh()
 

@@ -77,7 +77,8 @@ def as_step(given: Any) -> BaseStep:
     """
     step = given() if inspect.isclass(given) else given
     if isinstance(step, BaseStep):
-        return step
+        # What has its place in one definition stays there: another one gets its own.
+        return step if step.policy is None else step.copied()
     if isinstance(step, Step):
         if getattr(step, "step_type", "") == StepType.HUMAN:
             return _asking(step)

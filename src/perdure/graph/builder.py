@@ -426,7 +426,7 @@ def outline_of(given: Branch | Outline | Handler) -> Outline:
     if isinstance(given, Outline):
         return given
     if isinstance(given, Branch):
-        return given.outline()
+        return given.outline().copied()  # it may be used again, elsewhere
     if not callable(given):
         raise errors.DefinitionError(f"{given!r} is no branch: write branch(name).task(…)")
     name = getattr(given, "__name__", "each")

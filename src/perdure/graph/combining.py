@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from perdure import errors, workflow
+from perdure.graph.adapting import as_step
 from perdure.graph.alone import perform
 from perdure.graph.calls import StepCall
 from perdure.graph.codecs import (
-    FUNCTION,
+    CONDITION_OR_FUNCTION,
     GRAPH,
     GRAPHS,
     INPUT,
@@ -19,6 +22,7 @@ from perdure.graph.codecs import (
     TEXT,
     WORKFLOW,
 )
+from perdure.graph.conditions import is_expression, refusal, value_of
 from perdure.graph.forms import Form
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Input, Left
@@ -47,6 +51,11 @@ class ParallelStep(BaseStep):
     ) -> None:
         super().__init__(name, **attributes)
         self.branches, self.on_error = list(branches), on_error
+
+    def copied(self) -> Self:
+        made = super().copied()
+        made.branches = [branch.copied() for branch in self.branches]
+        return made
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)
@@ -88,6 +97,11 @@ class BlockStep(BaseStep):
     def __init__(self, name: str, branch: Outline, **attributes: Any) -> None:
         super().__init__(name, **attributes)
         self.branch = branch
+
+    def copied(self) -> Self:
+        made = super().copied()
+        made.branch = self.branch.copied()
+        return made
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)
@@ -135,9 +149,14 @@ class StepGroup(BaseStep):
 
     steps: tuple[BaseStep, ...] = ()
 
-    def __init__(self, *steps: BaseStep, name: str = "", **attributes: Any) -> None:
+    def __init__(self, *steps: Any, name: str = "", **attributes: Any) -> None:
         super().__init__(name, **attributes)
-        self.steps = steps or self.steps
+        self.steps = tuple(as_step(step) for step in steps or self.steps)
+
+    def copied(self) -> Self:
+        made = super().copied()
+        made.steps = tuple(step.copied() for step in self.steps)
+        return made
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)
@@ -146,6 +165,9 @@ class StepGroup(BaseStep):
 
     def calls(self) -> list[StepCall]:
         return [call for step in self.steps for call in step.calls()]
+
+    def parts(self) -> list[BaseStep]:
+        return [*self.steps]
 
     def functions(self) -> list[object]:
         return [fn for step in self.steps for fn in step.functions()]
@@ -180,6 +202,18 @@ class ParallelGroup(StepGroup):
     form = Form("parallel-group", steps=STEPS, callback=STEP)
     callback: BaseStep | None = None
 
+    def __init__(
+        self, *steps: Any, callback: Any = None, name: str = "", **attributes: Any
+    ) -> None:
+        super().__init__(*steps, name=name, **attributes)
+        given = self.callback if callback is None else callback
+        self.callback = None if given is None else as_step(given)
+
+    def copied(self) -> Self:
+        made = super().copied()
+        made.callback = None if self.callback is None else self.callback.copied()
+        return made
+
     async def execute(self, context: WorkflowContext, engine: Any = None) -> Any:
         before = context.prev
         calls = [perform(step, context.with_step(step.name), before) for step in self.steps]
@@ -203,34 +237,64 @@ class ParallelGroup(StepGroup):
 
 
 class ConditionalGroup(StepGroup):
-    """The step that a condition names; none, and no output, if it names none."""
+    """The step that a condition names; none, and no output, if it names none.
 
-    form = Form("conditional-group", condition=FUNCTION, branches=STEPS)
+    ``condition``: a function of the context, or CEL: what it gives is a key of ``branches``.
+    """
+
+    form = Form("conditional-group", condition=CONDITION_OR_FUNCTION, branches=STEPS)
+    condition: Any = None
+    branches: Mapping[Any, Any] = MappingProxyType({})
 
     def __init__(
         self,
-        condition: Callable[[WorkflowContext], Any],
-        branches: Mapping[str, BaseStep],
+        condition: str | Callable[[WorkflowContext], Any] | None = None,
+        branches: Mapping[Any, Any] | None = None,
         *,
         name: str = "",
         **attributes: Any,
     ) -> None:
-        super().__init__(*branches.values(), name=name, **attributes)
-        self.condition, self.branches = condition, dict(branches)
+        given = self.branches if branches is None else branches
+        super().__init__(*given.values(), name=name, **attributes)
+        if condition is not None:
+            self.condition = condition
+        self.branches = dict(zip(given, self.steps, strict=True))
+
+    def copied(self) -> Self:
+        made = super().copied()
+        made.branches = dict(zip(self.branches, made.steps, strict=True))
+        return made
 
     async def execute(self, context: WorkflowContext, engine: Any = None) -> Any:
-        step = self.branches.get(self.condition(context))
+        step = await self._chosen(context)
         return None if step is None else await perform(step, context, context.prev)
 
+    async def _chosen(self, context: WorkflowContext) -> BaseStep | None:
+        if isinstance(self.condition, str):
+            return self.branches.get(value_of(self.condition, context, kinds=(str, bool, int)))
+        key: Any = self.asking("condition")(context)
+        return self.branches.get(await key if inspect.isawaitable(key) else key)
+
+    def problems(self) -> list[str]:
+        if self.condition is None:
+            return ["it has no condition to choose a branch by"]
+        if not isinstance(self.condition, str):
+            return []
+        if not is_expression(self.condition):
+            return [f"condition {self.condition!r} names no context: it decides nothing"]
+        said = refusal(self.condition, gives=("STRING", "BOOL", "INT"))
+        return [said] if said else []
+
     async def visit(self, visit: Visit) -> Left:
-        step = self.branches.get(self.condition(visit.ctx))
+        step = await self._chosen(visit.ctx)
         if step is None:
             return Left(None)
         await visit.within(step)
         return Left(visit.value)
 
     def functions(self) -> list[object]:
-        return [self.condition, *super().functions()]
+        own = [self.condition] if callable(self.condition) else []
+        return [*own, *super().functions()]
 
 
 async def together(calls: Sequence[Any], *, fail_fast: bool) -> list[Any]:

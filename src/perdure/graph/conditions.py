@@ -12,14 +12,16 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure import errors
 from perdure.expr import Expression
-from perdure.graph.outline import Condition, Edge
 from perdure.kernel import traps
 from perdure.kernel.recording import recorded
 from perdure.values import payload
+
+if TYPE_CHECKING:
+    from perdure.graph.outline import Condition, Edge
 
 MEMBERS = (
     "input",
@@ -37,6 +39,7 @@ MEMBERS = (
 )
 """What ``context`` has in an expression; ``context.get("key")`` reads ``context.data``."""
 _NAMES_CONTEXT = re.compile(r"\bcontext\b")
+_PLAIN = "write it with `def`; what needs an await belongs in a step before it"
 _AS_THEY_ARE = (str, int, float, type(None))
 
 
@@ -56,7 +59,7 @@ def refusal(condition: str | Condition | None, *, gives: tuple[str, ...] = ("BOO
     ``gives``: the types of CEL that its value may have.
     """
     if inspect.iscoroutinefunction(condition):
-        return f"condition {condition.__qualname__} is async: it is workflow code, and only reads"
+        return f"condition {condition.__qualname__} is async: {_PLAIN}"
     given: Any = condition
     if not (given is None or callable(given) or isinstance(given, str)):
         return f"condition {condition!r} is neither a function of the context nor a text"
@@ -86,7 +89,13 @@ def is_true(condition: str | Condition, context: Any, target: str = "") -> bool:
         Exception: what the function raises.
     """
     if callable(condition):
-        return bool(condition(context))
+        found = condition(context)
+        if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                found.close()
+            text = f"condition {getattr(condition, '__name__', condition)} is async: {_PLAIN}"
+            raise errors.ApplicationError(text, kind="Invalid", retryable=False)
+        return bool(found)
     return not is_expression(condition) or value_of(condition, context, target, kinds=(bool,))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
 from perdure.graph.codecs import CHOICES, CONDITION, DURATION, JSON_OR_FUNCTION, NAMES, TEXT
@@ -36,8 +37,15 @@ class BaseGateway(BaseStep):
         return await self.evaluate(context)
 
     async def visit(self, visit: Visit) -> Left:
-        chosen = await self.evaluate(visit.ctx)
-        targets = [chosen] if isinstance(chosen, (str, type)) else list(chosen)
+        chosen: Any = self.evaluate(visit.ctx)
+        if inspect.isawaitable(chosen):
+            chosen = await chosen
+        if not isinstance(chosen, (str, type, Sequence)):
+            text = f"it decided for {chosen!r}; a gateway gives the name of a step, or several"
+            raise errors.ApplicationError(text, kind="Invalid", retryable=False)
+        targets: list[Any] = (
+            [chosen] if isinstance(chosen, (str, type)) else [*cast("Sequence[Any]", chosen)]
+        )
         return Left({"chosen": chosen}, is_output=False, to=[name_of(it) for it in targets])
 
     def functions(self) -> list[object]:
@@ -48,6 +56,7 @@ class ExclusiveGateway(BaseGateway):
     """One way on: the one that ``condition`` names, or the first edge that holds."""
 
     form = Form("exclusive-gateway", condition=CONDITION)
+    condition: Any = None
 
     def __init__(
         self,
@@ -56,7 +65,8 @@ class ExclusiveGateway(BaseGateway):
         **attributes: Any,
     ) -> None:
         super().__init__(name, **attributes)
-        self.condition = condition
+        if condition is not None:
+            self.condition = condition
 
     async def visit(self, visit: Visit) -> Left:
         if self.condition is None and type(self).evaluate is ExclusiveGateway.evaluate:
@@ -67,7 +77,8 @@ class ExclusiveGateway(BaseGateway):
         assert self.condition is not None
         if isinstance(self.condition, str):
             return value_of(self.condition, context, kinds=(str, list))
-        return self.condition(context)
+        chosen = self.asking("condition")(context)
+        return await chosen if inspect.isawaitable(chosen) else chosen
 
     def functions(self) -> list[object]:
         return [self.condition] if callable(self.condition) else []
@@ -85,12 +96,13 @@ class ParallelGateway(BaseGateway):
     """All ways on at once: ``branches``, or all edges whatever their conditions."""
 
     form = Form("parallel-gateway", branches=NAMES)
+    branches: Sequence[Any] = ()
 
     def __init__(
         self, name: str = "", branches: Iterable[str | type] = (), **attributes: Any
     ) -> None:
         super().__init__(name, **attributes)
-        self.branches = [name_of(it) for it in branches]
+        self.branches = [name_of(it) for it in [*branches] or self.branches]
 
     async def visit(self, visit: Visit) -> Left:
         return Left(None, is_output=False, to=self.branches or visit.ways_on(all=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from perdure import errors, workflow
 from perdure.graph.codecs import FUNCTION, GRAPH, JSON_OR_FUNCTION, TEXT
@@ -78,6 +78,11 @@ class MapStep(BaseStep):
         self.branch, self.items, self.enough, self.rest = branch, items, enough, rest
         self.max_concurrent, self.on_error = max_concurrent, on_error
         self.more, self.finish = more, finish
+
+    def copied(self) -> Self:
+        made = super().copied()
+        made.branch = self.branch.copied()
+        return made
 
     def belong(self, path: str, default: RetryPolicy) -> None:
         super().belong(path, default)

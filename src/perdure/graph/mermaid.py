@@ -29,6 +29,8 @@ _RESERVED = re.compile(
     "call|class|classdef|click|default|direction|end|flowchart|graph|href|linkstyle|style|subgraph",
     re.IGNORECASE,
 )
+_BEGINS = re.compile(rf"({_RESERVED.pattern})-", re.IGNORECASE)
+"""What Mermaid takes for a word of its own and a rest."""
 _END = re.compile(r"\bend\b")
 
 
@@ -89,7 +91,9 @@ def _way(source: str, target: str, label: str, *, arrow: str = "-->") -> str:
 
 
 def _label(outline: Outline, name: str) -> str:
-    text = _plain(name).replace("_", " ").title() + _options(outline.steps[name])
+    text = (_plain(name).replace("_", " ").strip().title() or _id(name)) + _options(
+        outline.steps[name]
+    )
     if name == outline.initial_step:
         return f"START: {text}"
     ends = name in outline.terminal_steps or not outline.followers(name)
@@ -134,5 +138,7 @@ def _word(name: str) -> str:
     if made == name and _RESERVED.fullmatch(made):
         return f"{made}_"
     is_own = made == name and "--" not in made and not _RESERVED.fullmatch(made.rstrip("_"))
+    is_own = is_own and not _BEGINS.match(made)
+    made = made if is_own else made.replace("-", "_")
     # What stood for the characters that are gone tells two such names apart.
     return made if is_own else f"{made}_{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
+
+from perdure.graph.conditions import holds
 
 if TYPE_CHECKING:
     from perdure.graph.steps import BaseStep
@@ -42,6 +45,15 @@ class Edge:
     def get_target_name(self) -> str:
         """Return the name of the step after."""
         return self.target
+
+    def evaluate_condition(self, context: Any) -> bool:
+        """Tell whether it may be taken from what a context says now; a label holds.
+
+        Raises:
+            ApplicationError: the condition cannot be evaluated, or is neither true nor false.
+            Exception: what the function raises.
+        """
+        return holds(self, lambda: context)
 
     @property
     def label(self) -> str:
@@ -105,6 +117,12 @@ class Outline:
         """Where tokens may have to wait for each other."""
         self._reached: dict[tuple[str, str], bool] = {}
         self._regions: dict[str, frozenset[str]] = {}
+
+    def copied(self) -> Outline:
+        """Return the same graph with steps of its own."""
+        made = copy.copy(self)
+        made.steps = {name: step.copied() for name, step in self.steps.items()}
+        return made
 
     def settle(self, path: str, default: RetryPolicy) -> None:
         """Give the steps their places: ``path`` is the graph's, ``default`` their retry policy."""

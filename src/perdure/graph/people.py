@@ -12,6 +12,7 @@ from perdure.graph.forms import Form
 from perdure.graph.spans import no_span
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
+from perdure.human.forms import check_entered
 from perdure.human.request import When
 from perdure.values import payload
 from perdure.values.people import PRIORITY
@@ -19,6 +20,7 @@ from perdure.values.people import PRIORITY
 if TYPE_CHECKING:
     from perdure.graph.context import WorkflowContext
     from perdure.graph.interpret import Visit
+    from perdure.graph.outline import Outline
 
 
 class BaseHumanStep(BaseStep):
@@ -103,6 +105,24 @@ class BaseHumanStep(BaseStep):
         """Return what is wrong with what was entered, beyond the form: then it is asked again."""
         return None
 
+    async def check_submission(self, data: Any, context: WorkflowContext) -> None:
+        """Refuse what would be asked for again, before it is entered.
+
+        Raises:
+            Invalid: the data does not fit the form, or :meth:`validate_submission` refuses it.
+        """
+        if type(self).validate_submission is BaseHumanStep.validate_submission:
+            return  # whoever completes checks the form
+        form, entered = human.Form(self.form_schema), payload.encode(data, what="value")
+        check_entered(form.schema, entered)
+        value = payload.decode(payload.encode(form.read(entered), what="value"))
+        if wrong := await self._refused(value, context):
+            raise errors.Invalid(f"step {self.name!r}: {'; '.join(wrong)}", details=wrong)
+
+    async def _refused(self, value: Any, context: WorkflowContext) -> list[str]:
+        wrong: Any = await _answer(self.validate_submission(value, context))
+        return [wrong] if isinstance(wrong, str) and wrong else [str(it) for it in wrong or ()]
+
     # -- the step --------------------------------------------------------------------------------
 
     async def visit(self, visit: Visit) -> Left:
@@ -113,11 +133,10 @@ class BaseHumanStep(BaseStep):
             if not decided.is_completed:
                 return self._not_done(decided)
             value = payload.decode(payload.encode(decided.value, what=f"output of {self.name}"))
-            wrong: Any = await _answer(self.validate_submission(value, ctx))
+            wrong = await self._refused(value, ctx)
             if not wrong:
                 break
-            listed = [wrong] if isinstance(wrong, str) else list(wrong)
-            remark = f"What {decided.by} entered was not taken: {'; '.join(map(str, listed))}"
+            remark = f"What {decided.by} entered was not taken: {'; '.join(wrong)}"
         visit.set_person(decided.by)
         if isinstance(value, Mapping):
             for key, entered in cast("Mapping[str, Any]", value).items():
@@ -182,8 +201,19 @@ class BaseHumanStep(BaseStep):
         return [*super().shape(), self.on_reject, self.on_expire]
 
     def _of(self, name: str, ctx: WorkflowContext) -> Any:
-        given = getattr(self, name)
+        given = self.asking(name)
         return given(ctx) if callable(given) else given
+
+
+def human_steps(outline: Outline, name: str) -> list[BaseHumanStep]:
+    """Return the human steps of a name, in a graph and in what is inside its steps."""
+    waiting: list[BaseStep] = list(outline.steps.values())
+    found: list[BaseHumanStep] = []
+    for step in waiting:  # grows
+        if isinstance(step, BaseHumanStep) and step.name == name:
+            found.append(step)
+        waiting += step.parts()
+    return found
 
 
 _HOOKS = (

@@ -7,6 +7,7 @@ call handlers, which are activities. Those that decide, wait or combine others a
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -131,6 +132,20 @@ class BaseStep:
             setattr(self, key, value)
         self.policy: RetryPolicy | None = None
 
+    def copied(self) -> Self:
+        """Return a step like this one, for another definition: place and policy are its own."""
+        return copy.copy(self)
+
+    def asking(self, name: str) -> Any:
+        """Return an attribute; if it is a function, one of the context alone, also where the class
+        body says it as a lambda of the context, which Python takes for a method.
+        """
+        given = getattr(self, name)
+        if not (inspect.ismethod(given) and given.__self__ is self):
+            return given
+        code = getattr(given.__func__, "__code__", None)
+        return given.__func__ if code is not None and code.co_argcount == 1 else given
+
     def belong(self, path: str, default: RetryPolicy) -> None:
         """Take a place in a definition: ``path`` names the step among all activities."""
         what = f"retry of step {self.name!r}"
@@ -167,6 +182,10 @@ class BaseStep:
     def inner(self) -> list[Outline]:
         """Return the graphs inside the step."""
         return []
+
+    def parts(self) -> list[BaseStep]:
+        """Return the steps inside the step."""
+        return [step for graph in self.inner() for step in graph.steps.values()]
 
     def functions(self) -> list[object]:
         """Return the user's functions that run as workflow code."""

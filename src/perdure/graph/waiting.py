@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -119,17 +120,22 @@ class TimerStep(BaseStep):
 
     def get_duration(self, context: WorkflowContext) -> Duration:
         """Return how long to wait."""
-        given: Any = self.duration
+        given = self.asking("duration")
         return cast("Duration", given(context) if callable(given) else given)
 
     async def execute(self, context: WorkflowContext) -> Any:
         """Wait here and now (for a timer that is tried by itself: not durable)."""
-        duration = microseconds(self.get_duration(context), what=f"duration of {self.name!r}")
+        given = await self._duration(context)
+        duration = microseconds(given, what=f"duration of {self.name!r}")
         await asyncio.sleep(duration / 1_000_000)
 
     async def visit(self, visit: Visit) -> Left:
-        await workflow.sleep(self.get_duration(visit.ctx))
+        await workflow.sleep(await self._duration(visit.ctx))
         return Left(visit.value, is_output=False)
+
+    async def _duration(self, context: WorkflowContext) -> Duration:
+        given: Any = self.get_duration(context)
+        return await given if inspect.isawaitable(given) else given
 
     def functions(self) -> list[object]:
         return [self.duration] if callable(self.duration) else []
@@ -155,6 +161,13 @@ class WebhookStep(BaseStep):
     callback_key: str = "webhook_data"
     topic: str = ""
     transient: bool = False
+
+    def __init__(
+        self, name: str = "", callback_key: str = "", description: str = "", **attributes: Any
+    ) -> None:
+        super().__init__(name, description, **attributes)
+        if callback_key:
+            self.callback_key = callback_key
 
     async def execute(self, context: WorkflowContext) -> Any:
         """Return what has come, as ``data`` has it (for a webhook that is tried by itself)."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -68,7 +69,8 @@ class Instance:
     def __init__(self, program: Program, *, max_payload: int = 2 * 1024 * 1024) -> None:
         self.program = program
         self.max_payload = max_payload
-        self.length = self.size = self.time = self.origin = 0
+        self.length: int = 0
+        self.size = self.time = self.origin = 0
         self.mode = Mode.IDLE
         self.is_replaying = False
         self.closed: ev.Event | None = None

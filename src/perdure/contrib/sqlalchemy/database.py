@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from advanced_alchemy.exceptions import NotFoundError
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from perdure import errors
 from perdure.executing.carrier import Carrier
+from perdure.graph.exceptions import WorkflowInstanceNotFoundError
 from perdure.store.opening import parse_url
 
 AnySession = AsyncSession | Session
@@ -67,6 +70,18 @@ async def check_writable(session: Any) -> None:
         )
 
 
+class InstanceNotFoundError(WorkflowInstanceNotFoundError, NotFoundError):
+    """There is no such instance: also what Advanced Alchemy's repositories raise then."""
+
+    def __init__(self, instance_id: UUID | str) -> None:
+        super().__init__(instance_id)
+        self.detail = self.message
+
+
+class _SessionCarrier(Carrier):
+    not_found = InstanceNotFoundError
+
+
 class _Shared:
     """A carrier, and how many engines hold it."""
 
@@ -91,7 +106,7 @@ async def acquire(url: str, options: dict[str, Any], prepare: Callable[[Carrier]
     of_loop = _shared.setdefault(asyncio.get_running_loop(), {})
     shared = of_loop.get(place)
     if shared is None:
-        shared = of_loop[place] = _Shared(Carrier(url, **options))
+        shared = of_loop[place] = _Shared(_SessionCarrier(url, **options))
     elif options and options != shared.carrier.options:
         raise errors.UsageError(
             f"the engine of {url} runs already, with other options ({shared.carrier.options}): "
