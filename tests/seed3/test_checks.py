@@ -95,13 +95,14 @@ def test_async_functions_where_nobody_awaits_are_mistakes():
         .map("d", give, items=later)  # pyright: ignore[reportArgumentType] - the mistake
         .loop("e", later, "c", max_iterations=1)
     )
+    plain = "write it with `def`; what awaits belongs in a step before it"
     assert mistakes(made) == [
-        "Step 'a': condition later is async: it is workflow code, and only reads",
+        f"Step 'a': condition later is async: {plain}",
         "Step 'b': later is async: it is workflow code, and only reads",
         "Step 'c': input=later(ctx: 'Any') -> 'Any' is called by (prev, workflow_input)",
         "Step 'c': later is async: it is workflow code, and only reads",
         "Step 'd': later is async: it is workflow code, and only reads",
-        "Step 'e': condition later is async: it is workflow code, and only reads",
+        f"Step 'e': condition later is async: {plain}",
     ]
 
 

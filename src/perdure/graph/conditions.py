@@ -39,7 +39,7 @@ MEMBERS = (
 )
 """What ``context`` has in an expression; ``context.get("key")`` reads ``context.data``."""
 _NAMES_CONTEXT = re.compile(r"\bcontext\b")
-_PLAIN = "write it with `def`; what needs an await belongs in a step before it"
+_PLAIN = "write it with `def`; what awaits belongs in a step before it"
 _AS_THEY_ARE = (str, int, float, type(None))
 
 
