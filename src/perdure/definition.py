@@ -131,7 +131,8 @@ class Workflow(Generic[In_contra, Out]):
         return f"<workflow {self.name!r} {self.version}>"
 
     def _check(self) -> None:
-        made = self.fn.__module__.startswith("perdure.")  # a graph: users have no such function
+        # A graph's function is ours, and tells its users nothing.
+        made = (self.fn.__module__ or "").startswith("perdure.")
         place = "" if made else f" ({self.fn.__module__}.{self.fn.__qualname__})"
         where = f"workflow {self.name!r}{place}"
         if not inspect.iscoroutinefunction(self.fn):

@@ -107,7 +107,7 @@ class Handle(Generic[T]):
         """Return everything lists and details show, input and output included.
 
         ``steps``: of a graph also ``step_results`` (the last visit of each step), ``metadata``, and
-        the steps under way as ``current_step``; for that its history is read.
+        the steps under way as ``current_step``; for that a graph's history is read.
 
         Raises:
             Corrupt: something of it cannot be read (a list shows what can).

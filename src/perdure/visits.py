@@ -20,6 +20,8 @@ from perdure.views import Execution
 
 SET_METADATA = "set_metadata"
 """The update by which ``handle.set_metadata`` reaches a run of a graph."""
+_FIRST_ROWS = 8
+"""A graph marks its first step in its first turn; before that there is a start, and few else."""
 _STATUS = {
     "workflow.step.completed": "completed",
     "workflow.step.failed": "failed",
@@ -29,17 +31,25 @@ _STATUS = {
 
 
 async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
-    """Return everything there is to show of a run; with ``with_steps`` its history is read.
+    """Return everything there is to show of a run; ``with_steps``: of a graph also its steps.
 
     Raises:
-        Corrupt: something of it cannot be read.
+        Corrupt: something of it cannot be read. A damaged history only hides the steps.
     """
     first = await door.read(lambda store: store.history(row.run, limit=1))
     last = await door.read(lambda store: store.last_turn(row.run))
     attributes = await door.read(lambda store: store.attributes(row.run))
     kin = await door.read(lambda store: store.forks(row.run))
     found = views.execution(row, first=first, last=last, search=attributes, kin=kin)
-    return shown(found, await whole_history(door, row)) if with_steps else found
+    if not with_steps:
+        return found
+    try:
+        begin = await door.read(lambda store: store.history(row.run, limit=_FIRST_ROWS))
+        if any(_is_of_graph(turn) for turn in begin):
+            found = shown(found, await whole_history(door, row))
+    except errors.Corrupt:
+        pass  # the list, the history and the sentence of why say so
+    return found
 
 
 def metadata(values: Any) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def metadata(values: Any) -> dict[str, Any]:
 
 
 def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
-    """Return an execution with what its whole history says of steps; as it is if it is no graph's.
+    """Return a graph's execution with what its whole history says of steps.
 
     Raises:
         Corrupt: a row is damaged.
@@ -64,16 +74,11 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     steps: dict[str, dict[str, Any]] = {}
     gathered: dict[str, Any] = {}
     outcomes: dict[int, bytes] = {}
-    is_graph = False
     for turn in turns:
         events = ev.decode_plain(turn.payload)
         told = named.tell(events, turn.first, turn.time, named.Head("", "", ""), past)
-        is_graph = is_graph or any(_is_mark(event) for event in events)
-        if is_graph:
-            _note(steps, told, events)
-            _merge(gathered, events, outcomes)
-    if not is_graph:
-        return execution
+        _note(steps, told, events)
+        _merge(gathered, events, outcomes)
     if execution.status.is_terminal:
         for visit in steps.values():
             if visit["status"] == "running":
@@ -87,8 +92,11 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     )
 
 
-def _is_mark(event: dict[str, Any]) -> bool:
-    return event["kind"] == "emitted" and event.get("name") == "step.started"
+def _is_of_graph(turn: TurnRow) -> bool:
+    return any(
+        event["kind"] == "emitted" and event.get("name") == "step.started"
+        for event in ev.decode_plain(turn.payload)
+    )
 
 
 def _note(
