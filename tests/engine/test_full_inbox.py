@@ -16,7 +16,7 @@ from perdure import Client, Engine, Status, workflow
 from perdure.engine.runs import Run
 from perdure.errors import ChildFailed, Unavailable
 from perdure.handle import Handle
-from perdure.store.sqlite import posting
+from perdure.store.sql import posting
 from perdure.values import limits
 
 LIMIT = 5

@@ -13,7 +13,7 @@ from tests.engine.support import engine_on, until_status
 from perdure import Client, Status, workflow
 from perdure.engine.settings import Settings
 from perdure.errors import AlreadyExists, Invalid, WorkflowTerminated, WorkflowTimedOut
-from perdure.store.sqlite import posting
+from perdure.store.sql import posting
 
 
 @workflow.define

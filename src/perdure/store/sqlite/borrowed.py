@@ -7,17 +7,20 @@ is refused half way from leaving anything behind.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.errors import Invalid, Unavailable, UsageError
 from perdure.store.sqlite import faults
+from perdure.store.sqlite.sql import Statements
 from perdure.store.sqlite.transaction import GatedConnection
 
+R = TypeVar("R")
 
-class Borrowed:
+
+class Borrowed(Statements):
     """What the commit's code needs of a database, on a connection that is somebody else's."""
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
@@ -28,11 +31,9 @@ class Borrowed:
     def execute(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
     ) -> sqlite3.Cursor:
-        """Run a statement: see ``Database.execute``. The caller's row factory does not apply."""
+        """Run a statement. The caller's row factory does not apply."""
         cursor = self.connection.cursor()
         cursor.row_factory = None
-        if isinstance(parameters, tuple) and "?1" in sql:
-            parameters = {str(number): value for number, value in enumerate(parameters, 1)}
         return cursor.execute(sql, parameters)
 
 
@@ -56,7 +57,7 @@ def borrow(connection: object, path: str | None, name: str) -> Borrowed:
     return Borrowed(connection, name)
 
 
-def written_on(borrowed: Borrowed, write: Any) -> Any:
+def written_on(borrowed: Borrowed, write: Callable[[], R]) -> R:
     """Call ``write()`` within a savepoint on the caller's connection.
 
     Raises:

@@ -19,12 +19,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from perdure.errors import StoreError, StoreGone, Unavailable, UsageError
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.connect import Settings, connect
 from perdure.store.sqlite.contention import describe_lock_holder
+from perdure.store.sqlite.sql import Statements
 from perdure.store.sqlite.token import WriteToken, token_for
 
 log = logging.getLogger("perdure.store")
@@ -33,24 +34,10 @@ _GAP = 0.001
 _BUSY_FOR = 0.020
 _PER_COMMIT = 8192
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Writing(Protocol):
-    """What statements need of a connection, ours or a caller's."""
-
-    name: str
-    written: int
-
-    def execute(
-        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ...
-    ) -> sqlite3.Cursor:
-        """Run a statement."""
-        ...
-
-
-class Database:
+class Database(Statements):
     """A connection, its token, and what is known about its health.
 
     ``written`` is an estimate, in bytes, of what this process added to the write-ahead log since
@@ -95,15 +82,46 @@ class Database:
     def execute(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
     ) -> sqlite3.Cursor:
-        """Run a statement.
-
-        A tuple is bound to ``?1``, ``?2`` … by number: for the driver these are names, which it
-        binds from a mapping only (a warning since Python 3.12, an error in 3.14).
-        """
-        if isinstance(parameters, tuple) and "?1" in sql:
-            named = {str(n): value for n, value in enumerate(parameters, 1)}
-            return self.connection.execute(sql, named)
+        """Run a statement."""
         return self.connection.execute(sql, parameters)
+
+    @contextmanager
+    def snapshot(self) -> Generator[None]:
+        """Let the queries of a ``with`` block see one state of the database."""
+        self.execute("BEGIN")
+        yield
+        self.execute("COMMIT")  # after an error ``read`` rolls back
+
+    def read(self, call: Callable[[], R]) -> R:
+        """Call something that reads: translated errors, and patience while a log is recovered."""
+        self.check()
+        patience: Patience | None = None
+        while True:
+            try:
+                return call()
+            except (sqlite3.Error, *faults.BAD_VALUES) as exc:
+                if self.connection.in_transaction:
+                    self.execute("ROLLBACK")
+                if not faults.is_busy(exc):
+                    raise self.failed(exc) from exc
+                patience = patience or Patience(self.settings)
+                patience.wait()
+
+    def write(self, call: Callable[[], R]) -> R:
+        """Call something that writes in one short transaction."""
+        self.begin()
+        try:
+            result = call()
+        except BaseException as exc:
+            error = exc
+            if isinstance(exc, (sqlite3.Error, *faults.BAD_VALUES)):
+                error = faults.translate(exc, self.name)
+            self.undo(exc)
+            if error is exc:
+                raise
+            raise error from exc
+        self.commit()
+        return result
 
     def begin(self) -> None:
         """Take the token and the write lock.
@@ -301,63 +319,3 @@ def connect_patiently(settings: Settings) -> sqlite3.Connection:
             if exc.cause is None or not faults.is_busy(exc.cause):
                 raise
             patience.wait()
-
-
-class _HasDatabase(Protocol):
-    @property
-    def database(self) -> Database: ...
-
-
-S = TypeVar("S", bound=_HasDatabase)
-
-
-def reading(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Make a method a reading verb: translated errors, and patience while a log is recovered."""
-
-    def verb(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        database = self.database
-        database.check()
-        patience: Patience | None = None
-        while True:
-            try:
-                return method(self, *args, **kwargs)
-            except (sqlite3.Error, *faults.BAD_VALUES) as exc:
-                if database.connection.in_transaction:
-                    database.execute("ROLLBACK")
-                if not faults.is_busy(exc):
-                    raise database.failed(exc) from exc
-                patience = patience or Patience(database.settings)
-                patience.wait()
-
-    verb.__doc__ = method.__doc__
-    verb.__name__ = method.__name__
-    return verb
-
-
-def writing(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Make a method a writing verb of one short transaction."""
-
-    def verb(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        database = self.database
-        database.begin()
-        try:
-            result = method(self, *args, **kwargs)
-        except BaseException as exc:
-            error = exc
-            if isinstance(exc, (sqlite3.Error, *faults.BAD_VALUES)):
-                error = faults.translate(exc, database.name)
-            database.undo(exc)
-            if error is exc:
-                raise
-            raise error from exc
-        database.commit()
-        return result
-
-    verb.__doc__ = method.__doc__
-    verb.__name__ = method.__name__
-    return verb
-
-
-def one(database: Writing, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
-    """Return the only value of a query's only row."""
-    return database.execute(sql, parameters).fetchone()[0]

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from perdure.errors import SchemaMismatch
 from perdure.store.migrate import Applied, Migration, perdure_version
+from perdure.store.sql.database import reading, writing
 from perdure.store.sqlite import faults
-from perdure.store.sqlite.database import Database, one, reading, writing
+from perdure.store.sqlite.database import Database
 
 _TABLE = """
 CREATE TABLE perdure_migration (
@@ -59,7 +60,7 @@ class SqliteLedger:
         sql = (
             "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'perdure_migration'"
         )
-        return bool(one(self.database, sql))
+        return bool(self.database.execute(sql).fetchone()[0])
 
     def _run(self, statement: str, what: str) -> None:
         try:

@@ -8,7 +8,10 @@ WHERE id = ?1 AND epoch = ?2 AND state = 'live'
 RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit);
 
 -- name: next_run
-SELECT coalesce(max(run), 0) + 1, EXISTS (SELECT 1 FROM perdure_limit) FROM perdure_run;
+SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
+
+-- name: has_limits
+SELECT EXISTS (SELECT 1 FROM perdure_limit);
 
 -- Turns whose claim does not hold, or whose run this worker does not own.
 -- name: lost_claims
@@ -389,7 +392,7 @@ WHERE id = ?1 AND status = ?12 AND claimed_by IS ?13 AND claimed_until IS ?14;
 
 -- name: insert_worker
 INSERT INTO perdure_worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
-VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7);
+VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id;
 
 -- name: forget_workers
 DELETE FROM perdure_worker WHERE state <> 'live' AND lease_until < ?1;
@@ -677,6 +680,21 @@ SELECT run FROM perdure_run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = 
 SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.event, f.how
 FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin
 WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
+
+-- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
+-- name: join_after
+CROSS JOIN
+
+-- The plus keeps SQLite from leading with the namespace, which nearly all runs share.
+-- name: of_namespace
++r.namespace = ?
+
+-- name: has_tag
+EXISTS (SELECT 1 FROM json_each(r.tags) t WHERE t.value = ?)
+
+-- A search attribute, given as JSON.
+-- name: json_value
+json_extract(?, '$')
 
 -- name: history
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;

@@ -1,28 +1,20 @@
-"""The named queries, and statements whose text depends on a number of rows."""
+"""Running the named queries on a connection of SQLite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from perdure.errors import StoreRefused
+from perdure.store.port import Batch
 from perdure.store.queries import load_queries
-from perdure.values.states import BY_CODE, Status
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 
 CHUNK = 100
 """Rows of one multi-row INSERT: beyond, the statement only gets slower to prepare."""
-
-_encode = msgspec.json.encode
-
-
-def status_of(code: int) -> Status:
-    """Return the status of a stored code."""
-    return BY_CODE[code]
 
 
 class ManyRows:
@@ -34,7 +26,7 @@ class ManyRows:
         self._row = "(" + ",".join("?" * columns) + ")"
         self._texts: dict[int, str] = {}
 
-    def statements(self, flat: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    def statements(self, flat: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
         """Yield statements and their parameters for rows laid end to end in ``flat``."""
         size = CHUNK * self.columns
         for start in range(0, len(flat), size):
@@ -46,26 +38,49 @@ class ManyRows:
             yield text, part
 
 
-def to_json(rows: Any) -> str:
-    """Encode rows for ``json_each``.
+_many_rows: dict[str, ManyRows] = {}
 
-    Raises:
-        StoreRefused: text that no column can hold (a NUL, half a surrogate pair).
+
+class Statements:
+    """Named queries on a connection: see ``perdure.store.sql.database.Writing``.
+
+    Whoever writes holds the only write lock, from the begin of the transaction to its end: nothing
+    else has to be held.
     """
-    try:
-        text = _encode(rows).decode()
-    except UnicodeError as exc:
-        raise StoreRefused(f"the text cannot be stored: {exc}", cause=exc) from exc
-    if "\\u0000" in text:
-        _refuse_nul(rows)
-    return text
 
+    sql: Mapping[str, str] = SQL
 
-def _refuse_nul(value: Any) -> None:
-    # The cheap test above also meets an escaped backslash before "u0000": look at the values.
-    if isinstance(value, str):
-        if "\0" in value:
-            raise StoreRefused(f"the text {value[:80]!r} holds a NUL character")
-    elif isinstance(value, (list, tuple)):
-        for inner in value:  # pyright: ignore[reportUnknownVariableType]
-            _refuse_nul(inner)
+    def execute(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> sqlite3.Cursor:
+        """Run a statement."""
+        raise NotImplementedError
+
+    def run(self, query: str, *parameters: Any) -> sqlite3.Cursor:
+        # For the driver ?1, ?2 ... are names, which it binds from a mapping only (a warning since
+        # Python 3.12, an error in 3.14).
+        named = {str(n): value for n, value in enumerate(parameters, 1)}
+        return self.execute(SQL[query], named)
+
+    def ask(self, text: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
+        return self.execute(text, parameters)
+
+    def insert(self, query: str, columns: int, flat: Sequence[Any]) -> Sequence[int]:
+        many = _many_rows.get(query)
+        if many is None:
+            many = _many_rows[query] = ManyRows(query, columns)
+        ids: list[range] = []
+        for text, part in many.statements(flat):
+            last = self.execute(text, part).lastrowid or 0
+            ids.append(range(last - len(part) // columns + 1, last + 1))
+        return ids[0] if len(ids) == 1 else list(chain(*ids))
+
+    def hold(self, batch: Batch, *, limits: bool) -> None:
+        pass
+
+    def guess_runs(self, count: int, after: int) -> Sequence[int]:
+        return range(after + 1, after + 1 + count)
+
+    def new_runs(self, guess: Sequence[int], above: int) -> Sequence[int]:
+        first: int = self.run("next_run").fetchone()[0]
+        return range(first, first + len(guess))

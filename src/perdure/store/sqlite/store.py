@@ -1,69 +1,65 @@
 """The store port on SQLite.
 
 One connection that writes, used by one thread at a time; readers have connections of their own
-(:class:`perdure.store.sqlite.reads.SqliteReader`), except in memory, where the one connection is
-all there is. Two verbs may be called from any thread of a file database, since they work on
-connections of their own: ``transact`` and ``reader``.
+(:class:`SqliteReader`), except in memory, where the one connection is all there is. Two verbs may
+be called from any thread of a file database, since they work on connections of their own:
+``transact`` and ``reader``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.errors import SchemaMismatch, UsageError
+from perdure.errors import SchemaMismatch
 from perdure.store import migrate
-from perdure.store.port import (
-    Act,
-    Acted,
-    Batch,
-    Beat,
-    Committed,
-    Definition,
-    Post,
-    Posted,
-    Question,
-    Started,
-    StartRequest,
-    Sweep,
-    Watch,
-    Worker,
-)
-from perdure.store.sqlite.borrowed import borrow
+from perdure.store.port import Definition, Posted, Started, StartRequest, Worker
+from perdure.store.sql.database import reading
+from perdure.store.sql.reads import SqlReader
+from perdure.store.sql.store import SqlStore
+from perdure.store.sqlite.borrowed import borrow, written_on
 from perdure.store.sqlite.checkpoint import Checkpointer
-from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connect import Settings
-from perdure.store.sqlite.database import Database, one, reading, writing
+from perdure.store.sqlite.database import Database
 from perdure.store.sqlite.ledger import SqliteLedger
-from perdure.store.sqlite.people import act_on
-from perdure.store.sqlite.plan import Plan
-from perdure.store.sqlite.posting import Delivery
-from perdure.store.sqlite.reads import SqliteReader
-from perdure.store.sqlite.slots import Slots
-from perdure.store.sqlite.sql import SQL, to_json
+from perdure.store.sqlite.presence import Presence
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
 
 R = TypeVar("R")
 
 MIGRATIONS = migrate.load_migrations(Path(__file__).with_name("migrations"))
-_KEEP_ANSWERS = 60 * 1_000_000
 
 
-class SqliteStore(SqliteReader):
+class SqliteReader(SqlReader):
+    """A connection of its own to a file, that only reads."""
+
+    database: Database
+
+    def __init__(self, database: Database, presence: Presence) -> None:
+        super().__init__(database)
+        self._presence = presence
+
+    def _is_alive(self, worker: int) -> bool | None:
+        return self._presence.is_alive(worker)
+
+
+class SqliteStore(SqlStore):
     """The whole port on one file, or in memory."""
+
+    database: Database
 
     def __init__(self, settings: Settings) -> None:
         if settings.path is None:
             settings = msgspec.structs.replace(settings, factory=GatedConnection)
         self.settings = settings
-        database = Database(settings)
-        super().__init__(database)
-        self._committer = Committer(database)
-        self._checkpointer = Checkpointer(database)
+        super().__init__(Database(settings))
+        self._presence = Presence(settings.path)
+        self._checkpointer = Checkpointer(self.database)
         self._version = self._data_version()
         self._looked = time.monotonic()
 
@@ -72,12 +68,12 @@ class SqliteStore(SqliteReader):
         """Whether nobody else can open this database: then one connection serves everybody."""
         return self.settings.path is None
 
-    def reader(self) -> SqliteReader:
+    def reader(self) -> SqliteReader | SqliteStore:
         """Open a connection that only reads; in memory, return the store itself."""
         if self.is_private:
             return self
         settings = msgspec.structs.replace(self.settings, readonly=True)
-        return SqliteReader(Database(settings), self._workers)
+        return SqliteReader(Database(settings), self._presence)
 
     def migrate(self, now: int) -> None:
         ledger = SqliteLedger(self.database)
@@ -89,26 +85,11 @@ class SqliteStore(SqliteReader):
                 "when it starts (`perdure dev MODULE`)"
             )
 
-    def start(self, requests: Sequence[StartRequest], now: int) -> list[Started]:
-        if any(request.first is not None for request in requests):
-            raise UsageError("start: a first turn needs a worker's commit")
-        return self._committer.start(_batch(now, starts=requests))
-
     def start_within(
         self, connection: object, requests: Sequence[StartRequest], now: int
     ) -> list[Started]:
         borrowed = borrow(connection, self.settings.path, self.settings.name)
-        return self._committer.start_within(borrowed, _batch(now, starts=requests))
-
-    def post(self, posts: Sequence[Post], now: int) -> list[Posted]:
-        return self._committer.post(_batch(now, posts=posts))
-
-    def commit(self, batch: Batch) -> Committed:
-        return self._committer.commit(batch)
-
-    @reading
-    def resolve(self, worker: int, epoch: int) -> int:
-        return self._workers.resolve(worker, epoch)
+        return self._start_on(borrowed, requests, now, partial(written_on, borrowed))
 
     def join(
         self,
@@ -122,86 +103,29 @@ class SqliteStore(SqliteReader):
         queues: Sequence[str],
         definitions: Sequence[Definition],
     ) -> Worker:
-        worker = Worker(
-            id=0,
-            epoch=1,
-            name=name,
-            pid=pid,
-            host=host,
-            state="live",
-            started_at=now,
-            lease_until=lease_until,
-            workflows=tuple(workflows),
-            queues=tuple(queues),
-        )
         self._checkpointer.lay_out()
-        return self._join(worker, now, definitions)
-
-    @writing
-    def _join(self, worker: Worker, now: int, definitions: Sequence[Definition]) -> Worker:
-        return self._workers.join(worker, now, definitions)
-
-    @writing
-    def extend(
-        self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
-    ) -> int:
-        return self._workers.extend(worker, epoch, lease_until, beats)
+        return super().join(
+            name,
+            pid,
+            host,
+            now=now,
+            lease_until=lease_until,
+            workflows=workflows,
+            queues=queues,
+            definitions=definitions,
+        )
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
-        self._leave(worker, epoch, now)
-        self._workers.forget(worker)
-
-    @writing
-    def _leave(self, worker: int, epoch: int, now: int) -> None:
-        self._workers.leave(worker, epoch, now)
+        super().leave(worker, epoch, now)
+        self._presence.forget(worker)
 
     def take_over(
         self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
     ) -> bool:
-        taken = self._take_over(worker, epoch, lease_until)
+        taken = super().take_over(worker, epoch, now, lease_until=lease_until)
         if taken:
-            self._workers.forget(worker)
+            self._presence.forget(worker)
         return taken
-
-    @writing
-    def _take_over(self, worker: int, epoch: int, lease_until: int | None) -> bool:
-        return self._workers.take_over(worker, epoch, lease_until)
-
-    @writing
-    def admit(self, now: int) -> int:
-        return Slots(self.database).admit(now)
-
-    @writing
-    def suspect(self, run: int) -> None:
-        self.database.execute(SQL["suspect"], (run,))
-
-    @writing
-    def define(self, definitions: Sequence[Definition], now: int) -> None:
-        self._workers.define(definitions, now)
-
-    @writing
-    def activate(self, name: str, version: str, *, is_active: bool) -> bool:
-        row = (name, version, int(is_active))
-        return self.database.execute(SQL["activate"], row).rowcount == 1
-
-    @writing
-    def sweep(self, sweep: Sweep, *, instead: int = 0) -> bool:
-        row = (*msgspec.structs.astuple(sweep), instead)
-        return self.database.execute(SQL["sweep"], row).rowcount == 1
-
-    @writing
-    def ask(self, question: Question, now: int) -> None:
-        self.database.execute(SQL["forget_questions"], (now - _KEEP_ANSWERS,))
-        facts = (question.id, question.execution, question.name, question.args)
-        self.database.execute(SQL["insert_question"], (*facts, question.deadline, question.update))
-
-    @writing
-    def answer(self, question: str, answer: bytes, now: int) -> None:
-        self.database.execute(SQL["answer"], (question, answer))
-
-    @writing
-    def act(self, act: Act, now: int) -> Acted:
-        return act_on(self.database, act, now)
 
     def transact(
         self,
@@ -225,30 +149,6 @@ class SqliteStore(SqliteReader):
             now=now,
         )
 
-    @writing
-    def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:
-        self.database.execute(SQL["keep_mailboxes"], (to_json(list(mailboxes)), until))
-
-    @writing
-    def close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
-        execute = self.database.execute
-        over = (one(self.database, SQL["over_mailboxes"], (to_json(list(mailboxes)), now)),)
-        execute(SQL["close_mailboxes"], over)
-        execute(SQL["delete_mail_of_mailboxes"], over)
-        execute(SQL["delete_watches_of_mailboxes"], over)
-
-    @writing
-    def drop_mail(self, rows: Sequence[int]) -> None:
-        self.database.execute(SQL["drop_mail"], (to_json(list(rows)),))
-
-    @writing
-    def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
-        plan = Plan(0)
-        plan.watching = [(watch, 0) for watch in watches]
-        delivery = Delivery(self.database, now)
-        delivery.deliver(plan.seal(), 0)
-        return delivery.watched
-
     @reading
     def changed(self) -> bool:
         version = self._data_version()
@@ -267,12 +167,15 @@ class SqliteStore(SqliteReader):
             self._checkpointer.watch_size()
 
     def close(self) -> None:
-        self._workers.close()
+        self._presence.close()
         super().close()
 
+    def _is_alive(self, worker: int) -> bool | None:
+        return self._presence.is_alive(worker)
+
+    def _joined(self, worker: Worker) -> Worker:
+        self._presence.hold(worker.id)
+        return msgspec.structs.replace(worker, alive_for_sure=True)
+
     def _data_version(self) -> int:
-        return int(one(self.database, "PRAGMA data_version"))
-
-
-def _batch(now: int, *, starts: Sequence[StartRequest] = (), posts: Sequence[Post] = ()) -> Batch:
-    return Batch(worker=0, epoch=0, number=0, now=now, lease_until=0, starts=starts, posts=posts)
+        return int(self.database.execute("PRAGMA data_version").fetchone()[0])

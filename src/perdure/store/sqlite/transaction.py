@@ -24,10 +24,10 @@ import msgspec
 
 from perdure.errors import StoreRefused, Superseded, UsageError
 from perdure.store.port import Posted
+from perdure.store.sql.database import one
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.connect import Settings
-from perdure.store.sqlite.database import Database, one
-from perdure.store.sqlite.sql import SQL, ManyRows
+from perdure.store.sqlite.database import Database
 
 R = TypeVar("R")
 
@@ -80,7 +80,6 @@ _READ_PRAGMAS = frozenset(
 _WRITE_PRAGMAS = frozenset({"incremental_vacuum", "optimize", "shrink_memory", "wal_checkpoint"})
 _INTERRUPT_EVERY = 0.01
 _LATE = "the transactional activity ran out of time; nothing of it was written"
-_INBOX = ManyRows("insert_inbox", 6)
 
 
 class GatedCursor(sqlite3.Cursor):
@@ -321,12 +320,12 @@ def run_transaction(
 def _take_row(database: Database, key: tuple[int, int, int]) -> int:
     run, activity, attempt = key
     try:
-        if database.execute(SQL["take_open_tx"], key).rowcount != 1:
+        if database.run("take_open_tx", *key).rowcount != 1:
             raise Superseded(
                 f"run {run}: attempt {attempt} of activity #{activity} was decided elsewhere "
                 "(a timeout, a cancel or the end of the run); nothing was done"
             )
-        return int(one(database, SQL["execution_of"], (run,)))
+        return int(one(database, "execution_of", run))
     except sqlite3.Error as exc:
         raise faults.translate(exc, database.name) from exc
 
@@ -357,11 +356,9 @@ def _call(
 
 def _record(database: Database, run: int, execution: int, event: bytes, now: int) -> Posted:
     try:
-        current = one(database, SQL["current_run"], (execution,))
-        text, row = next(_INBOX.statements([execution, "", 0, event, 1, now]))
-        id = database.execute(text, row).lastrowid
+        current = one(database, "current_run", execution)
+        (id,) = database.insert("insert_inbox", 6, [execution, "", 0, event, 1, now])
     except sqlite3.Error as exc:
         raise faults.translate(exc, database.name) from exc
-    assert id is not None
     assert current == run, "a run that was continued has no deciding rows"
     return Posted("delivered", id=id, execution=execution, run=run, event=event)

@@ -7,24 +7,20 @@ of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from perdure.store.port import Post, Posted, Watch
-from perdure.store.sqlite.database import Writing, one
-from perdure.store.sqlite.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
-from perdure.store.sqlite.sql import SQL, ManyRows, to_json
-from perdure.store.sqlite.watching import Watching, row_of
+from perdure.store.sql.database import Writing, one
+from perdure.store.sql.encoding import from_json, to_json
+from perdure.store.sql.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
+from perdure.store.sql.watching import Watching, row_of
 from perdure.values.ids import MAILBOX
 from perdure.values.limits import INBOX_PER_EXECUTION
 from perdure.values.states import CODES, TERMINAL
 
-_INSERT = ManyRows("insert_inbox", 6)
-_INSERT_MAIL = ManyRows("insert_mail", 2)
 _CLOSED = frozenset(CODES[status] for status in TERMINAL)
-_decode: Callable[[str], Any] = msgspec.json.decode
 
 Address = tuple[Any, ...]
 
@@ -103,16 +99,16 @@ class Delivery:
         boxes += [watch.mailbox for watch, _ in watching if watch.mailbox]
         self._find_mailboxes(boxes)
         places = [address for address in addresses if not _is_mailbox(address)]
-        text = one(self._database, SQL["targets"], (to_json(places), INBOX_PER_EXECUTION))
+        text = one(self._database, "targets", to_json(places), INBOX_PER_EXECUTION)
         by_execution: dict[int, _Target] = {}
-        for place, execution, run, status, rows in _decode(text):
+        for place, execution, run, status, rows in from_json(text):
             # Two addresses of one execution share its room.
             target = by_execution.setdefault(execution, _Target(execution, run, status, rows))
             self._targets[places[place]] = target
         senders = list({item.post.sender for item in outgoing if item.post.sender})
         if senders:
-            known = one(self._database, SQL["senders"], (to_json(senders),))
-            self._seqs = dict(_decode(known))
+            known = one(self._database, "senders", to_json(senders))
+            self._seqs = dict(from_json(known))
 
     def _post(self, post: Post, *, is_limited: bool) -> Posted:
         if post.sender and post.seq <= self._seqs.get(post.sender, -1):
@@ -181,7 +177,7 @@ class Delivery:
     def _find_mailboxes(self, boxes: list[str]) -> None:
         if boxes:
             wanted = to_json(sorted(set(boxes)))
-            self._open.update(_decode(one(self._database, SQL["open_mailboxes"], (wanted,))))
+            self._open.update(from_json(one(self._database, "open_mailboxes", wanted)))
 
     def _put_mail(self, mailbox: str, event: bytes) -> None:
         if mailbox in self._open:
@@ -193,32 +189,23 @@ class Delivery:
         return bool(self._mail)
 
     def _close_children(self, plan: Plan, fed: list[Posted]) -> None:
-        children = one(self._database, SQL["children"], (plan.json["orphaned"],))
-        for run, execution, policy in _decode(children):
+        children = one(self._database, "children", plan.json["orphaned"])
+        for run, execution, policy in from_json(children):
             event = CLOSE_BY_TERMINATE if policy == "terminate" else CLOSE_BY_CANCEL
             fed.append(self._accept(execution, run, Post(event, is_control=True)))
 
     def _insert(self) -> None:
-        for text, part in _INSERT_MAIL.statements(self._mail):
-            self._database.execute(text, part)
+        if self._mail:
+            self._database.insert("insert_mail", 2, self._mail)
         if not self._rows:
             return
-        done = 0
-        for text, part in _INSERT.statements(self._rows):
-            count = len(part) // _INSERT.columns
-            last = self._database.execute(text, part).lastrowid
-            assert last is not None
-            _number(self._accepted[done : done + count], last - count + 1)
-            done += count
+        ids = self._database.insert("insert_inbox", 6, self._rows)
+        for row, id in zip(self._accepted, ids, strict=True):
+            row.id = id
         if self._senders:
             senders = to_json(list(self._senders.items()))
-            self._database.execute(SQL["upsert_senders"], (senders, self._now))
+            self._database.run("upsert_senders", senders, self._now)
         self._database.written += sum(len(row.event) for row in self._accepted)
-
-
-def _number(rows: Iterable[Posted], first: int) -> None:
-    for id, row in enumerate(rows, start=first):
-        row.id = id
 
 
 def _address(post: Post | Watch) -> Address:

@@ -7,12 +7,12 @@ before it, so two starts with one id behave as if they had come one after the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from perdure.store.port import Batch, Started, StartRequest, TurnWrite
-from perdure.store.sqlite.rooms import UNLIMITED, Room
+from perdure.store.sql.rooms import UNLIMITED, Room
 from perdure.values import limits
 from perdure.values.concurrency import Place
 from perdure.values.states import Status
@@ -62,12 +62,13 @@ class Decision(msgspec.Struct, gc=False):
 class Decisions(msgspec.Struct):
     """All decisions: of the batch's own starts, and of those that its turns ask for.
 
-    ``busy``: runs whose turn asks for a start that must wait for the next batch.
+    ``last_run``: the last number that was given to a new run. ``busy``: runs whose turn asks for a
+    start that must wait for the next batch.
     """
 
     own: list[Decision]
     of_turns: list[Decision]
-    next_run: int
+    last_run: int
     busy: frozenset[int]
 
     def everything(self) -> Iterator[Decision]:
@@ -112,7 +113,7 @@ def _of_turn(turn: TurnWrite) -> Iterator[StartRequest]:
 class Judge:
     """Goes through the starts of a batch.
 
-    ``touched``: runs with a turn in this batch. ``same``: runs that exist under a request's run id,
+    ``runs``: ascending numbers for new runs. ``same``: runs that exist under a request's run id,
     so that a start repeated after a lost answer is answered as the first one was. ``room``: what
     limits leave; ``None`` is no limit.
     """
@@ -120,17 +121,18 @@ class Judge:
     def __init__(
         self,
         batch: Batch,
-        next_run: int,
+        runs: Sequence[int],
         latest: Mapping[Key, Existing],
         same: Mapping[str, Existing],
         room: Room | None = None,
     ) -> None:
         self._batch = batch
-        self._next = next_run
+        self._runs = runs
+        self._created: set[int] = set()
+        self._last_run = 0
         self._latest = dict(latest)
         self._same = same
         self._room = None if room is None else room.copy()
-        self._first = next_run
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
         self._busy: set[int] = set()
@@ -150,7 +152,7 @@ class Judge:
         for turn in self._batch.turns:
             if (turn.children or turn.continued is not None) and turn.run not in dropped:
                 self._turn(turn, turn.run, turn.execution)
-        return Decisions(own, self._of_turns, self._next, frozenset(self._busy))
+        return Decisions(own, self._of_turns, self._last_run, frozenset(self._busy))
 
     def _turn(self, turn: TurnWrite, run: int, execution: int) -> None:
         children = [self._judge(request, execution) for request in turn.children]
@@ -200,8 +202,8 @@ class Judge:
         before: int,
         place: Place | None,
     ) -> Decision:
-        run = self._next
-        self._next += 1
+        run = self._last_run = self._runs[len(self._created)]
+        self._created.add(run)
         first = request.first
         status = Status.RUNNING
         if place in (Place.HELD, Place.READY):
@@ -243,7 +245,7 @@ class Judge:
         if parent is not None and parent[0] == existing.execution:
             # A child cannot take the place of its parent.
             return _refused(request, existing, parent)
-        is_in_batch = existing.run >= self._first or existing.run in self._touched
+        is_in_batch = existing.run in self._created or existing.run in self._touched
         if is_in_batch and existing.run not in self._children:
             # This batch starts or moves it: whoever asks tries again with the next.
             return _refused(request, existing, parent, "busy")

@@ -9,8 +9,7 @@ rows with bytes go in by the hundred.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -18,15 +17,13 @@ import msgspec
 
 from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, StoreRefused
 from perdure.store.port import Batch, Committed, Posted, Started
-from perdure.store.sqlite import faults
-from perdure.store.sqlite.borrowed import Borrowed, written_on
-from perdure.store.sqlite.database import Database, Writing, one
-from perdure.store.sqlite.plan import REPLACED, Plan, make_plan
-from perdure.store.sqlite.posting import Delivery
-from perdure.store.sqlite.rooms import Room
-from perdure.store.sqlite.slots import Slots
-from perdure.store.sqlite.sql import SQL, ManyRows, status_of, to_json
-from perdure.store.sqlite.starting import (
+from perdure.store.sql.database import Database, Writing, one
+from perdure.store.sql.encoding import from_json, status_of, to_json
+from perdure.store.sql.plan import REPLACED, Plan, make_plan
+from perdure.store.sql.posting import Delivery
+from perdure.store.sql.rooms import Room
+from perdure.store.sql.slots import Slots
+from perdure.store.sql.starting import (
     Decisions,
     Existing,
     Judge,
@@ -37,39 +34,45 @@ from perdure.store.sqlite.starting import (
 from perdure.values import events, limits
 from perdure.values.states import CODES, Status
 
-_HISTORY = ManyRows("insert_history", 8)
+_HISTORY_COLUMNS = 8
 _TERMINATED = CODES[Status.TERMINATED]
 _NOBODY: frozenset[int] = frozenset()
-_decode: Callable[[str], Any] = msgspec.json.decode
 
 
 class Committer:
     """Writes batches on one database.
 
-    ``_next_run`` is a guess that each batch checks; ``_recalled``: how many runs each worker knew
-    to have been taken from it.
+    ``_last_run``: the last number of a run that is known here, for a guess that each batch checks.
+    ``_recalled``: how many runs each worker knew to have been taken from it.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._next_run = 1
+        self._last_run = 0
         self._recalled: dict[int, int] = {}
 
     def commit(self, batch: Batch) -> Committed:
         """Write a worker's batch: see the port."""
-        return self._transact(
-            _Attempt(self._database, batch, is_fenced=True, recalled=self._recalled)
-        )
+        recalled = self._recalled.get(batch.worker, 0)
+        attempt = _Attempt(self._database, batch, is_fenced=True, recalled=recalled)
+        result = self._transact(attempt)
+        self._recalled[batch.worker] = attempt.recalled
+        return result
 
     def start(self, batch: Batch) -> list[Started]:
         """Write the starts of somebody who is no worker; a repeated run id changes nothing."""
         return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).started)
 
-    def start_within(self, borrowed: Borrowed, batch: Batch) -> list[Started]:
-        """Write starts in a caller's own transaction."""
-        attempt = _Attempt(borrowed, batch, is_fenced=False)
-        attempt.prepare(self._next_run)
-        return list(written_on(borrowed, attempt.write).started)
+    def start_on(
+        self,
+        database: Writing,
+        batch: Batch,
+        within: Callable[[Callable[[], Committed]], Committed],
+    ) -> list[Started]:
+        """Write starts in a caller's own transaction; ``within(write)`` calls ``write`` there."""
+        attempt = _Attempt(database, batch, is_fenced=False)
+        attempt.prepare(self._last_run)
+        return list(within(attempt.write).started)
 
     def post(self, batch: Batch) -> list[Posted]:
         """Write posts."""
@@ -77,19 +80,10 @@ class Committer:
 
     def _transact(self, attempt: _Attempt) -> Committed:
         database = self._database
-        attempt.prepare(self._next_run)
-        database.begin()
-        try:
-            result = attempt.write()
-        except (sqlite3.Error, *faults.BAD_VALUES) as exc:
-            database.undo(exc)
-            raise faults.translate(exc, database.name) from exc
-        except BaseException:
-            database.rollback()
-            raise
-        database.commit()
+        attempt.prepare(self._last_run)
+        result = database.write(attempt.write)
         database.written += attempt.plan.bytes
-        self._next_run = attempt.decisions.next_run
+        self._last_run = max(self._last_run, attempt.decisions.last_run)
         return result
 
 
@@ -105,13 +99,12 @@ class _Attempt:
         batch: Batch,
         *,
         is_fenced: bool,
-        recalled: dict[int, int] | None = None,
+        recalled: int = 0,
     ) -> None:
         self._database = database
         self._batch = batch
         self._is_fenced = is_fenced
-        self._recalled = {} if recalled is None else recalled
-        self._is_recalled = False
+        self._known = self.recalled = recalled
         self._lost = _NOBODY
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
@@ -121,38 +114,42 @@ class _Attempt:
         self._slots: Slots | None = None
         """Only if anything is limited."""
 
-    def prepare(self, next_run: int) -> None:
+    def prepare(self, last_run: int) -> None:
         """Encode the batch on the guess that nothing stands in its way."""
+        starts = 0
         for request in requests_of(self._batch):
-            self._has_starts = True
+            starts += 1
             self._brings_messages |= bool(request.messages)
             if needs_look(request):
                 self._keys[request.namespace, request.workflow_id] = None
             if not self._is_fenced:
                 self._looks_at.append(request.run_id)
         self._questions = _questions(self._batch)
-        self._guess = next_run
-        self.decisions = Judge(self._batch, next_run, {}, {}).decide(_NOBODY)
-        self.plan = make_plan(self._batch, self.decisions, _NOBODY)
+        self._has_starts = starts > 0
+        self._runs = self._database.guess_runs(starts, last_run) if starts else ()
+        decisions = Judge(self._batch, self._runs, {}, {}).decide(_NOBODY)
+        self._guess = decisions, make_plan(self._batch, decisions, _NOBODY)
 
     def write(self) -> Committed:
-        """Write the batch inside the transaction that was begun."""
+        """Write the batch inside the transaction that was begun; it may have to be begun again."""
         batch, database = self._batch, self._database
+        self.decisions, self.plan = self._guess
+        is_recalled = has_limits = False
         if self._is_fenced:
-            marks = (batch.worker, batch.epoch, batch.number, batch.lease_until)
-            fenced = database.execute(SQL["fence"], marks).fetchone()
+            marks = (batch.worker, batch.epoch, batch.number, batch.lease_until, batch.now)
+            fenced = database.run("fence", *marks).fetchone()
             if fenced is None:
                 raise LeaseLost(
                     f"worker {batch.worker} no longer holds its lease (epoch {batch.epoch}); "
                     "another worker has taken over its runs"
                 )
-            self._is_recalled = self._recalled.get(batch.worker, 0) != fenced[0]
-            self._recalled[batch.worker] = fenced[0]
-            if fenced[1]:
-                self._slots = Slots(database)
-            if self._is_recalled:
-                self._questions = _questions(batch, every_claim=True)
-        self._ask()
+            self.recalled, has_limits = fenced
+            is_recalled = self.recalled != self._known
+        elif self._has_starts:
+            has_limits = one(database, "has_limits")
+        database.hold(batch, limits=bool(has_limits))
+        self._slots = Slots(database) if has_limits else None
+        self._ask(_questions(batch, every_claim=True) if is_recalled else self._questions)
         plan = self.plan
         _write(database, plan, batch.now)
         has_admitted = self._slots is not None and self._slots.write(plan, batch.now)
@@ -170,55 +167,55 @@ class _Attempt:
             reopened=self._reopened,
             fed=fed,
             children=[decision.started for decision in self.decisions.of_turns],
-            is_recalled=self._is_recalled,
+            is_recalled=is_recalled,
             has_mail=has_mail,
             has_admitted=has_admitted,
         )
 
-    def _ask(self) -> None:
+    def _ask(self, questions: Mapping[str, str]) -> None:
         """Check the guesses; where one was wrong, decide and plan again."""
-        database = self._database
-        if "claims" in self._questions:
-            claims = (self._questions["claims"], self._batch.worker)
-            self._lost = frozenset(_decode(one(database, SQL["lost_claims"], claims)))
-        self._reopened = self._reopened_runs()
+        batch, database = self._batch, self._database
+        self._lost = _NOBODY
+        if "claims" in questions:
+            lost = one(database, "lost_claims", questions["claims"], batch.worker)
+            self._lost = frozenset(from_json(lost))
+        self._reopened = self._reopened_runs(questions)
         dropped = self._lost | self._reopened
         if not self._has_starts:
             if dropped:
-                self.plan = make_plan(self._batch, self.decisions, dropped)
+                self.plan = make_plan(batch, self.decisions, dropped)
             return
-        next_run, has_limits = database.execute(SQL["next_run"]).fetchone()
         latest = self._latest()
         same = self._same()
         room: Room | None = None
-        if has_limits:
-            self._slots = self._slots or Slots(database)
-            room = self._slots.room(self._batch, latest.values())
+        if self._slots is not None:
+            room = self._slots.room(batch, latest.values())
+        runs = database.new_runs(self._runs, _highest(batch, latest))
         busy = self.decisions.busy
-        if dropped or latest or same or room is not None or next_run != self._guess or busy:
-            self.decisions = Judge(self._batch, next_run, latest, same, room).decide(dropped)
-            busy = self.decisions.busy & {turn.run for turn in self._batch.turns}
+        if dropped or latest or same or room is not None or runs != self._runs or busy:
+            self.decisions = Judge(batch, runs, latest, same, room).decide(dropped)
+            busy = self.decisions.busy & {turn.run for turn in batch.turns}
             if busy:
                 self._reopened |= busy
                 dropped |= busy
-                self.decisions = Judge(self._batch, next_run, latest, same, room).decide(dropped)
-            self.plan = make_plan(self._batch, self.decisions, dropped)
+                self.decisions = Judge(batch, runs, latest, same, room).decide(dropped)
+            self.plan = make_plan(batch, self.decisions, dropped)
 
-    def _reopened_runs(self) -> frozenset[int]:
-        database, questions = self._database, self._questions
+    def _reopened_runs(self, questions: Mapping[str, str]) -> frozenset[int]:
+        database = self._database
         found: set[int] = set()
         if "closing" in questions:
-            unread = one(database, SQL["unread"], (questions["closing"], questions["consumed"]))
-            executions = set(_decode(unread))
+            unread = one(database, "unread", questions["closing"], questions["consumed"])
+            executions = set(from_json(unread))
             found.update(
                 turn.run
                 for turn in self._batch.turns
                 if turn.closes and not turn.force_close and turn.execution in executions
             )
         if "settles" in questions:
-            found.update(_decode(one(database, SQL["already_settled"], (questions["settles"],))))
+            found.update(from_json(one(database, "already_settled", questions["settles"])))
         if "gives_up" in questions:
-            found.update(_decode(one(database, SQL["already_decided"], (questions["gives_up"],))))
+            found.update(from_json(one(database, "already_decided", questions["gives_up"])))
         return frozenset(found - self._lost)
 
     def _latest(self) -> dict[Key, Existing]:
@@ -227,7 +224,7 @@ class _Attempt:
         found: dict[Key, Existing] = {}
         # Only who brings messages needs to know how many there are.
         most = limits.INBOX_PER_EXECUTION if self._brings_messages else 0
-        rows = _decode(one(self._database, SQL["latest"], (to_json(list(self._keys)), most)))
+        rows = from_json(one(self._database, "latest", to_json(list(self._keys)), most))
         for namespace, workflow_id, run, execution, run_id, status, *rest in rows:
             workflow, owner, unread, *above = rest
             parent = None if above[0] is None else (above[0], above[1])
@@ -239,11 +236,18 @@ class _Attempt:
     def _same(self) -> dict[str, Existing]:
         if not self._looks_at:
             return {}
-        rows = _decode(one(self._database, SQL["same_run_id"], (to_json(self._looks_at),)))
+        rows = from_json(one(self._database, "same_run_id", to_json(self._looks_at)))
         return {
             run_id: Existing(run, execution, run_id, status_of(status), workflow)
             for run, execution, run_id, status, workflow in rows
         }
+
+
+def _highest(batch: Batch, latest: Mapping[Key, Existing]) -> int:
+    """Return the highest run that a new one of the same execution or workflow id may follow."""
+    found = [existing.run for existing in latest.values()]
+    found += [turn.run for turn in batch.turns if turn.continued is not None]
+    return max(found, default=0)
 
 
 def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
@@ -281,64 +285,64 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
 
 
 def _write(database: Writing, plan: Plan, now: int) -> None:
-    execute, json = database.execute, plan.json
+    run, json = database.run, plan.json
     if plan.runs:
-        execute(SQL["insert_runs"], (json["runs"],))
-        execute(SQL["insert_states"], (json["states"],))
+        run("insert_runs", json["runs"])
+        run("insert_states", json["states"])
         if plan.copies:
-            execute(SQL["insert_copies"], (json["copies"],))
+            run("insert_copies", json["copies"])
         if plan.forks:
-            execute(SQL["insert_forks"], (json["forks"],))
+            run("insert_forks", json["forks"])
         if plan.memos:
-            execute(SQL["insert_memos"], (json["memos"],))
-    for text, part in _HISTORY.statements(plan.history):
-        execute(text, part)
+            run("insert_memos", json["memos"])
+    if plan.history:
+        database.insert("insert_history", _HISTORY_COLUMNS, plan.history)
     if plan.replaced:  # after the rows of this batch: a child may replace one started with it
         _end_replaced(database, plan, now)
-        execute(SQL["recall"], (json["replaced"],))
-        execute(SQL["end_states"], (json["replaced"], now, _TERMINATED))
+        run("recall", json["replaced"])
+        run("end_states", json["replaced"], now, _TERMINATED)
     if plan.updates:
-        execute(SQL["update_states"], (json["updates"],))
+        run("update_states", json["updates"])
     if plan.touches:
-        execute(SQL["touch_states"], (json["touches"],))
+        run("touch_states", json["touches"])
     if plan.moved:
-        execute(SQL["move_runs"], (json["moved"],))
+        run("move_runs", json["moved"])
     if plan.consumed:
         _consume(database, plan)
     if plan.emptied:
-        execute(SQL["empty_inboxes"], (json["emptied"],))
+        run("empty_inboxes", json["emptied"])
     if plan.settled:
-        execute(SQL["delete_open_tx"], (json["settled"],))
+        run("delete_open_tx", json["settled"])
     if plan.opened:
-        execute(SQL["insert_open_tx"], (json["opened"],))
+        run("insert_open_tx", json["opened"])
     if plan.asked:
-        execute(SQL["insert_human_tasks"], (json["asked"],))
+        run("insert_human_tasks", json["asked"])
     if plan.given_up:
-        execute(SQL["give_up_human_tasks"], (json["given_up"],))
+        run("give_up_human_tasks", json["given_up"])
     if plan.closed:  # also what this very turn has opened
-        execute(SQL["close_human_tasks_of_runs"], (json["closed"], now))
-        execute(SQL["delete_open_tx_of_runs"], (json["closed"],))
-        execute(SQL["delete_beats_of_runs"], (json["closed"],))
+        run("close_human_tasks_of_runs", json["closed"], now)
+        run("delete_open_tx_of_runs", json["closed"])
+        run("delete_beats_of_runs", json["closed"])
     if plan.forgotten_attrs:
-        execute(SQL["delete_attrs"], (json["forgotten_attrs"],))
+        run("delete_attrs", json["forgotten_attrs"])
     if plan.attrs:
-        execute(SQL["insert_attrs"], (json["attrs"],))
+        run("insert_attrs", json["attrs"])
     if plan.memo_changes:
         _merge_memos(database, plan.memo_changes)
     if plan.lines:
-        execute(SQL["insert_lines"], (json["lines"],))
-        execute(SQL["drop_old_lines"], (json["lines"], limits.LOG_LINES))
+        run("insert_lines", json["lines"])
+        run("drop_old_lines", json["lines"], limits.LOG_LINES)
     if plan.watches:
-        execute(SQL["insert_watches"], (json["watches"],))
+        run("insert_watches", json["watches"])
     if plan.inherited:
-        execute(SQL["inherit_memos"], (json["inherited"],))
-        execute(SQL["inherit_attrs"], (json["inherited"],))
+        run("inherit_memos", json["inherited"])
+        run("inherit_attrs", json["inherited"])
 
 
 def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
     """Write the last row of replaced runs: what they had not read, and their end (I7)."""
     unread: dict[int, list[events.Event]] = {}
-    for run, data in database.execute(SQL["unread_of_runs"], (plan.json["replaced"],)).fetchall():
+    for run, data in database.run("unread_of_runs", plan.json["replaced"]).fetchall():
         try:
             fact = events.decode_fact(data)
         except (Corrupt, SchemaMismatch):
@@ -351,12 +355,12 @@ def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
     for runs, facts in rows:
         payload = events.encode_turn(facts)
         row = (to_json(runs), now, plan.worker, crc32(payload), payload, len(facts))
-        database.execute(SQL["end_runs"], row)
+        database.run("end_runs", *row)
 
 
 def _consume(database: Writing, plan: Plan) -> None:
     # A row that is gone stands in some history already: recording it again would double it (I7).
-    gone = database.execute(SQL["consume"], (plan.json["consumed"],)).rowcount
+    gone = database.run("consume", plan.json["consumed"]).rowcount
     if gone != len(plan.consumed):
         raise AlreadyRead(
             f"{len(plan.consumed) - gone} of the inbox rows {plan.consumed[:20]} were read before"
@@ -364,13 +368,13 @@ def _consume(database: Writing, plan: Plan) -> None:
 
 
 def _merge_memos(database: Writing, changes: dict[int, dict[str, Any]]) -> None:
-    # SQLite's json_patch would merge inner objects too, and drop nulls inside them.
-    stored = dict(_decode(one(database, SQL["memos"], (to_json(list(changes)),))))
+    # A database's own merge would merge inner objects too, and drop nulls inside them.
+    stored = dict(from_json(one(database, "memos", to_json(list(changes)))))
     merged: list[Any] = []
     emptied: list[int] = []
     for run, change in changes.items():
         try:
-            memo: dict[str, Any] = {**_decode(stored.get(run, "{}")), **change}
+            memo: dict[str, Any] = {**from_json(stored.get(run, "{}")), **change}
         except (msgspec.DecodeError, TypeError) as exc:
             raise StoreRefused(f"the memo of run {run} cannot be read: {exc}") from exc
         memo = {key: value for key, value in memo.items() if value is not None}
@@ -379,6 +383,6 @@ def _merge_memos(database: Writing, changes: dict[int, dict[str, Any]]) -> None:
         else:
             emptied.append(run)
     if merged:
-        database.execute(SQL["insert_memos"], (to_json(merged),))
+        database.run("insert_memos", to_json(merged))
     if emptied:
-        database.execute(SQL["delete_memos"], (to_json(emptied),))
+        database.run("delete_memos", to_json(emptied))

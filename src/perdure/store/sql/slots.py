@@ -12,25 +12,22 @@ wait, and a key that is full stands in nobody's way.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from perdure.errors import StoreError
 from perdure.store.port import Batch, Definition
-from perdure.store.sqlite.database import Writing, one
-from perdure.store.sqlite.plan import Plan
-from perdure.store.sqlite.rooms import Room, queue_place
-from perdure.store.sqlite.sql import SQL, to_json
-from perdure.store.sqlite.starting import Existing, requests_of
+from perdure.store.sql.database import Writing, one
+from perdure.store.sql.encoding import from_json, to_json
+from perdure.store.sql.plan import Plan
+from perdure.store.sql.rooms import Room, queue_place
+from perdure.store.sql.starting import Existing, requests_of
 from perdure.values import events
 from perdure.values.concurrency import NO_LIMIT, Limit, Place, Standing
 from perdure.values.terms import Deadlines
 
 _EVERYTHING = 1_000_000_000
 _DELAYED = 1_000
-_decode: Callable[[str], Any] = msgspec.json.decode
 
 Rank = tuple[int, int, int]
 """Negative priority, since when, execution: the smallest is the next."""
@@ -49,7 +46,7 @@ class Slots:
     def limits(self) -> Mapping[str, Limit]:
         """All limits, by workflow."""
         if self._limits is None:
-            rows = _decode(one(self._database, SQL["limits"]))
+            rows = from_json(one(self._database, "limits"))
             self._limits = {row[0]: Limit(*row[1:]) for row in rows}
         return self._limits
 
@@ -67,7 +64,7 @@ class Slots:
         ]
         holders: dict[int, tuple[str, str]] = {}
         if replaceable:
-            rows = _decode(one(self._database, SQL["holders"], (to_json(replaceable),)))
+            rows = from_json(one(self._database, "holders", to_json(replaceable)))
             holders = {execution: (workflow, key) for execution, workflow, key in rows}
         return Room(self.limits, self._taken(names), self._taken_of(keys), holders)
 
@@ -76,21 +73,21 @@ class Slots:
     def write(self, plan: Plan, now: int) -> bool:
         """Write the places of a batch, free what it ends, and admit; tell whether anybody was."""
         if plan.slots:
-            self._run(SQL["insert_slots"], plan.slots)
+            self._run("insert_slots", plan.slots)
             for _, workflow, key, _, _, _, place in plan.slots:
                 if place in (Place.HELD, Place.READY):
                     self._touch(workflow, key)
         waits: list[int] = []
         if plan.later:
-            waits += self._changed(SQL["delay_slots"], plan.later)
+            waits += self._changed("delay_slots", plan.later)
         if plan.resumed:
-            waits += self._changed(SQL["resume_slots"], plan.resumed)
+            waits += self._changed("resume_slots", plan.resumed)
         if waits:
-            self._run(SQL["delay_states"], waits)
+            self._run("delay_states", waits)
         if plan.paused:
-            self._changed(SQL["pause_slots"], plan.paused)
+            self._changed("pause_slots", plan.paused)
         if plan.ended:
-            self._changed(SQL["delete_slots"], plan.ended)
+            self._changed("delete_slots", plan.ended)
         if waits:
             self._queue_due(now)
         return self._admit(now) > 0
@@ -99,7 +96,7 @@ class Slots:
         """Let those in whom nobody let in; return how many joined the queue or got a slot."""
         joined = self._queue_due(now)
         names = to_json(list(self.limits))
-        for workflow in _decode(one(self._database, SQL["workflows_with_queue"], (names,))):
+        for workflow in from_json(one(self._database, "workflows_with_queue", names)):
             self._workflows[workflow] = None
         return joined + self._admit(now)
 
@@ -116,28 +113,28 @@ class Slots:
             (name, it.max_open, it.max_per_key, it.on_limit, it.pool, it.pool_max)
             for name, it in changed.items()
         ]
-        self._run(SQL["upsert_limits"], rows)
+        self._run("upsert_limits", rows)
         if added:
             self._adopt(added)
-            self._run(SQL["mark_delayed"], added)
+            self._run("mark_delayed", added)
         self._limits = None
         for name in changed:
             self._workflows[name] = None
-            for key in _decode(one(self._database, SQL["keys_with_queue"], (name,))):
+            for key in from_json(one(self._database, "keys_with_queue", name)):
                 if key:
                     self._keys[name, key] = None
         self._admit(now)
         free = [name for name, new in changed.items() if not new.limits]
         if free:  # everybody was let in
-            self._run(SQL["unmark_delayed"], free)
-            self._run(SQL["delete_slots_of_workflows"], free)
-            self._run(SQL["delete_limits"], free)
+            self._run("unmark_delayed", free)
+            self._run("delete_slots_of_workflows", free)
+            self._run("delete_limits", free)
 
     # -- what people are shown ---------------------------------------------------------------
 
     def standing(self, execution: int) -> Standing | None:
         """Return what stands between an execution and its slot; ``None``: it has no place."""
-        found = self._database.execute(SQL["slot"], (execution,)).fetchone()
+        found = self._database.run("slot", execution).fetchone()
         if found is None:
             return None
         workflow, key, priority, since = found
@@ -151,7 +148,7 @@ class Slots:
             taken.get(workflow, 0),
             self._taken_of({(workflow, key)}).get((workflow, key), 0),
             sum(taken.values()) if limit.pool else 0,
-            int(one(self._database, SQL["before"], rank)),
+            int(one(self._database, "before", *rank)),
         )
 
     # -- inside ------------------------------------------------------------------------------
@@ -162,8 +159,8 @@ class Slots:
     def _adopt(self, workflows: Sequence[str]) -> None:
         """Count what was open before these workflows had a limit."""
         slots: list[Any] = []
-        found = self._database.execute(SQL["adoptable"], (to_json(workflows),))
-        for execution, workflow, since, place, payload in found:
+        found = self._database.run("adoptable", to_json(workflows))
+        for execution, workflow, since, place, payload in found.fetchall():
             started = _started(payload)
             key, priority, deadline = "", 0, None
             if started is not None:
@@ -171,34 +168,34 @@ class Slots:
                 times = Deadlines(0, started.run_deadline, started.execution_deadline)
                 deadline = times.first or None
             slots.append((execution, workflow, key, priority, since, deadline, place))
-        self._run(SQL["insert_slots"], slots)
+        self._run("insert_slots", slots)
 
-    def _run(self, sql: str, rows: Sequence[Any]) -> None:
-        self._database.execute(sql, (to_json(rows),))
+    def _run(self, query: str, rows: Sequence[Any]) -> None:
+        self._database.run(query, to_json(rows))
 
     def _touch(self, workflow: str, key: str) -> None:
         self._workflows[workflow] = None
         if key:
             self._keys[workflow, key] = None
 
-    def _changed(self, sql: str, rows: Sequence[Any]) -> list[int]:
+    def _changed(self, query: str, rows: Sequence[Any]) -> list[int]:
         """Change places; return the executions, if the statement does."""
-        found = self._database.execute(sql, (to_json(rows),)).fetchall()
+        found = self._database.run(query, to_json(rows)).fetchall()
         for workflow, key, *_ in found:
             self._touch(workflow, key)
         return [row[2] for row in found if len(row) > 2]
 
     def _queue_due(self, now: int) -> int:
         """Let those join the queue whose delay is over."""
-        due = self._database.execute(SQL["delayed"], (now, _DELAYED)).fetchall()
+        due = self._database.run("delayed", now, _DELAYED).fetchall()
         if due:
             places: list[Any] = []
             for execution, workflow, key in due:
                 places.append((execution, queue_place(self._limit(workflow), key)))
                 self._touch(workflow, key)
-            self._run(SQL["place_slots"], places)
+            self._run("place_slots", places)
             queued = to_json([execution for execution, _, _ in due])
-            self._database.execute(SQL["queue_states"], (queued, now))
+            self._database.run("queue_states", queued, now)
         return len(due)
 
     def _admit(self, now: int) -> int:
@@ -221,7 +218,7 @@ class Slots:
             if limit.pool_max:
                 free = min(free, pools[limit.pool])
             if free > 0:
-                rows = self._database.execute(SQL["ready"], (name, free)).fetchall()
+                rows = self._database.run("ready", name, free).fetchall()
                 queues.append([(row, name) for row in rows])
         admitted: list[int] = []
         for rank, name in heapq.merge(*queues):
@@ -232,8 +229,8 @@ class Slots:
                 pools[limit.pool] -= 1
             admitted.append(rank[2])
         if admitted:
-            self._run(SQL["place_slots"], [(execution, Place.TAKEN) for execution in admitted])
-            self._database.execute(SQL["admit_states"], (to_json(admitted), now))
+            self._run("place_slots", [(execution, Place.TAKEN) for execution in admitted])
+            self._database.run("admit_states", to_json(admitted), now)
         return len(admitted)
 
     def _make_ready(self) -> None:
@@ -249,11 +246,11 @@ class Slots:
             places += [(rank[2], Place.HELD) for rank in ready if rank not in first]
             places += [(rank[2], Place.READY) for rank in held if rank in first]
         if places:
-            self._run(SQL["place_slots"], places)
+            self._run("place_slots", places)
 
     def _of_key(self, workflow: str, key: str, place: Place, limit: int) -> list[Rank]:
         wanted = (workflow, key, int(place), limit)
-        return self._database.execute(SQL["of_key"], wanted).fetchall()
+        return self._database.run("of_key", *wanted).fetchall()
 
     def _with_pools(self, workflows: Iterable[str]) -> list[str]:
         """Return these workflows, and those that share a pool with one of them."""
@@ -264,13 +261,13 @@ class Slots:
         return list(names)
 
     def _taken(self, names: Iterable[str]) -> dict[str, int]:
-        return dict(_decode(one(self._database, SQL["taken"], (to_json(list(names)),))))
+        return dict(from_json(one(self._database, "taken", to_json(list(names)))))
 
     def _taken_of(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         wanted = list(keys)
         if not wanted:
             return {}
-        rows = _decode(one(self._database, SQL["taken_of_keys"], (to_json(wanted),)))
+        rows = from_json(one(self._database, "taken_of_keys", to_json(wanted)))
         return {(workflow, key): count for workflow, key, count in rows}
 
 
@@ -285,4 +282,4 @@ def _started(payload: bytes) -> events.RunStarted | None:
 
 def is_admissible(database: Writing, now: int) -> bool:
     """Tell whether :meth:`Slots.admit` would find somebody."""
-    return bool(one(database, SQL["admissible"], (now,)))
+    return bool(one(database, "admissible", now))

@@ -7,18 +7,14 @@ the last history row of the target, so that whoever ends a run need not know who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from perdure.store.rows import Watch
-from perdure.store.sqlite.database import Writing, one
-from perdure.store.sqlite.sql import SQL, to_json
+from perdure.store.sql.database import Writing, one
+from perdure.store.sql.encoding import from_json, to_json
 from perdure.values import endings
 from perdure.values import events as ev
-
-_decode: Callable[[str], Any] = msgspec.json.decode
 
 
 class Row(NamedTuple):
@@ -73,16 +69,16 @@ class Watching:
 
     def notices(self, ended: Sequence[int]) -> Iterator[Notice]:
         """Write the watches; yield the notices of what was answered and of ended executions."""
-        execute = self._database.execute
+        database = self._database
         if self._dropped:
-            execute(SQL["delete_watches"], (to_json(self._dropped),))
+            database.run("delete_watches", to_json(self._dropped))
         if self._entered:
-            execute(SQL["insert_watches"], (to_json(self._entered),))
+            database.run("insert_watches", to_json(self._entered))
         if ended:
             self._end(ended)
         if self._due:
             targets = sorted({row.target for row, _ in self._due})
-            found = execute(SQL["endings"], (to_json(targets),)).fetchall()
+            found = database.run("endings", to_json(targets)).fetchall()
             facts = {each[0]: each for each in found}
             for row, run in self._due:
                 event = _event(row, facts[row.target])
@@ -90,17 +86,17 @@ class Watching:
                     yield Notice(row.watcher, run, row.mailbox, ev.encode_turn([event]))
 
     def _end(self, ended: Sequence[int]) -> None:
-        database, over = self._database, (to_json(list(ended)),)
+        database, over = self._database, to_json(list(ended))
         gone = set(ended)
-        rows = _decode(one(database, SQL["watchers"], over))
+        rows = from_json(one(database, "watchers", over))
         for *columns, run in rows:
             row = Row(*columns)
             if row.watcher not in gone:
                 self._due.append((row, run or 0))
         if rows:
-            database.execute(SQL["delete_watches_of_ended"], over)
-        if one(database, SQL["has_watches"], over):
-            database.execute(SQL["delete_watches_by_ended"], over)
+            database.run("delete_watches_of_ended", over)
+        if one(database, "has_watches", over):
+            database.run("delete_watches_by_ended", over)
 
 
 def _with_reverse(row: Row) -> list[Row]:

@@ -17,10 +17,10 @@ import msgspec
 
 from perdure.errors import StoreRefused
 from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
-from perdure.store.sqlite.people import asked_row
-from perdure.store.sqlite.sql import to_json
-from perdure.store.sqlite.starting import Decision, Decisions
-from perdure.store.sqlite.watching import Row, row_of
+from perdure.store.sql.encoding import to_json
+from perdure.store.sql.people import asked_row
+from perdure.store.sql.starting import Decision, Decisions
+from perdure.store.sql.watching import Row, row_of
 from perdure.values import events
 from perdure.values.concurrency import Place, Queued
 from perdure.values.failures import FailureInfo

@@ -28,23 +28,21 @@ from perdure.store.port import (
     TurnRow,
     Worker,
 )
-from perdure.store.sqlite.database import Database, reading
-from perdure.store.sqlite.listing import count_query, list_query
-from perdure.store.sqlite.people import task_of, tasks_query
-from perdure.store.sqlite.slots import Slots, is_admissible
-from perdure.store.sqlite.sql import SQL, status_of, to_json
-from perdure.store.sqlite.workers import Workers
+from perdure.store.sql.database import Database, one, reading
+from perdure.store.sql.encoding import from_json, status_of, to_json
+from perdure.store.sql.listing import count_query, list_query
+from perdure.store.sql.people import task_of, tasks_query
+from perdure.store.sql.slots import Slots, is_admissible
 from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
 
-_decode: Callable[[str], Any] = msgspec.json.decode
 _read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _read_tags = msgspec.json.Decoder(tuple[str, ...]).decode
 _JSON: dict[int, tuple[str, Callable[[str], Any]]] = {
     RunRow.__struct_fields__.index(name): (name, read)
     for name, read in (
-        ("waits", _decode),
-        ("progress", _decode),
+        ("waits", from_json),
+        ("progress", from_json),
         ("tags", _read_tags),
         ("memo", _read_object),
     )
@@ -53,88 +51,86 @@ _JSON: dict[int, tuple[str, Callable[[str], Any]]] = {
 _LAST = "\U0010ffff"
 
 
-class SqliteReader:
+class SqlReader:
     """The reading half of the port on one connection."""
 
-    def __init__(self, database: Database, workers: Workers | None = None) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self._workers = workers or Workers(database)
 
     @reading
     def find(self, key: str, *, namespace: str = "default", run_id: str = "") -> RunRow | None:
         if run_id:
-            row = self._one(SQL["run_by_run_id"], (run_id,))
+            row = self._one("run_by_run_id", (run_id,))
             if row is None or row[2] != namespace:
                 return None
-            if key and key not in (row[3], self._one(SQL["run_id_by_number"], (row[1],))[0]):
+            if key and key not in (row[3], self._one("run_id_by_number", (row[1],))[0]):
                 return None
             return self._row(row[0])
-        latest = self._one(SQL["latest_of_workflow_id"], (namespace, key))[0]
+        latest = self._one("latest_of_workflow_id", (namespace, key))[0]
         if latest is not None:
             return self._row(latest)
-        first = self._one(SQL["run_by_run_id"], (key,))
+        first = self._one("run_by_run_id", (key,))
         if first is None or first[0] != first[1] or first[2] != namespace:
             return None
-        return self._row(self._one(SQL["current_run"], (first[1],))[0])
+        return self._row(self._one("current_run", (first[1],))[0])
 
     @reading
     def rows(self, runs: Sequence[int]) -> list[RunRow]:
-        return [_run(row) for row in self._all(SQL["rows"], (to_json(list(runs)),))]
+        return [_run(row) for row in self._all("rows", (to_json(list(runs)),))]
 
     @reading
     def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:
         span = (namespace, key, key + _LAST, limit)
-        runs = [row[0] for row in self._all(SQL["prefix_of_workflow_id"], span)]
-        runs += [row[0] for row in self._all(SQL["prefix_of_run_id"], span)]
-        return [_run(row) for row in self._all(SQL["rows"], (to_json(runs),))]
+        runs = [row[0] for row in self._all("prefix_of_workflow_id", span)]
+        runs += [row[0] for row in self._all("prefix_of_run_id", span)]
+        return [_run(row) for row in self._all("rows", (to_json(runs),))]
 
     @reading
     def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
-        return [_run(row) for row in self._all(*list_query(self.database, where, limit, before))]
+        return [_run(row) for row in self._made(*list_query(self.database, where, limit, before))]
 
     @reading
     def count(self, where: Filter, *, limit: int | None = None) -> int:
-        return int(self._one(*count_query(self.database, where, limit))[0])
+        return int(self._made(*count_query(self.database, where, limit))[0][0])
 
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
-        return [self._checked(row) for row in self._all(SQL["history"], (run, after, limit))]
+        return [self._checked(row) for row in self._all("history", (run, after, limit))]
 
     @reading
     def journal(
         self, *, after: int = 0, limit: int, namespace: str = "default", workflow_id: str = ""
     ) -> Journal:
         # The end first: a row that comes between the two is not behind what is said to be the last.
-        deleted_to, last = self._one(SQL["journal_ends"], ())
+        deleted_to, last = self._one("journal_ends", ())
         if workflow_id:
-            rows = self._all(SQL["journal_of"], (after, limit, namespace, workflow_id))
+            rows = self._all("journal_of", (after, limit, namespace, workflow_id))
         else:
-            rows = self._all(SQL["journal"], (after, limit))
+            rows = self._all("journal", (after, limit))
         return Journal([_journal_row(row) for row in rows], last, deleted_to)
 
     @reading
     def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
-        rows = self._all(SQL["log"], (run, after, limit))
+        rows = self._all("log", (run, after, limit))
         return [_line(row) for row in rows]
 
     @reading
     def forks(self, run: int) -> list[Fork]:
-        return [Fork(*row) for row in self._all(SQL["forks"], (run,))]
+        return [Fork(*row) for row in self._all("forks", (run,))]
 
     @reading
     def last_turn(self, run: int) -> TurnRow | None:
-        row = self._one(SQL["last_turn"], (run,))
+        row = self._one("last_turn", (run,))
         return None if row is None else self._checked(row)
 
     @reading
     def load(self, runs: Sequence[int]) -> list[Loaded]:
         wanted = (to_json(list(runs)),)
-        self.database.execute("BEGIN")
-        rows = self._all(SQL["rows"], wanted)
-        turns = self._all(SQL["histories"], wanted)
-        inbox = self._all(SQL["inboxes"], wanted)
-        beats = self._all(SQL["beats"], wanted)
-        self.database.execute("COMMIT")
+        with self.database.snapshot():
+            rows = self._all("rows", wanted)
+            turns = self._all("histories", wanted)
+            inbox = self._all("inboxes", wanted)
+            beats = self._all("beats", wanted)
         loaded: dict[int, Loaded] = {}
         for row in rows:
             state = _run(row)
@@ -161,28 +157,28 @@ class SqliteReader:
         self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[int]:
         served = (to_json(list(workflows)), to_json(list(queues)), limit)
-        return [row[0] for row in self._all(SQL["claimable"], served)]
+        return [row[0] for row in self._all("claimable", served)]
 
     @reading
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
         wanted = (to_json(list(reasons)), after, limit)
-        return [_run(row) for row in self._all(SQL["parked"], wanted)]
+        return [_run(row) for row in self._all("parked", wanted)]
 
     @reading
     def open_runs(self, statuses: Sequence[Status], *, limit: int, after: int = 0) -> list[OpenRun]:
         wanted = (to_json([CODES[status] for status in statuses]), after, limit)
-        return [OpenRun(*row) for row in self._all(SQL["open_runs"], wanted)]
+        return [OpenRun(*row) for row in self._all("open_runs", wanted)]
 
     @reading
     def sweeps(self) -> list[Sweep]:
-        return [Sweep(*row) for row in self._all(SQL["sweeps"], ())]
+        return [Sweep(*row) for row in self._all("sweeps", ())]
 
     @reading
     def unserved(
         self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
     ) -> list[RunRow]:
         wanted = (to_json(list(services)), limit)
-        return [_run(row) for row in self._all(SQL["unserved"], wanted)]
+        return [_run(row) for row in self._all("unserved", wanted)]
 
     @reading
     def due(
@@ -195,53 +191,53 @@ class SqliteReader:
         after: int = -1,
     ) -> list[tuple[int, int]]:
         served = (to_json(list(workflows)), to_json(list(queues)), until, limit, after)
-        return self._all(SQL["due"], served)
+        return self._all("due", served)
 
     @reading
     def beginning(
         self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[tuple[int, int]]:
         served = (to_json(list(workflows)), to_json(list(queues)), until, limit)
-        return self._all(SQL["beginning"], served)
+        return self._all("beginning", served)
 
     @reading
     def inbox(
         self, workflows: Sequence[str], queues: Sequence[str], worker: int, *, limit: int
     ) -> list[InboxRow]:
         served = (to_json(list(workflows)), to_json(list(queues)), worker, limit)
-        return [InboxRow(*row) for row in self._all(SQL["inbox"], served)]
+        return [InboxRow(*row) for row in self._all("inbox", served)]
 
     @reading
     def questions(self, now: int, workflows: Sequence[str], *, limit: int) -> list[Question]:
         wanted = (now, to_json(list(workflows)), limit)
-        return [Question(*row) for row in self._all(SQL["questions"], wanted)]
+        return [Question(*row) for row in self._all("questions", wanted)]
 
     @reading
     def reply(self, question: str) -> bytes | None:
-        row = self._one(SQL["reply"], (question,))
+        row = self._one("reply", (question,))
         return None if row is None else row[0]
 
     @reading
     def mail(self, mailboxes: Sequence[str], *, limit: int) -> list[tuple[int, str, bytes]]:
-        return self._all(SQL["mail"], (to_json(list(mailboxes)), limit))
+        return self._all("mail", (to_json(list(mailboxes)), limit))
 
     @reading
     def workers(self) -> list[Worker]:
         return [
             Worker(
                 *row[:9],
-                workflows=tuple(_decode(row[9])),
-                queues=tuple(_decode(row[10])),
-                alive_for_sure=self._workers.is_alive(row[0]),
+                workflows=tuple(from_json(row[9])),
+                queues=tuple(from_json(row[10])),
+                alive_for_sure=self._is_alive(row[0]),
             )
-            for row in self._all(SQL["workers"], ())
+            for row in self._all("workers", ())
         ]
 
     @reading
     def definitions(self) -> list[Definition]:
         return [
             Definition(*row[:5], is_active=bool(row[5]), registered_at=row[6])
-            for row in self._all(SQL["definitions"], ())
+            for row in self._all("definitions", ())
         ]
 
     @reading
@@ -255,7 +251,7 @@ class SqliteReader:
     @reading
     def attributes(self, run: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for key, value, form in self._all(SQL["attributes"], (run,)):
+        for key, value, form in self._all("attributes", (run,)):
             if form is None:
                 found[key] = value
             elif form < 0:
@@ -266,7 +262,7 @@ class SqliteReader:
 
     @reading
     def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:
-        row = self._one(SQL["human_task"], (id,))
+        row = self._one("human_task", (id,))
         found = None if row is None else task_of(row)
         return found if found is not None and found.namespace == namespace else None
 
@@ -279,27 +275,35 @@ class SqliteReader:
         limit: int,
         after: HumanTaskRow | None = None,
     ) -> list[HumanTaskRow]:
-        return [task_of(row) for row in self._all(*tasks_query(where, now, limit, after))]
+        query = tasks_query(self.database.sql, where, now, limit, after)
+        return [task_of(row) for row in self._made(*query)]
 
     def close(self) -> None:
         """Close the connection."""
         self.database.close()
 
-    def _all(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        return self.database.execute(sql, parameters).fetchall()
+    def _is_alive(self, worker: int) -> bool | None:
+        """Tell whether a worker that has not left still lives; ``None`` if that cannot be told."""
+        return None
 
-    def _one(self, sql: str, parameters: Sequence[Any]) -> Any:
-        return self.database.execute(sql, parameters).fetchone()
+    def _made(self, text: str, parameters: Sequence[Any]) -> list[Any]:
+        return self.database.ask(text, parameters).fetchall()
+
+    def _all(self, query: str, parameters: Sequence[Any]) -> list[Any]:
+        return self.database.run(query, *parameters).fetchall()
+
+    def _one(self, query: str, parameters: Sequence[Any]) -> Any:
+        return self.database.run(query, *parameters).fetchone()
 
     def _checked(self, row: tuple[Any, ...]) -> TurnRow:
         run, first, payload, crc = row[0], row[1], row[6], row[7]
         if _is_damaged(payload, crc):
-            name = f"history of run {run} ({self._one(SQL['run_id_by_number'], (run,))[0]})"
+            name = f"history of run {run} ({one(self.database, 'run_id_by_number', run)})"
             raise Corrupt(f"{name}: the row of event {first} is damaged: its checksum does not fit")
         return _turn(row[:-1])
 
     def _row(self, run: int) -> RunRow:
-        return _run(self._one(SQL["run_by_number"], (run,)))
+        return _run(self._one("run_by_number", (run,)))
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:

@@ -1,7 +1,7 @@
 """The SQL of ``list`` and ``count``: which index leads.
 
-With a million runs the wrong leader costs half a second, and SQLite, which has no statistics here,
-cannot know. So each condition that has an index (a search attribute, a workflow, a status) is
+With a million runs the wrong leader costs half a second, and a database without statistics cannot
+know. So each condition that has an index (a search attribute, a workflow, a status) is
 counted first, up to a bound, through its index alone; the rarest leads and the others are looked up
 per row. Several statuses are one branch each, merged in order, since an index gives order only
 within one status. Newest first is by ``run``, which every index has as its last column.
@@ -9,22 +9,19 @@ within one status. Newest first is by ``run``, which every index has as its last
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
 
 from perdure.errors import Invalid
 from perdure.store.port import Filter
-from perdure.store.sqlite.database import Database, one
-from perdure.store.sqlite.sql import SQL, to_json
+from perdure.store.sql.database import Writing
+from perdure.store.sql.encoding import to_json
 from perdure.values.states import CODES
 
 _BOUND = 2_000
-_HAS_ATTRIBUTE = (
-    "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? AND x.value = ? "
-    "AND x.run = {run}{of_type})"
-)
+_NO_BOUND = 2**62
 
 
 class Leader(msgspec.Struct, frozen=True):
@@ -43,31 +40,31 @@ class Leader(msgspec.Struct, frozen=True):
 
 
 def list_query(
-    database: Database, where: Filter, limit: int, before: int | None
+    database: Writing, where: Filter, limit: int, before: int | None
 ) -> tuple[str, list[Any]]:
     """Return the statement for ``list`` and its parameters."""
     leader = _choose(database, where)
-    branches, parameters = _branches(leader, where, before)
+    branches, parameters = _branches(database.sql, leader, where, before)
     if len(branches) == 1:
         ids = f"{branches[0]} ORDER BY run DESC LIMIT ?"
     else:
         ids = f"{' UNION ALL '.join(branches)} ORDER BY run DESC LIMIT ?"
-    columns, tables = SQL["row_columns"], SQL["row_tables"]
+    columns, tables = database.sql["row_columns"], database.sql["row_tables"]
     text = f"SELECT {columns} FROM ({ids}) k CROSS JOIN {tables} WHERE r.run = k.run "  # noqa: S608 - names from above
     return text + "ORDER BY r.run DESC", [*parameters, limit]
 
 
-def count_query(database: Database, where: Filter, limit: int | None) -> tuple[str, list[Any]]:
+def count_query(database: Writing, where: Filter, limit: int | None) -> tuple[str, list[Any]]:
     """Return the statement for ``count`` and its parameters."""
     leader = _choose(database, where)
-    branches, parameters = _branches(leader, where, None)
+    branches, parameters = _branches(database.sql, leader, where, None)
     inner = " UNION ALL ".join(branches)
-    bound = -1 if limit is None else limit
+    bound = _NO_BOUND if limit is None else limit
     return f"SELECT count(*) FROM ({inner} LIMIT ?)", [*parameters, bound]  # noqa: S608 - names from above
 
 
-def _choose(database: Database, where: Filter) -> Leader:
-    candidates = list(_leaders(where))
+def _choose(database: Writing, where: Filter) -> Leader:
+    candidates = list(_leaders(database.sql, where))
     if len(candidates) == 1:
         return candidates[0]
     best, fewest = candidates[-1], _BOUND + 1
@@ -76,14 +73,14 @@ def _choose(database: Database, where: Filter) -> Leader:
             f"SELECT count(*) FROM (SELECT 1 FROM {leader.tables} "  # noqa: S608 - names from above
             f"WHERE {leader.where} LIMIT {_BOUND})"
         )
-        found = one(database, sql, leader.parameters)
+        found = database.ask(sql, leader.parameters).fetchone()[0]
         # Many rows that come in another order would have to be sorted.
         if found < fewest and (found < _BOUND or leader.is_ordered):
             best, fewest = leader, found
     return best
 
 
-def _leaders(where: Filter) -> Iterator[Leader]:
+def _leaders(sql: Mapping[str, str], where: Filter) -> Iterator[Leader]:
     """Yield usable leaders; the last one is the table itself."""
     if where.workflow_id:
         parameters = (where.namespace, where.workflow_id)
@@ -95,8 +92,8 @@ def _leaders(where: Filter) -> Iterator[Leader]:
         first = _values(key, value)[0]
         yield Leader(
             "perdure_attr a",
-            "a.namespace = ? AND a.key = ? AND a.value = ?" + _of_type(first),
-            (where.namespace, key, first),
+            f"a.namespace = ? AND a.key = ? AND a.value = {sql['json_value']}{_of_type(first)}",
+            (where.namespace, key, to_json(first)),
             "a.run",
             f"search:{key}",
         )
@@ -115,13 +112,15 @@ def _leaders(where: Filter) -> Iterator[Leader]:
     yield Leader("perdure_run r", "true", (), "r.run", "")
 
 
-def _branches(leader: Leader, where: Filter, before: int | None) -> tuple[list[str], list[Any]]:
-    conditions, parameters = _conditions(leader, where)
+def _branches(
+    sql: Mapping[str, str], leader: Leader, where: Filter, before: int | None
+) -> tuple[list[str], list[Any]]:
+    conditions, parameters = _conditions(sql, leader, where)
     tables = leader.tables
     if conditions and leader.run != "r.run":
-        tables += f" CROSS JOIN perdure_run r ON r.run = {leader.run}"
+        tables += f" {sql['join_after']} perdure_run r ON r.run = {leader.run}"
     if any("s.status" in condition for condition in conditions):
-        tables += f" CROSS JOIN perdure_state s ON s.run = {leader.run}"
+        tables += f" {sql['join_after']} perdure_state s ON s.run = {leader.run}"
     if before is not None:
         conditions.append(f"{leader.run} < ?")
         parameters.append(before)
@@ -137,7 +136,9 @@ def _branches(leader: Leader, where: Filter, before: int | None) -> tuple[list[s
     return texts, values
 
 
-def _conditions(leader: Leader, where: Filter) -> tuple[list[str], list[Any]]:
+def _conditions(
+    sql: Mapping[str, str], leader: Leader, where: Filter
+) -> tuple[list[str], list[Any]]:
     """Return what each candidate must still satisfy."""
     conditions: list[str] = []
     parameters: list[Any] = []
@@ -147,8 +148,7 @@ def _conditions(leader: Leader, where: Filter) -> tuple[list[str], list[Any]]:
         parameters.extend(values)
 
     if leader.covers not in ("id", "namespace") and not leader.covers.startswith("search:"):
-        # The plus keeps SQLite from leading with the namespace, which nearly all runs share.
-        need("+r.namespace = ?", where.namespace)
+        need(sql["of_namespace"], where.namespace)
     for column in ("workflow", "correlation_id", "tenant", "created_by"):
         value = getattr(where, column)
         if value and leader.covers != column:
@@ -158,18 +158,19 @@ def _conditions(leader: Leader, where: Filter) -> tuple[list[str], list[Any]]:
     if where.started_before is not None:
         need("r.created_at < ?", where.started_before)
     for tag in where.tags:
-        need("EXISTS (SELECT 1 FROM json_each(r.tags) t WHERE t.value = ?)", tag)
+        need(sql["has_tag"], tag)
     for key, value in where.search.items():
         for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
             need(
-                _HAS_ATTRIBUTE.format(run=leader.run, of_type=_of_type(wanted)),
+                "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? "  # noqa: S608 - names from above
+                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}{_of_type(wanted)})",
                 where.namespace,
                 key,
-                wanted,
+                to_json(wanted),
             )
     if where.status and leader.covers != "status":
-        codes = to_json([CODES[status] for status in where.status])
-        need("s.status IN (SELECT value FROM json_each(?))", codes)
+        codes = [CODES[status] for status in where.status]
+        need(f"s.status IN ({','.join('?' * len(codes))})", *codes)
     return conditions, parameters
 
 
@@ -185,4 +186,4 @@ def _of_type(value: Any) -> str:
     """Return what tells a boolean from a number, as which it is stored."""
     if isinstance(value, bool):
         return " AND form = -1"
-    return " AND form IS NOT -1" if isinstance(value, (int, float)) else ""
+    return " AND coalesce(form, 0) <> -1" if isinstance(value, (int, float)) else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from perdure.errors import Conflict, TaskNotFound
 from perdure.store.rows import Acted, HumanTaskWrite, Posted
-from perdure.store.sqlite.database import Database
-from perdure.store.sqlite.sql import SQL, ManyRows
+from perdure.store.sql.database import Writing
 from perdure.values import events
 from perdure.values.people import (
     BY_CODE,
@@ -21,7 +21,6 @@ from perdure.values.people import (
     judge,
 )
 
-_INBOX = ManyRows("insert_inbox", 6)
 _NEVER = 2**63 - 1
 """Stands for the due time of what has none."""
 _DUE = f"coalesce(t.due_at, {_NEVER})"
@@ -63,7 +62,7 @@ def task_of(row: tuple[Any, ...]) -> HumanTaskRow:
 
 
 def tasks_query(
-    where: HumanTaskFilter, now: int, limit: int, after: HumanTaskRow | None
+    sql: Mapping[str, str], where: HumanTaskFilter, now: int, limit: int, after: HumanTaskRow | None
 ) -> tuple[str, list[Any]]:
     """Return the text of a list and its parameters."""
     status = frozenset(where.status) or OPEN
@@ -110,7 +109,7 @@ def tasks_query(
         parameters.append(after.id)
     order = f"{_DUE}, t.id" if is_open else "t.id DESC"
     text = (
-        f"SELECT {SQL['task_columns']} FROM {SQL['task_tables']} "  # noqa: S608 - our own words
+        f"SELECT {sql['task_columns']} FROM {sql['task_tables']} "  # noqa: S608 - our own words
         f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
     )
     return text, [*parameters, limit]
@@ -121,40 +120,36 @@ def _implied(status: frozenset[HumanTaskStatus]) -> frozenset[HumanTaskStatus]:
     return OPEN if HumanTaskStatus.OPEN in status else frozenset()
 
 
-def act_on(database: Database, act: Act, now: int) -> Acted:
+def act_on(database: Writing, act: Act, now: int) -> Acted:
     """Judge an act with the write lock held, write what comes of it, and tell the run."""
-    row = database.execute(SQL["human_task"], (act.id,)).fetchone()
+    row = database.run("human_task", act.id).fetchone()
     if row is None or row[1] != act.namespace:
         raise TaskNotFound(act.id)
     before = task_of(row)
     after = judge(before, act, now)
-    changed = database.execute(
-        SQL["change_human_task"],
-        (
-            after.id,
-            CODES[after.status],
-            after.role,
-            after.assignee,
-            after.claimed_by,
-            after.claimed_at,
-            after.claimed_until,
-            after.closed_at,
-            after.closed_by,
-            None if after.value is None else after.value.decode(),
-            after.comment,
-            CODES[before.status],
-            before.claimed_by,
-            before.claimed_until,
-        ),
+    changed = database.run(
+        "change_human_task",
+        after.id,
+        CODES[after.status],
+        after.role,
+        after.assignee,
+        after.claimed_by,
+        after.claimed_at,
+        after.claimed_until,
+        after.closed_at,
+        after.closed_by,
+        None if after.value is None else after.value.decode(),
+        after.comment,
+        CODES[before.status],
+        before.claimed_by,
+        before.claimed_until,
     ).rowcount
     if changed != 1:
         raise Conflict(f"human task {act.id!r} changed meanwhile; look again")
     return Acted(after, None if after.status in OPEN else _tell(database, after, now))
 
 
-def _tell(database: Database, task: HumanTaskRow, now: int) -> Posted:
+def _tell(database: Writing, task: HumanTaskRow, now: int) -> Posted:
     event = events.encode_turn([decision(task)])
-    text, row = next(_INBOX.statements([task.execution, "", 0, event, 1, now]))
-    id = database.execute(text, row).lastrowid
-    assert id is not None
+    (id,) = database.insert("insert_inbox", 6, [task.execution, "", 0, event, 1, now])
     return Posted("delivered", id=id, execution=task.execution, run=task.run, event=event)

@@ -1,0 +1,146 @@
+"""What a dialect gives to the code that all stores on SQL share.
+
+Queries are named; the same names stand in each dialect's file, with the same parameters and the
+same columns. What is asked about a batch answers with one row that holds one JSON text, so that the
+number of calls does not grow with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from perdure.store.rows import Batch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Answer(Protocol):
+    """What came of a statement: a driver's cursor."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """Return the next row, or ``None``."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows."""
+        ...
+
+
+class Writing(Protocol):
+    """A connection inside a transaction, ours or a caller's.
+
+    ``written``: an estimate, in bytes, of what was written; verbs add what they encoded.
+    """
+
+    name: str
+    written: int
+
+    @property
+    def sql(self) -> Mapping[str, str]:
+        """The texts of the named queries."""
+        ...
+
+    def run(self, query: str, *parameters: Any) -> Answer:
+        """Run a named query."""
+        ...
+
+    def ask(self, text: str, parameters: Sequence[Any]) -> Answer:
+        """Run a query whose text was made here, with a ``?`` for each parameter."""
+        ...
+
+    def insert(self, query: str, columns: int, flat: Sequence[Any]) -> Sequence[int]:
+        """Insert rows that hold bytes, laid end to end in ``flat``; return their ids in order.
+
+        A table without ids gives any numbers.
+        """
+        ...
+
+    def hold(self, batch: Batch, *, limits: bool) -> None:
+        """Keep everybody else from changing what a batch's answers depend on, to the commit.
+
+        ``limits``: slots are among it.
+        """
+        ...
+
+    def guess_runs(self, count: int, after: int) -> Sequence[int]:
+        """Return likely numbers of that many new runs; asked outside of the transaction.
+
+        ``after``: the last number that this connection knows of.
+        """
+        ...
+
+    def new_runs(self, guess: Sequence[int], above: int) -> Sequence[int]:
+        """Return as many numbers for new runs, ascending, each greater than ``above``."""
+        ...
+
+
+class Database(Writing, Protocol):
+    """A connection that is ours."""
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let the queries of a ``with`` block see one state of the database."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that it may be used."""
+        ...
+
+    def read(self, call: Callable[[], R]) -> R:
+        """Call something that reads, with the driver's errors translated."""
+        ...
+
+    def write(self, call: Callable[[], R]) -> R:
+        """Call something that writes in one short transaction.
+
+        Raises:
+            Unavailable: nothing was written; or it is not known, and then ``resolve`` tells.
+        """
+        ...
+
+
+class _HasDatabase(Protocol):
+    @property
+    def database(self) -> Database: ...
+
+
+S = TypeVar("S", bound=_HasDatabase)
+
+
+def reading(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method a reading verb."""
+
+    def verb(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.database.read(partial(method, self, *args, **kwargs))
+
+    verb.__doc__ = method.__doc__
+    verb.__name__ = method.__name__
+    return verb
+
+
+def writing(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method a writing verb of one short transaction."""
+
+    def verb(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.database.write(partial(method, self, *args, **kwargs))
+
+    verb.__doc__ = method.__doc__
+    verb.__name__ = method.__name__
+    return verb
+
+
+def one(database: Writing, query: str, *parameters: Any) -> Any:
+    """Return the only value of a named query's only row."""
+    return database.run(query, *parameters).fetchone()[0]

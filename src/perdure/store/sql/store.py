@@ -1,0 +1,179 @@
+"""The verbs that all stores on SQL write with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from perdure.errors import UsageError
+from perdure.store.port import (
+    Act,
+    Acted,
+    Batch,
+    Beat,
+    Committed,
+    Definition,
+    Post,
+    Posted,
+    Question,
+    Started,
+    StartRequest,
+    Sweep,
+    Watch,
+    Worker,
+)
+from perdure.store.sql.commit import Committer
+from perdure.store.sql.database import Database, Writing, one, reading, writing
+from perdure.store.sql.encoding import to_json
+from perdure.store.sql.people import act_on
+from perdure.store.sql.plan import Plan
+from perdure.store.sql.posting import Delivery
+from perdure.store.sql.reads import SqlReader
+from perdure.store.sql.slots import Slots
+from perdure.store.sql.workers import Workers
+
+_KEEP_ANSWERS = 60 * 1_000_000
+
+
+class SqlStore(SqlReader):
+    """The port's verbs on one connection, but for those that each database does in its own way."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._committer = Committer(database)
+        self._workers = Workers(database)
+
+    def start(self, requests: Sequence[StartRequest], now: int) -> list[Started]:
+        if any(request.first is not None for request in requests):
+            raise UsageError("start: a first turn needs a worker's commit")
+        return self._committer.start(_batch(now, starts=requests))
+
+    def post(self, posts: Sequence[Post], now: int) -> list[Posted]:
+        return self._committer.post(_batch(now, posts=posts))
+
+    def commit(self, batch: Batch) -> Committed:
+        return self._committer.commit(batch)
+
+    @reading
+    def resolve(self, worker: int, epoch: int) -> int:
+        return self._workers.resolve(worker, epoch)
+
+    @writing
+    def join(
+        self,
+        name: str,
+        pid: int,
+        host: str,
+        *,
+        now: int,
+        lease_until: int,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        definitions: Sequence[Definition],
+    ) -> Worker:
+        worker = Worker(
+            id=0,
+            epoch=1,
+            name=name,
+            pid=pid,
+            host=host,
+            state="live",
+            started_at=now,
+            lease_until=lease_until,
+            workflows=tuple(workflows),
+            queues=tuple(queues),
+        )
+        return self._joined(self._workers.join(worker, now, definitions))
+
+    @writing
+    def extend(
+        self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
+    ) -> int:
+        return self._workers.extend(worker, epoch, now, lease_until, beats)
+
+    @writing
+    def leave(self, worker: int, epoch: int, now: int) -> None:
+        self._workers.leave(worker, epoch, now)
+
+    @writing
+    def take_over(
+        self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
+    ) -> bool:
+        return self._workers.take_over(worker, epoch, lease_until)
+
+    @writing
+    def admit(self, now: int) -> int:
+        return Slots(self.database).admit(now)
+
+    @writing
+    def suspect(self, run: int) -> None:
+        self.database.run("suspect", run)
+
+    @writing
+    def define(self, definitions: Sequence[Definition], now: int) -> None:
+        self._workers.define(definitions, now)
+
+    @writing
+    def activate(self, name: str, version: str, *, is_active: bool) -> bool:
+        return self.database.run("activate", name, version, int(is_active)).rowcount == 1
+
+    @writing
+    def sweep(self, sweep: Sweep, *, instead: int = 0) -> bool:
+        row = msgspec.structs.astuple(sweep)
+        return self.database.run("sweep", *row, instead).rowcount == 1
+
+    @writing
+    def ask(self, question: Question, now: int) -> None:
+        self.database.run("forget_questions", now - _KEEP_ANSWERS)
+        facts = (question.id, question.execution, question.name, question.args)
+        self.database.run("insert_question", *facts, question.deadline, question.update)
+
+    @writing
+    def answer(self, question: str, answer: bytes, now: int) -> None:
+        self.database.run("answer", question, answer)
+
+    @writing
+    def act(self, act: Act, now: int) -> Acted:
+        return act_on(self.database, act, now)
+
+    @writing
+    def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:
+        self.database.run("keep_mailboxes", to_json(list(mailboxes)), until)
+
+    @writing
+    def close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
+        over = one(self.database, "over_mailboxes", to_json(list(mailboxes)), now)
+        self.database.run("close_mailboxes", over)
+        self.database.run("delete_mail_of_mailboxes", over)
+        self.database.run("delete_watches_of_mailboxes", over)
+
+    @writing
+    def drop_mail(self, rows: Sequence[int]) -> None:
+        self.database.run("drop_mail", to_json(list(rows)))
+
+    @writing
+    def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
+        plan = Plan(0)
+        plan.watching = [(watch, 0) for watch in watches]
+        delivery = Delivery(self.database, now)
+        delivery.deliver(plan.seal(), 0)
+        return delivery.watched
+
+    def _start_on(
+        self,
+        database: Writing,
+        requests: Sequence[StartRequest],
+        now: int,
+        within: Callable[[Callable[[], Committed]], Committed],
+    ) -> list[Started]:
+        """Start in a caller's transaction, where ``within(write)`` calls ``write``."""
+        return self._committer.start_on(database, _batch(now, starts=requests), within)
+
+    def _joined(self, worker: Worker) -> Worker:
+        """Do what must be done before others can see the row of a new worker."""
+        return worker
+
+
+def _batch(now: int, *, starts: Sequence[StartRequest] = (), posts: Sequence[Post] = ()) -> Batch:
+    return Batch(worker=0, epoch=0, number=0, now=now, lease_until=0, starts=starts, posts=posts)
