@@ -31,6 +31,9 @@ from perdure.values.states import Status
 OPENERS: dict[str, Callable[[Path], Store]] = {
     "file": lambda folder: open_store(f"sqlite:///{folder}/perdure.db"),
     "memory": lambda _folder: open_store("memory://"),
+    "postgres": lambda folder: open_store(
+        f"postgresql://postgres@127.0.0.1:54329/postgres?schema=t{abs(hash(str(folder)))}"
+    ),
 }
 QUEUES = ("default",)
 WORKFLOWS = ("order",)

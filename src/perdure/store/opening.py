@@ -11,9 +11,12 @@ import msgspec
 from perdure.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
+    from perdure.store.postgres.store import PostgresStore
     from perdure.store.sqlite.store import SqliteStore
 
-_FORMS = "sqlite:///relative.db, sqlite:////absolute/path.db or memory://"
+_FORMS = (
+    "sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/db or memory://"
+)
 
 
 def open_store(
@@ -22,13 +25,14 @@ def open_store(
     options: Mapping[str, Any] | None = None,
     allow_data_loss: bool = False,
     readonly: bool = False,
-) -> SqliteStore:
+) -> SqliteStore | PostgresStore:
     """Open the store that ``url`` names.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``memory://`` (each open gives
-            a new, private database).
-        options: ``synchronous`` and ``journal_mode``, of which only the safe values are accepted.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user@host/db`` or
+            ``memory://`` (each open gives a new, private database).
+        options: ``synchronous`` and ``journal_mode`` of SQLite, ``synchronous_commit`` and others
+            of PostgreSQL, of which only the safe values are accepted.
         allow_data_loss: accept the others as well.
         readonly: never create or change the file.
 
@@ -37,6 +41,8 @@ def open_store(
         UsageError: an option is unknown or would lose data.
         Unavailable: the database cannot be opened now.
     """
+    if url.partition("://")[0] in ("postgresql", "postgres"):
+        return _open_postgres(url, options, allow_data_loss=allow_data_loss, readonly=readonly)
     path = parse_url(url)
     # Imported here, so that naming a store does not load a driver.
     from perdure.store.sqlite.connect import Settings, check_options
@@ -45,6 +51,23 @@ def open_store(
     checked = check_options(options, allow_data_loss=allow_data_loss)
     settings = Settings(path, readonly=readonly and path is not None)
     return SqliteStore(msgspec.structs.replace(settings, **checked))
+
+
+def _open_postgres(
+    url: str,
+    options: Mapping[str, Any] | None,
+    *,
+    allow_data_loss: bool,
+    readonly: bool,
+) -> PostgresStore:
+    try:
+        from perdure.store.postgres.connect import read_url
+        from perdure.store.postgres.store import PostgresStore
+    except ImportError as exc:
+        raise UsageError(
+            "store: PostgreSQL needs psycopg: pip install 'perdure[postgres]'", cause=exc
+        ) from exc
+    return PostgresStore(read_url(url, options, allow_data_loss=allow_data_loss, readonly=readonly))
 
 
 def parse_url(url: str) -> str | None:
@@ -56,11 +79,6 @@ def parse_url(url: str) -> str | None:
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise Invalid(f"store: {url!r} is not a URL; write {_FORMS}")
-    if scheme in ("postgresql", "postgres"):
-        raise UsageError(
-            "store: PostgreSQL needs the extra perdure[postgres], which comes with a later "
-            f"version; until then write {_FORMS}"
-        )
     if scheme == "memory":
         if rest:
             raise Invalid(f"store: {url!r}: a database in memory has no name; write memory://")

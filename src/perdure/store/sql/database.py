@@ -71,6 +71,14 @@ class Writing(Protocol):
         """
         ...
 
+    def hold_slots(self) -> None:
+        """Keep everybody else from giving or taking slots, to the commit."""
+        ...
+
+    def hold_human_task(self, id: str) -> None:
+        """Keep everybody else from changing what becomes of a human task, to the commit."""
+        ...
+
     def guess_runs(self, count: int, after: int) -> Sequence[int]:
         """Return likely numbers of that many new runs; asked outside of the transaction.
 

@@ -60,7 +60,7 @@ def count_query(database: Writing, where: Filter, limit: int | None) -> tuple[st
     branches, parameters = _branches(database.sql, leader, where, None)
     inner = " UNION ALL ".join(branches)
     bound = _NO_BOUND if limit is None else limit
-    return f"SELECT count(*) FROM ({inner} LIMIT ?)", [*parameters, bound]  # noqa: S608 - names from above
+    return f"SELECT count(*) FROM ({inner} LIMIT ?) AS counted", [*parameters, bound]  # noqa: S608 - names from above
 
 
 def _choose(database: Writing, where: Filter) -> Leader:
@@ -71,7 +71,7 @@ def _choose(database: Writing, where: Filter) -> Leader:
     for leader in candidates[:-1]:
         sql = (
             f"SELECT count(*) FROM (SELECT 1 FROM {leader.tables} "  # noqa: S608 - names from above
-            f"WHERE {leader.where} LIMIT {_BOUND})"
+            f"WHERE {leader.where} LIMIT {_BOUND}) AS counted"
         )
         found = database.ask(sql, leader.parameters).fetchone()[0]
         # Many rows that come in another order would have to be sorted.

@@ -251,7 +251,8 @@ class SqlReader:
     @reading
     def attributes(self, run: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for key, value, form in self._all("attributes", (run,)):
+        for key, stored, form in self._all("attributes", (run,)):
+            value = self._attribute(stored)
             if form is None:
                 found[key] = value
             elif form < 0:
@@ -281,6 +282,10 @@ class SqlReader:
     def close(self) -> None:
         """Close the connection."""
         self.database.close()
+
+    def _attribute(self, stored: Any) -> Any:
+        """Return the value of a search attribute as it is kept."""
+        return stored
 
     def _is_alive(self, worker: int) -> bool | None:
         """Tell whether a worker that has not left still lives; ``None`` if that cannot be told."""

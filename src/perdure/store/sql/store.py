@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,6 +21,7 @@ from perdure.store.port import (
     Started,
     StartRequest,
     Sweep,
+    TurnWrite,
     Watch,
     Worker,
 )
@@ -84,6 +86,7 @@ class SqlStore(SqlReader):
             workflows=tuple(workflows),
             queues=tuple(queues),
         )
+        self.database.hold_slots()
         return self._joined(self._workers.join(worker, now, definitions))
 
     @writing
@@ -104,6 +107,7 @@ class SqlStore(SqlReader):
 
     @writing
     def admit(self, now: int) -> int:
+        self.database.hold_slots()
         return Slots(self.database).admit(now)
 
     @writing
@@ -135,6 +139,7 @@ class SqlStore(SqlReader):
 
     @writing
     def act(self, act: Act, now: int) -> Acted:
+        self.database.hold_human_task(act.id)
         return act_on(self.database, act, now)
 
     @writing
@@ -154,6 +159,8 @@ class SqlStore(SqlReader):
 
     @writing
     def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
+        turn = TurnWrite(0, 0, first=0, count=0, time=now, payload=b"", watches=watches)
+        self.database.hold(_batch(now, turns=[turn]), limits=False)
         plan = Plan(0)
         plan.watching = [(watch, 0) for watch in watches]
         delivery = Delivery(self.database, now)
@@ -175,5 +182,5 @@ class SqlStore(SqlReader):
         return worker
 
 
-def _batch(now: int, *, starts: Sequence[StartRequest] = (), posts: Sequence[Post] = ()) -> Batch:
-    return Batch(worker=0, epoch=0, number=0, now=now, lease_until=0, starts=starts, posts=posts)
+def _batch(now: int, **rest: Any) -> Batch:
+    return Batch(worker=0, epoch=0, number=0, now=now, lease_until=0, **rest)

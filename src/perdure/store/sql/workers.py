@@ -26,7 +26,7 @@ class Workers:
         """Insert a worker's row; return the worker with its id."""
         run = self._database.run
         run("forget_workers", now - _FORGET_AFTER)
-        (id,) = run(
+        id, started_at, lease_until = run(
             "insert_worker",
             worker.name,
             worker.pid,
@@ -39,7 +39,9 @@ class Workers:
         if definitions:
             self.define(definitions, now)
             Slots(self._database).register(definitions, now)
-        return msgspec.structs.replace(worker, id=id)
+        return msgspec.structs.replace(
+            worker, id=id, started_at=started_at, lease_until=lease_until
+        )
 
     def define(self, definitions: Sequence[Definition], now: int) -> None:
         """Insert definitions, or bring them up to date."""

@@ -392,7 +392,8 @@ WHERE id = ?1 AND status = ?12 AND claimed_by IS ?13 AND claimed_until IS ?14;
 
 -- name: insert_worker
 INSERT INTO perdure_worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
-VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id;
+VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7)
+RETURNING id, started_at, lease_until;
 
 -- name: forget_workers
 DELETE FROM perdure_worker WHERE state <> 'live' AND lease_until < ?1;

@@ -78,6 +78,12 @@ class Statements:
     def hold(self, batch: Batch, *, limits: bool) -> None:
         pass
 
+    def hold_slots(self) -> None:
+        pass
+
+    def hold_human_task(self, id: str) -> None:
+        pass
+
     def guess_runs(self, count: int, after: int) -> Sequence[int]:
         return range(after + 1, after + 1 + count)
 

@@ -1,0 +1,1 @@
+"""The store on PostgreSQL, through psycopg 3 (the extra ``postgres``)."""

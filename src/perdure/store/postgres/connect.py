@@ -1,0 +1,186 @@
+"""How a connection is opened: settings from a URL, and what every connection is told.
+
+A Perdure database is one schema of a PostgreSQL database; several may lie in one. Tables are named
+with their schema in each statement, so that nothing depends on a session's search path, which a
+pooler in transaction mode does not keep.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+import psycopg
+from psycopg import conninfo
+from psycopg.types.numeric import Int8Dumper
+
+from perdure.errors import Invalid, Unavailable, UsageError
+from perdure.values.duration import microseconds
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_OLDEST = 140_000
+_KNOWN = ("connect_timeout", "pooler", "schema", "statement_timeout", "synchronous_commit")
+_STRONG = ("on", "remote_apply", "remote_write")
+_WEAK = ("off", "local")
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What differs between databases.
+
+    ``url``: without Perdure's own parameters; it may hold a password. ``statement_timeout``: in
+    milliseconds. ``pooler``: a pooler in transaction mode stands between: nothing may be kept in
+    the session. ``synchronous_commit``: ``""`` is the server's own setting.
+    """
+
+    url: str
+    name: str
+    schema: str = "perdure"
+    statement_timeout: int = 10_000
+    pooler: bool = False
+    synchronous_commit: str = ""
+    readonly: bool = False
+
+
+def read_url(
+    url: str,
+    options: Mapping[str, Any] | None,
+    *,
+    allow_data_loss: bool = False,
+    readonly: bool = False,
+) -> Settings:
+    """Return the settings that a URL and options ask for.
+
+    Raises:
+        Invalid: no URL of a PostgreSQL database.
+        UsageError: an option is unknown, or would lose acknowledged work.
+    """
+    parts = urlsplit(url)
+    own: dict[str, Any] = {}
+    rest: list[tuple[str, str]] = []
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key in _KNOWN and key != "connect_timeout":
+            own[key] = value
+        else:
+            rest.append((key, value))
+    for key, value in (options or {}).items():
+        if key not in _KNOWN:
+            raise UsageError(f"options: {key!r} is unknown; there are {', '.join(_KNOWN)}")
+        if key == "connect_timeout":
+            rest.append((key, str(value)))
+        else:
+            own[key] = value
+    plain = urlunsplit(parts._replace(query=urlencode(rest)))
+    try:
+        known = conninfo.conninfo_to_dict(plain)
+    except psycopg.ProgrammingError as exc:
+        raise Invalid(f"store: not a PostgreSQL URL: {exc}") from None
+    schema = str(own.get("schema", "perdure"))
+    if not _SCHEMA.fullmatch(schema):
+        raise Invalid(
+            f"store: schema={schema!r}: a schema's name has small letters, digits and _ only"
+        )
+    where = f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+    return Settings(
+        url=plain,
+        name=f"the database {where} (schema {schema})",
+        schema=schema,
+        statement_timeout=_milliseconds(own.get("statement_timeout", "10s")),
+        pooler=_flag("pooler", own.get("pooler", False)),
+        synchronous_commit=_durability(own.get("synchronous_commit", ""), allow_data_loss),
+        readonly=readonly,
+    )
+
+
+def connect(settings: Settings, kind: type[Connection] | None = None) -> Connection:
+    """Open a connection that commits by itself outside of BEGIN.
+
+    ``kind``: a class of the user's; then statements are written as psycopg's users write them.
+
+    Raises:
+        Unavailable: the server cannot be reached, or refuses.
+        UsageError: it is too old.
+    """
+    try:
+        connection = (kind or psycopg.Connection[tuple[Any, ...]]).connect(
+            settings.url,
+            autocommit=True,
+            cursor_factory=psycopg.Cursor if kind else psycopg.RawCursor,
+            prepare_threshold=None if settings.pooler else 1,
+            **_defaults(settings),
+        )
+    except psycopg.Error as exc:
+        raise Unavailable(
+            f"{settings.name} cannot be reached: {str(exc).strip()}", cause=exc
+        ) from None
+    try:
+        version = connection.info.server_version
+        if version < _OLDEST:
+            raise UsageError(
+                f"{settings.name} is served by PostgreSQL {version // 10_000}; Perdure needs 14"
+            )
+        # One width for all numbers: else a statement would be prepared anew for each mix.
+        connection.adapters.register_dumper(int, Int8Dumper)
+        if connection.prepare_threshold is not None:
+            connection.prepared_max = 1_000
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _defaults(settings: Settings) -> dict[str, Any]:
+    """Return what a URL need not say."""
+    given = conninfo.conninfo_to_dict(settings.url)
+    wanted: dict[str, Any] = {
+        "application_name": "perdure",
+        "connect_timeout": 5,
+        # A server that is gone is noticed within a third of a lease.
+        "tcp_user_timeout": 3_000,
+        "keepalives_idle": 3,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
+    if not settings.pooler:
+        session = {
+            "statement_timeout": settings.statement_timeout,
+            "idle_in_transaction_session_timeout": 3_000,
+            "client_min_messages": "warning",
+        }
+        if settings.synchronous_commit:
+            session["synchronous_commit"] = settings.synchronous_commit
+        said = str(given.get("options", ""))
+        wanted["options"] = f"{said} " + " ".join(f"-c {key}={session[key]}" for key in session)
+        given.pop("options", None)
+    return {key: value for key, value in wanted.items() if key not in given}
+
+
+def _milliseconds(value: Any) -> int:
+    return max(1, microseconds(value, what="options: statement_timeout") // 1_000)
+
+
+def _flag(name: str, value: Any) -> bool:
+    text = str(value).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise UsageError(f"options: {name}={value!r}: write true or false")
+
+
+def _durability(value: Any, allow_data_loss: bool) -> str:
+    text = str(value).lower()
+    if text and text not in (*_STRONG, *_WEAK):
+        raise UsageError(
+            f"options: synchronous_commit={value!r} is not one of {', '.join(_STRONG + _WEAK)}"
+        )
+    if text in _WEAK and not allow_data_loss:
+        raise UsageError(
+            f"options: synchronous_commit={text} may lose workflows that were already acknowledged "
+            "when a machine fails; keep on, or pass allow_data_loss=True"
+        )
+    return text

@@ -1,0 +1,179 @@
+"""One connection and the rules of writing on it.
+
+* A write is BEGIN, statements, COMMIT, with READ COMMITTED: each statement sees what was committed
+  before it. What must not change between two statements is locked (``holding.py``).
+* A transaction that stood in another's way has left no trace, and is repeated.
+* A COMMIT that is not acknowledged may nevertheless stand. Then the connection is given up, the
+  caller hears ``Unavailable``, and the next verb begins with a fresh connection and the question
+  what was committed (I12), which waits for the one in doubt.
+* After a fork the child must not touch the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+
+from perdure.errors import StoreError, Unavailable, UsageError
+from perdure.store.postgres import faults
+from perdure.store.postgres.connect import Settings, connect
+from perdure.store.postgres.holding import Overtaken
+from perdure.store.postgres.sql import Statements, queries_in
+
+_TRIES = 20
+_PAUSE_SECONDS = 0.002
+
+R = TypeVar("R")
+
+
+class Database(Statements):
+    """A connection, and what is known about its health. ``written``: bytes that verbs encoded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.schema = settings.schema
+        self.sql = queries_in(settings.schema)
+        self.connection = connect(settings)
+        self.written = 0
+        self._pid = os.getpid()
+        self._closed = False
+
+    def check(self) -> None:
+        """Make sure that the connection may be used, opening it again after it was lost.
+
+        Raises:
+            UsageError: closed, or used in a forked process.
+            Unavailable: it cannot be opened again yet.
+        """
+        if self._pid != os.getpid():
+            raise UsageError(
+                f"{self.name} was opened in process {self._pid} and is used in its fork "
+                f"{os.getpid()}; open it again after the fork"
+            )
+        if self._closed:
+            raise UsageError(f"{self.name} was closed")
+        if self.connection.closed:
+            self.connection = connect(self.settings)
+
+    def read(self, call: Callable[[], R]) -> R:
+        """Call something that reads; a connection that was lost while idle is opened again."""
+        self.check()
+        for is_last in (False, True):
+            try:
+                return call()
+            except (psycopg.Error, *faults.BAD_VALUES) as exc:
+                self._roll_back()
+                if is_last or not self.connection.closed:
+                    raise faults.translate(exc, self.name) from exc
+                self.check()
+        raise AssertionError
+
+    def write(self, call: Callable[[], R]) -> R:
+        """Call something that writes in one short transaction, again if it was in another's way."""
+        trouble: Exception | None = None
+        for attempt in range(_TRIES):
+            if attempt:  # jitter keeps two from meeting again and again
+                time.sleep(_PAUSE_SECONDS * attempt * os.urandom(1)[0] / 256)
+            self.begin()
+            try:
+                result = call()
+            except Overtaken as exc:
+                self._roll_back()
+                trouble = exc
+                continue
+            except (psycopg.Error, *faults.BAD_VALUES) as exc:
+                self._roll_back()
+                if not faults.is_conflict(exc):
+                    raise faults.translate(exc, self.name) from exc
+                trouble = exc
+                continue
+            except BaseException:
+                self._roll_back()
+                raise
+            try:
+                self.commit()
+            except _Conflict as exc:
+                trouble = exc
+                continue
+            return result
+        raise Unavailable(
+            f"{self.name}: {_TRIES} times another transaction was in the way; nothing was written",
+            cause=trouble,
+        )
+
+    def begin(self) -> None:
+        """Begin a transaction; a connection that was lost while idle is opened again.
+
+        Raises:
+            Unavailable: the server cannot be reached.
+        """
+        self.check()
+        for is_last in (False, True):
+            try:
+                self.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                break
+            except psycopg.Error as exc:
+                if is_last or not self.connection.closed:
+                    raise faults.translate(exc, self.name) from exc
+                self.check()
+
+    def commit(self) -> None:
+        """End the transaction durably.
+
+        Raises:
+            Unavailable: it is not known whether it was written.
+        """
+        try:
+            self.execute("COMMIT")
+        except psycopg.Error as exc:
+            if faults.is_conflict(exc):
+                raise _Conflict from exc
+            if faults.state_of(exc)[:2] in ("22", "23"):
+                raise faults.translate(exc, self.name) from exc
+            self.abandon()
+            raise Unavailable(
+                f"{self.name} failed to acknowledge a commit ({str(exc).strip()}); it may or may "
+                "not have been written",
+                cause=exc,
+            ) from exc
+
+    def abandon(self) -> None:
+        """Give the connection up: the next verb opens a new one."""
+        self.connection.close()
+
+    @contextmanager
+    def snapshot(self) -> Generator[None]:
+        """Let the queries of a ``with`` block see one state of the database."""
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+        self.execute("COMMIT")  # after an error ``read`` rolls back
+
+    def failed(self, exc: BaseException) -> StoreError:
+        """Return the store's error for a driver's."""
+        return faults.translate(exc, self.name)
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        if not self._closed and self._pid == os.getpid():
+            self._closed = True
+            self.connection.close()
+
+    def _roll_back(self) -> None:
+        """Undo the transaction, whatever state it is in."""
+        if self.connection.closed:
+            return
+        try:
+            if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self.execute("ROLLBACK")
+        except psycopg.Error:
+            self.abandon()
+
+
+class _Conflict(Exception):
+    """The COMMIT was refused: another transaction was in the way, and nothing was written."""

@@ -1,0 +1,957 @@
+-- The store's SQL: the same names, parameters and columns as in the SQLite store. A batch is one JSON
+-- array per statement; rows that hold bytes come as one array a column. Questions about a batch answer
+-- with one row that holds a JSON array.
+-- Status codes: 0 pending, 1 running, 2 waiting, 3 paused, 4 parked, from 5 on ended.
+
+-- Numbers, and texts, of the JSON array $1.
+-- name: numbers
+SELECT e::bigint FROM json_array_elements_text($1::json) e
+
+-- name: texts
+SELECT e FROM json_array_elements_text($1::json) e
+
+-- The lease counts on the store's clock: what comes is its end and what time the worker thinks it is.
+-- name: fence
+UPDATE perdure_worker SET last_batch = $3, lease_until = perdure_now() + ($4::bigint - $5::bigint)
+WHERE id = $1 AND epoch = $2 AND state = 'live'
+RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit);
+
+-- name: draw_runs
+SELECT nextval('perdure_run_number') FROM generate_series(1, $1::bigint);
+
+-- name: has_limits
+SELECT EXISTS (SELECT 1 FROM perdure_limit);
+
+-- Locks (holding.py) ------------------------------------------------------------------------------
+
+-- One lock for all slots; locks for workflow ids, by a number made of each.
+-- name: hold_slots
+SELECT pg_advisory_xact_lock(hashtext('perdure_limit'), 0);
+
+-- name: hold_ids
+SELECT pg_advisory_xact_lock(hashtext('perdure_run'), n) FROM (
+    SELECT DISTINCT hashtext((v ->> 0) || ' ' || (v ->> 1)) & 127 AS n
+    FROM json_array_elements($1::json) v ORDER BY n
+) AS ids;
+
+-- name: hold_workers
+SELECT id FROM perdure_worker WHERE id IN ({numbers}) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: hold_executions
+SELECT run FROM perdure_run WHERE run IN ({numbers}) ORDER BY run FOR NO KEY UPDATE;
+
+-- Where what is addressed by namespace and workflow id goes: each with its execution.
+-- name: executions_of_ids
+SELECT coalesce(json_agg(json_build_array(r.execution, s.owner, r.parent_execution)), '[]')::text
+FROM json_array_elements($1::json) v
+JOIN perdure_run r ON r.run = (
+    SELECT max(x.run) FROM perdure_run x WHERE x.namespace = v ->> 0 AND x.workflow_id = v ->> 1
+)
+JOIN perdure_state s ON s.run = r.run;
+
+-- Executions that hear of the end of these: their open children, and who watches them.
+-- name: relations
+SELECT coalesce(json_agg(DISTINCT e), '[]')::text FROM (
+    SELECT c.execution AS e
+    FROM perdure_run c JOIN perdure_state s ON s.run = c.run
+    WHERE c.parent_execution IN ({numbers}) AND s.status < 5 AND c.parent_close <> 'abandon'
+    UNION ALL
+    SELECT w.watcher FROM perdure_watch w WHERE w.target IN ({numbers}) AND w.watcher IS NOT NULL
+) AS found;
+
+-- name: execution_of_human_task
+SELECT execution FROM perdure_human_task WHERE id = $1;
+
+-- A batch -----------------------------------------------------------------------------------------
+
+-- Turns whose claim does not hold, or whose run this worker does not own.
+-- name: lost_claims
+SELECT coalesce(json_agg((v ->> 0)::bigint), '[]')::text
+FROM json_array_elements($1::json) v LEFT JOIN perdure_state s ON s.run = (v ->> 0)::bigint
+WHERE CASE
+    WHEN v ->> 1 IS NULL THEN s.owner IS DISTINCT FROM $2
+    ELSE s.run IS NULL OR s.owner IS NOT NULL OR s.length <> (v ->> 1)::bigint OR s.status >= 5
+END;
+
+-- Executions that are to close but have inbox rows that the closing turn has not read.
+-- name: unread
+SELECT coalesce(json_agg(DISTINCT i.execution), '[]')::text
+FROM perdure_inbox i
+WHERE i.execution IN ({numbers})
+    AND i.id NOT IN (SELECT e::bigint FROM json_array_elements_text($2::json) e);
+
+-- Runs with an activity whose deciding row is gone already.
+-- name: already_settled
+SELECT coalesce(json_agg(DISTINCT (v ->> 0)::bigint), '[]')::text
+FROM json_array_elements($1::json) v
+WHERE NOT EXISTS (
+    SELECT 1 FROM perdure_open_tx o
+    WHERE o.run = (v ->> 0)::bigint AND o.activity = (v ->> 1)::bigint
+);
+
+-- The latest run of each (namespace, workflow id), and the workflow of its execution's first run.
+-- name: latest
+SELECT coalesce(json_agg(json_build_array(
+    r.namespace, r.workflow_id, r.run, r.execution, r.run_id, s.status,
+    coalesce((SELECT f.workflow FROM perdure_run f WHERE f.run = r.execution), r.workflow),
+    s.owner,
+    s.unread
+    + (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT $2) AS counted),
+    r.parent_execution, r.parent_event
+)), '[]')::text
+FROM json_array_elements($1::json) v
+JOIN perdure_run r ON r.run = (
+    SELECT max(x.run) FROM perdure_run x
+    WHERE x.namespace = v ->> 0 AND x.workflow_id = v ->> 1
+)
+JOIN perdure_state s ON s.run = r.run;
+
+-- Runs that are there already under one of these run ids.
+-- name: same_run_id
+SELECT coalesce(json_agg(json_build_array(r.run, r.execution, r.run_id, s.status, r.workflow)), '[]')::text
+FROM perdure_run r JOIN perdure_state s ON s.run = r.run
+WHERE r.run_id IN ({texts});
+
+-- name: insert_runs
+INSERT INTO perdure_run
+SELECT
+    (v ->> 0)::bigint, v ->> 1, (v ->> 2)::bigint, v ->> 3, v ->> 4, v ->> 5, v ->> 6, v ->> 7,
+    (v ->> 8)::bigint,
+    coalesce((v ->> 9)::bigint, before.parent_execution),
+    coalesce((v ->> 10)::bigint, before.parent_event),
+    CASE WHEN v ->> 9 IS NULL AND before.run IS NOT NULL THEN before.parent_close ELSE v ->> 11 END,
+    (v ->> 16)::bigint, (v ->> 17)::bigint,
+    coalesce(v ->> 12, before.created_by), coalesce(v ->> 13, before.correlation_id),
+    coalesce(v ->> 14, before.tenant), coalesce(v ->> 15, before.tags)
+FROM json_array_elements($1::json) v
+-- A later run of an execution has the parent, the tags and so on of the first.
+LEFT JOIN perdure_run AS before
+    ON before.run = (v ->> 2)::bigint AND (v ->> 2)::bigint <> (v ->> 0)::bigint;
+
+-- name: insert_states
+INSERT INTO perdure_state
+SELECT
+    (v ->> 0)::bigint, (v ->> 1)::bigint, (v ->> 2)::smallint, (v ->> 3)::bigint, (v ->> 4)::bigint,
+    (v ->> 5)::bigint, (v ->> 6)::bigint, v ->> 7, v ->> 8, v ->> 9, v ->> 10, (v ->> 11)::bigint,
+    v ->> 12, NULL, 0, (v ->> 13)::bigint
+FROM json_array_elements($1::json) v;
+
+-- The next numbers of each run, in the order in which the lines came.
+-- name: insert_lines
+INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
+SELECT
+    j.run,
+    coalesce((SELECT max(l.number) FROM perdure_log l WHERE l.run = j.run), 0)
+        + row_number() OVER (PARTITION BY j.run ORDER BY j.n),
+    (j.v ->> 1)::bigint, (j.v ->> 2)::bigint, j.v ->> 3, j.v ->> 4, j.v ->> 5, (j.v ->> 6)::bigint
+FROM (
+    SELECT (v ->> 0)::bigint AS run, v, n FROM json_array_elements($1::json) WITH ORDINALITY AS a (v, n)
+) AS j
+WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.run)
+ORDER BY j.n;
+
+-- name: drop_old_lines
+DELETE FROM perdure_log WHERE id IN (
+    SELECT l.id
+    FROM (SELECT DISTINCT (v ->> 0)::bigint AS run FROM json_array_elements($1::json) v) AS j
+    JOIN perdure_log l ON l.run = j.run
+        AND l.number <= (SELECT max(m.number) FROM perdure_log m WHERE m.run = j.run) - $2::bigint
+);
+
+-- name: log
+SELECT run, at, level, message, data, step, attempt, number
+FROM perdure_log WHERE run = $1 AND number > $2 ORDER BY number LIMIT $3;
+
+-- name: insert_memos
+INSERT INTO perdure_memo
+SELECT (v ->> 0)::bigint, v ->> 1 FROM json_array_elements($1::json) v
+ON CONFLICT (run) DO UPDATE SET memo = excluded.memo;
+
+-- name: insert_copies
+INSERT INTO perdure_copy (run, event)
+SELECT (v ->> 0)::bigint, (v ->> 1)::bigint FROM json_array_elements($1::json) v;
+
+-- name: insert_forks
+INSERT INTO perdure_fork
+SELECT (v ->> 0)::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3 FROM json_array_elements($1::json) v;
+
+-- name: inherit_memos
+INSERT INTO perdure_memo
+SELECT (v ->> 0)::bigint, m.memo
+FROM json_array_elements($1::json) v JOIN perdure_memo m ON m.run = (v ->> 1)::bigint
+ON CONFLICT DO NOTHING;
+
+-- name: inherit_attrs
+INSERT INTO perdure_attr (namespace, key, value, run, form)
+SELECT a.namespace, a.key, a.value, (v ->> 0)::bigint, a.form
+FROM json_array_elements($1::json) v JOIN perdure_attr a ON a.run = (v ->> 1)::bigint
+ON CONFLICT DO NOTHING;
+
+-- name: delete_memos
+DELETE FROM perdure_memo WHERE run IN ({numbers});
+
+-- name: memos
+SELECT coalesce(json_agg(json_build_array(m.run, m.memo)), '[]')::text
+FROM perdure_memo m WHERE m.run IN ({numbers});
+
+-- The number of this transaction, with room for a million places in it.
+-- name: insert_history
+WITH mine AS (SELECT pg_current_xact_id()::text::bigint << 20 AS low),
+last AS (
+    SELECT coalesce(
+        (SELECT max(h.id) FROM perdure_history h WHERE h.id >= mine.low), mine.low - 1
+    ) AS id FROM mine
+)
+INSERT INTO perdure_history (id, run, first, count, time, applied, worker, crc, payload)
+SELECT last.id + u.n, u.run, u.first, u.count, u.time, u.applied, u.worker, u.crc, u.payload
+FROM last, unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[]
+) WITH ORDINALITY AS u (run, first, count, time, applied, worker, crc, payload, n);
+
+-- name: update_states
+UPDATE perdure_state AS state SET
+    status = (v ->> 1)::smallint, owner = (v ->> 2)::bigint, wake_at = (v ->> 3)::bigint,
+    length = (v ->> 4)::bigint, closed_at = (v ->> 5)::bigint,
+    reason = v ->> 6, detail = v ->> 7, unblock = v ->> 8, waits = v ->> 9, since = (v ->> 10)::bigint,
+    progress = coalesce(v ->> 11, progress), unread = (v ->> 12)::bigint,
+    lost_by = CASE WHEN (v ->> 13)::boolean THEN lost_by END,
+    -- A run that goes on has only been taken over: it may hold this worker as it held the last.
+    suspected = CASE (v ->> 1)::smallint WHEN 1 THEN suspected ELSE 0 END
+FROM json_array_elements($1::json) v
+WHERE state.run = (v ->> 0)::bigint;
+
+-- name: move_runs
+UPDATE perdure_run SET version = v ->> 1
+FROM json_array_elements($1::json) v
+WHERE run = (v ->> 0)::bigint;
+
+-- name: touch_states
+UPDATE perdure_state AS state SET
+    owner = coalesce((v ->> 1)::bigint, owner), progress = coalesce(v ->> 2, progress),
+    lost_by = CASE WHEN v ->> 1 IS NULL THEN lost_by END
+FROM json_array_elements($1::json) v
+WHERE state.run = (v ->> 0)::bigint;
+
+-- name: end_runs
+WITH mine AS (SELECT pg_current_xact_id()::text::bigint << 20 AS low),
+last AS (
+    SELECT coalesce(
+        (SELECT max(h.id) FROM perdure_history h WHERE h.id >= mine.low), mine.low - 1
+    ) AS id FROM mine
+)
+INSERT INTO perdure_history (id, run, first, count, time, applied, worker, crc, payload)
+SELECT
+    last.id + row_number() OVER (), h.run, h.first + h.count, $6::bigint,
+    -- Its last turn may be younger than a batch that had to wait: time does not go back.
+    greatest($2::bigint, h.time),
+    0, $3::bigint, $4::bigint, $5::bytea
+FROM last, ({numbers}) AS j (run)
+JOIN perdure_history h ON h.run = j.run
+    AND h.first = (SELECT max(x.first) FROM perdure_history x WHERE x.run = j.run);
+
+-- What is in the inboxes of these runs' executions.
+-- name: unread_of_runs
+SELECT r.run, i.event
+FROM perdure_run r JOIN perdure_inbox i ON i.execution = r.execution
+WHERE r.run IN ({numbers})
+ORDER BY i.id;
+
+-- name: recall
+UPDATE perdure_worker SET recalled = recalled + 1
+WHERE id IN (SELECT s.owner FROM perdure_state s WHERE s.run IN ({numbers}));
+
+-- name: end_states
+UPDATE perdure_state AS state SET
+    status = $3, owner = NULL, wake_at = NULL, waits = NULL,
+    closed_at = greatest($2::bigint, since), since = greatest($2::bigint, since),
+    length = {real_length}
+WHERE run IN ({numbers});
+
+-- The length of a run in `state` according to its history.
+-- name: real_length
+(
+    SELECT h.first + h.count - 1 FROM perdure_history h
+    WHERE h.run = state.run ORDER BY h.first DESC LIMIT 1
+)
+
+-- name: consume
+DELETE FROM perdure_inbox WHERE id IN ({numbers});
+
+-- name: empty_inboxes
+DELETE FROM perdure_inbox WHERE execution IN ({numbers});
+
+-- name: delete_open_tx
+DELETE FROM perdure_open_tx
+WHERE (run, activity) IN (
+    SELECT (v ->> 0)::bigint, (v ->> 1)::bigint FROM json_array_elements($1::json) v
+);
+
+-- name: delete_open_tx_of_runs
+DELETE FROM perdure_open_tx WHERE run IN ({numbers});
+
+-- name: insert_open_tx
+INSERT INTO perdure_open_tx
+SELECT (v ->> 0)::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint FROM json_array_elements($1::json) v
+ON CONFLICT DO NOTHING;
+
+-- name: delete_attrs
+DELETE FROM perdure_attr
+WHERE (run, key) IN (SELECT (v ->> 0)::bigint, v ->> 1 FROM json_array_elements($1::json) v);
+
+-- name: insert_attrs
+INSERT INTO perdure_attr (namespace, key, value, run, form)
+SELECT r.namespace, v ->> 1, (v -> 2)::jsonb, r.run, (v ->> 3)::bigint
+FROM json_array_elements($1::json) v JOIN perdure_run r ON r.run = (v ->> 0)::bigint;
+
+-- Where posts go: the current run of an execution, its status, and how full its inbox is.
+-- name: targets
+WITH wanted AS MATERIALIZED (
+    SELECT n - 1 AS n, CASE
+        WHEN v ->> 0 IS NOT NULL
+        THEN (SELECT max(x.run) FROM perdure_run x WHERE x.execution = (v ->> 0)::bigint)
+        ELSE (
+            SELECT max(x.run) FROM perdure_run x
+            WHERE x.namespace = v ->> 1 AND x.workflow_id = v ->> 2
+        )
+    END AS run
+    FROM json_array_elements($1::json) WITH ORDINALITY AS a (v, n)
+)
+SELECT coalesce(json_agg(json_build_array(
+    w.n, r.execution, r.run, s.status,
+    s.unread
+    + (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT $2) AS counted)
+)), '[]')::text
+FROM wanted w JOIN perdure_run r ON r.run = w.run JOIN perdure_state s ON s.run = w.run;
+
+-- name: senders
+SELECT coalesce(json_agg(json_build_array(s.sender, s.seq)), '[]')::text
+FROM perdure_sender s WHERE s.sender IN ({texts});
+
+-- name: upsert_senders
+INSERT INTO perdure_sender
+SELECT v ->> 0, (v ->> 1)::bigint, $2::bigint FROM json_array_elements($1::json) v
+ON CONFLICT (sender) DO UPDATE SET seq = excluded.seq, at = excluded.at;
+
+-- Open children of ended executions.
+-- name: children
+SELECT coalesce(json_agg(json_build_array(c.run, c.execution, c.parent_close)), '[]')::text
+FROM perdure_run c
+JOIN perdure_state s ON s.run = c.run
+WHERE c.parent_execution IN ({numbers}) AND s.status < 5 AND c.parent_close <> 'abandon';
+
+-- name: insert_inbox
+INSERT INTO perdure_inbox (execution, sender, seq, event, is_control, created_at)
+SELECT u.execution, u.sender, u.seq, u.event, u.is_control, u.created_at
+FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[])
+    WITH ORDINALITY AS u (execution, sender, seq, event, is_control, created_at, n)
+ORDER BY u.n
+RETURNING id;
+
+-- name: find_open_tx
+SELECT 1 FROM perdure_open_tx WHERE run = $1 AND activity = $2 AND attempt = $3;
+
+-- name: take_open_tx
+DELETE FROM perdure_open_tx WHERE run = $1 AND activity = $2 AND attempt = $3;
+
+-- name: execution_of
+SELECT execution FROM perdure_run WHERE run = $1;
+
+-- name: current_run
+SELECT max(run) FROM perdure_run WHERE execution = $1;
+
+-- Watches ----------------------------------------------------------------------------------------
+
+-- name: insert_watches
+INSERT INTO perdure_watch (target, watcher, mailbox, way, ref, asked_by)
+SELECT (v ->> 0)::bigint, (v ->> 1)::bigint, v ->> 2, v ->> 3, (v ->> 4)::bigint, v ->> 5
+FROM json_array_elements($1::json) v;
+
+-- Takes (target, watcher, mailbox, way) back.
+-- name: delete_watches
+DELETE FROM perdure_watch WHERE id IN (
+    SELECT w.id
+    FROM json_array_elements($1::json) v JOIN perdure_watch w ON w.target = (v ->> 0)::bigint
+    WHERE w.watcher IS NOT DISTINCT FROM (v ->> 1)::bigint AND w.mailbox IS NOT DISTINCT FROM v ->> 2
+        AND w.way = v ->> 3
+);
+
+-- Who watches the ended executions, and with which run each of them is now.
+-- name: watchers
+SELECT coalesce(json_agg(json_build_array(
+    w.target, w.watcher, w.mailbox, w.way, w.ref, w.asked_by,
+    (SELECT max(x.run) FROM perdure_run x WHERE x.execution = w.watcher)
+) ORDER BY w.id), '[]')::text
+FROM perdure_watch w WHERE w.target IN ({numbers});
+
+-- name: has_watches
+SELECT EXISTS (SELECT 1 FROM perdure_watch w WHERE w.watcher IN ({numbers}));
+
+-- name: delete_watches_of_ended
+DELETE FROM perdure_watch WHERE target IN ({numbers});
+
+-- name: delete_watches_by_ended
+DELETE FROM perdure_watch WHERE watcher IN ({numbers});
+
+-- The last turn of each execution's current run.
+-- name: endings
+SELECT r.execution, r.workflow_id, r.run_id, h.time, h.payload
+FROM ({numbers}) AS j (execution)
+JOIN perdure_run r ON r.run = (
+    SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.execution
+)
+JOIN perdure_history h ON h.run = r.run AND h.first = (
+    SELECT max(x.first) FROM perdure_history x WHERE x.run = r.run
+);
+
+-- Kept open until the mail is in.
+-- name: open_mailboxes
+SELECT coalesce(json_agg(m.mailbox), '[]')::text FROM (
+    SELECT mailbox FROM perdure_mailbox WHERE mailbox IN ({texts}) ORDER BY mailbox FOR KEY SHARE
+) AS m;
+
+-- name: keep_mailboxes
+INSERT INTO perdure_mailbox SELECT e, $2::bigint FROM json_array_elements_text($1::json) e
+ON CONFLICT (mailbox) DO UPDATE SET until = excluded.until;
+
+-- name: over_mailboxes
+SELECT coalesce(json_agg(mailbox ORDER BY mailbox), '[]')::text FROM perdure_mailbox
+WHERE until < $2 OR mailbox IN ({texts});
+
+-- name: close_mailboxes
+DELETE FROM perdure_mailbox WHERE mailbox IN ({texts});
+
+-- name: delete_mail_of_mailboxes
+DELETE FROM perdure_mail WHERE mailbox IN ({texts});
+
+-- name: delete_watches_of_mailboxes
+DELETE FROM perdure_watch WHERE mailbox IN ({texts});
+
+-- name: insert_mail
+INSERT INTO perdure_mail (mailbox, event)
+SELECT u.mailbox, u.event
+FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS u (mailbox, event, n) ORDER BY u.n;
+
+-- name: mail
+SELECT m.id, m.mailbox, m.event
+FROM perdure_mail m WHERE m.mailbox IN ({texts})
+ORDER BY m.id LIMIT $2;
+
+-- name: drop_mail
+DELETE FROM perdure_mail WHERE id IN ({numbers});
+
+-- Human tasks ------------------------------------------------------------------------------------
+
+-- name: insert_human_tasks
+INSERT INTO perdure_human_task (
+    id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
+    form, data, created_at, due_at, remind_at
+)
+SELECT
+    v ->> 0, r.namespace, (v ->> 1)::bigint, (v ->> 2)::bigint, (v ->> 3)::bigint, 0, v ->> 4, v ->> 5,
+    v ->> 6, v ->> 7, v ->> 8, (v ->> 9)::bigint, v ->> 10, v ->> 11, (v ->> 12)::bigint,
+    (v ->> 13)::bigint, (v ->> 14)::bigint
+FROM json_array_elements($1::json) v JOIN perdure_run r ON r.run = (v ->> 1)::bigint;
+
+-- Runs that give up a human task that is not open any more.
+-- name: already_decided
+SELECT coalesce(json_agg(DISTINCT (v ->> 0)::bigint), '[]')::text
+FROM json_array_elements($1::json) v JOIN perdure_human_task t ON t.id = v ->> 1
+WHERE t.status > 1;
+
+-- name: give_up_human_tasks
+UPDATE perdure_human_task SET
+    status = (v ->> 1)::smallint, closed_at = (v ->> 2)::bigint,
+    claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
+FROM json_array_elements($1::json) v
+WHERE id = v ->> 0 AND status IN (0, 1);
+
+-- name: close_human_tasks_of_runs
+UPDATE perdure_human_task SET
+    status = 4, closed_at = $2, claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
+WHERE run IN ({numbers}) AND status IN (0, 1);
+
+-- name: task_columns
+t.id, t.namespace, t.run, t.execution, t.event, r.run_id, r.workflow_id, r.workflow, t.status, t.name,
+t.title, t.description, t.role, t.assignee, t.priority, t.form, t.data, t.created_at, t.due_at,
+t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at, t.closed_by, t.value, t.comment
+
+-- name: task_tables
+perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
+
+-- name: human_task
+SELECT {task_columns} FROM {task_tables} WHERE t.id = $1;
+
+-- Only if it still is as it was when it was judged.
+-- name: change_human_task
+UPDATE perdure_human_task SET
+    status = $2, role = $3, assignee = $4, claimed_by = $5, claimed_at = $6, claimed_until = $7,
+    closed_at = $8, closed_by = $9, value = $10, comment = $11
+WHERE id = $1 AND status = $12 AND claimed_by IS NOT DISTINCT FROM $13
+    AND claimed_until IS NOT DISTINCT FROM $14;
+
+-- Workers ----------------------------------------------------------------------------------------
+
+-- name: now
+SELECT perdure_now();
+
+-- name: insert_worker
+INSERT INTO perdure_worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
+VALUES (1, 'live', $1, $2, $3, perdure_now(), perdure_now() + ($5::bigint - $4::bigint), $6, $7)
+RETURNING id, started_at, lease_until;
+
+-- name: forget_workers
+DELETE FROM perdure_worker WHERE state <> 'live' AND lease_until < $1;
+
+-- name: upsert_definitions
+INSERT INTO perdure_definition AS old (name, version, code, source, queue, is_active, registered_at, id)
+SELECT v ->> 0, v ->> 1, v ->> 2, v ->> 3, v ->> 4, (v ->> 5)::bigint, $2::bigint, v ->> 6
+FROM json_array_elements($1::json) v ORDER BY v ->> 0, v ->> 1
+ON CONFLICT (name, version) DO UPDATE
+SET code = excluded.code, source = excluded.source, queue = excluded.queue, id = excluded.id
+WHERE (old.code, old.source, old.queue, old.id)
+    IS DISTINCT FROM (excluded.code, excluded.source, excluded.queue, excluded.id);
+
+-- name: activate
+UPDATE perdure_definition SET is_active = $3 WHERE name = $1 AND version = $2;
+
+-- name: extend
+UPDATE perdure_worker SET lease_until = perdure_now() + ($3::bigint - $4::bigint)
+WHERE id = $1 AND epoch = $2 AND state = 'live' RETURNING recalled, perdure_now();
+
+-- name: leave
+UPDATE perdure_worker SET state = 'left', lease_until = perdure_now()
+WHERE id = $1 AND epoch = $2 AND state = 'live' AND $3::bigint IS NOT NULL;
+
+-- If it was seen to end ($3), it must have ended on the store's clock.
+-- name: take_over
+UPDATE perdure_worker SET epoch = epoch + 1, state = 'dead'
+WHERE id = $1 AND epoch = $2 AND state = 'live'
+    AND ($3::bigint IS NULL OR (lease_until = $3::bigint AND lease_until < perdure_now()));
+
+-- Whoever had work in flight must be looked at again, so a waiting run becomes a running one.
+-- name: release_runs
+UPDATE perdure_state AS state SET
+    owner = NULL, length = {real_length}, status = CASE status WHEN 2 THEN 1 ELSE status END,
+    lost_by = $2
+WHERE owner = $1;
+
+-- name: beats
+SELECT run, activity, details FROM perdure_beat WHERE run IN ({numbers});
+
+-- name: insert_beats
+INSERT INTO perdure_beat (run, activity, details)
+SELECT u.run, u.activity, u.details FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS u (run, activity, details)
+ON CONFLICT (run, activity) DO UPDATE SET details = excluded.details;
+
+-- A worker may not know yet that its run was ended.
+-- name: delete_beats_of_ended
+DELETE FROM perdure_beat WHERE run IN (
+    SELECT s.run FROM perdure_state s WHERE s.run IN ({numbers}) AND s.status >= 5
+);
+
+-- name: delete_beats_of_runs
+DELETE FROM perdure_beat WHERE run IN ({numbers});
+
+-- name: suspect
+UPDATE perdure_state AS state SET suspected = suspected + 1 WHERE run = $1;
+
+-- Waits for whoever is about to commit a batch of this worker.
+-- name: resolve
+SELECT last_batch FROM perdure_worker WHERE id = $1 AND epoch = $2 AND state = 'live' FOR UPDATE;
+
+-- name: workers
+SELECT
+    id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues
+FROM perdure_worker WHERE state = 'live' ORDER BY id;
+
+-- Limits -----------------------------------------------------------------------------------------
+
+-- name: limits
+SELECT coalesce(json_agg(json_build_array(workflow, max_open, max_per_key, on_limit, pool, pool_max)), '[]')::text
+FROM perdure_limit;
+
+-- name: upsert_limits
+INSERT INTO perdure_limit
+SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, v ->> 4, (v ->> 5)::bigint
+FROM json_array_elements($1::json) v
+ON CONFLICT (workflow) DO UPDATE SET
+    max_open = excluded.max_open, max_per_key = excluded.max_per_key, on_limit = excluded.on_limit,
+    pool = excluded.pool, pool_max = excluded.pool_max;
+
+-- name: delete_limits
+DELETE FROM perdure_limit WHERE workflow IN ({texts});
+
+-- Open executions of workflows that get a limit: those that run have a slot.
+-- name: adoptable
+SELECT
+    r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
+    CASE state.status WHEN 0 THEN 3 ELSE 2 END, h.payload
+FROM perdure_state AS state
+JOIN perdure_run r ON r.run = state.run
+JOIN perdure_history h ON h.run = r.run AND h.first = 1
+WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN ({texts});
+
+-- name: mark_delayed
+UPDATE perdure_state AS state SET reason = 'delayed'
+WHERE status = 0 AND execution IN (
+    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow IN ({texts})
+);
+
+-- name: unmark_delayed
+UPDATE perdure_state AS state SET reason = NULL
+WHERE status = 0 AND reason = 'delayed' AND execution IN (
+    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow IN ({texts})
+);
+
+-- name: delete_slots_of_workflows
+DELETE FROM perdure_slot WHERE workflow IN ({texts});
+
+-- name: workflows_with_queue
+SELECT coalesce(json_agg(DISTINCT s.workflow), '[]')::text
+FROM perdure_slot s WHERE s.place = 1 AND s.workflow IN ({texts});
+
+-- name: keys_with_queue
+SELECT coalesce(json_agg(DISTINCT s.key), '[]')::text
+FROM perdure_slot s WHERE s.place IN (0, 1) AND s.workflow = $1;
+
+-- How many slots of each workflow are taken.
+-- name: taken
+SELECT coalesce(json_agg(json_build_array(e, (
+    SELECT count(*) FROM perdure_slot s WHERE s.workflow = e AND s.place = 2
+))), '[]')::text
+FROM json_array_elements_text($1::json) e;
+
+-- How many slots of each (workflow, key) are taken.
+-- name: taken_of_keys
+SELECT coalesce(json_agg(json_build_array(v ->> 0, v ->> 1, (
+    SELECT count(*) FROM perdure_slot s
+    WHERE s.workflow = v ->> 0 AND s.key = v ->> 1 AND s.place = 2
+))), '[]')::text
+FROM json_array_elements($1::json) v;
+
+-- Which of these executions hold a slot.
+-- name: holders
+SELECT coalesce(json_agg(json_build_array(s.execution, s.workflow, s.key)), '[]')::text
+FROM perdure_slot s WHERE s.execution IN ({numbers}) AND s.place = 2;
+
+-- name: insert_slots
+INSERT INTO perdure_slot
+SELECT
+    (v ->> 0)::bigint, v ->> 1, v ->> 2, (v ->> 3)::bigint, (v ->> 4)::bigint, (v ->> 5)::bigint,
+    (v ->> 6)::bigint
+FROM json_array_elements($1::json) v
+ON CONFLICT (execution) DO UPDATE SET
+    workflow = excluded.workflow, key = excluded.key, priority = excluded.priority,
+    since = excluded.since, deadline = excluded.deadline, place = excluded.place;
+
+-- name: delete_slots
+DELETE FROM perdure_slot WHERE execution IN ({numbers}) RETURNING workflow, key;
+
+-- (execution, since, deadline) of later runs that begin later, or whose execution has no slot.
+-- name: delay_slots
+UPDATE perdure_slot AS slot SET since = (v ->> 1)::bigint, deadline = (v ->> 2)::bigint, place = 3
+FROM json_array_elements($1::json) v
+WHERE slot.execution = (v ->> 0)::bigint AND ((v ->> 3)::boolean OR slot.place <> 2)
+RETURNING slot.workflow, slot.key, slot.execution;
+
+-- name: pause_slots
+UPDATE perdure_slot SET place = 4
+WHERE execution IN ({numbers}) AND place <> 2 RETURNING workflow, key;
+
+-- name: resume_slots
+UPDATE perdure_slot SET place = 3
+WHERE execution IN ({numbers}) RETURNING workflow, key, execution;
+
+-- The current runs of these executions wait until they may join the queue.
+-- name: delay_states
+UPDATE perdure_state AS state SET
+    status = 0, owner = NULL, reason = 'delayed',
+    wake_at = (SELECT s.since FROM perdure_slot s WHERE s.execution = state.execution)
+WHERE run IN (
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM ({numbers}) AS j (e)
+);
+
+-- name: delayed
+SELECT execution, workflow, key FROM perdure_slot
+WHERE place = 3 AND since <= $1 ORDER BY since LIMIT $2;
+
+-- name: place_slots
+UPDATE perdure_slot AS slot SET place = (v ->> 1)::bigint
+FROM json_array_elements($1::json) v WHERE slot.execution = (v ->> 0)::bigint;
+
+-- name: queue_states
+UPDATE perdure_state AS state SET
+    reason = 'queued', since = $2,
+    wake_at = (SELECT s.deadline FROM perdure_slot s WHERE s.execution = state.execution)
+WHERE status = 0 AND run IN (
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM ({numbers}) AS j (e)
+);
+
+-- The best of a key in one place: 0 held, 1 ready.
+-- name: of_key
+SELECT -priority, since, execution FROM perdure_slot
+WHERE workflow = $1 AND key = $2 AND place = $3 AND place IN (0, 1)
+ORDER BY priority DESC, since, execution LIMIT $4;
+
+-- name: ready
+SELECT -priority, since, execution FROM perdure_slot
+WHERE workflow = $1 AND place = 1
+ORDER BY priority DESC, since, execution LIMIT $2;
+
+-- name: admit_states
+UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = $2
+WHERE status = 0 AND run IN (
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM ({numbers}) AS j (e)
+);
+
+-- Whether somebody may begin whom nobody has admitted.
+-- name: admissible
+SELECT EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= $1) OR EXISTS (
+    SELECT 1 FROM perdure_limit l
+    WHERE EXISTS (SELECT 1 FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1)
+    AND (l.max_open = 0 OR l.max_open > (
+        SELECT count(*) FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 2
+    ))
+    AND (l.pool_max = 0 OR l.pool_max > (
+        SELECT count(*) FROM perdure_limit m
+        JOIN perdure_slot s ON s.workflow = m.workflow AND s.place = 2
+        WHERE m.pool = l.pool
+    ))
+);
+
+-- name: slot
+SELECT workflow, key, priority, since FROM perdure_slot WHERE execution = $1;
+
+-- How many are in the queue of workflow $1 before (priority $2, since $3, execution $4).
+-- name: before
+SELECT count(*) FROM perdure_slot s
+WHERE s.workflow = $1 AND s.place IN (0, 1)
+    AND (-s.priority, s.since, s.execution) < (-($2::bigint), $3::bigint, $4::bigint);
+
+-- Questions --------------------------------------------------------------------------------------
+
+-- name: forget_questions
+DELETE FROM perdure_question WHERE deadline < $1;
+
+-- name: insert_question
+INSERT INTO perdure_question (id, execution, name, args, deadline, update_id)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: answer
+UPDATE perdure_question SET answer = $2 WHERE id = $1 AND answer IS NULL;
+
+-- name: reply
+SELECT answer FROM perdure_question WHERE id = $1;
+
+-- name: questions
+SELECT q.id, q.execution, q.name, q.args, q.deadline, r.run, q.update_id
+FROM perdure_question q
+JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = q.execution)
+WHERE q.deadline > $1 AND q.answer IS NULL
+    AND r.workflow IN (SELECT e FROM json_array_elements_text($2::json) e)
+ORDER BY q.deadline LIMIT $3;
+
+-- Reads ------------------------------------------------------------------------------------------
+
+-- name: row_columns
+r.run, r.execution, r.run_id, r.namespace, r.workflow_id, r.workflow, r.version, r.queue, r.attempt,
+r.created_at, r.begins_at, state.status,
+CASE WHEN state.owner IS NULL THEN state.length ELSE {real_length} END,
+state.owner, state.wake_at, state.closed_at, state.reason, state.detail, state.unblock, state.waits,
+state.since, state.progress, r.parent_execution, r.parent_event, r.parent_close, state.lost_by,
+state.suspected, state.unread,
+r.created_by, r.correlation_id, r.tenant, r.tags, memo.memo,
+(SELECT w.lease_until FROM perdure_worker w WHERE w.id = state.lost_by)
+
+-- name: row_tables
+perdure_run r JOIN perdure_state AS state ON state.run = r.run LEFT JOIN perdure_memo AS memo ON memo.run = r.run
+
+-- name: turn_columns
+run, first, count, time, applied, worker, payload
+
+-- name: run_by_number
+SELECT {row_columns} FROM {row_tables} WHERE r.run = $1;
+
+-- name: latest_of_workflow_id
+SELECT max(run) FROM perdure_run WHERE namespace = $1 AND workflow_id = $2;
+
+-- name: run_by_run_id
+SELECT run, execution, namespace, workflow_id FROM perdure_run WHERE run_id = $1;
+
+-- name: run_id_by_number
+SELECT run_id FROM perdure_run WHERE run = $1;
+
+-- name: rows
+SELECT {row_columns} FROM {row_tables} WHERE r.run IN ({numbers});
+
+-- name: prefix_of_workflow_id
+SELECT max(run) FROM perdure_run
+WHERE namespace = $1 AND workflow_id >= $2 AND workflow_id < $3
+GROUP BY workflow_id ORDER BY workflow_id LIMIT $4;
+
+-- name: prefix_of_run_id
+SELECT run FROM perdure_run WHERE run_id >= $2 AND run_id < $3 AND namespace = $1 ORDER BY run_id LIMIT $4;
+
+-- name: forks
+SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.event, f.how
+FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin
+WHERE f.run = $1 OR f.origin = $1 ORDER BY f.run;
+
+-- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
+-- name: join_after
+JOIN
+
+-- name: of_namespace
+r.namespace = ?
+
+-- name: has_tag
+EXISTS (SELECT 1 FROM json_array_elements_text(r.tags::json) t WHERE t = ?)
+
+-- A search attribute, given as JSON.
+-- name: json_value
+?::jsonb
+
+-- name: history
+SELECT {turn_columns}, crc FROM perdure_history WHERE run = $1 AND first > $2 ORDER BY first LIMIT $3;
+
+-- name: journal_columns
+h.id, h.run, r.run_id, r.namespace, r.workflow_id, r.workflow, h.first, h.count, h.time, h.payload, h.crc
+
+-- No transaction that is still open, and none that is yet to come, has rows before this.
+-- name: settled
+(pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20)
+
+-- name: journal
+SELECT {journal_columns}
+FROM perdure_history h
+JOIN perdure_run r ON r.run = h.run
+LEFT JOIN perdure_copy AS copy ON copy.run = h.run
+WHERE h.id > $1 AND h.id < {settled} AND h.first > coalesce(copy.event, 0)
+ORDER BY h.id LIMIT $2;
+
+-- name: journal_of
+SELECT {journal_columns}
+FROM perdure_run r
+JOIN perdure_history h ON h.run = r.run
+LEFT JOIN perdure_copy AS copy ON copy.run = h.run
+WHERE r.namespace = $3 AND r.workflow_id = $4 AND h.id > $1 AND h.id < {settled}
+    AND h.first > coalesce(copy.event, 0)
+ORDER BY h.id LIMIT $2;
+
+-- name: journal_ends
+SELECT deleted_to, coalesce((SELECT max(h.id) FROM perdure_history h WHERE h.id < {settled}), deleted_to)
+FROM perdure_journal;
+
+-- name: last_turn
+SELECT {turn_columns}, crc FROM perdure_history WHERE run = $1 ORDER BY first DESC LIMIT 1;
+
+-- name: histories
+SELECT {turn_columns}, crc FROM perdure_history WHERE run IN ({numbers}) ORDER BY run, first;
+
+-- name: inboxes
+SELECT i.id, i.execution, r.run, i.event
+FROM perdure_run r JOIN perdure_inbox i ON i.execution = r.execution
+WHERE r.run IN ({numbers})
+ORDER BY i.id;
+
+-- Whether a worker that serves the workflows $1 on the queues $2 serves run `r`.
+-- name: is_served
+(
+    r.queue IN (SELECT e FROM json_array_elements_text($2::json) e) AND (
+        r.workflow IN ({texts}) OR r.workflow || ' ' || r.version IN ({texts})
+    )
+)
+
+-- name: claimable
+SELECT run FROM (
+    SELECT state.run
+    FROM perdure_state AS state
+    JOIN perdure_run r ON r.run = state.run
+    WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+    UNION ALL
+    SELECT state.run
+    FROM perdure_state AS state
+    JOIN perdure_run r ON r.run = state.run
+    WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+) AS found
+ORDER BY run LIMIT $3;
+
+-- Runs that none of the services (workflows, queues) serves.
+-- name: unserved
+SELECT {row_columns}
+FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
+LEFT JOIN perdure_memo AS memo ON memo.run = r.run
+WHERE state.status = 1 AND state.owner IS NULL
+    AND NOT EXISTS (
+        SELECT 1 FROM json_array_elements($1::json) w
+        WHERE r.queue IN (SELECT e FROM json_array_elements_text(w -> 1) e) AND (
+            r.workflow IN (SELECT e FROM json_array_elements_text(w -> 0) e)
+            OR r.workflow || ' ' || r.version IN (SELECT e FROM json_array_elements_text(w -> 0) e)
+        )
+    )
+ORDER BY state.run LIMIT $2;
+
+-- name: parked
+SELECT {row_columns}
+FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
+LEFT JOIN perdure_memo AS memo ON memo.run = r.run
+WHERE state.status = 4 AND state.run > $2 AND state.reason IN ({texts})
+ORDER BY state.run LIMIT $3;
+
+-- Open runs with one of the statuses $1, from $2 on: at most $3 of each are looked at.
+-- name: open_runs
+SELECT r.run, r.workflow, r.version, r.queue, s.since
+FROM json_array_elements_text($1::json) j
+CROSS JOIN LATERAL (
+    SELECT x.run, x.since FROM perdure_state x
+    WHERE x.status = j::smallint AND x.run > $2 ORDER BY x.run LIMIT $3
+) AS s
+JOIN perdure_run r ON r.run = s.run
+ORDER BY s.run LIMIT $3;
+
+-- name: sweeps
+SELECT workflow, scope, code, began_at, since, after, worker FROM perdure_sweep;
+
+-- name: sweep
+INSERT INTO perdure_sweep AS old (workflow, scope, code, began_at, since, after, worker)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (workflow, scope) DO UPDATE SET
+    code = excluded.code, began_at = excluded.began_at, since = excluded.since,
+    after = excluded.after, worker = excluded.worker
+WHERE old.worker IN (0, excluded.worker, $8);
+
+-- name: due
+SELECT state.run, state.wake_at
+FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
+WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
+    AND state.wake_at <= $3 AND state.wake_at > $5
+    AND (state.status IN (3, 4) OR {is_served})
+ORDER BY state.wake_at, state.run LIMIT $4;
+
+-- name: inbox
+SELECT i.id, i.execution, r.run, i.event
+FROM perdure_inbox i
+JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = i.execution)
+JOIN perdure_state AS state ON state.run = r.run
+WHERE CASE
+    WHEN state.owner IS NOT NULL THEN state.owner = $3
+    WHEN state.status IN (3, 4) THEN i.is_control = 1
+    WHEN state.status = 0 THEN i.is_control = 1 AND {is_served}
+    ELSE state.status IN (1, 2) AND {is_served}
+END
+ORDER BY i.id LIMIT $4;
+
+-- Pending runs that begin by $3.
+-- name: beginning
+SELECT state.run, state.wake_at
+FROM perdure_state AS state
+JOIN perdure_run r ON r.run = state.run
+WHERE state.status = 0 AND state.wake_at <= $3 AND {is_served}
+ORDER BY state.wake_at, state.run LIMIT $4;
+
+-- name: definitions
+SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition
+ORDER BY name, registered_at;
+
+-- name: attributes
+SELECT key, value::text, form FROM perdure_attr WHERE run = $1 ORDER BY key, form;

@@ -1,0 +1,77 @@
+"""Running the named queries on a connection of PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from perdure.store.port import Batch
+from perdure.store.postgres.connect import Connection
+from perdure.store.postgres.holding import hold, hold_executions
+from perdure.store.queries import load_queries
+
+QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
+_OURS = re.compile(r"""(?<!['".\w])perdure_\w+""")
+_MARK = re.compile(r"\?")
+
+
+@cache
+def queries_in(schema: str) -> Mapping[str, str]:
+    """Return the named queries with every table named by its schema."""
+    texts = {name: _OURS.sub(rf'"{schema}".\g<0>', text) for name, text in QUERIES.items()}
+    sequence = "nextval('"
+    return {name: text.replace(sequence, f"{sequence}{schema}.") for name, text in texts.items()}
+
+
+class Statements:
+    """Named queries on a connection: see ``perdure.store.sql.database.Writing``."""
+
+    connection: Connection
+    sql: Mapping[str, str]
+    schema: str
+
+    def run(self, query: str, *parameters: Any) -> Any:
+        return self.execute(self.sql[query], parameters)
+
+    def ask(self, text: str, parameters: Sequence[Any]) -> Any:
+        numbers = iter(range(1, len(parameters) + 1))
+        named = _OURS.sub(rf'"{self.schema}".\g<0>', text)
+        return self.execute(_MARK.sub(lambda _: f"${next(numbers)}", named), parameters)
+
+    def insert(self, query: str, columns: int, flat: Sequence[Any]) -> Sequence[int]:
+        arrays = [_column(flat[n::columns]) for n in range(columns)]
+        answer = self.execute(self.sql[query], arrays)
+        return [row[0] for row in answer.fetchall()] if answer.description else ()
+
+    def execute(self, text: str, parameters: Sequence[Any] = ()) -> Any:
+        """Run a statement; ``$1`` is the first of its parameters."""
+        cursor = self.connection.cursor(binary=True)
+        return cursor.execute(text, parameters or None)
+
+    def hold(self, batch: Batch, *, limits: bool) -> None:
+        hold(self, batch, limits=limits)
+
+    def hold_slots(self) -> None:
+        self.run("hold_slots")
+
+    def hold_human_task(self, id: str) -> None:
+        found = self.run("execution_of_human_task", id).fetchone()
+        if found is not None and found[0] is not None:
+            hold_executions(self, [found[0]])
+
+    def guess_runs(self, count: int, after: int) -> Sequence[int]:
+        return [row[0] for row in self.run("draw_runs", count).fetchall()]
+
+    def new_runs(self, guess: Sequence[int], above: int) -> Sequence[int]:
+        return guess if not guess or guess[0] > above else self.guess_runs(len(guess), above)
+
+
+def _column(values: Sequence[Any]) -> list[Any]:
+    """Return a column as a list of one type: a flag is a number."""
+    if values and isinstance(values[0], int):
+        to_number: Callable[[Any], int] = int
+        return list(map(to_number, values))
+    return list(values)

@@ -1,0 +1,93 @@
+"""The store port on PostgreSQL.
+
+One connection that writes, used by one thread at a time; a reader has one of its own. Many stores,
+in many processes and on many machines, work on one schema at the same time. ``transact`` may be
+called from any thread: it works on connections of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from perdure.errors import SchemaMismatch
+from perdure.store import migrate
+from perdure.store.port import Posted, Started, StartRequest
+from perdure.store.postgres.borrowed import borrow, written_on
+from perdure.store.postgres.connect import Settings
+from perdure.store.postgres.database import Database
+from perdure.store.postgres.ledger import PostgresLedger
+from perdure.store.postgres.transaction import run_transaction
+from perdure.store.sql.encoding import from_json
+from perdure.store.sql.reads import SqlReader
+from perdure.store.sql.store import SqlStore
+
+R = TypeVar("R")
+
+MIGRATIONS = migrate.load_migrations(Path(__file__).with_name("migrations"))
+
+
+class PostgresReader(SqlReader):
+    """A connection that only reads."""
+
+    database: Database
+
+    def _attribute(self, stored: Any) -> Any:
+        return from_json(stored)
+
+
+class PostgresStore(SqlStore, PostgresReader):
+    """The whole port on one schema."""
+
+    is_private = False
+    """Whether nobody else can open this database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        super().__init__(Database(settings))
+
+    def reader(self) -> PostgresReader:
+        """Open a connection that only reads."""
+        return PostgresReader(Database(msgspec.structs.replace(self.settings, readonly=True)))
+
+    def migrate(self, now: int) -> None:
+        ledger = PostgresLedger(self.database)
+        if not self.settings.readonly:
+            migrate.migrate(ledger, MIGRATIONS, self.database.name, now)
+        elif migrate.missing(MIGRATIONS, ledger.applied(), self.database.name):
+            raise SchemaMismatch(
+                f"{self.database.name} has no tables of this version yet: a worker makes them "
+                "when it starts (`perdure dev MODULE`)"
+            )
+
+    def start_within(
+        self, connection: object, requests: Sequence[StartRequest], now: int
+    ) -> list[Started]:
+        borrowed = borrow(connection, self.database)
+        return self._start_on(borrowed, requests, now, partial(written_on, borrowed))
+
+    def transact(
+        self,
+        run: int,
+        activity: int,
+        attempt: int,
+        fn: Callable[[Any], R],
+        *,
+        outcome: Callable[[R], bytes],
+        time_limit: float,
+        now: int,
+    ) -> tuple[R, Posted]:
+        key = (run, activity, attempt)
+        return run_transaction(
+            self.settings, key, fn, outcome=outcome, time_limit=time_limit, now=now
+        )
+
+    def changed(self) -> bool:
+        return False
+
+    def tidy(self, *, idle: bool) -> None:
+        pass
