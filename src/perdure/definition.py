@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from perdure import errors
@@ -155,6 +155,17 @@ def version_key(version: str) -> tuple[int, int, int, bool, str]:
     numbers = [int(part) for part in core.partition("+")[0].split(".")]
     major, minor, patch = [*numbers, 0, 0][:3]
     return major, minor, patch, not rest, rest
+
+
+def highest_active(
+    name: str, versions: Iterable[str], inactive: Container[tuple[str, str]]
+) -> str | None:
+    """Return the highest of a workflow's versions that is not inactive; ``None``: there is none.
+
+    ``inactive``: names and versions.
+    """
+    active = (version for version in versions if (name, version) not in inactive)
+    return max(active, key=version_key, default=None)
 
 
 class _WithDefault(Protocol[In_contra, Out_co]):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from perdure import errors, why
-from perdure.definition import Workflow, version_key
+from perdure.definition import Workflow, highest_active
 from perdure.store.port import Definition
 
 
@@ -29,13 +29,16 @@ def version_to_start(
         NotFound: there is none, or none is active.
     """
     stored = [one for one in known if one.name == name and version in ("", one.version)]
-    fitting = [one.version for one in stored if version or one.is_active]
+    inactive = [(name, one.version) for one in stored if not (version or one.is_active)]
+    fitting = [one.version for one in stored]
     own = here(version)
-    if own is not None and own.version not in [one.version for one in stored]:
+    if own is not None and own.version not in fitting:
         fitting.append(own.version)  # registered a moment ago
-    if not fitting and stored:
+    ours = [one for one in fitting if here(one) is not None]
+    chosen = highest_active(name, ours, inactive) or highest_active(name, fitting, inactive)
+    if chosen is not None:
+        return chosen
+    if stored:
         listed = ", ".join(one.version for one in stored)
         raise errors.NotFound(f"workflow {name!r} has no active version (inactive: {listed})")
-    if not fitting:
-        raise why.unknown_workflow(name, version, [(one.name, one.version) for one in known])
-    return max([one for one in fitting if here(one) is not None] or fitting, key=version_key)
+    raise why.unknown_workflow(name, version, [(one.name, one.version) for one in known])

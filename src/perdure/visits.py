@@ -20,7 +20,7 @@ from perdure.views import Execution
 
 SET_METADATA = "set_metadata"
 """The update by which ``handle.set_metadata`` reaches a run of a graph."""
-_FIRST_ROWS = 8
+_NEXT_ROWS = 7
 """A graph marks its first step in its first turn; before that there is a start, and few else."""
 _STATUS = {
     "workflow.step.completed": "completed",
@@ -44,8 +44,7 @@ async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
     if not with_steps:
         return found
     try:
-        begin = await door.read(lambda store: store.history(row.run, limit=_FIRST_ROWS))
-        if any(_is_of_graph(turn) for turn in begin):
+        if await _is_of_graph(door, row, first):
             found = shown(found, await whole_history(door, row))
     except errors.Corrupt:
         pass  # the list, the history and the sentence of why say so
@@ -92,7 +91,16 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     )
 
 
-def _is_of_graph(turn: TurnRow) -> bool:
+async def _is_of_graph(door: Door, row: RunRow, first: Sequence[TurnRow]) -> bool:
+    """Tell whether a history, whose first row is ``first``, begins as a graph's does."""
+    if any(map(_has_mark, first)):
+        return True
+    after = first[-1].first if first else 0
+    following = await door.read(lambda store: store.history(row.run, after=after, limit=_NEXT_ROWS))
+    return any(map(_has_mark, following))
+
+
+def _has_mark(turn: TurnRow) -> bool:
     return any(
         event["kind"] == "emitted" and event.get("name") == "step.started"
         for event in ev.decode_plain(turn.payload)

@@ -59,33 +59,34 @@ def test_the_commands_that_the_demo_prints_work(shell: Shell, shown: Done):
         "dev",
     ]
     for line in lines[:2]:
-        assert "fulfil" in typed(shell, line)
+        assert "fulfil" in typed(shell, line).stdout
 
 
-def typed(shell: Shell, line: str) -> str:
-    """Type a line as it was printed and return what it prints."""
+def typed(shell: Shell, line: str, search: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Type a line as it was printed; ``search``: in a shell with this ``PATH``."""
     return subprocess.run(
-        line, shell=True, cwd=shell.folder, capture_output=True, text=True, check=True
-    ).stdout
-
-
-def test_the_commands_that_a_script_off_the_path_prints_name_the_script(shell: Shell, shown: Done):
-    script = Path(sys.executable).with_name("perdure")
-    line = f"{script} --db perdure-demo/perdure.db workers"
-    done = subprocess.run(
-        line, shell=True, cwd=shell.folder, capture_output=True, text=True, check=True
-    )
-    assert f"start one with `{script} dev MODULE --db perdure-demo/perdure.db`" in done.stderr
-    search = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
-    by_name = subprocess.run(
-        "perdure --db perdure-demo/perdure.db workers",
+        line,
         shell=True,
         cwd=shell.folder,
-        env={**os.environ, "PATH": search},
+        env=os.environ if search is None else {**os.environ, "PATH": search},
         capture_output=True,
         text=True,
         check=True,
     )
+
+
+def test_the_commands_that_a_script_off_the_path_prints_name_the_script(shell: Shell, shown: Done):
+    script = Path(sys.executable).with_name("perdure")
+    others = [
+        place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != script.parent
+    ]
+    workers = "--db perdure-demo/perdure.db workers"
+    off_the_path = typed(shell, f"{script} {workers}", os.pathsep.join(others))
+    assert f"start one with `{script} dev MODULE --db perdure-demo/perdure.db`" in (
+        off_the_path.stderr
+    )
+    on_it = os.pathsep.join([str(script.parent), *others])
+    by_name = typed(shell, f"perdure {workers}", on_it)
     assert "start one with `perdure dev MODULE" in by_name.stderr
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from tests.engine.support import engine_on, events_of, until, until_status
 
-from perdure import Retry, Status, activity, workflow
+from perdure import Handle, Retry, Status, activity, workflow
 from perdure.engine import activities
-from perdure.errors import ActivityFailed
+from perdure.engine import engine as engine_module
+from perdure.errors import ActivityFailed, Unavailable
 
 began: list[tuple[str, int]] = []
 release = threading.Event()
@@ -214,6 +215,31 @@ async def test_a_cut_that_cannot_be_recorded_is_handed_back_as_lost(
         handle = engine.client.get("cut")
         assert (await handle.result("20s")).startswith("attempt 2")
         assert len(await events_of(handle, "attempt_lost")) == 1
+
+
+async def test_a_stop_that_the_store_does_not_answer_writes_nothing_more_when_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(engine_module, "_SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(engine_module, "_DRAIN_SECONDS", 0.01)
+    async with engine_on(tmp_path, calls) as engine:
+        core = engine._core
+        assert core is not None
+        core.desk.write(lambda store: release.wait())
+        starts: list[asyncio.Task[Handle[str]]] = []
+        for name in ("handed in", "gathered behind"):
+            starts.append(asyncio.create_task(engine.client.start(calls, "once", id=name)))
+            await until(lambda: len(core.start_waiters) == len(starts))
+        stopping = asyncio.create_task(engine.stop())
+        await until(lambda: "the store does not answer" in caplog.text)
+        release.set()
+        await stopping
+        with pytest.raises(Unavailable):
+            await starts[1]
+        await asyncio.gather(*starts, return_exceptions=True)
+    async with engine_on(tmp_path, calls) as engine:
+        assert [it.id for it in (await engine.client.list()).items] == ["handed in"]
+    assert "was taken over" not in caplog.text, "it wrote on as a worker that had left"
 
 
 async def test_a_stop_with_a_long_grace_keeps_the_lease(tmp_path: Path):

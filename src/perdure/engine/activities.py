@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _SECOND = 1_000_000
-_ENDED = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 _CLEAN_UP_SECONDS = 1.0
 _RECORD_SECONDS = 5.0
 _NAMED = 10
@@ -109,7 +108,7 @@ class Runner:
         if isinstance(fact, ev.RunTaken):
             # An attempt may have ended while this was being written: that is recorded next.
             facts = (item.fact for item in run.inputs)
-            ended = {fact.activity for fact in facts if isinstance(fact, _ENDED)}
+            ended = {fact.activity for fact in facts if isinstance(fact, ev.OF_ATTEMPTS)}
             for work in list(run.work.values()):
                 if work.is_idle and work.number not in ended:
                     self._begin_at(work, work.not_before)
@@ -282,9 +281,8 @@ class Runner:
         work = self._tasks.pop(task)
         self._running -= 1
         if work.run.work.get(work.number) is not work:
-            work.task = work.call = work.job = (
-                None  # a cycle less for the garbage collector, each step
-            )
+            # A cycle less for the garbage collector, each step.
+            work.task = work.call = work.job = None
         # Each at most once: what needs a thread while none is left goes back into the queue.
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:

@@ -84,6 +84,7 @@ class Committer:
         self._bytes = 0
         self._number = 0
         self._is_writing = False
+        self._is_stopped = False
         self._is_gathering = False
         self._is_scheduled = False
         self._idle = asyncio.Event()
@@ -161,7 +162,7 @@ class Committer:
         """Write nothing from here on but what was handed in, or not even that (``at_once``)."""
         if not at_once:
             await self.drained()
-        self._is_writing = True
+        self._is_stopped = True
         if self._mending is not None:
             self._mending.cancel()
             await asyncio.wait([self._mending])
@@ -178,7 +179,7 @@ class Committer:
 
     def _go(self) -> None:
         """Write what has gathered, unless a batch is being written: the next follows it."""
-        if self._is_writing:
+        if self._is_writing or self._is_stopped:
             return
         if not self._has_work:
             self._idle.set()
@@ -194,8 +195,6 @@ class Committer:
     def _answered(
         self, batch: Batch, posted: list[_Done], answer: asyncio.Future[Committed]
     ) -> None:
-        if answer.cancelled():
-            return
         error = answer.exception()
         if error is not None:
             self._mending = self._loop.create_task(self._mend(batch, posted, error))

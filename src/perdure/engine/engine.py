@@ -45,7 +45,6 @@ _SAME_SIGNAL_SECONDS = 0.5
 _SETTLE_SECONDS = 2.0
 _DRAIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.002
-_OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, ev.AttemptFailed, ev.AttemptLost)
 
 
 class Engine:
@@ -423,7 +422,7 @@ async def _drained(core: Core) -> bool:
         _log.error("the store does not answer; what was not written is done again elsewhere")
         return False
     return not any(
-        isinstance(item.fact, _OUTCOMES) and not item.inbox
+        isinstance(item.fact, ev.OF_ATTEMPTS) and not item.inbox
         for run in core.runs.values()
         for item in run.inputs
     )

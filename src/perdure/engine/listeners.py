@@ -55,6 +55,11 @@ class Listeners:
         self._handlers.append(entry)
         return lambda: self._handlers.remove(entry)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether anybody listens, to whatever."""
+        return bool(self._handlers)
+
     def recorded(self, run: Run, write: TurnWrite) -> None:
         """Tell what a committed row says. Without listeners it costs next to nothing."""
         if not self._handlers:

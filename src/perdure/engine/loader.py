@@ -32,8 +32,7 @@ _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
-_OF_ATTEMPTS = (*_OUTCOMES, ev.AttemptFailed, ev.AttemptLost)
-_FOUND = (*_OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
+_FOUND = (*ev.OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
 
 
 class Loader:
@@ -294,10 +293,11 @@ class Loader:
             item
             for item in run.inputs
             if item.inbox
-            or not isinstance(item.fact, _OF_ATTEMPTS)
+            or not isinstance(item.fact, ev.OF_ATTEMPTS)
             or item.fact.activity in instance.activities
         ]
-        coming = {item.fact.activity for item in run.inputs if isinstance(item.fact, _OF_ATTEMPTS)}
+        facts = [item.fact for item in run.inputs]
+        coming = {fact.activity for fact in facts if isinstance(fact, ev.OF_ATTEMPTS)}
         coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
             number: pending

@@ -7,7 +7,7 @@ from typing import Any
 
 from perdure import errors
 from perdure.activity import Activity
-from perdure.definition import Workflow, version_key
+from perdure.definition import Workflow, highest_active
 from perdure.engine.limits import Limits
 from perdure.engine.reach import fingerprint
 from perdure.store.port import Definition, RunRow
@@ -105,8 +105,9 @@ class Registry:
             return exact
         if version and len(versions) > 1:
             return None
-        active = [one for one in versions if (name, one) not in self.inactive]
-        return versions[max(active or versions, key=version_key)]
+        chosen = highest_active(name, versions, self.inactive) or highest_active(name, versions, ())
+        assert chosen is not None
+        return versions[chosen]
 
     def version(self, name: str, version: str) -> Workflow[Any, Any] | None:
         """Return exactly this version of a workflow, or the highest if that is ``""``."""

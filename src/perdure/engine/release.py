@@ -7,15 +7,15 @@ acknowledged, or has been asked what became of a batch (I3, I12).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure import errors, logs
 from perdure.engine import telling, writes
-from perdure.engine.logs import logged
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.turns import describe
 from perdure.kernel.instance import Instance, Turn
-from perdure.store.port import Batch, Committed, Started, StartRequest, TurnWrite
+from perdure.store.port import Batch, Committed, LogLine, Started, StartRequest, TurnWrite
 from perdure.values import events as ev
 from perdure.values.states import ParkReason, Status
 
@@ -140,7 +140,7 @@ class Release:
                 if release is not None:
                     release(core, run, number, command)
             if instance.effects:
-                self._release_effects(run, instance)
+                self._release_effects(run, instance, write.lines)
         # Backwards, so that a takeover (always the first) comes last: it begins what the facts
         # about attempts have not begun.
         for item in reversed(taken):
@@ -163,14 +163,14 @@ class Release:
         else:
             core.settle(run)
 
-    def _release_effects(self, run: Run, instance: Instance) -> None:
+    def _release_effects(self, run: Run, instance: Instance, written: Sequence[LogLine]) -> None:
         effects, instance.effects = instance.effects, []
         core = self._core
+        lines = iter(written)
         for name, value in effects:
             if name == "log":
                 logs.show(_user_log, run.workflow_id, value)
-                [line] = logged([(name, value)], run.time)
-                core.logs.tell(run, line)
+                core.logs.tell(run, next(lines))
             else:
                 core.listeners.remind(run, value)
 

@@ -261,9 +261,7 @@ class Turns:
             claim=None if run.is_owned else run.length,
         )
         writes.note_sources(run, write, taken)
-        self._prepare(run, turn, write)
-        if instance.effects:
-            write.lines = logged(instance.effects, now)
+        self._prepare(run, instance, turn, write)
         is_busy = bool(instance.activities or instance.sends)
         is_full = instance.unread >= limits.INBOX_PER_EXECUTION
         if (
@@ -336,19 +334,21 @@ class Turns:
                 payload=ev.encode_turn(events),
             )
             run.instance.size += len(write.payload)
-            self._prepare(run, turn, write)
-            write.lines = logged(run.instance.effects, now)
+            self._prepare(run, run.instance, turn, write)
             self._write_state(run, run.instance, turn.closed, write, now)
             request.first = write
         run.phase = Phase.COMMITTING
         self._under_way[id(request)] = UnderWay(run, [], turn)
         self._core.committer.add_start(request)
 
-    def _prepare(self, run: Run, turn: Turn, write: TurnWrite) -> None:
+    def _prepare(self, run: Run, instance: Instance, turn: Turn, write: TurnWrite) -> None:
+        """Add what is written beside the row: what the commands need, and what the code logged."""
         for number, command in enumerate(turn.commands, turn.first_id):
             prepare = writes.PREPARE.get(type(command))
             if prepare is not None:
                 prepare(self._core, run, number, command, write)
+        if instance.effects:
+            write.lines = logged(instance.effects, write.time)
 
     def _apply_first(
         self, run: Run, instance: Instance, started: ev.RunStarted, now: int

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol, cast
 
 from perdure import errors
-from perdure.graph.references import named, reference, resolve
+from perdure.references import named, reference, resolve
 from perdure.values.duration import microseconds, to_text
 from perdure.values.retry import Retry
 

@@ -16,8 +16,8 @@ from perdure.graph import codecs
 from perdure.graph.codecs import UNREAD, Place
 from perdure.graph.forms import CLASS, KINDS, Form
 from perdure.graph.outline import Edge, Outline
-from perdure.graph.references import reference, resolve
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
+from perdure.references import reference, resolve
 from perdure.values.duration import to_text
 from perdure.values.retry import Retry, RetryPolicy
 

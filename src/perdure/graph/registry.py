@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from perdure import errors
-from perdure.definition import version_key
+from perdure.definition import highest_active, version_key
 from perdure.graph.definition import WorkflowDefinition
 from perdure.graph.exceptions import WorkflowNotFoundError
 from perdure.graph.outline import Edge
@@ -107,11 +107,11 @@ class WorkflowRegistry:
         """
         if version is not None:
             return self._exactly(name, version)
-        active = [v for v in self._versions(name) if (name, v) not in self._inactive]
-        if not active:
+        latest = highest_active(name, self._versions(name), self._inactive)
+        if latest is None:
             said = f"Workflow '{name}' has no active version"
             raise WorkflowNotFoundError(name, message=said)
-        return self._definitions[name][max(active, key=version_key)]
+        return self._definitions[name][latest]
 
     def list_definitions(self, active_only: bool = True) -> list[WorkflowDefinition]:
         """Return definitions by name and version; with ``active_only`` those not deactivated."""

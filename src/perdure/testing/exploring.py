@@ -122,11 +122,7 @@ def explore_crashes(
         AssertionError: something did not hold; which run it was, what, and what happened in it.
         UsageError: it was called where an event loop runs.
     """
-    if _loop_runs():
-        raise errors.UsageError(
-            "explore_crashes runs a loop of its own: call it from a plain function, or await "
-            "asyncio.to_thread(explore_crashes, …)"
-        )
+    _check_no_loop_runs()
     found = (workflow, *definitions)
     first: Explored | None = None
 
@@ -142,11 +138,8 @@ def explore_crashes(
 
     scene = explore(0, Fault.NONE)
     first = scene.explored
-    commits, runs = scene.plan.commits, 1
     assert first is not None
-    drawn = range(1, commits + 1)
-    if commits > limit:
-        drawn = sorted(scene.sim.chance("sample").sample(drawn, limit))
+    commits, drawn, runs = scene.plan.commits, scene.drawn(limit), 1
     for fault in faults:
         for number in drawn:
             explore(number, fault)
@@ -176,6 +169,13 @@ class _Scene:
         self._recorded: set[tuple[int, int]] = set()
         self._begun: set[tuple[int, int, int]] = set()
         self.sim.sea.on_written = self._written
+
+    def drawn(self, limit: int) -> Sequence[int]:
+        """Return the numbers of its commits, or ``limit`` of them if they are more."""
+        numbers = range(1, self.plan.commits + 1)
+        if len(numbers) <= limit:
+            return numbers
+        return sorted(self.sim.chance("sample").sample(numbers, limit))
 
     def run(
         self,
@@ -284,9 +284,12 @@ class _Scene:
         self._begun.add((*call, work.attempt))
 
 
-def _loop_runs() -> bool:
+def _check_no_loop_runs() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    raise errors.UsageError(
+        "explore_crashes runs a loop of its own: call it from a plain function, or await "
+        "asyncio.to_thread(explore_crashes, …)"
+    )

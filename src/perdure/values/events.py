@@ -77,6 +77,7 @@ __all__ = [
     "COMMANDS",
     "FACTS",
     "KINDS",
+    "OF_ATTEMPTS",
     "SOFT",
     "ActivityCancelled",
     "ActivityCompleted",
@@ -218,6 +219,8 @@ PAYLOADS: Final = frozenset(
 """Fields of events whose bytes are encoded JSON."""
 SEED: Final = "seed"
 """The field whose bytes are secret: whoever has them can tell a run's draws and keys."""
+OF_ATTEMPTS: Final = (ActivityCompleted, ActivityFailed, AttemptFailed, AttemptLost)
+"""What becomes of an attempt of an activity; ``activity`` and ``attempt`` say which it was."""
 GOES_ON: Final = (RunUnparked, RunResumed, CancelRequested)
 """What lets a parked or paused run try again: a cancel too, so that it can clean up."""
 ACKNOWLEDGED: Final = (MessageReceived, HumanTaskDecided)

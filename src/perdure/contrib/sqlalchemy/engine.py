@@ -12,7 +12,7 @@ from perdure.contrib.sqlalchemy.database import (
     release,
     url_of,
 )
-from perdure.definition import version_key
+from perdure.definition import highest_active
 from perdure.executing.carrier import Carrier
 from perdure.executing.face import GraphEngine
 from perdure.graph.definition import WorkflowDefinition
@@ -79,13 +79,8 @@ class PersistentExecutionEngine(GraphEngine):
         stored = await carrier.client.door.read(lambda store: store.definitions())
         inactive = {(one.name, one.version) for one in stored if not one.is_active}
         if isinstance(workflow, str) and version is None:
-            versions = [
-                one
-                for one in self.registry.list_definitions()
-                if one.name == workflow and (one.name, one.version) not in inactive
-            ]
-            if versions:
-                return max(versions, key=lambda one: version_key(one.version))
+            here = [it.version for it in self.registry.list_definitions() if it.name == workflow]
+            version = highest_active(workflow, here, inactive)
         found = self.registry.resolve(workflow, version)
         if (found.name, found.version) in inactive:
             raise WorkflowNotFoundError(

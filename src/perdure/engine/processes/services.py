@@ -7,24 +7,14 @@ when it starts. Anything else is one object in the engine's process, and a copy 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import operator
 import pickle
-import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from perdure import errors, places
+from perdure import errors, places, references
 from perdure.engine.processes.frames import Service
-
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-
-
-def is_factory(given: object) -> bool:
-    """Tell whether a service is given as ``"module:name"``."""
-    return isinstance(given, str) and _FACTORY.fullmatch(given) is not None
 
 
 async def built_here(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,8 +25,8 @@ async def built_here(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     made = dict(given)
     for name, value in given.items():
-        if is_factory(value):
-            made[name] = await _made(name, value, importlib.import_module)
+        if references.named(value):
+            made[name] = await _made(name, value, references.imported)
     return made
 
 
@@ -76,7 +66,7 @@ def packed(given: Mapping[str, Any]) -> dict[str, Service]:
     """
     made: dict[str, Service] = {}
     for name, value in given.items():
-        if is_factory(value):
+        if references.named(value):
             made[name] = Service(factory=value)
             continue
         try:
@@ -91,12 +81,13 @@ def packed(given: Mapping[str, Any]) -> dict[str, Service]:
 
 
 async def _made(name: str, factory: str, load: Callable[[str], ModuleType]) -> Any:
-    module, _, attribute = factory.partition(":")
-    what = f"service {name!r} ({factory!r})"
+    module, _, path = factory.partition(":")
     try:
-        made = operator.attrgetter(attribute)(load(module))()
+        made = references.within(load(module), path)()
         return await made if inspect.isawaitable(made) else made
     except Exception as exc:
+        is_ours = isinstance(exc, errors.DefinitionError)
+        said = exc.message if is_ours else f"{type(exc).__name__}: {exc}"
         raise errors.UsageError(
-            f"{what} could not be built: {type(exc).__name__}: {exc}", cause=exc
+            f"service {name!r} ({factory!r}) could not be built: {said}", cause=exc
         ) from exc

@@ -7,11 +7,13 @@ import pkgutil
 import re
 from difflib import get_close_matches
 from functools import reduce
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from perdure import errors
 
-_NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+_NAMED = re.compile(f"{_DOTTED}:{_DOTTED}")
 
 
 def named(value: object) -> bool:
@@ -60,24 +62,41 @@ def resolve(text: str) -> Any:
     """
     if not named(text):
         raise errors.DefinitionError(f"{text!r} is no name; write 'module:name'")
-    module_name, _, path = text.partition(":")
+    module, _, path = text.partition(":")
+    return within(imported(module), path)
+
+
+def imported(name: str) -> ModuleType:
+    """Import a module.
+
+    Raises:
+        DefinitionError: there is none, or it cannot be imported.
+    """
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as exc:
-        if exc.name and f"{module_name}.".startswith(f"{exc.name}."):
-            raise errors.DefinitionError(
-                f"there is no module {module_name!r}{_near_module(module_name)}"
-            ) from None
-        raise errors.DefinitionError(f"module {module_name!r} cannot be imported: {exc}") from exc
+        if exc.name and f"{name}.".startswith(f"{exc.name}."):
+            said = f"there is no module {name!r}{_near_module(name)}"
+            raise errors.DefinitionError(said) from None
+        raise errors.DefinitionError(f"module {name!r} cannot be imported: {exc}") from exc
     except Exception as exc:
         said = f"{type(exc).__name__}: {exc}"
-        raise errors.DefinitionError(f"module {module_name!r} cannot be imported: {said}") from exc
+        raise errors.DefinitionError(f"module {name!r} cannot be imported: {said}") from exc
+
+
+def within(module: ModuleType, path: str) -> Any:
+    """Return what a module has under a dotted name.
+
+    Raises:
+        DefinitionError: there is nothing.
+    """
     try:
-        return reduce(getattr, path.split("."), module)
+        return reduce(getattr, path.split("."), cast("Any", module))
     except AttributeError:
         near = get_close_matches(path, vars(module), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise errors.DefinitionError(f"module {module_name!r} has no {path!r}{hint}") from None
+        said = f"module {module.__name__!r} has no {path!r}{hint}"
+        raise errors.DefinitionError(said) from None
 
 
 def _where(value: Any) -> str:
