@@ -39,11 +39,13 @@ class Borrowed(Statements):
         self.sql = database.sql
         self.written = 0
 
-    def execute(self, text: str, parameters: Sequence[Any] = ()) -> Any:
+    def execute(
+        self, text: str, parameters: Sequence[Any] = (), *, prepare: bool | None = None
+    ) -> Any:
         """Run a statement. The caller's row factory and cursor class do not apply."""
         cursor = psycopg.RawCursor(self.connection, row_factory=tuple_row)
         cursor.adapters.register_dumper(int, Int8Dumper)
-        return cursor.execute(text, parameters or None, binary=True)
+        return cursor.execute(text.encode(), parameters or None, binary=True, prepare=prepare)
 
 
 def borrow(connection: object, database: Database) -> Borrowed:

@@ -150,6 +150,9 @@ def _defaults(settings: Settings) -> dict[str, Any]:
             "statement_timeout": settings.statement_timeout,
             "idle_in_transaction_session_timeout": 3_000,
             "client_min_messages": "warning",
+            # Statements are prepared once, and their tables' sizes do not change their plans.
+            "plan_cache_mode": "force_generic_plan",
+            "jit": "off",
         }
         if settings.synchronous_commit:
             session["synchronous_commit"] = settings.synchronous_commit

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import psycopg
@@ -43,6 +43,7 @@ class Database(Statements):
         self.written = 0
         self._pid = os.getpid()
         self._closed = False
+        self.pipeline = None
 
     def check(self) -> None:
         """Make sure that the connection may be used, opening it again after it was lost.
@@ -74,74 +75,63 @@ class Database(Statements):
                 self.check()
         raise AssertionError
 
-    def write(self, call: Callable[[], R]) -> R:
-        """Call something that writes in one short transaction, again if it was in another's way."""
+    def write(self, call: Callable[[], R], *, is_script: bool = False) -> R:
+        """Call something that writes in one short transaction, again if it was in another's way.
+
+        The statements go in a pipeline: nothing waits but for answers that are asked for.
+        ``is_script``: several come as one text, which a pipeline cannot take.
+        """
         trouble: Exception | None = None
+        was_lost = False
         for attempt in range(_TRIES):
             if attempt:  # jitter keeps two from meeting again and again
                 time.sleep(_PAUSE_SECONDS * attempt * os.urandom(1)[0] / 256)
-            self.begin()
+            self.check()
+            is_committing = False
             try:
-                result = call()
+                with self._pipeline(is_script) as self.pipeline:
+                    self.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    result = call()
+                    is_committing = True
+                    self.execute("COMMIT")
+                return result
             except Overtaken as exc:
-                self._roll_back()
                 trouble = exc
-                continue
             except (psycopg.Error, *faults.BAD_VALUES) as exc:
-                self._roll_back()
-                if not faults.is_conflict(exc):
+                if self._is_lost(exc):
+                    self.abandon()
+                    if is_committing:
+                        raise self._doubt(exc) from exc
+                    if was_lost:
+                        raise faults.translate(exc, self.name) from exc
+                    was_lost = True  # while it was idle: nothing of this has happened
+                elif not faults.is_conflict(exc):
                     raise faults.translate(exc, self.name) from exc
                 trouble = exc
-                continue
             except BaseException:
-                self._roll_back()
+                if is_committing:
+                    self.abandon()
                 raise
-            try:
-                self.commit()
-            except _Conflict as exc:
-                trouble = exc
-                continue
-            return result
+            finally:
+                self.pipeline = None
+                self._roll_back()
         raise Unavailable(
             f"{self.name}: {_TRIES} times another transaction was in the way; nothing was written",
             cause=trouble,
         )
 
-    def begin(self) -> None:
-        """Begin a transaction; a connection that was lost while idle is opened again.
+    def _pipeline(self, is_script: bool) -> AbstractContextManager[psycopg.Pipeline | None]:
+        return nullcontext() if is_script else self.connection.pipeline()
 
-        Raises:
-            Unavailable: the server cannot be reached.
-        """
-        self.check()
-        for is_last in (False, True):
-            try:
-                self.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-                break
-            except psycopg.Error as exc:
-                if is_last or not self.connection.closed:
-                    raise faults.translate(exc, self.name) from exc
-                self.check()
+    def _is_lost(self, exc: BaseException) -> bool:
+        return self.connection.closed or faults.state_of(exc)[:2] in ("08", "57")
 
-    def commit(self) -> None:
-        """End the transaction durably.
-
-        Raises:
-            Unavailable: it is not known whether it was written.
-        """
-        try:
-            self.execute("COMMIT")
-        except psycopg.Error as exc:
-            if faults.is_conflict(exc):
-                raise _Conflict from exc
-            if faults.state_of(exc)[:2] in ("22", "23"):
-                raise faults.translate(exc, self.name) from exc
-            self.abandon()
-            raise Unavailable(
-                f"{self.name} failed to acknowledge a commit ({str(exc).strip()}); it may or may "
-                "not have been written",
-                cause=exc,
-            ) from exc
+    def _doubt(self, exc: BaseException) -> Unavailable:
+        return Unavailable(
+            f"{self.name} failed to acknowledge a commit ({str(exc).strip()}); it may or may not "
+            "have been written",
+            cause=exc,
+        )
 
     def abandon(self) -> None:
         """Give the connection up: the next verb opens a new one."""
@@ -173,7 +163,3 @@ class Database(Statements):
                 self.execute("ROLLBACK")
         except psycopg.Error:
             self.abandon()
-
-
-class _Conflict(Exception):
-    """The COMMIT was refused: another transaction was in the way, and nothing was written."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import psycopg
 
 from perdure.errors import SchemaMismatch
 from perdure.store.migrate import Applied, Migration, perdure_version
 from perdure.store.postgres.database import Database
-from perdure.store.sql.database import reading, writing
+from perdure.store.sql.database import reading
 
 _TABLE = """CREATE TABLE perdure_migration (
     number bigint PRIMARY KEY,
@@ -31,9 +32,11 @@ class PostgresLedger:
         """Return the applied migrations by number."""
         return self._applied()
 
-    @writing
     def apply(self, missing: Sequence[Migration], now: int) -> None:
         """Apply migrations in one transaction; who starts meanwhile waits, and finds them done."""
+        self.database.write(partial(self._apply, missing, now), is_script=True)
+
+    def _apply(self, missing: Sequence[Migration], now: int) -> None:
         run, schema = self.database.execute, self.database.schema
         run("SELECT pg_advisory_xact_lock(hashtext('perdure_migration'), hashtext($1))", [schema])
         # A migration may take its time.
@@ -70,7 +73,7 @@ class PostgresLedger:
     def _run(self, script: str, what: str) -> None:
         try:
             # Without parameters, and unprepared, a script goes whole.
-            self.database.connection.cursor().execute(script, prepare=False)
+            self.database.connection.cursor().execute(script.encode(), prepare=False)
         except psycopg.Error as exc:
             raise SchemaMismatch(
                 f"{self.database.name}: {what} failed: {str(exc).strip()}. If the schema holds "

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from perdure.store.port import Batch
 from perdure.store.postgres.connect import Connection
 from perdure.store.postgres.holding import hold, hold_executions
@@ -16,6 +18,7 @@ from perdure.store.queries import load_queries
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 _OURS = re.compile(r"""(?<!['".\w])perdure_\w+""")
 _MARK = re.compile(r"\?")
+_WITH_IDS = frozenset({"insert_inbox"})
 
 
 @cache
@@ -32,24 +35,35 @@ class Statements:
     connection: Connection
     sql: Mapping[str, str]
     schema: str
+    pipeline: psycopg.Pipeline | None = None
 
     def run(self, query: str, *parameters: Any) -> Any:
-        return self.execute(self.sql[query], parameters)
+        answer = self.execute(self.sql[query], parameters)
+        return answer if self.pipeline is None else Sent(answer, self.pipeline)
 
     def ask(self, text: str, parameters: Sequence[Any]) -> Any:
         numbers = iter(range(1, len(parameters) + 1))
         named = _OURS.sub(rf'"{self.schema}".\g<0>', text)
-        return self.execute(_MARK.sub(lambda _: f"${next(numbers)}", named), parameters)
+        marked = _MARK.sub(lambda _: f"${next(numbers)}", named)
+        # Not prepared: which index is right depends on the values.
+        return self.execute(marked, parameters, prepare=False)
 
     def insert(self, query: str, columns: int, flat: Sequence[Any]) -> Sequence[int]:
         arrays = [_column(flat[n::columns]) for n in range(columns)]
         answer = self.execute(self.sql[query], arrays)
-        return [row[0] for row in answer.fetchall()] if answer.description else ()
+        if query not in _WITH_IDS:
+            return ()
+        return [row[0] for row in answer.fetchall()]
 
-    def execute(self, text: str, parameters: Sequence[Any] = ()) -> Any:
-        """Run a statement; ``$1`` is the first of its parameters."""
+    def execute(
+        self, text: str, parameters: Sequence[Any] = (), *, prepare: bool | None = None
+    ) -> Any:
+        """Run a statement; ``$1`` is the first of its parameters.
+
+        In a pipeline it is sent, and whoever wants the answer waits for it.
+        """
         cursor = self.connection.cursor(binary=True)
-        return cursor.execute(text, parameters or None)
+        return cursor.execute(text.encode(), parameters or None, prepare=prepare)
 
     def hold(self, batch: Batch, *, limits: bool) -> None:
         hold(self, batch, limits=limits)
@@ -62,11 +76,37 @@ class Statements:
         if found is not None and found[0] is not None:
             hold_executions(self, [found[0]])
 
-    def guess_runs(self, count: int, after: int) -> Sequence[int]:
-        return [row[0] for row in self.run("draw_runs", count).fetchall()]
+    def guess_runs(self, count: int, after: int) -> None:
+        return None
+
+    def draw_runs(self, count: int) -> Any:
+        return self.run("draw_runs", count)
 
     def new_runs(self, guess: Sequence[int], above: int) -> Sequence[int]:
-        return guess if not guess or guess[0] > above else self.guess_runs(len(guess), above)
+        if not guess or guess[0] > above:
+            return guess
+        return [row[0] for row in self.run("draw_runs", len(guess)).fetchall()]
+
+
+class Sent:
+    """A statement that was sent; asking for its answer waits for it."""
+
+    __slots__ = ("_cursor", "_pipeline")
+
+    def __init__(self, cursor: Any, pipeline: psycopg.Pipeline) -> None:
+        self._cursor = cursor
+        self._pipeline = pipeline
+
+    @property
+    def rowcount(self) -> int:
+        self._pipeline.sync()
+        return int(self._cursor.rowcount)
+
+    def fetchone(self) -> Any:
+        return self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        return self._cursor.fetchall()
 
 
 def _column(values: Sequence[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ the server ends the session.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
@@ -71,11 +71,13 @@ class _Own(Statements):
         self.sql = queries_in(settings.schema)
         self.written = 0
 
-    def execute(self, text: str, parameters: Any = ()) -> Any:
+    def execute(
+        self, text: str, parameters: Sequence[Any] = (), *, prepare: bool | None = None
+    ) -> Any:
         """Run a statement."""
         cursor = psycopg.RawCursor(self.connection)
         cursor.adapters.register_dumper(int, Int8Dumper)
-        return cursor.execute(text, parameters or None, binary=True)
+        return cursor.execute(text.encode(), parameters or None, binary=True, prepare=prepare)
 
 
 def run_transaction(

@@ -9,7 +9,7 @@ rows with bytes go in by the hundred.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -17,7 +17,7 @@ import msgspec
 
 from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, StoreRefused
 from perdure.store.port import Batch, Committed, Posted, Started
-from perdure.store.sql.database import Database, Writing, one
+from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.plan import REPLACED, Plan, make_plan
 from perdure.store.sql.posting import Delivery
@@ -108,7 +108,6 @@ class _Attempt:
         self._lost = _NOBODY
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
-        self._has_starts = False
         self._brings_messages = False
         self._looks_at: list[str] = []
         self._slots: Slots | None = None
@@ -125,16 +124,23 @@ class _Attempt:
             if not self._is_fenced:
                 self._looks_at.append(request.run_id)
         self._questions = _questions(self._batch)
-        self._has_starts = starts > 0
-        self._runs = self._database.guess_runs(starts, last_run) if starts else ()
-        decisions = Judge(self._batch, self._runs, {}, {}).decide(_NOBODY)
+        self._starts = starts
+        self._guess: tuple[Decisions, Plan] | None = None
+        runs = self._database.guess_runs(starts, last_run) if starts else ()
+        if runs is not None:
+            self._lay_out(runs)
+
+    def _lay_out(self, runs: Sequence[int]) -> None:
+        self._runs = runs
+        decisions = Judge(self._batch, runs, {}, {}).decide(_NOBODY)
         self._guess = decisions, make_plan(self._batch, decisions, _NOBODY)
 
     def write(self) -> Committed:
         """Write the batch inside the transaction that was begun; it may have to be begun again."""
         batch, database = self._batch, self._database
-        self.decisions, self.plan = self._guess
         is_recalled = has_limits = False
+        # Everything is asked before the first answer is waited for.
+        drawn = database.draw_runs(self._starts) if self._guess is None else None
         if self._is_fenced:
             marks = (batch.worker, batch.epoch, batch.number, batch.lease_until, batch.now)
             fenced = database.run("fence", *marks).fetchone()
@@ -145,8 +151,12 @@ class _Attempt:
                 )
             self.recalled, has_limits = fenced
             is_recalled = self.recalled != self._known
-        elif self._has_starts:
+        elif self._starts:
             has_limits = one(database, "has_limits")
+        if drawn is not None:
+            self._lay_out([row[0] for row in drawn.fetchall()])
+        assert self._guess is not None
+        self.decisions, self.plan = self._guess
         database.hold(batch, limits=bool(has_limits))
         self._slots = Slots(database) if has_limits else None
         self._ask(_questions(batch, every_claim=True) if is_recalled else self._questions)
@@ -175,13 +185,21 @@ class _Attempt:
     def _ask(self, questions: Mapping[str, str]) -> None:
         """Check the guesses; where one was wrong, decide and plan again."""
         batch, database = self._batch, self._database
-        self._lost = _NOBODY
+        asked: dict[str, Answer] = {}
         if "claims" in questions:
-            lost = one(database, "lost_claims", questions["claims"], batch.worker)
-            self._lost = frozenset(from_json(lost))
-        self._reopened = self._reopened_runs(questions)
+            asked["claims"] = database.run("lost_claims", questions["claims"], batch.worker)
+        if "closing" in questions:
+            unread = questions["closing"], questions["consumed"]
+            asked["closing"] = database.run("unread", *unread)
+        if "settles" in questions:
+            asked["settles"] = database.run("already_settled", questions["settles"])
+        if "gives_up" in questions:
+            asked["gives_up"] = database.run("already_decided", questions["gives_up"])
+        answers = {name: set(from_json(one.fetchone()[0])) for name, one in asked.items()}
+        self._lost = frozenset(answers.get("claims", ()))
+        self._reopened = self._reopened_runs(answers)
         dropped = self._lost | self._reopened
-        if not self._has_starts:
+        if not self._starts:
             if dropped:
                 self.plan = make_plan(batch, self.decisions, dropped)
             return
@@ -201,21 +219,14 @@ class _Attempt:
                 self.decisions = Judge(batch, runs, latest, same, room).decide(dropped)
             self.plan = make_plan(batch, self.decisions, dropped)
 
-    def _reopened_runs(self, questions: Mapping[str, str]) -> frozenset[int]:
-        database = self._database
-        found: set[int] = set()
-        if "closing" in questions:
-            unread = one(database, "unread", questions["closing"], questions["consumed"])
-            executions = set(from_json(unread))
+    def _reopened_runs(self, answers: Mapping[str, set[int]]) -> frozenset[int]:
+        found = answers.get("settles", set()) | answers.get("gives_up", set())
+        if unread := answers.get("closing"):
             found.update(
                 turn.run
                 for turn in self._batch.turns
-                if turn.closes and not turn.force_close and turn.execution in executions
+                if turn.closes and not turn.force_close and turn.execution in unread
             )
-        if "settles" in questions:
-            found.update(from_json(one(database, "already_settled", questions["settles"])))
-        if "gives_up" in questions:
-            found.update(from_json(one(database, "already_decided", questions["gives_up"])))
         return frozenset(found - self._lost)
 
     def _latest(self) -> dict[Key, Existing]:

@@ -79,11 +79,15 @@ class Writing(Protocol):
         """Keep everybody else from changing what becomes of a human task, to the commit."""
         ...
 
-    def guess_runs(self, count: int, after: int) -> Sequence[int]:
+    def guess_runs(self, count: int, after: int) -> Sequence[int] | None:
         """Return likely numbers of that many new runs; asked outside of the transaction.
 
-        ``after``: the last number that this connection knows of.
+        ``after``: the last number that this connection knows of. ``None``: they can only be drawn.
         """
+        ...
+
+    def draw_runs(self, count: int) -> Answer:
+        """Draw numbers for that many new runs, a row each."""
         ...
 
     def new_runs(self, guess: Sequence[int], above: int) -> Sequence[int]:
