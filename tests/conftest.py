@@ -1,4 +1,4 @@
-"""What every test shares: how hypothesis behaves."""
+"""What every test shares: how hypothesis behaves, async tests, and a PostgreSQL server."""
 
 import asyncio
 import inspect
@@ -6,6 +6,8 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["tests.support.fixtures"]
 
 # Time limits per example measure the machine, not the code.
 settings.register_profile("here", deadline=None)
