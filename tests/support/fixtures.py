@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,19 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["postgres_home"] = str(home_of(node.config))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let all tests that want PostgreSQL be one line of the summary, not one for each of them."""
+    report = yield
+    if (
+        report.skipped
+        and isinstance(report.longrepr, tuple)
+        and HOW_TO_GET_IT in report.longrepr[2]
+    ):
+        report.longrepr = (__file__, 1, report.longrepr[2])
+    return report
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End what the session has, also when it was interrupted or a worker crashed."""
     home = config.stash.get(_home, None)
@@ -62,11 +75,15 @@ def _elsewhere(home: Path) -> Server:
     return Server(os.environ[URL], prefix=f"perdure_test_{tag}_")
 
 
-def _require_programs() -> None:
-    if find_programs() is None:
+@pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    """The folder of the server's programs, for a test that starts a server by itself."""
+    programs = find_programs()
+    if programs is None:
         if os.environ.get(REQUIRED) == "1":
             pytest.fail(HOW_TO_GET_IT, pytrace=False)
         pytest.skip(HOW_TO_GET_IT)
+    return programs
 
 
 @pytest.fixture(scope="session")
@@ -76,12 +93,12 @@ def postgres_server(request: pytest.FixtureRequest) -> Server:
     if os.environ.get(URL):
         (home / "visited").touch()
         return _elsewhere(home)
-    _require_programs()
+    programs: Path = request.getfixturevalue("postgres_programs")
     address = home / "address"
     with (home / "meeting").open("w") as meeting:
         fcntl.lockf(meeting, fcntl.LOCK_EX)
         if not address.exists():
-            cluster = Cluster(home)
+            cluster = Cluster(home, programs)
             cluster.start()
             address.touch(0o600)
             address.write_text(cluster.address)
@@ -102,14 +119,14 @@ def postgres_url(postgres_server: Server, _postgres_database: str) -> str:
 
 
 @pytest.fixture
-def postgres_cluster() -> Iterator[Cluster]:
+def postgres_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A server that runs, and that is this test's alone: to stop, restart and crash."""
     if os.environ.get(URL):
         pytest.skip(RESTARTS)
-    _require_programs()
+    programs: Path = request.getfixturevalue("postgres_programs")
     home = Home()
     try:
-        cluster = Cluster(home.path)
+        cluster = Cluster(home.path, programs)
         cluster.start()
         yield cluster
     finally:

@@ -154,12 +154,13 @@ class Cluster(Server):
 
     Args:
         home: an open home's path; the server is stopped when that home ends.
+        programs: the folder of the server's programs: see ``find_programs``.
         settings: of ``postgresql.conf``, besides those in ``SETTINGS``.
     """
 
-    def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
-        programs = find_programs()
-        assert programs is not None, "ask find_programs first"
+    def __init__(
+        self, home: Path, programs: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=home))
         self.data = self.folder / "data"

@@ -85,7 +85,9 @@ def session(folder: Path, *options: str, **environment: str) -> Iterator[Session
         environment["SAY_TO"] = str(listener.getsockname()[1])
         with begun(folder, *options, **environment) as process:
             try:
-                yield Session(process, listener)
+                other = Session(process, listener)
+                with other.inside:
+                    yield other
             finally:
                 process.kill()
 
@@ -97,6 +99,7 @@ ENDS = {
 }
 
 
+@pytest.mark.usefixtures("postgres_programs")
 @pytest.mark.parametrize(
     ("end", "workers"),
     [
@@ -125,6 +128,7 @@ def test_the_server_ends_with_the_session(
         assert not home.exists()
 
 
+@pytest.mark.usefixtures("postgres_programs")
 def test_the_workers_of_a_session_share_one_server(tmp_path: Path) -> None:
     (tmp_path / "test_both.py").write_text(BOTH)
     with begun(tmp_path, "-n", "2", "test_both.py", FILE=str(tmp_path / "servers")) as process:
@@ -155,7 +159,9 @@ def test_a_machine_without_postgresql_is_told_how_to_get_it(
     tmp_path: Path, required: str, code: int
 ) -> None:
     (tmp_path / "conftest.py").write_text(NOWHERE)
+    (tmp_path / "test_other.py").write_text("def test_other(postgres_cluster): ...")
     with begun(tmp_path, PERDURE_REQUIRE_POSTGRES=required, PATH="/nowhere") as process:
         printed, _ = process.communicate()
     assert process.returncode == code, printed.decode()
     assert b"apt install postgresql" in printed
+    assert (b"SKIPPED [2]" in printed) is not bool(code)
