@@ -1,4 +1,4 @@
-"""What every test shares: how hypothesis behaves, and that Ctrl-C reaches what tests start."""
+"""What every test shares: hypothesis, async tests, Ctrl-C in what tests start, PostgreSQL."""
 
 import asyncio
 import inspect
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["tests.support.fixtures"]
 
 # Time limits per example measure the machine, not the code.
 settings.register_profile("here", deadline=None)

@@ -30,6 +30,11 @@ FAULTS = {
     ),
     "a database in the engine": ("engine/planted.py", "import sqlite3\n", {"sqlite"}),
     "a database beside its home": ("store/planted.py", "import sqlite3\n", {"sqlite"}),
+    "a server's driver beside its home": (
+        "store/planted.py",
+        "def f():\n    from psycopg import sql\n",
+        {"psycopg"},
+    ),
     "a terminal in the engine": ("engine/planted.py", "import click\n", {"click"}),
     "another library's models below": (
         "executing/planted.py",
