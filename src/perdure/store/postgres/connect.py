@@ -153,6 +153,10 @@ def _defaults(settings: Settings) -> dict[str, Any]:
             # Statements are prepared once, and their tables' sizes do not change their plans.
             "plan_cache_mode": "force_generic_plan",
             "jit": "off",
+            # Every statement is written to go through an index, row by row, also while tables are
+            # small or have never been analyzed.
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
         }
         if settings.synchronous_commit:
             session["synchronous_commit"] = settings.synchronous_commit

@@ -31,52 +31,64 @@ class Overtaken(Exception):
     """What was to be held has changed while the locks were waited for."""
 
 
-def hold(database: Statements, batch: Batch, *, limits: bool) -> None:
-    """Lock what a batch depends on.
+class Foreseen:
+    """What a batch depends on, as far as it is known without locks."""
 
-    Raises:
-        Overtaken: begin the transaction again.
-    """
-    starts = [request for request in requests_of(batch) if needs_look(request)]
-    ids = {(request.namespace, request.workflow_id) for request in starts}
-    executions, addresses, closing = _touched(batch, starts)
-    replaces = {
-        (request.namespace, request.workflow_id)
-        for request in starts
-        if request.conflict == "terminate_existing"
-    }
-    if limits:
-        database.run("hold_slots")
-    if ids:
-        database.run("hold_ids", to_json(sorted(ids)))
-    if not (executions or addresses or closing):
-        return
-    wanted = to_json(sorted(addresses))
-    found: list[Any] = []
-    if addresses:
-        found = from_json(database.run("executions_of_ids", wanted).fetchone()[0])
-        executions.update(execution for execution, _, _ in found)
-    owners: set[int] = set()
-    if replaces:
-        rows = database.run("executions_of_ids", to_json(sorted(replaces))).fetchone()[0]
-        for execution, owner, parent in from_json(rows):
-            closing.add(execution)
-            owners.update({owner} - {None, batch.worker})
-            executions.update({parent} - {None})
-    if closing:
-        executions |= closing
-        related = database.run("relations", to_json(sorted(closing))).fetchone()[0]
-        executions.update(from_json(related))
-    if owners:
-        database.run("hold_workers", to_json(sorted(owners)))
-    if executions:
-        database.run("hold_executions", to_json(sorted(executions)))
-    if addresses:
-        again = from_json(database.run("executions_of_ids", wanted).fetchone()[0])
-        seen = owners | {None, batch.worker} if replaces else None
-        for execution, owner, _ in again:
-            if execution not in executions or (seen is not None and owner not in seen):
-                raise Overtaken
+    def __init__(self, database: Statements, batch: Batch) -> None:
+        self._database = database
+        self._worker = batch.worker
+        starts = [request for request in requests_of(batch) if needs_look(request)]
+        self._ids = {(request.namespace, request.workflow_id) for request in starts}
+        self._executions, addresses, self._closing = _touched(batch, starts)
+        replaced = {
+            (request.namespace, request.workflow_id)
+            for request in starts
+            if request.conflict == "terminate_existing"
+        }
+        self._addresses = to_json(sorted(addresses)) if addresses else ""
+        self._replaced = to_json(sorted(replaced)) if replaced else ""
+        self._related: Any = None
+        if self._closing and not replaced:
+            self._related = database.run("relations", to_json(sorted(self._closing)))
+
+    def hold(self, *, limits: bool) -> None:
+        """Lock it.
+
+        Raises:
+            Overtaken: begin the transaction again.
+        """
+        database, executions = self._database, self._executions
+        if limits:
+            database.run("hold_slots")
+        if self._ids:
+            database.run("hold_ids", to_json(sorted(self._ids)))
+        owners: set[int | None] = {None, self._worker}
+        if self._addresses:
+            executions.update(place[0] for place in self._places(self._addresses))
+        if self._replaced:
+            for execution, owner, parent in self._places(self._replaced):
+                self._closing.add(execution)
+                owners.add(owner)
+                executions.update({parent} - {None})
+            self._related = database.run("relations", to_json(sorted(self._closing)))
+        if self._closing:
+            executions |= self._closing
+            executions.update(from_json(self._related.fetchone()[0]))
+        if others := owners - {None, self._worker}:
+            database.run("hold_workers", to_json(sorted(filter(None, others))))
+        if executions:
+            hold_executions(database, executions)
+        if self._addresses and any(
+            execution not in executions for execution, _, _ in self._places(self._addresses)
+        ):
+            raise Overtaken
+        if self._replaced and any(
+            owner not in owners for _, owner, _ in self._places(self._replaced)
+        ):
+            raise Overtaken
+
+    def _places(self, addresses: str) -> list[tuple[int, int | None, int | None]]:
+        return from_json(self._database.run("executions_of_ids", addresses).fetchone()[0])
 
 
 def hold_executions(database: Statements, executions: Iterable[int]) -> None:

@@ -3,12 +3,13 @@
 -- with one row that holds a JSON array.
 -- Status codes: 0 pending, 1 running, 2 waiting, 3 paused, 4 parked, from 5 on ended.
 
--- Numbers, and texts, of the JSON array $1.
+-- Numbers, and texts, of the JSON array $1. As arrays: their index is searched, whatever the planner
+-- believes of their size.
 -- name: numbers
-SELECT e::bigint FROM json_array_elements_text($1::json) e
+ARRAY(SELECT e::bigint FROM json_array_elements_text($1::json) e)
 
 -- name: texts
-SELECT e FROM json_array_elements_text($1::json) e
+ARRAY(SELECT e FROM json_array_elements_text($1::json) e)
 
 -- The lease counts on the store's clock: what comes is its end and what time the worker thinks it is.
 -- name: fence
@@ -35,10 +36,10 @@ SELECT pg_advisory_xact_lock(hashtext('perdure_run'), n) FROM (
 ) AS ids;
 
 -- name: hold_workers
-SELECT id FROM perdure_worker WHERE id IN ({numbers}) ORDER BY id FOR NO KEY UPDATE;
+SELECT id FROM perdure_worker WHERE id = ANY({numbers}) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: hold_executions
-SELECT run FROM perdure_run WHERE run IN ({numbers}) ORDER BY run FOR NO KEY UPDATE;
+SELECT run FROM perdure_run WHERE run = ANY({numbers}) ORDER BY run FOR NO KEY UPDATE;
 
 -- Where what is addressed by namespace and workflow id goes: each with its execution.
 -- name: executions_of_ids
@@ -54,9 +55,9 @@ JOIN perdure_state s ON s.run = r.run;
 SELECT coalesce(json_agg(DISTINCT e), '[]')::text FROM (
     SELECT c.execution AS e
     FROM perdure_run c JOIN perdure_state s ON s.run = c.run
-    WHERE c.parent_execution IN ({numbers}) AND s.status < 5 AND c.parent_close <> 'abandon'
+    WHERE c.parent_execution = ANY({numbers}) AND s.status < 5 AND c.parent_close <> 'abandon'
     UNION ALL
-    SELECT w.watcher FROM perdure_watch w WHERE w.target IN ({numbers}) AND w.watcher IS NOT NULL
+    SELECT w.watcher FROM perdure_watch w WHERE w.target = ANY({numbers}) AND w.watcher IS NOT NULL
 ) AS found;
 
 -- name: execution_of_human_task
@@ -77,8 +78,8 @@ END;
 -- name: unread
 SELECT coalesce(json_agg(DISTINCT i.execution), '[]')::text
 FROM perdure_inbox i
-WHERE i.execution IN ({numbers})
-    AND i.id NOT IN (SELECT e::bigint FROM json_array_elements_text($2::json) e);
+WHERE i.execution = ANY({numbers})
+    AND i.id <> ALL(ARRAY(SELECT e::bigint FROM json_array_elements_text($2::json) e));
 
 -- Runs with an activity whose deciding row is gone already.
 -- name: already_settled
@@ -110,7 +111,7 @@ JOIN perdure_state s ON s.run = r.run;
 -- name: same_run_id
 SELECT coalesce(json_agg(json_build_array(r.run, r.execution, r.run_id, s.status, r.workflow)), '[]')::text
 FROM perdure_run r JOIN perdure_state s ON s.run = r.run
-WHERE r.run_id IN ({texts});
+WHERE r.run_id = ANY({texts});
 
 -- name: insert_runs
 INSERT INTO perdure_run
@@ -188,11 +189,11 @@ FROM json_array_elements($1::json) v JOIN perdure_attr a ON a.run = (v ->> 1)::b
 ON CONFLICT DO NOTHING;
 
 -- name: delete_memos
-DELETE FROM perdure_memo WHERE run IN ({numbers});
+DELETE FROM perdure_memo WHERE run = ANY({numbers});
 
 -- name: memos
 SELECT coalesce(json_agg(json_build_array(m.run, m.memo)), '[]')::text
-FROM perdure_memo m WHERE m.run IN ({numbers});
+FROM perdure_memo m WHERE m.run = ANY({numbers});
 
 -- The number of this transaction, with room for a million places in it.
 -- name: insert_history
@@ -245,7 +246,7 @@ SELECT
     -- Its last turn may be younger than a batch that had to wait: time does not go back.
     greatest($2::bigint, h.time),
     0, $3::bigint, $4::bigint, $5::bytea
-FROM last, ({numbers}) AS j (run)
+FROM last, unnest({numbers}) AS j (run)
 JOIN perdure_history h ON h.run = j.run
     AND h.first = (SELECT max(x.first) FROM perdure_history x WHERE x.run = j.run);
 
@@ -253,19 +254,19 @@ JOIN perdure_history h ON h.run = j.run
 -- name: unread_of_runs
 SELECT r.run, i.event
 FROM perdure_run r JOIN perdure_inbox i ON i.execution = r.execution
-WHERE r.run IN ({numbers})
+WHERE r.run = ANY({numbers})
 ORDER BY i.id;
 
 -- name: recall
 UPDATE perdure_worker SET recalled = recalled + 1
-WHERE id IN (SELECT s.owner FROM perdure_state s WHERE s.run IN ({numbers}));
+WHERE id IN (SELECT s.owner FROM perdure_state s WHERE s.run = ANY({numbers}));
 
 -- name: end_states
 UPDATE perdure_state AS state SET
     status = $3, owner = NULL, wake_at = NULL, waits = NULL,
     closed_at = greatest($2::bigint, since), since = greatest($2::bigint, since),
     length = {real_length}
-WHERE run IN ({numbers});
+WHERE run = ANY({numbers});
 
 -- The length of a run in `state` according to its history.
 -- name: real_length
@@ -275,10 +276,10 @@ WHERE run IN ({numbers});
 )
 
 -- name: consume
-DELETE FROM perdure_inbox WHERE id IN ({numbers});
+DELETE FROM perdure_inbox WHERE id = ANY({numbers});
 
 -- name: empty_inboxes
-DELETE FROM perdure_inbox WHERE execution IN ({numbers});
+DELETE FROM perdure_inbox WHERE execution = ANY({numbers});
 
 -- name: delete_open_tx
 DELETE FROM perdure_open_tx
@@ -287,7 +288,7 @@ WHERE (run, activity) IN (
 );
 
 -- name: delete_open_tx_of_runs
-DELETE FROM perdure_open_tx WHERE run IN ({numbers});
+DELETE FROM perdure_open_tx WHERE run = ANY({numbers});
 
 -- name: insert_open_tx
 INSERT INTO perdure_open_tx
@@ -325,7 +326,7 @@ FROM wanted w JOIN perdure_run r ON r.run = w.run JOIN perdure_state s ON s.run 
 
 -- name: senders
 SELECT coalesce(json_agg(json_build_array(s.sender, s.seq)), '[]')::text
-FROM perdure_sender s WHERE s.sender IN ({texts});
+FROM perdure_sender s WHERE s.sender = ANY({texts});
 
 -- name: upsert_senders
 INSERT INTO perdure_sender
@@ -337,7 +338,7 @@ ON CONFLICT (sender) DO UPDATE SET seq = excluded.seq, at = excluded.at;
 SELECT coalesce(json_agg(json_build_array(c.run, c.execution, c.parent_close)), '[]')::text
 FROM perdure_run c
 JOIN perdure_state s ON s.run = c.run
-WHERE c.parent_execution IN ({numbers}) AND s.status < 5 AND c.parent_close <> 'abandon';
+WHERE c.parent_execution = ANY({numbers}) AND s.status < 5 AND c.parent_close <> 'abandon';
 
 -- name: insert_inbox
 INSERT INTO perdure_inbox (execution, sender, seq, event, is_control, created_at)
@@ -381,21 +382,21 @@ SELECT coalesce(json_agg(json_build_array(
     w.target, w.watcher, w.mailbox, w.way, w.ref, w.asked_by,
     (SELECT max(x.run) FROM perdure_run x WHERE x.execution = w.watcher)
 ) ORDER BY w.id), '[]')::text
-FROM perdure_watch w WHERE w.target IN ({numbers});
+FROM perdure_watch w WHERE w.target = ANY({numbers});
 
 -- name: has_watches
-SELECT EXISTS (SELECT 1 FROM perdure_watch w WHERE w.watcher IN ({numbers}));
+SELECT EXISTS (SELECT 1 FROM perdure_watch w WHERE w.watcher = ANY({numbers}));
 
 -- name: delete_watches_of_ended
-DELETE FROM perdure_watch WHERE target IN ({numbers});
+DELETE FROM perdure_watch WHERE target = ANY({numbers});
 
 -- name: delete_watches_by_ended
-DELETE FROM perdure_watch WHERE watcher IN ({numbers});
+DELETE FROM perdure_watch WHERE watcher = ANY({numbers});
 
 -- The last turn of each execution's current run.
 -- name: endings
 SELECT r.execution, r.workflow_id, r.run_id, h.time, h.payload
-FROM ({numbers}) AS j (execution)
+FROM unnest({numbers}) AS j (execution)
 JOIN perdure_run r ON r.run = (
     SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.execution
 )
@@ -406,7 +407,7 @@ JOIN perdure_history h ON h.run = r.run AND h.first = (
 -- Kept open until the mail is in.
 -- name: open_mailboxes
 SELECT coalesce(json_agg(m.mailbox), '[]')::text FROM (
-    SELECT mailbox FROM perdure_mailbox WHERE mailbox IN ({texts}) ORDER BY mailbox FOR KEY SHARE
+    SELECT mailbox FROM perdure_mailbox WHERE mailbox = ANY({texts}) ORDER BY mailbox FOR KEY SHARE
 ) AS m;
 
 -- name: keep_mailboxes
@@ -415,16 +416,16 @@ ON CONFLICT (mailbox) DO UPDATE SET until = excluded.until;
 
 -- name: over_mailboxes
 SELECT coalesce(json_agg(mailbox ORDER BY mailbox), '[]')::text FROM perdure_mailbox
-WHERE until < $2 OR mailbox IN ({texts});
+WHERE until < $2 OR mailbox = ANY({texts});
 
 -- name: close_mailboxes
-DELETE FROM perdure_mailbox WHERE mailbox IN ({texts});
+DELETE FROM perdure_mailbox WHERE mailbox = ANY({texts});
 
 -- name: delete_mail_of_mailboxes
-DELETE FROM perdure_mail WHERE mailbox IN ({texts});
+DELETE FROM perdure_mail WHERE mailbox = ANY({texts});
 
 -- name: delete_watches_of_mailboxes
-DELETE FROM perdure_watch WHERE mailbox IN ({texts});
+DELETE FROM perdure_watch WHERE mailbox = ANY({texts});
 
 -- name: insert_mail
 INSERT INTO perdure_mail (mailbox, event)
@@ -433,11 +434,11 @@ FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS u (mailbox, event, n) OR
 
 -- name: mail
 SELECT m.id, m.mailbox, m.event
-FROM perdure_mail m WHERE m.mailbox IN ({texts})
+FROM perdure_mail m WHERE m.mailbox = ANY({texts})
 ORDER BY m.id LIMIT $2;
 
 -- name: drop_mail
-DELETE FROM perdure_mail WHERE id IN ({numbers});
+DELETE FROM perdure_mail WHERE id = ANY({numbers});
 
 -- Human tasks ------------------------------------------------------------------------------------
 
@@ -468,7 +469,7 @@ WHERE id = v ->> 0 AND status IN (0, 1);
 -- name: close_human_tasks_of_runs
 UPDATE perdure_human_task SET
     status = 4, closed_at = $2, claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
-WHERE run IN ({numbers}) AND status IN (0, 1);
+WHERE run = ANY({numbers}) AND status IN (0, 1);
 
 -- name: task_columns
 t.id, t.namespace, t.run, t.execution, t.event, r.run_id, r.workflow_id, r.workflow, t.status, t.name,
@@ -536,7 +537,7 @@ UPDATE perdure_state AS state SET
 WHERE owner = $1;
 
 -- name: beats
-SELECT run, activity, details FROM perdure_beat WHERE run IN ({numbers});
+SELECT run, activity, details FROM perdure_beat WHERE run = ANY({numbers});
 
 -- name: insert_beats
 INSERT INTO perdure_beat (run, activity, details)
@@ -546,11 +547,11 @@ ON CONFLICT (run, activity) DO UPDATE SET details = excluded.details;
 -- A worker may not know yet that its run was ended.
 -- name: delete_beats_of_ended
 DELETE FROM perdure_beat WHERE run IN (
-    SELECT s.run FROM perdure_state s WHERE s.run IN ({numbers}) AND s.status >= 5
+    SELECT s.run FROM perdure_state s WHERE s.run = ANY({numbers}) AND s.status >= 5
 );
 
 -- name: delete_beats_of_runs
-DELETE FROM perdure_beat WHERE run IN ({numbers});
+DELETE FROM perdure_beat WHERE run = ANY({numbers});
 
 -- name: suspect
 UPDATE perdure_state AS state SET suspected = suspected + 1 WHERE run = $1;
@@ -579,7 +580,7 @@ ON CONFLICT (workflow) DO UPDATE SET
     pool = excluded.pool, pool_max = excluded.pool_max;
 
 -- name: delete_limits
-DELETE FROM perdure_limit WHERE workflow IN ({texts});
+DELETE FROM perdure_limit WHERE workflow = ANY({texts});
 
 -- Open executions of workflows that get a limit: those that run have a slot.
 -- name: adoptable
@@ -589,26 +590,26 @@ SELECT
 FROM perdure_state AS state
 JOIN perdure_run r ON r.run = state.run
 JOIN perdure_history h ON h.run = r.run AND h.first = 1
-WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN ({texts});
+WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow = ANY({texts});
 
 -- name: mark_delayed
 UPDATE perdure_state AS state SET reason = 'delayed'
 WHERE status = 0 AND execution IN (
-    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow IN ({texts})
+    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow = ANY({texts})
 );
 
 -- name: unmark_delayed
 UPDATE perdure_state AS state SET reason = NULL
 WHERE status = 0 AND reason = 'delayed' AND execution IN (
-    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow IN ({texts})
+    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow = ANY({texts})
 );
 
 -- name: delete_slots_of_workflows
-DELETE FROM perdure_slot WHERE workflow IN ({texts});
+DELETE FROM perdure_slot WHERE workflow = ANY({texts});
 
 -- name: workflows_with_queue
 SELECT coalesce(json_agg(DISTINCT s.workflow), '[]')::text
-FROM perdure_slot s WHERE s.place = 1 AND s.workflow IN ({texts});
+FROM perdure_slot s WHERE s.place = 1 AND s.workflow = ANY({texts});
 
 -- name: keys_with_queue
 SELECT coalesce(json_agg(DISTINCT s.key), '[]')::text
@@ -632,7 +633,7 @@ FROM json_array_elements($1::json) v;
 -- Which of these executions hold a slot.
 -- name: holders
 SELECT coalesce(json_agg(json_build_array(s.execution, s.workflow, s.key)), '[]')::text
-FROM perdure_slot s WHERE s.execution IN ({numbers}) AND s.place = 2;
+FROM perdure_slot s WHERE s.execution = ANY({numbers}) AND s.place = 2;
 
 -- name: insert_slots
 INSERT INTO perdure_slot
@@ -645,7 +646,7 @@ ON CONFLICT (execution) DO UPDATE SET
     since = excluded.since, deadline = excluded.deadline, place = excluded.place;
 
 -- name: delete_slots
-DELETE FROM perdure_slot WHERE execution IN ({numbers}) RETURNING workflow, key;
+DELETE FROM perdure_slot WHERE execution = ANY({numbers}) RETURNING workflow, key;
 
 -- (execution, since, deadline) of later runs that begin later, or whose execution has no slot.
 -- name: delay_slots
@@ -656,11 +657,11 @@ RETURNING slot.workflow, slot.key, slot.execution;
 
 -- name: pause_slots
 UPDATE perdure_slot SET place = 4
-WHERE execution IN ({numbers}) AND place <> 2 RETURNING workflow, key;
+WHERE execution = ANY({numbers}) AND place <> 2 RETURNING workflow, key;
 
 -- name: resume_slots
 UPDATE perdure_slot SET place = 3
-WHERE execution IN ({numbers}) RETURNING workflow, key, execution;
+WHERE execution = ANY({numbers}) RETURNING workflow, key, execution;
 
 -- The current runs of these executions wait until they may join the queue.
 -- name: delay_states
@@ -668,7 +669,7 @@ UPDATE perdure_state AS state SET
     status = 0, owner = NULL, reason = 'delayed',
     wake_at = (SELECT s.since FROM perdure_slot s WHERE s.execution = state.execution)
 WHERE run IN (
-    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM ({numbers}) AS j (e)
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM unnest({numbers}) AS j (e)
 );
 
 -- name: delayed
@@ -684,7 +685,7 @@ UPDATE perdure_state AS state SET
     reason = 'queued', since = $2,
     wake_at = (SELECT s.deadline FROM perdure_slot s WHERE s.execution = state.execution)
 WHERE status = 0 AND run IN (
-    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM ({numbers}) AS j (e)
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM unnest({numbers}) AS j (e)
 );
 
 -- The best of a key in one place: 0 held, 1 ready.
@@ -701,7 +702,7 @@ ORDER BY priority DESC, since, execution LIMIT $2;
 -- name: admit_states
 UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = $2
 WHERE status = 0 AND run IN (
-    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM ({numbers}) AS j (e)
+    SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM unnest({numbers}) AS j (e)
 );
 
 -- Whether somebody may begin whom nobody has admitted.
@@ -748,7 +749,7 @@ SELECT q.id, q.execution, q.name, q.args, q.deadline, r.run, q.update_id
 FROM perdure_question q
 JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = q.execution)
 WHERE q.deadline > $1 AND q.answer IS NULL
-    AND r.workflow IN (SELECT e FROM json_array_elements_text($2::json) e)
+    AND r.workflow = ANY(ARRAY(SELECT e FROM json_array_elements_text($2::json) e))
 ORDER BY q.deadline LIMIT $3;
 
 -- Reads ------------------------------------------------------------------------------------------
@@ -782,7 +783,7 @@ SELECT run, execution, namespace, workflow_id FROM perdure_run WHERE run_id = $1
 SELECT run_id FROM perdure_run WHERE run = $1;
 
 -- name: rows
-SELECT {row_columns} FROM {row_tables} WHERE r.run IN ({numbers});
+SELECT {row_columns} FROM {row_tables} WHERE r.run = ANY({numbers});
 
 -- name: prefix_of_workflow_id
 SELECT max(run) FROM perdure_run
@@ -846,19 +847,19 @@ FROM perdure_journal;
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = $1 ORDER BY first DESC LIMIT 1;
 
 -- name: histories
-SELECT {turn_columns}, crc FROM perdure_history WHERE run IN ({numbers}) ORDER BY run, first;
+SELECT {turn_columns}, crc FROM perdure_history WHERE run = ANY({numbers}) ORDER BY run, first;
 
 -- name: inboxes
 SELECT i.id, i.execution, r.run, i.event
 FROM perdure_run r JOIN perdure_inbox i ON i.execution = r.execution
-WHERE r.run IN ({numbers})
+WHERE r.run = ANY({numbers})
 ORDER BY i.id;
 
 -- Whether a worker that serves the workflows $1 on the queues $2 serves run `r`.
 -- name: is_served
 (
-    r.queue IN (SELECT e FROM json_array_elements_text($2::json) e) AND (
-        r.workflow IN ({texts}) OR r.workflow || ' ' || r.version IN ({texts})
+    r.queue = ANY(ARRAY(SELECT e FROM json_array_elements_text($2::json) e)) AND (
+        r.workflow = ANY({texts}) OR r.workflow || ' ' || r.version = ANY({texts})
     )
 )
 
@@ -895,7 +896,7 @@ ORDER BY state.run LIMIT $2;
 SELECT {row_columns}
 FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE state.status = 4 AND state.run > $2 AND state.reason IN ({texts})
+WHERE state.status = 4 AND state.run > $2 AND state.reason = ANY({texts})
 ORDER BY state.run LIMIT $3;
 
 -- Open runs with one of the statuses $1, from $2 on: at most $3 of each are looked at.

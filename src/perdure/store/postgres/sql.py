@@ -12,7 +12,7 @@ import psycopg
 
 from perdure.store.port import Batch
 from perdure.store.postgres.connect import Connection
-from perdure.store.postgres.holding import hold, hold_executions
+from perdure.store.postgres.holding import Foreseen, hold_executions
 from perdure.store.queries import load_queries
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
@@ -65,8 +65,11 @@ class Statements:
         cursor = self.connection.cursor(binary=True)
         return cursor.execute(text.encode(), parameters or None, prepare=prepare)
 
-    def hold(self, batch: Batch, *, limits: bool) -> None:
-        hold(self, batch, limits=limits)
+    def foresee(self, batch: Batch) -> Foreseen:
+        return Foreseen(self, batch)
+
+    def hold(self, foreseen: Foreseen, *, limits: bool) -> None:
+        foreseen.hold(limits=limits)
 
     def hold_slots(self) -> None:
         self.run("hold_slots")

@@ -141,6 +141,7 @@ class _Attempt:
         is_recalled = has_limits = False
         # Everything is asked before the first answer is waited for.
         drawn = database.draw_runs(self._starts) if self._guess is None else None
+        foreseen = database.foresee(batch)
         if self._is_fenced:
             marks = (batch.worker, batch.epoch, batch.number, batch.lease_until, batch.now)
             fenced = database.run("fence", *marks).fetchone()
@@ -157,7 +158,7 @@ class _Attempt:
             self._lay_out([row[0] for row in drawn.fetchall()])
         assert self._guess is not None
         self.decisions, self.plan = self._guess
-        database.hold(batch, limits=bool(has_limits))
+        database.hold(foreseen, limits=bool(has_limits))
         self._slots = Slots(database) if has_limits else None
         self._ask(_questions(batch, every_claim=True) if is_recalled else self._questions)
         plan = self.plan

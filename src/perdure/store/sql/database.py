@@ -64,10 +64,14 @@ class Writing(Protocol):
         """
         ...
 
-    def hold(self, batch: Batch, *, limits: bool) -> None:
+    def foresee(self, batch: Batch) -> Any:
+        """Begin to find out what :meth:`hold` must hold for a batch."""
+        ...
+
+    def hold(self, foreseen: Any, *, limits: bool) -> None:
         """Keep everybody else from changing what a batch's answers depend on, to the commit.
 
-        ``limits``: slots are among it.
+        ``foreseen``: what :meth:`foresee` gave for it. ``limits``: slots are among it.
         """
         ...
 

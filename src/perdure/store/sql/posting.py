@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.port import Post, Posted, Watch
-from perdure.store.sql.database import Writing, one
+from perdure.store.sql.database import Answer, Writing, one
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
 from perdure.store.sql.watching import Watching, row_of
@@ -76,8 +76,13 @@ class Delivery:
                 back = self._post(refusal, is_limited=False)
                 if back.outcome == "delivered":
                     fed.append(back)
+        orphans: Answer | None = None
         if plan.orphaned:
-            self._close_children(plan, fed)
+            orphans = self._database.run("children", plan.json["orphaned"])
+        if not plan.watching:  # else the watches of this batch come first
+            self._watching.ask(plan.ended)
+        if orphans is not None:
+            self._close_children(orphans, fed)
         for watch, home in plan.watching:
             self._watch(watch, home, fed)
         if plan.ended or plan.watching:
@@ -188,9 +193,8 @@ class Delivery:
         """Whether something went into a mailbox."""
         return bool(self._mail)
 
-    def _close_children(self, plan: Plan, fed: list[Posted]) -> None:
-        children = one(self._database, "children", plan.json["orphaned"])
-        for run, execution, policy in from_json(children):
+    def _close_children(self, orphans: Answer, fed: list[Posted]) -> None:
+        for run, execution, policy in from_json(orphans.fetchone()[0]):
             event = CLOSE_BY_TERMINATE if policy == "terminate" else CLOSE_BY_CANCEL
             fed.append(self._accept(execution, run, Post(event, is_control=True)))
 

@@ -160,7 +160,8 @@ class SqlStore(SqlReader):
     @writing
     def watch(self, watches: Sequence[Watch], now: int) -> list[str]:
         turn = TurnWrite(0, 0, first=0, count=0, time=now, payload=b"", watches=watches)
-        self.database.hold(_batch(now, turns=[turn]), limits=False)
+        foreseen = self.database.foresee(_batch(now, turns=[turn]))
+        self.database.hold(foreseen, limits=False)
         plan = Plan(0)
         plan.watching = [(watch, 0) for watch in watches]
         delivery = Delivery(self.database, now)

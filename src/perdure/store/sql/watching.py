@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from perdure.store.rows import Watch
-from perdure.store.sql.database import Writing, one
+from perdure.store.sql.database import Answer, Writing
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.values import endings
 from perdure.values import events as ev
@@ -51,6 +51,7 @@ class Watching:
         self._entered: list[Row] = []
         self._dropped: list[tuple[Any, ...]] = []
         self._due: list[tuple[Row, int]] = []
+        self._asked: tuple[Answer, Answer] | None = None
 
     def enter(self, row: Row) -> None:
         """Watch an open execution."""
@@ -85,17 +86,28 @@ class Watching:
                 if event is not None:
                     yield Notice(row.watcher, run, row.mailbox, ev.encode_turn([event]))
 
+    def ask(self, ended: Sequence[int]) -> None:
+        """Ask who watches executions that end, without waiting for the answer."""
+        if ended:
+            over = to_json(list(ended))
+            watchers = self._database.run("watchers", over)
+            self._asked = watchers, self._database.run("has_watches", over)
+
     def _end(self, ended: Sequence[int]) -> None:
         database, over = self._database, to_json(list(ended))
+        if self._asked is None:
+            self.ask(ended)
+        assert self._asked is not None
+        watchers, has_watches = self._asked
         gone = set(ended)
-        rows = from_json(one(database, "watchers", over))
+        rows = from_json(watchers.fetchone()[0])
         for *columns, run in rows:
             row = Row(*columns)
             if row.watcher not in gone:
                 self._due.append((row, run or 0))
         if rows:
             database.run("delete_watches_of_ended", over)
-        if one(database, "has_watches", over):
+        if has_watches.fetchone()[0]:
             database.run("delete_watches_by_ended", over)
 
 

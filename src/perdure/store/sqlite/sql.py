@@ -75,7 +75,10 @@ class Statements:
             ids.append(range(last - len(part) // columns + 1, last + 1))
         return ids[0] if len(ids) == 1 else list(chain(*ids))
 
-    def hold(self, batch: Batch, *, limits: bool) -> None:
+    def foresee(self, batch: Batch) -> None:
+        pass
+
+    def hold(self, foreseen: None, *, limits: bool) -> None:
         pass
 
     def hold_slots(self) -> None:
