@@ -15,8 +15,8 @@ import msgspec
 
 from perdure import errors
 from perdure.store.port import Fork, RunRow, TurnRow, Worker
+from perdure.values import endings, payload
 from perdure.values import events as ev
-from perdure.values import payload
 from perdure.values.states import Status
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ def execution(
     if last is not None and row.status.is_terminal:
         end = plain(ev.decode_plain(last.payload)[-1])
         shown["output"] = end.get("result")
-        shown["error"] = end.get("failure")
+        shown["error"] = end.get("failure") or _lateness(row.status, end)
     return Execution(
         id=row.workflow_id,
         run_id=row.run_id,
@@ -186,6 +186,14 @@ def execution(
         created_by=row.created_by,
         **shown,
     )
+
+
+def _lateness(status: Status, end: dict[str, Any]) -> dict[str, Any] | None:
+    """Return, as a failure, which time was up; ``None`` if the run ended otherwise."""
+    if status is not Status.TIMED_OUT:
+        return None
+    late = endings.failure_of(ev.RunTimedOut(timeout=end.get("timeout", "run")))
+    return plain(msgspec.to_builtins(late, builtin_types=(bytes,)))
 
 
 def worker(row: Worker, now: int) -> WorkerView:

@@ -47,7 +47,7 @@ graph TD
     end_[END: End]
     double --> rest
     rest --> large
-    large -->|context.prev  10| end_
+    large -->|context.prev #gt; 10| end_
     large -->|default| double"""
 
 
@@ -64,7 +64,7 @@ def test_a_graph_of_a_module_is_drawn(code: Shell):
         lines = code.ok("graph", target).lines
         assert lines[0] == "graph TD"
         assert "    check[START: Check]" in lines
-        assert "    large -->|context.prev.total  10| ask" in lines
+        assert "    large -->|context.prev.total #gt; 10| ask" in lines
 
 
 def test_json_gives_nodes_and_edges(code: Shell):

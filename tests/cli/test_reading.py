@@ -284,6 +284,36 @@ def test_history_for_people_has_durations_times_and_changes_to_read(shell: Shell
     assert not re.search(r"=\d{7}", text)  # ids may hold such numbers
 
 
+MARKS = """
+from perdure import workflow
+from perdure.graph import flow
+
+def price(total: int) -> int:
+    return total * 2
+
+@workflow.define
+async def telling() -> None:
+    await workflow.emit("half.way", {"at": 5})
+
+priced = flow("priced").task("price", price).end("done").build()
+"""
+
+
+def test_history_for_people_says_what_was_emitted_and_of_which_step(shell: Shell):
+    (shell.folder / "marks.py").write_text(MARKS)
+    shell.ok("run", "marks.py:priced", "2", "--id", "p")
+    marks = [line.split() for line in shell.ok("history", "p").lines if " emitted " in line]
+    told = [" ".join(line[line.index("emitted") + 1 :]).partition("}")[0] for line in marks]
+    assert [it.split()[:2] for it in told] == [
+        ["step.started", "price"],
+        ["step.completed", "price"],
+        ["step.started", "done"],
+        ["step.completed", "done"],
+    ]
+    shell.ok("run", "marks.py:telling", "--id", "t")
+    assert 'emitted half.way data={"at":5}' in " ".join(shell.ok("history", "t").out.split())
+
+
 def test_one_wide_row_pads_no_other(shell: Shell):
     (shell.folder / "readable.py").write_text(READABLE)
     shell.ok("run", "readable.py:readable", "--id", "r")

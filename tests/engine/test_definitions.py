@@ -13,7 +13,7 @@ from perdure import Client, Engine, Status, workflow
 from perdure.engine import leases
 from perdure.engine.intake import Intake
 from perdure.engine.revival import Revival
-from perdure.errors import NotFound
+from perdure.errors import ChildFailed, NotFound
 from perdure.handle import Handle
 from perdure.store.port import Worker
 
@@ -90,6 +90,41 @@ async def test_a_child_by_name_is_of_the_highest_active_version(tmp_path: Path):
         assert core is not None
         await until(lambda: bool(core.registry.inactive))
         assert await engine.client.execute(parent, "after") == "1.0.0"
+
+
+async def test_a_child_by_name_of_which_no_version_is_active_is_refused_as_a_start_is(
+    tmp_path: Path,
+):
+    @workflow.define
+    async def parent() -> str:
+        try:
+            await workflow.execute("pinned", id="child")
+        except ChildFailed as failed:
+            assert isinstance(failed.cause, NotFound)
+            return failed.cause.message
+        return "it was started"
+
+    @workflow.define
+    async def careless() -> str:
+        await workflow.start("pinned", id="child")
+        return "it did not wait"
+
+    async with (
+        engine_on(tmp_path, ONE, TWO, parent, careless) as engine,
+        Client(engine.url) as other,
+    ):
+        for number in ("1.0.0", "2.0.0"):
+            await other.door.write(
+                lambda store, it=number: store.activate("pinned", it, is_active=False)
+            )
+        core = engine._core
+        assert core is not None
+        await until(lambda: len(core.registry.inactive) == 2)
+        with pytest.raises(NotFound) as refused:
+            await engine.client.start("pinned")
+        assert await engine.client.execute(parent) == refused.value.message
+        assert await engine.client.execute(careless) == "it did not wait"
+        assert (await engine.client.list(workflow="pinned")).items == []
 
 
 async def test_a_definition_that_is_handed_in_is_started_whatever_is_higher(tmp_path: Path):

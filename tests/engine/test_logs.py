@@ -13,6 +13,7 @@ import pytest
 from tests.engine.support import engine_on, until, until_status
 
 from perdure import ApplicationError, Client, Engine, Retry, Status, activity, workflow
+from perdure.errors import WorkflowFailed
 from perdure.graph import flow
 from perdure.handle import Handle
 from perdure.values import limits
@@ -323,3 +324,13 @@ async def test_what_is_stored_holds_no_more_than_was_logged(tmp_path: Path):
     connection.close()
     assert [json.loads(data) for _, data in rows if data] == [{"at": 2}, {"shelf": 3}]
     assert [message for message, _ in rows] == await_order()
+
+
+async def test_a_level_that_is_none_is_refused_with_those_there_are(tmp_path: Path):
+    def work(input: Any, ctx: Any) -> Any:
+        ctx.log("nonsense", "hello")
+
+    machine = flow("logs").task("work", work).build()
+    async with engine_on(tmp_path, machine) as engine:
+        with pytest.raises(WorkflowFailed, match="log: 'nonsense' is no level; write log"):
+            await engine.client.execute(machine)

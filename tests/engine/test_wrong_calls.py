@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.engine.support import engine_on
 
-from perdure import ApplicationError, activity, workflow
-from perdure.errors import NotFound, WorkflowFailed
+from perdure import ApplicationError, Engine, activity, workflow
+from perdure.errors import Invalid, NotFound, WorkflowFailed
 
 
 @activity.define
@@ -74,3 +74,9 @@ async def test_what_a_caller_asked_wrongly_shows_no_line_of_perdure(tmp_path: Pa
         with pytest.raises(NotFound) as refused:
             await handle.query("nothing")
     assert getattr(refused.value, "__notes__", []) == []
+
+
+@pytest.mark.parametrize("given", [5, ["mail"], {1: "mail"}])
+def test_services_that_are_no_mapping_are_refused_with_what_to_write(given: Any):
+    with pytest.raises(Invalid, match=r"services: .* is no mapping of names to services; write"):
+        Engine("memory://", services=given)

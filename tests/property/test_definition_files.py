@@ -27,7 +27,7 @@ from perdure.graph.steps import EndStep, JobStep, PassStep, TaskStep
 from perdure.graph.waiting import DeferredChoice, PollStep
 
 ID = r"(?!(?:end|graph|style|subgraph|class|click|default)\b)[A-Za-z0-9_-]+"
-TEXT = r"[^\[\]{}()<>|\"'`;#%\n]*"
+TEXT = r"(?:[^\[\]{}()<>|\"'`;#%\n]|#\w+;)*"
 NODE = re.compile(rf"\s+{ID}(\[{TEXT}\]|\{{{TEXT}\}}|\(\[{TEXT}\]\))")
 FRAME = re.compile(rf"\s+subgraph {ID} \[{TEXT}\]")
 WAY = re.compile(rf"    {ID} -(?:-|\.-)>(\|{TEXT}\|)? {ID}")

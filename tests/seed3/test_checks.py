@@ -8,7 +8,20 @@ import pytest
 
 from perdure import Engine, Retry
 from perdure.errors import DefinitionError
-from perdure.graph import TaskStep, TimerStep, WorkflowDefinition, branch, flow
+from perdure.graph import (
+    BaseMachineStep,
+    ConditionalGroup,
+    Edge,
+    ExclusiveGateway,
+    LoopStep,
+    ParallelGateway,
+    TaskStep,
+    TimerStep,
+    WorkflowDefinition,
+    branch,
+    flow,
+)
+from perdure.graph.deciding import ChoiceStep
 
 
 def give(value: Any) -> Any:
@@ -46,9 +59,10 @@ def test_every_mistake_is_told_at_once():
         "Step 'e'",
         "Step 'g'",
         "Step 'h'",
+        "Step 'h'",
         "Step 'i'",
         "Step 'i'",
-        "Edge 0",
+        "Step 'a'",
         "Step 'c'",
         "Step 'b' is unreachable from initial step",
         "Step 'c' is unreachable from initial step",
@@ -61,12 +75,13 @@ def test_every_mistake_is_told_at_once():
     ]
     text = "\n".join(found)
     for said in [
-        "Edge 0: target step 'bb' not found; did you mean 'b'?",
+        "Step 'a': it leads to 'bb', which is no step; did you mean 'b'?",
         "Step 'c': it leads to 'dd', which is no step; did you mean 'd'?",
-        "Step 'e', branch 'x': Edge 0: target step 'z' not found",
+        "Step 'e', branch 'x': Step 'y': it leads to 'z', which is no step",
         "Step 'd': next= and end=True exclude each other",
         "on_error='never': use 'fail-fast' or 'wait-all'",
         "Step 'g': a loop needs a bound",
+        "Step 'h': a poll needs a bound: max_attempts= or timeout=",
         "Step 'h': the interval of a poll must be above zero",
         "Step 'i': a timer needs a duration",
         "Step 'i': retry= means nothing to a TimerStep",
@@ -75,7 +90,11 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_handlers_that_take_too_much_are_told_of_together():
-    made = flow("f").task("a", lambda a, b, c: None).poll("b", lambda a, b, c, d: None, interval=1)
+    made = (
+        flow("f")
+        .task("a", lambda a, b, c: None)
+        .poll("b", lambda a, b, c, d: None, interval=1, timeout=9)
+    )
     assert mistakes(made) == [
         "Step 'a': a handler takes (input, ctx), (input) or nothing, not 3 arguments",
         "Step 'b': a handler takes (input, ctx), (input) or nothing, not 4 arguments",
@@ -184,7 +203,7 @@ async def test_a_definition_that_was_not_built_is_checked_when_an_engine_gets_it
     )
     said = [
         "workflow 'w' cannot run:",
-        "Edge 0: target step 'bb' not found; did you mean 'b'?",
+        "Step 'a': it leads to 'bb', which is no step; did you mean 'b'?",
         "Step 'b' is unreachable from initial step",
     ]
     engine = Engine("memory://", [made])
@@ -223,3 +242,84 @@ def test_a_refused_name_or_version_tells_nothing_of_perdures_own_functions():
 def test_a_handler_without_a_signature_is_given_the_input():
     made = flow("f").task("a", str).build()
     assert made.validate() == []
+
+
+def test_one_branch_where_a_list_belongs_is_told_with_the_step():
+    one: Any = branch("x").task("a", give)
+    with pytest.raises(DefinitionError) as caught:
+        flow("f").parallel("p", one)
+    assert caught.value.message == (
+        "step 'p': branches=branch('x') is no list of branches; write "
+        "parallel('p', [branch(name).task(…), branch(name).task(…)])"
+    )
+    nothing: Any = 5
+    with pytest.raises(DefinitionError, match="step 'p': branches=5 is no list"):
+        flow("f").parallel("p", nothing)
+    with pytest.raises(DefinitionError, match="step 'p': 5 is no branch"):
+        flow("f").parallel("p", [one, nothing])
+
+
+def test_isolated_is_true_or_false():
+    wrong: Any = "no"
+    with pytest.raises(DefinitionError, match="isolated of 'f': 'no' is neither True nor False"):
+        flow("f").task("a", give).isolated(wrong).build()
+
+
+def test_a_poll_needs_a_bound():
+    assert mistakes(flow("f").poll("a", give, interval="5s")) == [
+        "Step 'a': a poll needs a bound: max_attempts= or timeout="
+    ]
+    flow("f").poll("a", give, interval="5s", timeout="1h").build()
+    flow("f").poll("a", give, interval="5s", max_attempts=3).build()
+
+
+def test_a_mistake_of_an_edge_names_its_ends():
+    steps = [TaskStep("a", give), TaskStep("b", give)]
+    edges = [Edge("a", "b", "context.prev >"), Edge("c", "b"), Edge("b", "aa")]
+    found = WorkflowDefinition("f", steps=steps, edges=edges).validate()
+    assert [it[:60].partition(">':")[0] for it in found] == [
+        "Edge from 'a' to 'b': condition 'context.prev ",
+        "Edge from 'c' to 'b': it comes from 'c', which is no step (t",
+        "Step 'b': it leads to 'aa', which is no step; did you mean '",
+    ]
+
+
+def code_of(step: Any, *edges: tuple[str, str]) -> str:
+    steps = [step, TaskStep("a", give), TaskStep("b", give)]
+    return WorkflowDefinition("f", steps=steps, edges=edges).code
+
+
+def some(ctx: Any) -> bool:
+    return True
+
+
+class Empty(BaseMachineStep):
+    async def execute(self, context: Any) -> Any:
+        return None
+
+
+DECIDING: list[list[Any]] = [
+    [
+        ChoiceStep("c", [("context.prev > 1", "a")], default="b"),
+        ChoiceStep("c", [("context.prev > 2", "a")], default="b"),
+        ChoiceStep("c", [("context.prev > 1", "b")], default="b"),
+        ChoiceStep("c", [("context.prev > 1", "a")], default="a"),
+        ChoiceStep("c", [(some, "a")], default="b"),
+    ],
+    [ExclusiveGateway("c"), *(ExclusiveGateway("c", f"context.data.{x}") for x in "xy")],
+    [ParallelGateway("c"), ParallelGateway("c", ["a"]), ParallelGateway("c", ["a", "b"])],
+    [LoopStep("c", f"context.prev < {n}", "a", max_iterations=5) for n in (1, 2)],
+    [ConditionalGroup(f"context.data.{x}", {"a": Empty("x")}, name="c") for x in "xy"],
+]
+
+
+@pytest.mark.parametrize("steps", DECIDING, ids=lambda steps: type(steps[0]).__name__)
+def test_a_decision_that_is_changed_is_a_change_of_code(steps: list[Any]):
+    """Engines look at waiting runs again when this changes."""
+    codes = [code_of(step, ("c", "a"), ("c", "b")) for step in steps]
+    assert len(set(codes)) == len(steps)
+
+
+def test_definitions_that_decide_nothing_have_the_fingerprint_that_histories_have_of_them():
+    assert code_of(TaskStep("c", give), ("c", "a"), ("a", "b")) == "56fadc41b2fd9490"
+    assert code_of(ExclusiveGateway("c"), ("c", "a"), ("c", "b")) == "025bb701db743448"

@@ -184,7 +184,7 @@ async def test_polls_and_loops_tell_each_round(tmp_path: Path):
         flow("around")
         .task("count", count)
         .loop("again", condition=lambda c: c.steps["count"]["n"] < 2, target="count", timeout="30s")
-        .poll("ask", check, interval="1ms")
+        .poll("ask", check, interval="1ms", max_attempts=9)
         .build()
     )
     async with engine_on(tmp_path, around) as engine:

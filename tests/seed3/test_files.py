@@ -331,7 +331,7 @@ def test_a_function_that_its_name_does_not_find_is_refused(monkeypatch: pytest.M
         (
             "    next: check",
             "    next: chekc",
-            "target step 'chekc' not found; did you mean 'check'",
+            "leads to 'chekc', which is no step; did you mean 'check'",
         ),
         ("    next: check", "    next: {to: check, wen: x}", "next.wen: unknown key; did you mean"),
         ("      - when: ", "      - wen: ", "choices[0].wen: unknown key; did you mean 'when'?"),

@@ -330,7 +330,7 @@ async def test_progress_ends_at_a_hundred_though_a_branch_was_not_taken(tmp_path
         (lambda: flow("f").parallel("p", []), "needs branches"),
         (
             lambda: flow("f").parallel("p", [branch("x").task("a", notify, next="z")]),
-            "branch 'x': Edge 0: target step 'z' not found",
+            "branch 'x': Step 'a': it leads to 'z', which is no step",
         ),
         (lambda: flow("f").task("a", notify, next="b", end=True), "exclude each other"),
         (lambda: flow("f").task("a"), "give a handler, or job="),

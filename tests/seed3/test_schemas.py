@@ -74,7 +74,7 @@ async def test_a_poll_checks_the_result_it_has_waited_for(tmp_path: Path):
     def check() -> dict[str, Any]:
         return {"done": True, "result": {"id": ""}}
 
-    made = flow("polls").poll("wait", check, interval="1ms", output=ORDER).build()
+    made = flow("polls").poll("wait", check, interval="1ms", timeout="1m", output=ORDER).build()
     async with engine_on(tmp_path, made) as engine:
         with pytest.raises(WorkflowFailed, match=r"wait -> output: output\.id: .*shorter than 1"):
             await engine.client.execute(made)

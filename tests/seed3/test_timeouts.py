@@ -40,6 +40,8 @@ async def took(handle: Handle[Any]) -> timedelta:
         await handle.result()
     found = await handle.describe()
     assert found.status is Status.TIMED_OUT
+    assert found.error["message"] == "the run timeout passed"
+    assert found.error["type"] == "WorkflowTimedOut"
     assert found.completed_at is not None
     return found.completed_at - found.started_at
 

@@ -218,7 +218,9 @@ async def never(context: WorkflowContext) -> bool:
 async def test_a_condition_that_is_async_is_a_mistake_and_never_holds():
     graph = WorkflowDefinition("g", steps=[Left, Right], edges=[Edge("left", "right", never)])
     (mistake,) = graph.validate()
-    assert mistake.startswith("Edge 0: condition never is async: write it with `def`")
+    assert mistake.startswith(
+        "Edge from 'left' to 'right': condition never is async: write it with `def`"
+    )
     with pytest.raises(ApplicationError, match="condition never is async"):
         Edge("left", "right", never).evaluate_condition(None)
     with pytest.raises(ApplicationError, match="is async"):

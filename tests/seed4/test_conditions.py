@@ -128,7 +128,7 @@ async def test_a_condition_of_an_edge_sees_the_output_of_the_step_it_leaves(tmp_
     )
     async with engine_on(tmp_path, graph) as engine:
         assert await engine.client.execute(graph) == "c"
-        with pytest.raises(DefinitionError, match="Edge 0: (.|\n)*Syntax error"):
+        with pytest.raises(DefinitionError, match="Edge from 'a' to 'b': (.|\n)*Syntax error"):
             engine.register(broken)
 
 
@@ -216,8 +216,8 @@ def test_a_gateway_that_gives_no_name_is_a_mistake():
 
 async def test_a_label_always_holds_and_the_validation_warns_of_it(tmp_path: Path):
     graph = deciding("approved")
-    said = "Edge 0 (decide to way0): condition 'approved' is a label, which always holds"
-    with pytest.warns(UserWarning, match="workflow 'deciding': Edge 0") as caught:
+    said = "Edge from 'decide' to 'way0': condition 'approved' is a label, which always holds"
+    with pytest.warns(UserWarning, match="workflow 'deciding': Edge from") as caught:
         assert graph.validate() == []
     assert caught[0].filename == __file__
     assert [doubt.partition(":")[0] for doubt in graph.warnings()] == [said.partition(":")[0]]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.engine.support import engine_on
 
-from perdure.errors import WorkflowFailed
+from perdure.errors import DefinitionError, UsageError, WorkflowFailed
 from perdure.graph import (
     BaseGateway,
     BaseMachineStep,
     Edge,
+    SequentialGroup,
     TimerStep,
     WorkflowDefinition,
     WorkflowGraph,
+    branch,
     flow,
 )
 
@@ -153,3 +156,71 @@ def test_options_that_mean_nothing_to_a_kind_are_mistakes():
     graph = WorkflowDefinition("g", steps=[TimerStep("nap", "1s", timeout="5s")])
     assert graph.validate() == ["Step 'nap': timeout= means nothing to a TimerStep"]
     assert WorkflowGraph.from_definition(graph).validate() == graph.validate()
+
+
+def test_a_graph_is_made_of_a_definition_in_each_of_three_ways():
+    made = flow("f").task("a", lambda before: before).end().build()
+    ways = [WorkflowGraph(made), WorkflowGraph.from_definition(made), made.get_graph()]
+    assert [way.get_next_steps("a") for way in ways] == [["end"]] * 3
+    given: Any = {"a": "b"}
+    with pytest.raises(UsageError, match=r"'b'} is no definition; give a WorkflowDefinition"):
+        WorkflowGraph(given)
+
+
+class Hasty(BaseMachineStep):
+    name = "hasty"
+
+    def execute(self, context: Any) -> Any:  # type: ignore[override]
+        return 1
+
+    def can_execute(self, context: Any) -> Any:  # type: ignore[override]
+        return True
+
+
+class Foreign:
+    """Follows the protocol, and is no step class of Perdure's."""
+
+    name = "foreign"
+    description = ""
+
+    def execute(self, context: Any) -> Any:
+        return 1
+
+    async def can_execute(self, context: Any) -> bool:
+        return True
+
+    async def on_success(self, context: Any, result: Any) -> None: ...
+
+    async def on_failure(self, context: Any, error: Exception) -> None: ...
+
+
+def test_methods_that_are_awaited_and_are_plain_are_mistakes_with_class_and_name():
+    said = "is not async, and is awaited: write it with `async def`"
+    both = f"Hasty.execute {said}; Hasty.can_execute {said}"
+    for steps in ([Hasty()], [Hasty]):
+        with pytest.raises(DefinitionError) as caught:
+            WorkflowDefinition("g", steps=steps)
+        assert caught.value.message == f"step 'hasty': {both}"
+    with pytest.raises(DefinitionError, match=r"step 'hasty': Hasty\.execute is not async"):
+        SequentialGroup(Hasty)
+    with pytest.raises(DefinitionError, match=r"step 'foreign': Foreign\.execute is not async"):
+        WorkflowDefinition("g", steps=[Foreign()])
+    with pytest.raises(DefinitionError, match=r"branch 'b': Step 'hasty': Hasty\.can_execute is"):
+        flow("f").parallel("p", [branch("b").add(Hasty())]).build()
+
+
+def wrapped(fn: Any) -> Any:
+    @functools.wraps(fn)
+    def call(*args: Any) -> Any:
+        return fn(*args)
+
+    return call
+
+
+def test_a_decorated_method_is_what_it_wraps():
+    class Wrapped(BaseMachineStep):
+        @wrapped
+        async def execute(self, context: Any) -> Any:
+            return 1
+
+    assert WorkflowDefinition("g", steps=[Wrapped]).validate() == []

@@ -235,7 +235,7 @@ def test_the_diagram_shows_kinds_conditions_and_the_state_of_a_run():
         "    reject[END: Reject]",
         "    submit --> review",
         "    review -->|conditional| approve",
-        "    review -->|not ok| reject",
+        "    review -->|not #40;ok#41;| reject",
     ]
     styled = review().to_mermaid_with_state("review", ["submit"], ["reject"]).splitlines()[-3:]
     assert [line.split()[:2] for line in styled] == [
@@ -281,6 +281,6 @@ def test_validation_tells_everything_at_once():
     assert wrong.validate() == [
         "Initial step 'aa' not found in steps; did you mean 'a'?",
         "Terminal step 'cc' not found in steps; did you mean 'c'?",
-        "Edge 0: target step 'bb' not found; did you mean 'b'?",
-        "Edge 1: source step 'x' not found (there are: a, b, c)",
+        "Step 'a': it leads to 'bb', which is no step; did you mean 'b'?",
+        "Edge from 'x' to 'c': it comes from 'x', which is no step (there are: a, b, c)",
     ]

@@ -386,3 +386,25 @@ async def test_a_closed_engine_refuses_and_says_so():
     with pytest.raises(UsageError, match="the engine is closed"):
         await engine.start_workflow("chain")
     assert engine.get_all_instances() == []
+
+
+async def test_a_version_that_was_deactivated_in_the_database_is_not_chosen(tmp_path: Path):
+    versions = [chain(Note("only"), version=version) for version in ("9.0.0", "10.0.0")]
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+
+    async def set_active(engine: LocalExecutionEngine, version: str, *, active: bool) -> None:
+        door = engine.client.door
+        await door.write(lambda store: store.activate("chain", version, is_active=active))
+
+    async with engine_of(*versions, url=url) as engine:
+        assert (await engine.start_workflow("chain")).workflow_version == "10.0.0"
+        await set_active(engine, "10.0.0", active=False)
+    async with engine_of(*versions, url=url) as engine:
+        assert (await engine.start_workflow("chain")).workflow_version == "9.0.0"
+        with pytest.raises(WorkflowNotFoundError, match=r"version '10\.0\.0' is deactivated"):
+            await engine.start_workflow("chain", version="10.0.0")
+        await set_active(engine, "9.0.0", active=False)
+        with pytest.raises(WorkflowNotFoundError, match="is deactivated"):
+            await engine.start_workflow("chain")
+        await set_active(engine, "10.0.0", active=True)
+        assert (await engine.start_workflow("chain")).workflow_version == "10.0.0"

@@ -68,6 +68,15 @@ async def test_the_example_of_the_page(tmp_path: Path):
     await engine.dispose()
 
 
+@pytest.mark.parametrize("given", [None, "sqlite:///app.db"])
+def test_what_is_no_session_is_refused_with_what_to_pass(given: Any):
+    with pytest.raises(
+        UsageError, match=r"is no SQLAlchemy session; pass an AsyncSession"
+    ) as caught:
+        PersistentExecutionEngine(WorkflowRegistry(), given)
+    assert repr(given) in caught.value.message
+
+
 async def test_engines_of_one_database_share_a_worker_until_the_last_is_closed(tmp_path: Path):
     async with sessions_on(tmp_path) as sessions, sessions() as one, sessions() as two:
         registry = registry_of(Payment)

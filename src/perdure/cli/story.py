@@ -111,6 +111,8 @@ class Story:
             parts.append(_failure(failure))
         if event.kind == "run_started":
             parts += [str(data["workflow"]), short(data.get("input"))]
+        elif event.kind == "emitted":
+            parts += _mark(data)
         elif event.kind == "version_marked":
             # What `patched` records; `version` says so too, for the same answer.
             change, version = data["change"], data["version"]
@@ -118,6 +120,13 @@ class Story:
         else:
             parts += _rest(data)
         return " ".join(parts)
+
+
+def _mark(data: dict[str, Any]) -> list[str]:
+    """Say what was emitted, and of which step: user code's own name, or the graph's."""
+    said = [data.get("event") or data.get("name", "event"), data.get("step")]
+    rest = {key: value for key, value in data.items() if key not in ("event", "step")}
+    return [str(it) for it in said if it] + _rest(rest)
 
 
 def _failure(failure: dict[str, Any]) -> str:

@@ -80,7 +80,7 @@ class Engine:
 
     Raises:
         DefinitionError: two definitions of one name and version.
-        Invalid: a duration, size or list of queues that is none.
+        Invalid: a duration, size, list of queues or mapping of services that is none.
         UsageError: settings that would lose data.
     """
 
@@ -114,7 +114,7 @@ class Engine:
         chance: Callable[[int], bytes] | None = None,
     ) -> None:
         self.url = url
-        self.services = dict(services or {})
+        self.services = _services(services)
         self._definitions = list(_collect(definitions))
         self._options = dict(sqlite or {})
         self._allow_data_loss = allow_data_loss
@@ -469,6 +469,17 @@ def _register(core: Core, definition: Workflow[Any, Any] | Activity[Any, Any]) -
     core.registry.register(definition)
     if isinstance(definition, Workflow):
         lint.warn(definition)
+
+
+def _services(given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):  # pyright: ignore[reportUnknownVariableType] - of anything
+        raise errors.Invalid(
+            f"services: {given!r} is no mapping of names to services; write "
+            'Engine(services={"mail": mailer})'
+        )
+    return dict(cast("Mapping[str, Any]", given))
 
 
 async def _built(services: Mapping[str, Any]) -> Mapping[str, Any]:

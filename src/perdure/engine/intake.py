@@ -88,9 +88,7 @@ class Intake:
             self._admit_at = now + _ADMIT_EVERY
             await self._admit(now)
             stored = await core.desk.read(lambda store: store.definitions())
-            core.registry.inactive = frozenset(
-                (one.name, one.version) for one in stored if not one.is_active
-            )
+            core.registry.learn(stored)
         known = core.registry.names
         soon = now + _SOON
         claimable, beginning, inbox, questions = await core.desk.read(

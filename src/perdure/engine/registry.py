@@ -11,6 +11,7 @@ from perdure.definition import Workflow, highest_active
 from perdure.engine.limits import Limits
 from perdure.engine.reach import fingerprint
 from perdure.store.port import Definition, RunRow
+from perdure.versions import version_to_start
 
 
 class Registry:
@@ -23,6 +24,7 @@ class Registry:
         self._activities: dict[str, Activity[Any, Any]] = {}
         self._codes: dict[int, str] = {}
         self.inactive: frozenset[tuple[str, str]] = frozenset()
+        self._stored: tuple[Definition, ...] = ()
         """Names and versions that no new execution takes unless it asks for them by number."""
 
     def register(self, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
@@ -108,6 +110,25 @@ class Registry:
         chosen = highest_active(name, versions, self.inactive) or highest_active(name, versions, ())
         assert chosen is not None
         return versions[chosen]
+
+    def learn(self, stored: Iterable[Definition]) -> None:
+        """Take note of what the store has of definitions."""
+        self._stored = tuple(stored)
+        self.inactive = frozenset(
+            (one.name, one.version) for one in self._stored if not one.is_active
+        )
+
+    def version_for(self, name: str) -> str:
+        """Return the version of a child that is started by name, as a client chooses it; ``""`` if
+        nothing here has the name.
+
+        Raises:
+            NotFound: no version is active.
+        """
+        if not any(one == name for one, _ in self.inactive):
+            found = self.definition(name, "")
+            return found.version if found is not None else ""
+        return version_to_start(self._stored, name, "", lambda version: self.version(name, version))
 
     def version(self, name: str, version: str) -> Workflow[Any, Any] | None:
         """Return exactly this version of a workflow, or the highest if that is ``""``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from perdure import errors
 from perdure.engine import people, refusals
 from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
@@ -234,12 +235,21 @@ def _child_scheduled(
     core: Core, run: Run, number: int, event: ev.ChildScheduled, write: TurnWrite
 ) -> None:
     parent = ev.Parent(run.execution, run.workflow_id, run.run_id, number)
-    definition = core.registry.definition(event.workflow, event.version)
     now = _time(run)
+    try:
+        version = event.version or core.registry.version_for(event.workflow)
+    except errors.NotFound as none:
+        told = _refused(run, number, event, none.message, "NotFound")
+        post = Post(
+            event=told, workflow_id=run.workflow_id, namespace=run.namespace, is_control=True
+        )
+        write.posts = [*write.posts, post]
+        return
+    definition = core.registry.definition(event.workflow, version)
     deadlines = first_deadlines(event.terms, now)
     started = ev.RunStarted(
         workflow=event.workflow,
-        version=event.version or (definition.version if definition else ""),
+        version=version,
         workflow_id=event.workflow_id,
         run_id=event.run_id,
         seed=core.chance(16),
@@ -258,19 +268,7 @@ def _child_scheduled(
         run_deadline=deadlines.run,
         execution_deadline=deadlines.execution,
     )
-    refused = ev.ChildClosed(
-        child=number,
-        status="refused",
-        failure=failures.FailureInfo(
-            f"an execution with id {event.workflow_id!r} is open",
-            "AlreadyExists",
-            "AlreadyExists",
-            retryable=False,
-        ),
-        run_id=event.run_id,
-        at=now,
-        asked_by=run.run_id,
-    )
+    is_open = f"an execution with id {event.workflow_id!r} is open"
     request = StartRequest(
         workflow=event.workflow,
         workflow_id=event.workflow_id,
@@ -287,7 +285,7 @@ def _child_scheduled(
         deadline=deadlines.first,
         parent=(run.execution, number),
         parent_close=event.parent_close,
-        refusal=ev.encode_turn([refused]),
+        refusal=_refused(run, number, event, is_open, "AlreadyExists"),
         watches=(Watch("child", ref=number, asked_by=run.run_id),) if event.conflict else (),
         messages=tuple(
             ev.encode_turn([ev.MessageReceived(message=message)]) for message in event.messages
@@ -298,6 +296,20 @@ def _child_scheduled(
         search=payload.decode(event.search) if event.search else {},
     )
     write.children = [*write.children, request]
+
+
+def _refused(run: Run, number: int, event: ev.ChildScheduled, text: str, kind: str) -> bytes:
+    """Return, encoded, what the parent hears of a child that was not started."""
+    failure = failures.FailureInfo(text, kind, kind, retryable=False)
+    closed = ev.ChildClosed(
+        child=number,
+        status="refused",
+        failure=failure,
+        run_id=event.run_id,
+        at=_time(run),
+        asked_by=run.run_id,
+    )
+    return ev.encode_turn([closed])
 
 
 def _attributes_set(

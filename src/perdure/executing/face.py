@@ -11,6 +11,7 @@ from uuid import UUID
 
 from perdure import errors
 from perdure.client import Client
+from perdure.definition import highest_active
 from perdure.executing.again import retry, retry_later
 from perdure.executing.carrier import Carrier
 from perdure.executing.instance import WorkflowInstanceData
@@ -21,6 +22,7 @@ from perdure.graph.exceptions import (
     InstanceNotWaitingError,
     WorkflowAlreadyCompletedError,
     WorkflowInstanceNotFoundError,
+    WorkflowNotFoundError,
 )
 from perdure.graph.people import human_steps
 from perdure.graph.protocols import EventBus, WorkflowPersistence
@@ -116,7 +118,8 @@ class GraphEngine:
             **options: those of ``Client.start``, such as ``id`` or ``tags``.
 
         Raises:
-            WorkflowNotFoundError: nothing of this name and version is registered.
+            WorkflowNotFoundError: nothing of this name and version is registered; or it was
+                deactivated, here or in the database.
             Invalid: the data cannot be stored, or an option is wrong.
         """
         if not isinstance(cast("Any", initial_data), Mapping | None):
@@ -260,8 +263,21 @@ class GraphEngine:
     async def _chosen(
         self, carrier: Carrier, workflow: str | Given, version: str | None
     ) -> WorkflowDefinition:
-        """Return the definition to start."""
-        return self.registry.resolve(workflow, version)
+        """Return the definition to start: no version that was deactivated in the database."""
+        stored = await carrier.client.door.read(lambda store: store.definitions())
+        inactive = {(one.name, one.version) for one in stored if not one.is_active}
+        if isinstance(workflow, str) and version is None:
+            here = [it.version for it in self.registry.list_definitions() if it.name == workflow]
+            version = highest_active(workflow, here, inactive)
+        found = self.registry.resolve(workflow, version)
+        if (found.name, found.version) in inactive:
+            raise WorkflowNotFoundError(
+                found.name,
+                found.version,
+                message=f"Workflow '{found.name}' version '{found.version}' is deactivated: it "
+                "begins no new instances",
+            )
+        return found
 
     async def _acquire(self) -> Carrier:
         """Return a carrier that runs."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from perdure import errors
 from perdure.graph.people import BaseHumanStep
 from perdure.graph.states import StepType
-from perdure.graph.steps import BaseMachineStep, BaseStep, Step
+from perdure.graph.steps import BaseMachineStep, BaseStep, Step, unawaitable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,9 +73,13 @@ def as_step(given: Any) -> BaseStep:
     """Return a step as it is, or what makes one of an object that follows the protocol.
 
     Raises:
-        DefinitionError: it is none.
+        DefinitionError: it is none, or methods that are awaited are not async.
     """
     step = given() if inspect.isclass(given) else given
+    is_machine = isinstance(step, BaseMachineStep) or not isinstance(step, BaseStep)
+    if is_machine and (wrong := unawaitable(step)):
+        name: Any = getattr(step, "name", type(step).__name__)
+        raise errors.DefinitionError(f"step {name!r}: {'; '.join(wrong)}")
     if isinstance(step, BaseStep):
         # What has its place in one definition stays there: another one gets its own.
         return step if step.policy is None else step.copied()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 from perdure import errors
@@ -109,7 +109,9 @@ class Branch:
         end: bool = False,
     ) -> Self:
         """Add a chain as one step; ``section`` is then held from its first step to its last."""
-        return self.add(BlockStep(name, outline_of(branch), section=section), next=next, end=end)
+        return self.add(
+            BlockStep(name, outline_of(branch, name), section=section), next=next, end=end
+        )
 
     def parallel(
         self,
@@ -125,7 +127,13 @@ class Branch:
         ``on_error="fail-fast"``: the first error cancels the others. ``"wait-all"``: one error that
         tells of all.
         """
-        outlines = [outline_of(branch) for branch in branches]
+        given: Any = branches
+        if isinstance(given, (Branch, Outline, str, Mapping)) or not isinstance(given, Iterable):
+            raise errors.DefinitionError(
+                f"step {name!r}: branches={_shown(given)} is no list of branches; write "
+                f"parallel({name!r}, [branch(name).task(…), branch(name).task(…)])"
+            )
+        outlines = [outline_of(branch, name) for branch in branches]
         return self.add(ParallelStep(name, outlines, on_error=on_error), next=next, end=end)
 
     def choice(self, name: str, choices: Choices, *, default: str | None = None) -> Self:
@@ -170,7 +178,8 @@ class Branch:
     ) -> Self:
         """Add a wait for ``check(input, ctx)`` to give ``{"done": True, "result": …}``.
 
-        The first check comes after one interval.
+        The first check comes after one interval. A poll is bounded: give ``max_attempts``,
+        ``timeout`` (of all of it), or both.
         """
         step = PollStep(
             name,
@@ -295,7 +304,7 @@ class Branch:
         """
         step = MapStep(
             name,
-            outline_of(branch),
+            outline_of(branch, name),
             items=items,
             max_concurrent=max_concurrent,
             on_error=on_error,
@@ -421,16 +430,26 @@ def branch(name: str) -> Branch:
     return Branch(name)
 
 
-def outline_of(given: Branch | Outline | Handler) -> Outline:
-    """Return the graph of a branch; a handler alone is a branch of one task."""
+def outline_of(given: Branch | Outline | Handler, step: str) -> Outline:
+    """Return the graph of a branch of a step; a handler alone is a branch of one task.
+
+    Raises:
+        DefinitionError: it is neither.
+    """
     if isinstance(given, Outline):
         return given
     if isinstance(given, Branch):
         return given.outline().copied()  # it may be used again, elsewhere
     if not callable(given):
-        raise errors.DefinitionError(f"{given!r} is no branch: write branch(name).task(…)")
+        raise errors.DefinitionError(
+            f"step {step!r}: {given!r} is no branch: write branch(name).task(…)"
+        )
     name = getattr(given, "__name__", "each")
     return Branch(name).task(name, given).outline()
+
+
+def _shown(given: Any) -> str:
+    return f"branch({given.name!r})" if isinstance(given, (Branch, Outline)) else repr(given)
 
 
 def _pair(step: str, choice: Any) -> tuple[str | Condition, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from perdure.graph.combining import StepGroup
 from perdure.graph.conditions import is_label, refusal
 from perdure.graph.deciding import LoopStep
-from perdure.graph.outline import Outline
+from perdure.graph.outline import Edge, Outline
 from perdure.graph.people import BaseHumanStep
 from perdure.graph.spans import no_limit
 from perdure.graph.steps import BaseStep
@@ -31,8 +31,8 @@ def _of_graph(outline: Outline) -> list[str]:
 def doubts(outline: Outline) -> list[str]:
     """Return what may not be what was meant, in a graph that can run."""
     found = [
-        f"Edge {number} ({edge.source} to {edge.target}): {_of_label(edge.condition)}"
-        for number, edge in enumerate(outline.edges)
+        f"{_edge(edge)}: {_of_label(edge.condition)}"
+        for edge in outline.edges
         if is_label(edge.condition)
     ]
     for name, step in outline.steps.items():
@@ -84,18 +84,27 @@ def _of_functions(step: BaseStep) -> Iterable[str]:
 
 
 def _of_edges(outline: Outline) -> Iterable[str]:
-    for number, edge in enumerate(outline.edges):
-        for what, name in (("source", edge.source), ("target", edge.target)):
-            if name not in outline.steps:
-                yield f"Edge {number}: {what} step '{name}' not found{_near(name, outline)}"
+    for edge in outline.edges:
+        if edge.source not in outline.steps:
+            near = _near(edge.source, outline)
+            yield f"{_edge(edge)}: it comes from '{edge.source}', which is no step{near}"
+        elif edge.target not in outline.steps:
+            yield _of_target(edge.source, edge.target, outline)
         if said := refusal(edge.condition):
-            yield f"Edge {number}: {said}"
+            yield f"{_edge(edge)}: {said}"
     for name, step in outline.steps.items():
         for target in step.jumps():
             if target not in outline.steps:
-                yield f"Step '{name}': it leads to '{target}', which is no step" + _near(
-                    target, outline
-                )
+                yield _of_target(name, target, outline)
+
+
+def _of_target(step: str, target: str, outline: Outline) -> str:
+    near = _near(target, outline)
+    return f"Step '{step}': it leads to '{target}', which is no step{near}"
+
+
+def _edge(edge: Edge) -> str:
+    return f"Edge from '{edge.source}' to '{edge.target}'"
 
 
 def _of_joins(outline: Outline) -> Iterable[str]:

@@ -22,7 +22,7 @@ from perdure.graph.codecs import (
     TEXT,
     WORKFLOW,
 )
-from perdure.graph.conditions import is_expression, refusal, value_of
+from perdure.graph.conditions import is_expression, refusal, text_of, value_of
 from perdure.graph.forms import Form
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Input, Left
@@ -295,6 +295,9 @@ class ConditionalGroup(StepGroup):
     def functions(self) -> list[object]:
         own = [self.condition] if callable(self.condition) else []
         return [*own, *super().functions()]
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), text_of(self.condition), [str(key) for key in self.branches]]
 
 
 async def together(calls: Sequence[Any], *, fail_fast: bool) -> list[Any]:

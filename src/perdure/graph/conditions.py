@@ -53,6 +53,13 @@ def is_label(condition: object) -> bool:
     return isinstance(condition, str) and not is_expression(condition)
 
 
+def text_of(condition: object) -> str:
+    """Return what a definition's fingerprint has of a condition. A function's code is not in it:
+    whoever looks for changed code looks at functions by themselves.
+    """
+    return condition if isinstance(condition, str) else "fn"
+
+
 def refusal(condition: str | Condition | None, *, gives: tuple[str, ...] = ("BOOL",)) -> str:
     """Say why a condition cannot be asked; empty if it can. It is compiled here, once.
 

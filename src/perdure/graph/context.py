@@ -257,7 +257,11 @@ class WorkflowContext:
         return RunLogger(_logger, activity.current, place=f"{id} {step}", step=step, extra=extra)
 
     def log(self, level: str, message: str, data: Any = None) -> None:
-        """Log a line with data (any payload); it is kept with the run (``handle.logs()``)."""
+        """Log a line with data (any payload); it is kept with the run (``handle.logs()``).
+
+        Raises:
+            Invalid: there is no such level.
+        """
         self.logger.keep(lines.level_number(level), message, data)
 
     async def emit(self, event: str, data: Any = None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, workflow
 from perdure.graph.codecs import CHOICES, CONDITION, DURATION, JSON_OR_FUNCTION, NAMES, TEXT
-from perdure.graph.conditions import is_expression, is_true, refusal, value_of
+from perdure.graph.conditions import is_expression, is_true, refusal, text_of, value_of
 from perdure.graph.forms import Form
 from perdure.graph.joins import Threads
 from perdure.graph.outline import Condition, name_of
@@ -91,6 +91,10 @@ class ExclusiveGateway(BaseGateway):
         said = refusal(self.condition, gives=("STRING", "LIST<STRING>"))
         return [said] if said else []
 
+    def shape(self) -> list[Any]:
+        found = super().shape()
+        return found if self.condition is None else [*found, text_of(self.condition)]
+
 
 class ParallelGateway(BaseGateway):
     """All ways on at once: ``branches``, or all edges whatever their conditions."""
@@ -109,6 +113,9 @@ class ParallelGateway(BaseGateway):
 
     def jumps(self) -> dict[str, str]:
         return dict.fromkeys(self.branches, "")
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), [*self.branches]] if self.branches else super().shape()
 
 
 class InclusiveGateway(BaseGateway):
@@ -223,6 +230,10 @@ class ChoiceStep(BaseStep):
             return ["it has neither choices nor a default"]
         return [said for condition, _ in self.choices if (said := refusal(condition))]
 
+    def shape(self) -> list[Any]:
+        ways = [[text_of(condition), target] for condition, target in self.choices]
+        return [*super().shape(), ways, self.default]
+
 
 class LoopStep(BaseStep):
     """Jumps back to ``target`` while a condition holds (the builder's ``loop``)."""
@@ -290,6 +301,9 @@ class LoopStep(BaseStep):
         elif self.limit is None:
             found.append("a loop needs a bound: max_iterations= or timeout=")
         return found
+
+    def shape(self) -> list[Any]:
+        return [*super().shape(), text_of(self.condition), self.target]
 
 
 def _number(count: int | Callable[[WorkflowContext], int]) -> int | None:

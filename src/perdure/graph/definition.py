@@ -98,7 +98,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.code = self._fingerprint()
         self.parts = tuple(_functions(outline))
         _compile(outline)
-        self.isolated = isolated
+        self.isolated = _switch(isolated, f"isolated of {name!r}")
         self.calls = {call.name: call for call in _calls(outline)}
         """The handlers' activities, by name."""
         for call in self.calls.values():
@@ -302,6 +302,14 @@ def _limit(timeout: Duration | None, what: str) -> int:
     if limit == 0:
         raise errors.Invalid(f"{what}: {timeout!r} leaves no time; leave it out for no limit")
     return limit or 0
+
+
+def _switch(given: Any, what: str) -> bool | None:
+    if given is not None and not isinstance(given, bool):
+        raise errors.DefinitionError(
+            f"{what}: {given!r} is neither True nor False; leave it out for what the engine says"
+        )
+    return given
 
 
 def _function(outline: Outline, kind: Any) -> Callable[..., Any]:

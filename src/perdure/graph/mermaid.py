@@ -22,7 +22,15 @@ _STYLES = {
     "failed": "fill:#FFB6C1,stroke:#8B0000,stroke-width:2px",
     "current": "fill:#FFD700,stroke:#FFA500,stroke-width:3px",
 }
-_TAKEN_OUT = str.maketrans("", "", "'\"()<>|[]{}`;%#")
+_NAMED = {'"': "quot", "<": "lt", ">": "gt", "&": "amp"}
+"""Characters with entity codes that people can read; others have their numbers."""
+_CODED = re.compile(
+    r"""[^\w ,.?!=-]            # what ends a label, or means something within one
+    |^[ -]|[ ]$|^\d(?=\d*\.[ ]) # what would be cut off, or begin a list
+    |-(?=[-.])|(?<=-)-          # the beginnings of arrows
+    |\be(?=nd\b)                # the word that ends a subgraph""",
+    re.VERBOSE,
+)
 _WITHIN = "\0"
 """Between the names of a step, its branch and a step in that."""
 _RESERVED = re.compile(
@@ -31,7 +39,6 @@ _RESERVED = re.compile(
 )
 _BEGINS = re.compile(rf"({_RESERVED.pattern})-", re.IGNORECASE)
 """What Mermaid takes for a word of its own and a rest."""
-_END = re.compile(r"\bend\b")
 
 
 def draw(
@@ -43,7 +50,7 @@ def draw(
     """Return the diagram: nodes by kind, edges with their conditions, styles by state.
 
     The state is given by names of steps; steps of branches are named as their definition does.
-    Whatever the names, each node, edge and style has one line.
+    Whatever the names, each node, edge and style has one line, and labels lose no character.
     """
     lines = ["graph TD"]
     lines += _nodes(outline, "", "    ")
@@ -64,7 +71,7 @@ def _nodes(outline: Outline, prefix: str, indent: str) -> Iterable[str]:
         yield f"{indent}{_id(prefix + name)}{opens}{_label(outline, name)}{closes}"
         for inner in step.inner():
             within = _within(prefix, name, inner)
-            yield f"{indent}subgraph {_id(within)}_branch [{_plain(inner.name)}]"
+            yield f"{indent}subgraph {_id(within)}_branch [{_coded(inner.name)}]"
             yield from _nodes(inner, within, indent + "    ")
             yield f"{indent}end"
 
@@ -86,14 +93,13 @@ def _ways(outline: Outline, prefix: str) -> Iterable[str]:
 
 
 def _way(source: str, target: str, label: str, *, arrow: str = "-->") -> str:
-    text = _plain(label)
+    text = _coded(label)
     return f"    {_id(source)} {arrow}{f'|{text}|' if text else ''} {_id(target)}"
 
 
 def _label(outline: Outline, name: str) -> str:
-    text = (_plain(name).replace("_", " ").strip().title() or _id(name)) + _options(
-        outline.steps[name]
-    )
+    spoken = name.replace("_", " ").strip().title()
+    text = (_coded(spoken) or _id(name)) + _options(outline.steps[name])
     if name == outline.initial_step:
         return f"START: {text}"
     ends = name in outline.terminal_steps or not outline.followers(name)
@@ -105,14 +111,15 @@ def _options(step: BaseStep) -> str:
     said = [f"join {step.join}"] if step.join in ("each", "first", "all") else []
     said += [f"join of {step.join}"] if isinstance(step.join, int) else []
     said += ["cancels what is before it"] if step.cancels == "incoming" else []
-    said += [f"section {_plain(step.section)}"] if step.section else []
+    said += [f"section {_coded(step.section)}"] if step.section else []
     return f" / {', '.join(said)}" if said else ""
 
 
-def _plain(text: str) -> str:
-    """Return text that ends neither its node, nor its line, nor its diagram."""
-    shown = "".join(it if it.isprintable() else " " for it in text.translate(_TAKEN_OUT))
-    return _END.sub("End", shown.strip())
+def _coded(text: str) -> str:
+    """Return text of which a diagram shows every character: those that would end the label, the
+    line or the diagram, or mean something there, are entity codes of Mermaid's (``#quot;``).
+    """
+    return _CODED.sub(lambda it: f"#{_NAMED.get(it[0]) or ord(it[0])};", text)
 
 
 def _within(prefix: str, name: str, inner: Outline) -> str:
@@ -141,4 +148,5 @@ def _word(name: str) -> str:
     is_own = is_own and not _BEGINS.match(made)
     made = made if is_own else made.replace("-", "_")
     # What stood for the characters that are gone tells two such names apart.
-    return made if is_own else f"{made}_{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
+    told = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=3).hexdigest()
+    return made if is_own else f"{made}_{told}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from perdure import errors
 from perdure.graph.check import mistakes
 from perdure.graph.conditions import holds
 from perdure.graph.outline import Outline
@@ -17,15 +18,29 @@ class HasOutline(Protocol):
 
 
 class WorkflowGraph:
-    """See the module's text. Steps are named."""
+    """See the module's text. Steps are named.
 
-    def __init__(self, outline: Outline) -> None:
+    ``WorkflowGraph(definition)``, ``WorkflowGraph.from_definition(definition)`` and
+    ``definition.get_graph()`` give the same.
+
+    Raises:
+        UsageError: it was given no definition.
+    """
+
+    def __init__(self, definition: HasOutline | Outline) -> None:
+        given: Any = definition
+        outline = given if isinstance(given, Outline) else getattr(given, "outline", None)
+        if not isinstance(outline, Outline):
+            raise errors.UsageError(
+                f"WorkflowGraph: {given!r} is no definition; give a WorkflowDefinition: what "
+                "flow(…).build() returns, or get_definition() of a workflow class"
+            )
         self._outline = outline
 
     @classmethod
     def from_definition(cls, definition: HasOutline) -> WorkflowGraph:
         """Return the graph of a definition."""
-        return cls(definition.outline)
+        return cls(definition)
 
     def get_next_steps(self, step: str, context: Any = None) -> list[str]:
         """Return the steps that may follow; with a context those whose edges hold."""

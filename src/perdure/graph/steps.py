@@ -235,7 +235,7 @@ class BaseMachineStep(BaseStep):
         return Callee(self._perform, f"step {self.name!r}", takes="ctx")
 
     def problems(self) -> list[str]:
-        return self._callee.problems()
+        return [*self._callee.problems(), *unawaitable(self)]
 
     async def visit(self, visit: Visit) -> Left:
         output = await visit.call(self._activity, self._callee, None)
@@ -384,6 +384,19 @@ class EndStep(PassStep):
         if self.cancels_rest:
             visit.end_all()
         return left._replace(to=())
+
+
+def unawaitable(step: Any) -> list[str]:
+    """Say which methods of a step class are plain functions, where runs await what they give."""
+    found: list[str] = []
+    for name in ("execute", "can_execute", "on_success", "on_failure"):
+        method: Any = getattr(step, name, None)
+        fn = inspect.unwrap(getattr(method, "__func__", method))
+        # What is no function may still give something to await, as an object that is called does.
+        if inspect.isfunction(fn) and not inspect.iscoroutinefunction(fn):
+            place = f"{type(step).__qualname__}.{name}"
+            found.append(f"{place} is not async, and is awaited: write it with `async def`")
+    return found
 
 
 def policy_of(given: Any, what: str) -> RetryPolicy:

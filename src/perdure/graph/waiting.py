@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class PollStep(BaseMachineStep):
-    """Waits an interval, asks, and so on until the answer is ``{"done": True, "result": …}``."""
+    """Waits an interval, asks, and so on until the answer is ``{"done": True, "result": …}``.
+
+    It is bounded, by ``max_attempts`` checks or ``poll_timeout`` from its first visit.
+    """
 
     told_as: ClassVar[str] = "poll"
     form = Form(
@@ -96,6 +99,8 @@ class PollStep(BaseMachineStep):
         found += [self._output.problem] if self._output.problem else []
         if self.max_attempts is not None:
             found += no_count("max_attempts", self.max_attempts, least=1)
+        elif self.limit is None:
+            found.append("a poll needs a bound: max_attempts= or timeout=")
         if self.limit == 0:
             found += no_limit("timeout", 0)
         return found if self.interval > 0 else [*found, "the interval of a poll must be above zero"]

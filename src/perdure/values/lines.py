@@ -48,10 +48,20 @@ def cut(text: str, maximum: int) -> str:
 
 
 def level_number(level: object) -> int:
-    """Return the number of a level that is given by name or number; an unknown one is INFO."""
-    if isinstance(level, int):
+    """Return the number of a level that is given by name or number.
+
+    Raises:
+        Invalid: it is no level.
+    """
+    if isinstance(level, int) and not isinstance(level, bool):
         return level
-    return logging.getLevelNamesMapping().get(str(level).upper(), logging.INFO)
+    found = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else None
+    if found is None:
+        raise errors.Invalid(
+            f"log: {level!r} is no level; write log(level, message) with 'debug', 'info', "
+            "'warning', 'error' or 'critical'"
+        )
+    return found
 
 
 def level_name(number: int) -> str:

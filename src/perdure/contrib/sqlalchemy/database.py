@@ -28,8 +28,14 @@ def url_of(session: Any) -> str:
     """Return Perdure's URL of the database that a session is bound to.
 
     Raises:
-        UsageError: it is bound to none, or to one that Perdure cannot share.
+        UsageError: it is no session, or bound to no database, or to one that Perdure cannot share.
     """
+    if not hasattr(session, "get_bind"):
+        raise errors.UsageError(
+            f"session: {session!r} is no SQLAlchemy session; pass an AsyncSession (what "
+            "async_sessionmaker(engine)() gives) or a Session: its database is the one to use. "
+            "Without SQLAlchemy there is LocalExecutionEngine(registry, url=…)"
+        )
     try:
         bind: Any = session.get_bind()
     except UnboundExecutionError as exc:

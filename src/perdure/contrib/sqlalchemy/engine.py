@@ -12,13 +12,10 @@ from perdure.contrib.sqlalchemy.database import (
     release,
     url_of,
 )
-from perdure.definition import highest_active
 from perdure.executing.carrier import Carrier
 from perdure.executing.face import GraphEngine
-from perdure.graph.definition import WorkflowDefinition
-from perdure.graph.exceptions import WorkflowNotFoundError
 from perdure.graph.protocols import EventBus
-from perdure.graph.registry import Given, WorkflowRegistry
+from perdure.graph.registry import WorkflowRegistry
 
 
 class PersistentExecutionEngine(GraphEngine):
@@ -71,22 +68,3 @@ class PersistentExecutionEngine(GraphEngine):
     async def _writing(self) -> Carrier:
         await check_writable(self.session)
         return await self._open()
-
-    async def _chosen(
-        self, carrier: Carrier, workflow: str | Given, version: str | None
-    ) -> WorkflowDefinition:
-        """Return the definition to start: no version that was deactivated in the database."""
-        stored = await carrier.client.door.read(lambda store: store.definitions())
-        inactive = {(one.name, one.version) for one in stored if not one.is_active}
-        if isinstance(workflow, str) and version is None:
-            here = [it.version for it in self.registry.list_definitions() if it.name == workflow]
-            version = highest_active(workflow, here, inactive)
-        found = self.registry.resolve(workflow, version)
-        if (found.name, found.version) in inactive:
-            raise WorkflowNotFoundError(
-                found.name,
-                found.version,
-                message=f"Workflow '{found.name}' version '{found.version}' is deactivated: it "
-                "begins no new instances",
-            )
-        return found
