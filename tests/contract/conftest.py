@@ -4,10 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.contract.store_contract import OPENERS, World, opened
+from tests.contract.store_contract import OPENERS, World
+
+from perdure.store.opening import open_store
+from perdure.store.port import Store
 
 
-@pytest.fixture(params=list(OPENERS))
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with opened(request.param, tmp_path) as world:
-        yield world
+@pytest.fixture(params=[*OPENERS, "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "postgres":
+        store = open_store(request.getfixturevalue("postgres_url"))
+    else:
+        store = OPENERS[request.param](tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def world(store: Store) -> World:
+    return World(store)

@@ -1,10 +1,10 @@
 """What every store must do, said once: how a test talks to a store, and which stores there are.
 
-A new store joins by one line in OPENERS; no test may ask which store it has.
+A new store joins in conftest.py; no test may ask which store it has. OPENERS: those without a
+server.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,6 @@ from perdure.values.states import Status
 OPENERS: dict[str, Callable[[Path], Store]] = {
     "file": lambda folder: open_store(f"sqlite:///{folder}/perdure.db"),
     "memory": lambda _folder: open_store("memory://"),
-    "postgres": lambda folder: open_store(
-        f"postgresql://postgres@127.0.0.1:54329/postgres?schema=t{abs(hash(str(folder)))}"
-    ),
 }
 QUEUES = ("default",)
 WORKFLOWS = ("order",)
@@ -156,12 +153,3 @@ def snapshot(store: Store, runs: list[int]) -> bytes:
     """Return everything a reader can see of these runs, to compare before and after."""
     loaded = sorted(store.load(runs), key=lambda found: found.row.run)
     return msgspec.msgpack.encode([loaded, [store.attributes(run) for run in runs]])
-
-
-@contextmanager
-def opened(kind: str, folder: Path) -> Iterator[World]:
-    store = OPENERS[kind](folder)
-    try:
-        yield World(store)
-    finally:
-        store.close()

@@ -19,7 +19,7 @@ def journal(world: World, limit: int = 100, **of: Any) -> Journal:
         found = world.store.journal(limit=limit, **of)
         if found.last >= newest:
             return found
-        time.sleep(0.005)  # nothing tells when somebody else's transaction ends
+        time.sleep(0.005)  # sleep: nothing tells when somebody else's transaction ends
     raise AssertionError("a transaction stays open")
 
 

@@ -14,6 +14,8 @@ from tests.engine.support import engine_on, until, until_status
 from perdure import activity, workflow
 from perdure.errors import StoreGone, Unavailable
 from perdure.store.opening import open_store
+from perdure.store.sqlite.connect import Settings
+from perdure.store.sqlite.store import SqliteStore
 from perdure.values.states import Status
 
 
@@ -97,7 +99,7 @@ async def test_who_serves_an_engine_of_their_own_hears_that_its_file_was_gone_be
 
 def test_a_commit_into_a_file_without_a_name_is_not_acknowledged(tmp_path: Path):
     path = tmp_path / "test.db"
-    store = open_store(f"sqlite:///{path}")
+    store = SqliteStore(Settings(str(path)))
     store.migrate(1)
     store.database.begin()
     path.unlink()

@@ -19,8 +19,10 @@ class Clock(Protocol):
         """Return microseconds since 1970; never less than before."""
         ...
 
-    def resync(self) -> None:
-        """Look at the wall clock again (called at each lease extension)."""
+    def resync(self, now: int | None = None) -> None:
+        """Look at the wall clock again (called at each lease extension), or go by the store's,
+        which says ``now``.
+        """
         ...
 
 
@@ -31,8 +33,8 @@ class SystemClock:
         self._last = 0
         self.resync()
 
-    def resync(self) -> None:
-        self._wall = time.time_ns() // 1000
+    def resync(self, now: int | None = None) -> None:
+        self._wall = time.time_ns() // 1000 if now is None else now
         self._monotonic = time.monotonic_ns()
 
     def now(self) -> int:

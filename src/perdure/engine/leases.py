@@ -1,8 +1,7 @@
 """This worker's lease, and the leases of those that died.
 
 On SQLite a worker also holds a lock on a file of its own: a free lock means dead, and its runs are
-taken over at once (a look every 0.2 s while there are other workers). Where the store cannot tell,
-the lease's time decides.
+taken over at once. Where the store cannot tell, the lease's time decides.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from perdure.engine.core import Core
 
 _log = logging.getLogger("perdure.engine")
-_LOOK_SECONDS = 0.2
 _UNSERVED_AFTER = 2_000_000
 
 
@@ -57,7 +55,8 @@ class Leases:
                 definitions=definitions,
             )
         )
-        self._has_extended(now)
+        core.clock.resync(await core.desk.write(lambda store: store.time()))
+        self._has_extended(core.clock.now())
         core.worker_name = f"{name}#{self.worker.id}"
         core.committer.bind(
             self.worker.id, self.worker.epoch, self.worker.last_batch, core.settings.lease
@@ -101,7 +100,7 @@ class Leases:
                 self._trouble.add("could not look after leases, will try again: %s", error)
             else:
                 self._trouble.over("leases can be looked after again")
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._core.desk.look_seconds)
 
     async def _extend(self) -> None:
         core, worker = self._core, self.worker
@@ -122,7 +121,7 @@ class Leases:
         if recalled != self._recalled:
             self._recalled = recalled
             core.look_at_owned()
-        core.clock.resync()
+        core.clock.resync(await core.desk.write(lambda store: store.time()))
 
     def extend_while_held(self) -> None:
         """Extend the lease in the guard's thread, while a long turn holds the loop (R8)."""

@@ -2,8 +2,8 @@
 
 One thread writes and one reads, each with a connection of its own; an in-memory database has one
 connection and therefore one thread for both. Verbs run in the order they were handed in. Between
-them the writing thread looks every 20 ms whether another process has committed, and after a quiet
-while empties the write-ahead log.
+them the writing thread looks whether another process has committed (every 20 ms on SQLite, where
+nothing else would tell), and after a quiet while empties the write-ahead log.
 
 The event loop's thread never waits for the database, and the database's threads never touch the
 loop except through ``call_soon_threadsafe``.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,7 +36,6 @@ _IN_WORKFLOW = (
     "a client or an engine cannot be used in workflow code: it would not replay. Use it in an "
     "activity, or workflow.start, workflow.send and the like"
 )
-_POLL_SECONDS = 0.020
 _SOON_SECONDS = 0.002
 _IDLE_POLLS = 100
 _STILL_THERE_SECONDS = 1.0
@@ -48,6 +48,11 @@ class Desk(Protocol):
     """
 
     on_change: Callable[[], None] | None
+
+    @property
+    def look_seconds(self) -> float:
+        """How often other workers are looked at."""
+        ...
 
     def write(
         self, verb: Callable[[Store], T], *, then: Callable[[asyncio.Future[T]], None] | None = None
@@ -171,6 +176,9 @@ class ThreadDesk:
         self._untidy = Complaints(log, time.monotonic)
         self._writes: _Queue = SimpleQueue()
         self._reads: _Queue = self._writes
+        self._stop_listening: Callable[[], None] | None = None
+        if self._watch:
+            self._stop_listening = store.listen(self._hear)
         self._threads = [_thread(self._write_loop, "perdure-write")]
         if not store.is_private:
             reader = store.reader()
@@ -178,6 +186,11 @@ class ThreadDesk:
             self._threads.append(_thread(lambda: self._read_loop(reader), "perdure-read"))
         for thread in self._threads:
             thread.start()
+
+    @property
+    def look_seconds(self) -> float:
+        """How often other workers are looked at."""
+        return float(self._store.look_seconds)
 
     def write(
         self, verb: Callable[[Store], T], *, then: Callable[[asyncio.Future[T]], None] | None = None
@@ -264,6 +277,8 @@ class ThreadDesk:
             raise UsageError("the store was closed")
 
     def _join(self) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
         # The reader first: the last connection to close empties the log, and must be able to write.
         if self._reads is not self._writes:
             self._reads.put(None)
@@ -276,16 +291,20 @@ class ThreadDesk:
     def _write_loop(self) -> None:
         store, queue = self._store, self._writes
         quiet = 0
-        look_at = 0.0
+        look_at = 0.0 if self._watch else math.inf
+        tidy_at = math.inf
         while True:
             now = time.monotonic()
-            if self._watch and now >= look_at:
-                look_at = now + _POLL_SECONDS
+            if now >= look_at:
+                look_at = now + store.poll_seconds
                 quiet = 0 if self._look() else quiet + 1
                 if quiet % _IDLE_POLLS == 0:
-                    self._tidy(idle=quiet > 0)
+                    tidy_at = now + self._tidy(idle=quiet > 0)
+            if now >= tidy_at:
+                tidy_at = now + self._tidy(idle=False)
+            wait = min(look_at, tidy_at) - now
             try:
-                order = queue.get(timeout=look_at - now if self._watch else None)
+                order = queue.get(timeout=None if wait == math.inf else max(wait, 0))
             except Empty:
                 continue
             if order is None:
@@ -293,9 +312,10 @@ class ThreadDesk:
             order.run(store)
             del order  # a batch and its answer may be large
             quiet = 0
+            now = time.monotonic()
             # Soon: others may have waited for the lock. Not now: it would hold up who was answered.
-            look_at = min(look_at, time.monotonic() + _SOON_SECONDS)
-            self._tidy(idle=False)
+            look_at = min(look_at, now + _SOON_SECONDS) if self._watch else look_at
+            tidy_at = now + self._tidy(idle=False)
         store.close()
 
     def _read_loop(self, reader: Any) -> None:
@@ -305,7 +325,7 @@ class ThreadDesk:
         reader.close()
 
     def _look(self) -> bool:
-        """Report a commit of another process; tell whether there was one."""
+        """Report a commit of another process; tell whether one was seen."""
         try:
             if not self._store.changed():
                 return False
@@ -313,21 +333,27 @@ class ThreadDesk:
             # The next verb meets the same trouble and tells its caller.
             self._blind.add("looking for changes of other processes failed: %s", exc)
             return False
+        self._hear()
+        return True
+
+    def _hear(self) -> None:
         if not self._is_reported:
             self._is_reported = True
             _call_in(self._loop, self._report)
-        return True
 
     def _report(self) -> None:
         self._is_reported = False
         if self.on_change is not None and not self._is_closed:
             self.on_change()
 
-    def _tidy(self, *, idle: bool) -> None:
+    def _tidy(self, *, idle: bool) -> float:
+        """Let the store do its housekeeping; return in how many seconds it wants to go on."""
         try:
-            self._store.tidy(idle=idle)
+            again = self._store.tidy(idle=idle)
         except Exception as exc:  # noqa: BLE001 - without this thread no verb would end
             self._untidy.add("housekeeping of the store failed: %s", exc)
+            again = None
+        return math.inf if again is None else again
 
 
 def _thread(target: Callable[[], None], name: str) -> threading.Thread:

@@ -120,8 +120,6 @@ __all__ = [
 
 R = TypeVar("R")
 
-# -- the port ------------------------------------------------------------------------------------
-
 
 class Reader(Protocol):
     """The verbs that only read. Each answers from one snapshot of committed rows."""
@@ -477,12 +475,24 @@ class Store(Reader, Protocol):
         """Let mailboxes watch executions: ``watching``, ``ended`` (told at once), ``not_found``."""
         ...
 
+    def time(self) -> int | None:
+        """Return what the store's own clock says; ``None``: it goes by the machine's."""
+        ...
+
+    def listen(self, told: Callable[[], None]) -> Callable[[], None] | None:
+        """Call ``told`` (from a thread of the store) after commits of others that may concern this
+        process; return what ends that. ``None``: ask ``changed`` again and again.
+        """
+        ...
+
     def changed(self) -> bool:
         """Tell cheaply whether another process (or connection) committed since the last call."""
         ...
 
-    def tidy(self, *, idle: bool) -> None:
-        """Do housekeeping that must not overlap with commits (WAL checkpoints on SQLite)."""
+    def tidy(self, *, idle: bool) -> float | None:
+        """Do what must not overlap with commits nor delay an answer (checkpoints, hints); return in
+        how many seconds it wants to be called again, if it does.
+        """
         ...
 
     def close(self) -> None:

@@ -357,7 +357,7 @@ class VirtualClock:
         """Return microseconds since 1970."""
         return self._start + round(self._loop.time() * 1_000_000)
 
-    def resync(self) -> None:
+    def resync(self, now: int | None = None) -> None:
         """Nothing to look at."""
 
 

@@ -311,6 +311,7 @@ class FaultyDesk:
 
     def __init__(self, sea: Sea, process: Process, *, may_die: bool = False) -> None:
         self.on_change: Callable[[], None] | None = None
+        self.look_seconds = 0.2
         self.process = process
         self.may_die = may_die
         self.on_death: Callable[[], None] = _ignore

@@ -10,8 +10,9 @@ from perdure.errors import DefinitionError, SchemaMismatch
 from perdure.store.migrate import checksum, load_migrations
 from perdure.store.opening import open_store
 from perdure.store.queries import load_queries
+from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.ledger import SqliteLedger, statements
-from perdure.store.sqlite.store import MIGRATIONS
+from perdure.store.sqlite.store import MIGRATIONS, SqliteStore
 
 
 def migrated(path: Path) -> Path:
@@ -89,7 +90,7 @@ def test_a_database_beside_tables_of_another_application_works(tmp_path: Path):
 
 
 def test_two_that_migrate_at_once_do_it_once(tmp_path: Path):
-    one, two = (open_store(f"sqlite:///{tmp_path}/a.db") for _ in range(2))
+    one, two = (SqliteStore(Settings(str(tmp_path / "a.db"))) for _ in range(2))
     SqliteLedger(one.database).apply(MIGRATIONS, 1)
     SqliteLedger(two.database).apply(MIGRATIONS, 2)
     assert len(SqliteLedger(two.database).applied()) == len(MIGRATIONS)

@@ -30,11 +30,6 @@ def test_a_url_that_names_no_store_is_refused(url: str, says: str):
         open_store(url)
 
 
-def test_postgresql_says_that_it_comes_later():
-    with pytest.raises(UsageError, match=r"perdure\[postgres\]"):
-        open_store("postgresql://localhost/x")
-
-
 def test_paths_are_relative_or_absolute_and_links_lead_to_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tests.unit.values.test_people import TASK
 
-from perdure.store.opening import open_store
 from perdure.store.port import Filter
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.people import tasks_query
+from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.sql import SQL
 from perdure.store.sqlite.store import SqliteStore
 from perdure.values.people import HumanTaskFilter, HumanTaskStatus
@@ -40,7 +40,7 @@ GROWING = (
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('plans')}/a.db")
+    store = SqliteStore(Settings(f"{tmp_path_factory.mktemp('plans')}/a.db"))
     store.migrate(1)
     yield store
     store.close()
@@ -229,7 +229,7 @@ def test_several_statuses_are_merged_in_order(store: SqliteStore):
 
 
 def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
-    own = open_store(f"sqlite:///{tmp_path}/own.db")
+    own = SqliteStore(Settings(str(tmp_path / "own.db")))
     own.migrate(1)
     connection: sqlite3.Connection = own.database.connection
     connection.execute(

@@ -133,6 +133,10 @@ class Database(Statements):
             cause=exc,
         )
 
+    def recover(self) -> None:
+        """End whatever was begun, after an error."""
+        self._roll_back()
+
     def abandon(self) -> None:
         """Give the connection up: the next verb opens a new one."""
         self.connection.close()

@@ -69,7 +69,8 @@ class Foreseen:
             for execution, owner, parent in self._places(self._replaced):
                 self._closing.add(execution)
                 owners.add(owner)
-                executions.update({parent} - {None})
+                if parent is not None:
+                    executions.add(parent)
             self._related = database.run("relations", to_json(sorted(self._closing)))
         if self._closing:
             executions |= self._closing

@@ -16,18 +16,32 @@ import msgspec
 
 from perdure.errors import SchemaMismatch
 from perdure.store import migrate
-from perdure.store.port import Posted, Started, StartRequest
+from perdure.store.port import (
+    Act,
+    Acted,
+    Batch,
+    Committed,
+    Post,
+    Posted,
+    Question,
+    Started,
+    StartRequest,
+)
 from perdure.store.postgres.borrowed import borrow, written_on
 from perdure.store.postgres.connect import Settings
 from perdure.store.postgres.database import Database
+from perdure.store.postgres.hints import Hints
 from perdure.store.postgres.ledger import PostgresLedger
 from perdure.store.postgres.transaction import run_transaction
+from perdure.store.sql.database import one, reading
 from perdure.store.sql.encoding import from_json
 from perdure.store.sql.reads import SqlReader
 from perdure.store.sql.store import SqlStore
 
 R = TypeVar("R")
 
+_POLL = 1.0
+_POLL_BEHIND_POOLER = 0.05
 MIGRATIONS = migrate.load_migrations(Path(__file__).with_name("migrations"))
 
 
@@ -43,12 +57,15 @@ class PostgresReader(SqlReader):
 class PostgresStore(SqlStore, PostgresReader):
     """The whole port on one schema."""
 
+    look_seconds = 1.0
     is_private = False
     """Whether nobody else can open this database."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         super().__init__(Database(settings))
+        self._hints = Hints(self.database)
+        self.poll_seconds = _POLL_BEHIND_POOLER if settings.pooler else _POLL
 
     def reader(self) -> PostgresReader:
         """Open a connection that only reads."""
@@ -86,8 +103,62 @@ class PostgresStore(SqlStore, PostgresReader):
             self.settings, key, fn, outcome=outcome, time_limit=time_limit, now=now
         )
 
-    def changed(self) -> bool:
-        return False
+    def commit(self, batch: Batch) -> Committed:
+        committed = super().commit(batch)
+        if _concerns_others(batch, committed):
+            self._hints.add()
+        return committed
 
-    def tidy(self, *, idle: bool) -> None:
-        pass
+    def start(self, requests: Sequence[StartRequest], now: int) -> list[Started]:
+        started = super().start(requests, now)
+        self._hints.add()
+        return started
+
+    def post(self, posts: Sequence[Post], now: int) -> list[Posted]:
+        posted = super().post(posts, now)
+        self._hints.add()
+        return posted
+
+    def act(self, act: Act, now: int) -> Acted:
+        acted = super().act(act, now)
+        self._hints.add()
+        return acted
+
+    def ask(self, question: Question, now: int) -> None:
+        super().ask(question, now)
+        self._hints.add()
+
+    def answer(self, question: str, answer: bytes, now: int) -> None:
+        super().answer(question, answer, now)
+        self._hints.add()
+
+    def leave(self, worker: int, epoch: int, now: int) -> None:
+        super().leave(worker, epoch, now)
+        self._hints.add()
+        self._hints.send()
+
+    @reading
+    def time(self) -> int:
+        return int(one(self.database, "now"))
+
+    def listen(self, told: Callable[[], None]) -> Callable[[], None] | None:
+        return self._hints.listen(told)
+
+    def changed(self) -> bool:
+        return self.settings.pooler  # else hints tell
+
+    def tidy(self, *, idle: bool) -> float | None:
+        return self._hints.send()
+
+
+def _concerns_others(batch: Batch, committed: Committed) -> bool:
+    """Tell whether a commit gives others something to do, or to hear of."""
+    return bool(
+        committed.posted
+        or committed.fed
+        or committed.has_mail
+        or committed.has_admitted
+        or committed.children
+        or any(turn.closes for turn in batch.turns)
+        or any(request.first is None or request.first.closes for request in batch.starts)
+    )

@@ -52,6 +52,10 @@ class SqliteStore(SqlStore):
     """The whole port on one file, or in memory."""
 
     database: Database
+    poll_seconds = 0.020
+    """How often ``changed`` is asked."""
+    look_seconds = 0.2
+    """How often workers look whether others have died: a lock file tells at once."""
 
     def __init__(self, settings: Settings) -> None:
         if settings.path is None:
@@ -156,6 +160,12 @@ class SqliteStore(SqlStore):
             return False
         self._version = version
         return True
+
+    def time(self) -> None:
+        return None
+
+    def listen(self, told: Callable[[], None]) -> None:
+        return None
 
     def tidy(self, *, idle: bool) -> None:
         self.database.check()
