@@ -133,12 +133,11 @@ class Client:
                 ``execution_timeout``, ``run_timeout``, ``task_timeout``, ``start_delay``,
                 ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC);
                 ``concurrency_key`` and ``priority`` (higher first) where limits make executions
-                wait; ``memo``,
-                ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``, ``tenant``,
-                ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to any worker;
-                ``connection`` (a ``sqlite3.Connection`` after ``BEGIN IMMEDIATE``) starts it
-                in the caller's own transaction; ``sender`` (an open mailbox) is whom ``messages``
-                come from, with ``monitor`` and ``link`` as in ``Mailbox.start``.
+                wait; ``memo``, ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``,
+                ``tenant``, ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to
+                any worker; ``connection`` (see :meth:`start_within`) starts it in the caller's own
+                transaction; ``sender`` (an open mailbox) is whom ``messages`` come from, with
+                ``monitor`` and ``link`` as in ``Mailbox.start``.
 
         Raises:
             NotFound: no such workflow is registered.
@@ -173,7 +172,8 @@ class Client:
         commit, and the handle finds it from then on.
 
         Args:
-            connection: a ``sqlite3.Connection`` to this client's file, after ``BEGIN IMMEDIATE``.
+            connection: a ``sqlite3.Connection`` to this client's file, after ``BEGIN IMMEDIATE``;
+                or a ``psycopg.Connection`` to its database, in a transaction.
             workflow: a definition.
             input: what the workflow function takes.
             **options: as for :meth:`start`.

@@ -51,7 +51,8 @@ class Engine:
     """Runs workflows and activities in this process; see the module's text.
 
     Args:
-        url: ``"sqlite:///file.db"``, ``"sqlite:////absolute.db"`` or ``"memory://"``.
+        url: ``"sqlite:///file.db"``, ``"sqlite:////absolute.db"``, ``"memory://"`` or
+            ``"postgresql://user@host/db"`` (extra ``postgres``).
         definitions: modules, workflows and activities this worker knows.
         task_queues: queues this worker serves.
         lease: how long an unreachable worker keeps its runs (a killed one loses them at once).
