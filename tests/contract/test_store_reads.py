@@ -230,3 +230,38 @@ def test_the_newest_states_are_seen_at_once(world: World):
     assert listed(world.store, status=(Status.WAITING,)) == [run]
     world.commit(turn(run, claim=2, state=waiting(3)))
     assert world.row(run).length == 3
+
+
+def test_one_look_tells_whether_the_others_are_worth_it(world: World):
+    def has_work(now: int = 100, workflow: str = "order") -> bool:
+        news = world.store.news(now, now + 50, [workflow], ["default"], world.worker.id)
+        return news.has_work
+
+    assert not has_work()
+    claimable = world.start("claimable")
+    assert has_work()
+    assert not has_work(workflow="other")
+    world.commit(turn(claimable.run, first=2, claim=1, state=waiting(2)))
+    assert not has_work()
+    sleeping = world.asleep("sleeping", wake_at=200)
+    assert not has_work(now=199)
+    assert has_work(now=200)
+    world.commit(turn(sleeping.run, claim=2, state=waiting(3)))
+    assert not has_work(now=200)
+    world.post("sleeping")
+    assert has_work()
+    assert not has_work(workflow="other")
+    world.commit(turn(sleeping.run, first=4, claim=3, consumed=(1,), state=waiting(4)))
+    assert not has_work()
+    world.start("later", not_before=1_140)
+    assert not has_work(now=1_000)
+    assert has_work(now=1_100)
+
+
+def test_one_look_tells_which_definitions_are_inactive(world: World):
+    def inactive() -> frozenset[tuple[str, str]]:
+        return world.store.news(5, 5, ["order"], ["default"], world.worker.id).inactive
+
+    assert inactive() == frozenset()
+    world.store.activate("order", "1", is_active=False)
+    assert inactive() == {("order", "1")}

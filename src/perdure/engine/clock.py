@@ -12,6 +12,9 @@ import time
 from typing import Protocol
 
 
+_FAR_OFF = 1_000_000
+
+
 class Clock(Protocol):
     """What the engine needs of time."""
 
@@ -35,6 +38,8 @@ class SystemClock:
 
     def resync(self, now: int | None = None) -> None:
         self._wall = time.time_ns() // 1000 if now is None else now
+        if now is not None and self._last - now > _FAR_OFF:
+            self._last = now  # this machine's clock was ahead of the store's
         self._monotonic = time.monotonic_ns()
 
     def now(self) -> int:

@@ -25,7 +25,7 @@ _log = logging.getLogger("perdure.engine")
 _PAGE = 1_000
 _TIMERS = 10_000
 _OVERDUE = 2_000_000
-_ADMIT_EVERY = 900_000
+_NEWS_EVERY = 900_000
 _SOON = 5_000_000
 SAFETY_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ class Intake:
         self._core = core
         self._wake = asyncio.Event()
         self._behind = self._caught_up = 0
-        self._admit_at = 0
+        self._news_at = 0
         self._questions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_stopping = False
@@ -49,7 +49,7 @@ class Intake:
 
     def admit(self) -> None:
         """Look soon whether somebody in a queue may begin."""
-        self._admit_at = 0
+        self._news_at = 0
         self._wake.set()
 
     def catch_up(self) -> None:
@@ -64,9 +64,10 @@ class Intake:
 
     async def run(self) -> None:
         """Look until stopped."""
+        is_woken = True
         while not self.is_stopping:
             try:
-                await self.look_once()
+                await self.look_once(is_woken=is_woken)
             except errors.StoreError as error:
                 self._trouble.add("could not look for work, will try again: %s", error)
             else:
@@ -77,20 +78,28 @@ class Intake:
                         await self._wake.wait()
                 except TimeoutError:
                     pass
+            is_woken = self._wake.is_set()
             self._wake.clear()
 
-    async def look_once(self) -> None:
-        """Take up everything that waits for a worker like this one."""
+    async def look_once(self, *, is_woken: bool = True) -> None:
+        """Take up everything that waits for a worker like this one.
+
+        ``is_woken``: something has happened; else one question tells whether it is worth a look.
+        """
         core = self._core
         served, queues, worker = core.registry.served, core.registry.queues, core.committer.worker
         now, behind = core.clock.now(), self._behind
-        if now >= self._admit_at:
-            self._admit_at = now + _ADMIT_EVERY
-            await self._admit(now)
-            stored = await core.desk.read(lambda store: store.definitions())
-            core.registry.learn(stored)
-        known = core.registry.names
         soon = now + _SOON
+        if now >= self._news_at:
+            self._news_at = now + _NEWS_EVERY
+            news = await core.desk.read(lambda store: store.news(now, soon, served, queues, worker))
+            if news.inactive or core.registry.inactive:
+                core.registry.learn(await core.desk.read(lambda store: store.definitions()))
+            if news.has_room:
+                await core.desk.write(lambda store: store.admit(now))
+            elif not (news.has_work or is_woken or self._reads_timers(now)):
+                return
+        known = core.registry.names
         claimable, beginning, inbox, questions = await core.desk.read(
             lambda store: (
                 store.claimable(served, queues, limit=_PAGE),
@@ -115,16 +124,13 @@ class Intake:
             if question.id not in self._questions:
                 self._answer_soon(question)
         await self._read_overdue(now)
-        if core.timers.known_until - now < HORIZON // 2:
+        if self._reads_timers(now):
             await self._read_timers(now)
         if len(claimable) == _PAGE:
             self._wake.set()
 
-    async def _admit(self, now: int) -> None:
-        """Let in whom nobody let in: a delay is over, say. Commits do the rest."""
-        core = self._core
-        if await core.desk.read(lambda store: store.admissible(now)):
-            await core.desk.write(lambda store: store.admit(now))
+    def _reads_timers(self, now: int) -> bool:
+        return self._core.timers.known_until - now < HORIZON // 2
 
     async def _read_timers(self, now: int) -> None:
         """Read what comes due within the horizon, on from where the last look ended."""

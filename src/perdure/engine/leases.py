@@ -40,6 +40,7 @@ class Leases:
     async def join(self) -> None:
         """Become a worker, with a new id and a lease."""
         core = self._core
+        core.clock.resync(await core.desk.write(lambda store: store.time()))
         now = core.clock.now()
         name = self._name or f"{socket.gethostname()}-{os.getpid()}"
         definitions = core.registry.described(core.registry.workflows(), now)
@@ -55,8 +56,7 @@ class Leases:
                 definitions=definitions,
             )
         )
-        core.clock.resync(await core.desk.write(lambda store: store.time()))
-        self._has_extended(core.clock.now())
+        self._has_extended(now)
         core.worker_name = f"{name}#{self.worker.id}"
         core.committer.bind(
             self.worker.id, self.worker.epoch, self.worker.last_batch, core.settings.lease

@@ -53,6 +53,7 @@ from typing import Any, Protocol, TypeVar
 
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
+from perdure.store.news import News
 from perdure.store.rows import (
     Acted,
     Batch,
@@ -100,6 +101,7 @@ __all__ = [
     "Limit",
     "Loaded",
     "LogLine",
+    "News",
     "OpenRun",
     "Post",
     "Posted",
@@ -191,12 +193,18 @@ class Reader(Protocol):
         """Return state, history and inbox of these runs, in no order; unknown ones are left out."""
         ...
 
+    def news(
+        self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
+    ) -> News:
+        """Tell whether ``claimable``, ``beginning`` (by ``soon``), ``inbox``, ``questions`` (of any
+        workflow), ``due`` (by ``now``) or ``admit`` would find something.
+        """
+        ...
+
     def claimable(
         self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[int]:
-        """Return up to ``limit`` runs that wait for a worker like this: running ones without an
-        owner, and those parked because nobody served them.
-        """
+        """Return up to ``limit`` running runs without an owner, and parked ones nobody served."""
         ...
 
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
@@ -216,9 +224,7 @@ class Reader(Protocol):
     def unserved(
         self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
     ) -> list[RunRow]:
-        """Return running, unowned runs that no worker with one of these (workflows, queues)
-        serves.
-        """
+        """Return running, unowned runs that none of these (workflows, queues) serves."""
         ...
 
     def due(
@@ -230,9 +236,7 @@ class Reader(Protocol):
         limit: int,
         after: int = -1,
     ) -> list[tuple[int, int]]:
-        """Return (run, wake_at) of unowned waiting or stopped runs due after ``after`` and by
-        ``until``, soonest first.
-        """
+        """Return (run, wake_at) of unowned runs due after ``after`` and by ``until``, in order."""
         ...
 
     def beginning(
@@ -268,10 +272,6 @@ class Reader(Protocol):
 
     def definitions(self) -> list[Definition]:
         """Return registered definitions, sources left out."""
-        ...
-
-    def admissible(self, now: int) -> bool:
-        """Tell whether ``admit`` would find an execution to let in."""
         ...
 
     def standing(self, execution: int) -> Standing | None:

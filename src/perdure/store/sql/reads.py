@@ -21,6 +21,7 @@ from perdure.store.port import (
     JournalRow,
     Loaded,
     LogLine,
+    News,
     OpenRun,
     Question,
     RunRow,
@@ -32,7 +33,7 @@ from perdure.store.sql.database import Database, one, reading
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.people import task_of, tasks_query
-from perdure.store.sql.slots import Slots, is_admissible
+from perdure.store.sql.slots import Slots
 from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
 
@@ -153,6 +154,15 @@ class SqlReader:
         return list(loaded.values())
 
     @reading
+    def news(
+        self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
+    ) -> News:
+        served = (to_json(list(workflows)), to_json(list(queues)))
+        has_work, has_room, inactive = self._one("news", (*served, worker, now, soon))
+        names = frozenset((name, version) for name, version in from_json(inactive))
+        return News(bool(has_work), bool(has_room), names)
+
+    @reading
     def claimable(
         self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[int]:
@@ -239,10 +249,6 @@ class SqlReader:
             Definition(*row[:5], is_active=bool(row[5]), registered_at=row[6])
             for row in self._all("definitions", ())
         ]
-
-    @reading
-    def admissible(self, now: int) -> bool:
-        return is_admissible(self.database, now)
 
     @reading
     def standing(self, execution: int) -> Standing | None:

@@ -278,8 +278,3 @@ def _started(payload: bytes) -> events.RunStarted | None:
     except StoreError:
         return None
     return first if isinstance(first, events.RunStarted) else None
-
-
-def is_admissible(database: Writing, now: int) -> bool:
-    """Tell whether :meth:`Slots.admit` would find somebody."""
-    return bool(one(database, "admissible", now))

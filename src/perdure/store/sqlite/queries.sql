@@ -590,8 +590,9 @@ WHERE +status = 0 AND run IN (
 );
 
 -- Whether somebody may begin whom nobody has admitted.
--- name: admissible
-SELECT EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?1) OR EXISTS (
+-- name: is_admissible
+(
+EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?4) OR EXISTS (
     SELECT 1 FROM perdure_limit l
     WHERE EXISTS (SELECT 1 FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1)
     AND (l.max_open = 0 OR l.max_open > (
@@ -602,7 +603,8 @@ SELECT EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?1) OR EX
         JOIN perdure_slot s ON s.workflow = m.workflow AND s.place = 2
         WHERE m.pool = l.pool
     ))
-);
+)
+)
 
 -- name: slot
 SELECT workflow, key, priority, since FROM perdure_slot WHERE execution = ?1;
@@ -812,17 +814,23 @@ WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 
     AND (state.status IN (3, 4) OR {is_served})
 ORDER BY state.wake_at, state.run LIMIT ?4;
 
--- name: inbox
-SELECT i.id, i.execution, r.run, i.event
-FROM perdure_inbox i
+-- The run that an inbox row `i` goes to.
+-- name: of_inbox
 CROSS JOIN perdure_run r ON r.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = i.execution)
 CROSS JOIN perdure_state AS state ON state.run = r.run
-WHERE CASE
+
+-- Whether inbox row `i` of run `r` is for worker ?3, or for anybody like it.
+-- name: is_mine
+CASE
     WHEN state.owner IS NOT NULL THEN state.owner = ?3
     WHEN state.status IN (3, 4) THEN i.is_control
     WHEN state.status = 0 THEN i.is_control AND {is_served}
     ELSE state.status IN (1, 2) AND {is_served}
 END
+
+-- name: inbox
+SELECT i.id, i.execution, r.run, i.event
+FROM perdure_inbox i {of_inbox} WHERE {is_mine}
 ORDER BY i.id LIMIT ?4;
 
 -- Pending runs that begin by ?3.
@@ -832,6 +840,35 @@ FROM perdure_state AS state INDEXED BY perdure_state_pending
 CROSS JOIN perdure_run r ON r.run = state.run
 WHERE state.status = 0 AND state.wake_at <= ?3 AND {is_served}
 ORDER BY state.wake_at, state.run LIMIT ?4;
+
+-- One look: whether there is anything for worker ?3 at ?4 (what begins by ?5, too); whether somebody
+-- may be let in; which definitions are inactive.
+-- name: news
+SELECT
+    EXISTS (
+        SELECT 1 FROM perdure_state AS state INDEXED BY perdure_state_claimable
+        CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+    ) OR EXISTS (
+        SELECT 1 FROM perdure_state AS state INDEXED BY perdure_state_unserved
+        CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+    ) OR EXISTS (
+        SELECT 1 FROM perdure_state AS state INDEXED BY perdure_state_pending
+        CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE state.status = 0 AND state.wake_at <= ?5 AND {is_served}
+    ) OR EXISTS (
+        SELECT 1 FROM perdure_inbox i {of_inbox} WHERE {is_mine}
+    ) OR EXISTS (
+        SELECT 1 FROM perdure_question q WHERE q.deadline > ?4 AND q.answer IS NULL
+    ) OR EXISTS (
+        SELECT 1 FROM perdure_state AS state INDEXED BY perdure_state_due
+        CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
+            AND state.wake_at <= ?4 AND (state.status IN (3, 4) OR {is_served})
+    ),
+    {is_admissible},
+    (SELECT json_group_array(json_array(d.name, d.version)) FROM perdure_definition d WHERE d.is_active = 0);
 
 -- name: definitions
 SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition

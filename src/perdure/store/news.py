@@ -1,0 +1,17 @@
+"""What a worker learns from one look."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class News(msgspec.Struct, frozen=True):
+    """Whether reading the rest is worth it.
+
+    ``has_work``: something waits for a worker like this one. ``has_room``: ``admit`` would find an
+    execution to let in. ``inactive``: (name, version) of definitions that no start by name takes.
+    """
+
+    has_work: bool
+    has_room: bool
+    inactive: frozenset[tuple[str, str]]
