@@ -11,7 +11,6 @@ import os
 import time
 from typing import Protocol
 
-
 _FAR_OFF = 1_000_000
 
 

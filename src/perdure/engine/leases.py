@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _UNSERVED_AFTER = 2_000_000
+_SERVED_EVERY_LOOKS = 2.5
+_GRACE_SECONDS = 0.05
+_NEVER = 2**62
 
 
 class Leases:
@@ -35,6 +38,9 @@ class Leases:
         self.taken_over = 0
         self._has_revived = False
         self._recalled = 0
+        self._next_end = _NEVER
+        self._looked_at = self._served_at = 0
+        self._served_every = int(core.desk.look_seconds * _SERVED_EVERY_LOOKS * 1_000_000)
         self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
     async def join(self) -> None:
@@ -100,7 +106,12 @@ class Leases:
                 self._trouble.add("could not look after leases, will try again: %s", error)
             else:
                 self._trouble.over("leases can be looked after again")
-            await asyncio.sleep(self._core.desk.look_seconds)
+            await asyncio.sleep(self._until_next_look())
+
+    def _until_next_look(self) -> float:
+        """Return seconds: as the store wants it, but not past the end of somebody's lease."""
+        first = (self._next_end - self._core.clock.now()) / 1_000_000 + _GRACE_SECONDS
+        return max(_GRACE_SECONDS, min(self._core.desk.look_seconds, first))
 
     async def _extend(self) -> None:
         core, worker = self._core, self.worker
@@ -108,7 +119,7 @@ class Leases:
         if worker is None or now - self._extended_at < core.settings.lease // 3:
             return
         beats = core.runner.beats()
-        recalled = await core.desk.write(
+        recalled, time = await core.desk.write(
             lambda store: store.extend(
                 worker.id,
                 worker.epoch,
@@ -121,7 +132,7 @@ class Leases:
         if recalled != self._recalled:
             self._recalled = recalled
             core.look_at_owned()
-        core.clock.resync(await core.desk.write(lambda store: store.time()))
+        core.clock.resync(time)
 
     def extend_while_held(self) -> None:
         """Extend the lease in the guard's thread, while a long turn holds the loop (R8)."""
@@ -149,12 +160,18 @@ class Leases:
         core = self._core
         now = core.clock.now()
         workers = await core.desk.read(lambda store: store.workers())
+        self._next_end = _NEVER
         for other in workers:
             if self.worker is None or other.id == self.worker.id or other.state != "live":
                 continue
             is_dead = other.alive_for_sure is False or other.lease_until < now
             if is_dead:
                 await self._take_over(other, now)
+            else:
+                self._next_end = min(self._next_end, other.lease_until)
+        if len(workers) == self._looked_at and now < self._served_at:
+            return
+        self._looked_at, self._served_at = len(workers), now + self._served_every
         services = [(other.workflows, other.queues) for other in workers]
         looks = core.revival.wants_look(has_company=len(workers) > 1)
         unserved, parked = await core.desk.read(

@@ -363,9 +363,9 @@ class Store(Reader, Protocol):
 
     def extend(
         self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
-    ) -> int:
+    ) -> tuple[int, int | None]:
         """Extend a lease and keep heartbeat details; return how many runs were taken from the
-        worker one by one since it joined.
+        worker one by one since it joined, and what ``time`` says.
 
         Raises:
             LeaseLost: it was taken over.

@@ -57,7 +57,7 @@ class PostgresReader(SqlReader):
 class PostgresStore(SqlStore, PostgresReader):
     """The whole port on one schema."""
 
-    look_seconds = 1.0
+    look_seconds = 3.0
     is_private = False
     """Whether nobody else can open this database."""
 

@@ -92,7 +92,7 @@ class SqlStore(SqlReader):
     @writing
     def extend(
         self, worker: int, epoch: int, *, now: int, lease_until: int, beats: Sequence[Beat] = ()
-    ) -> int:
+    ) -> tuple[int, int | None]:
         return self._workers.extend(worker, epoch, now, lease_until, beats)
 
     @writing

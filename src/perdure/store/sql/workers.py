@@ -61,8 +61,8 @@ class Workers:
 
     def extend(
         self, worker: int, epoch: int, now: int, lease_until: int, beats: Sequence[Beat]
-    ) -> int:
-        """Extend a lease and keep heartbeat details."""
+    ) -> tuple[int, int | None]:
+        """Extend a lease and keep heartbeat details: see the port."""
         found = self._database.run("extend", worker, epoch, lease_until, now).fetchone()
         if found is None:
             raise _lost(worker, epoch)
@@ -70,7 +70,7 @@ class Workers:
             values = [value for beat in beats for value in (beat.run, beat.activity, beat.details)]
             self._database.insert("insert_beats", 3, values)
             self._database.run("delete_beats_of_ended", to_json([beat.run for beat in beats]))
-        return int(found[0])
+        return found[0], found[1]
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
         """Hand all runs back."""

@@ -412,7 +412,7 @@ UPDATE perdure_definition SET is_active = ?3 WHERE name = ?1 AND version = ?2;
 
 -- name: extend
 UPDATE perdure_worker SET lease_until = ?3
-WHERE id = ?1 AND epoch = ?2 AND state = 'live' RETURNING recalled;
+WHERE id = ?1 AND epoch = ?2 AND state = 'live' RETURNING recalled, NULL;
 
 -- name: leave
 UPDATE perdure_worker SET state = 'left', lease_until = ?3
