@@ -34,32 +34,43 @@ class Database(NamedTuple):
 
     @property
     def path(self) -> str | None:
-        """The file, or ``None`` in memory.
+        """The file, or ``None`` in memory or on a server.
 
         Raises:
             Invalid: not the URL of a store.
         """
         from perdure.store.opening import parse_url
 
-        return parse_url(self.url)
+        return None if self.is_server else parse_url(self.url)
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is on a server: then only connecting tells whether it is there."""
+        from perdure.store.opening import is_server
+
+        return is_server(self.url)
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a file."""
-        return self.path is not None and Path(self.path).exists()
+        """Whether there is such a file, or may be such a database."""
+        return self.is_server or (self.path is not None and Path(self.path).exists())
 
     @property
     def name(self) -> str:
-        """What messages call it: the file as seen from here."""
+        """What messages call it: the file as seen from here, or the URL without a password."""
+        from perdure.store.opening import public
+
         path = self.path
         if path is None:
-            return self.url
+            return public(self.url)
         near = os.path.relpath(path)
         return path if near.startswith("..") else near
 
     def line(self, *words: str) -> str:
         """Return a command for the user to type that works on this database."""
-        db = ["--db", self.given] if self.given else []
+        from perdure.store.opening import public
+
+        db = ["--db", public(self.given)] if self.given else []
         return shlex.join([*_program(), *words, *db])
 
 
@@ -113,7 +124,7 @@ async def client_on(
     from perdure import errors
     from perdure.client import Client
 
-    if database.path is None:
+    if database.path is None and not database.is_server:
         raise errors.UsageError(
             f"{database.url} exists only inside the process that opened it; name a file with --db"
         )

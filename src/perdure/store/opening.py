@@ -41,7 +41,7 @@ def open_store(
         UsageError: an option is unknown or would lose data.
         Unavailable: the database cannot be opened now.
     """
-    if url.partition("://")[0] in ("postgresql", "postgres"):
+    if is_server(url):
         return _open_postgres(url, options, allow_data_loss=allow_data_loss, readonly=readonly)
     path = parse_url(url)
     # Imported here, so that naming a store does not load a driver.
@@ -51,6 +51,20 @@ def open_store(
     checked = check_options(options, allow_data_loss=allow_data_loss)
     settings = Settings(path, readonly=readonly and path is not None)
     return SqliteStore(msgspec.structs.replace(settings, **checked))
+
+
+def is_server(url: str) -> bool:
+    """Tell whether a URL names a database on a server, which is no file of this machine."""
+    return url.partition("://")[0] in ("postgresql", "postgres")
+
+
+def public(url: str) -> str:
+    """Return a URL as it may be shown: a password is left out."""
+    head, at, rest = url.rpartition("@")
+    if not at:
+        return url
+    scheme, separator, user = head.partition("://")
+    return f"{scheme}{separator}{user.partition(':')[0]}@{rest}"
 
 
 def _open_postgres(
@@ -74,9 +88,10 @@ def parse_url(url: str) -> str | None:
     """Return the file's real path, or ``None`` for a database in memory.
 
     Raises:
-        Invalid: not a URL of a store.
+        Invalid: not a URL of a store that is no server.
     """
     scheme, separator, rest = url.partition("://")
+    url = public(url)
     if not separator:
         raise Invalid(f"store: {url!r} is not a URL; write {_FORMS}")
     if scheme == "memory":

@@ -9,7 +9,7 @@ import pytest
 from tests.contract.store_contract import World, request
 
 from perdure.errors import Invalid, SchemaMismatch, Unavailable, UsageError
-from perdure.store.opening import open_store, parse_url
+from perdure.store.opening import open_store, parse_url, public
 
 
 @pytest.mark.parametrize(
@@ -179,3 +179,23 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out():
         Path(folder).chmod(0o755)
     assert "must be writable, also to look only" in said.stdout, said
     assert folder in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://app:s3cr3t@h:5432/db?schema=a", "postgresql://app@h:5432/db?schema=a"),
+        ("postgresql://app:p@ss@h/db", "postgresql://app@h/db"),
+        ("postgresql://app@h/db", "postgresql://app@h/db"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str):
+    assert public(url) == shown
+
+
+def test_a_password_in_a_url_that_is_no_store_is_not_repeated():
+    with pytest.raises(Invalid) as caught:
+        open_store("mysql://app:s3cr3t@h/db")
+    assert "s3cr3t" not in str(caught.value)
+    assert "mysql://app@h/db" in str(caught.value)
