@@ -34,6 +34,8 @@ _SESSION = {
     "jit": "off",
     # Every statement is written to go through an index, row by row, also while tables are small or
     # have never been analyzed.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
