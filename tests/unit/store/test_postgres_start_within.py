@@ -55,9 +55,7 @@ def test_a_start_is_committed_with_the_callers_rows(
     assert len(caller.execute("SELECT x FROM mine").fetchall()) == 1
 
 
-def test_a_start_that_is_rolled_back_has_never_been(
-    world: World, caller: psycopg.Connection[Any]
-):
+def test_a_start_that_is_rolled_back_has_never_been(world: World, caller: psycopg.Connection[Any]):
     begin(caller)
     start(world, caller)
     caller.rollback()

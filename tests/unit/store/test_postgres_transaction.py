@@ -139,9 +139,7 @@ def test_an_attempt_that_was_decided_elsewhere_does_not_run(world: World, run: i
 
 
 @pytest.mark.parametrize("how", ["settled", "closed"])
-def test_an_attempt_that_is_decided_while_it_runs_leaves_nothing(
-    world: World, run: int, how: str
-):
+def test_an_attempt_that_is_decided_while_it_runs_leaves_nothing(world: World, run: int, how: str):
     def overtaken(connection: psycopg.Connection[Any]) -> None:
         insert(connection, 1)
         decides = turn(run, first=4, settles=(3,)) if how == "settled" else closing(run, first=4)
@@ -169,9 +167,7 @@ def test_methods_that_would_end_the_transaction_are_refused(world: World, run: i
 
 
 @pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "COMMIT; BEGIN"])
-def test_a_statement_that_ends_the_transaction_is_found_out(
-    world: World, run: int, statement: str
-):
+def test_a_statement_that_ends_the_transaction_is_found_out(world: World, run: int, statement: str):
     with pytest.raises(UsageError, match="belongs to Perdure"):
         transact(world, run, lambda connection: connection.execute(statement))
     assert world.inbox(run) == []
@@ -192,9 +188,7 @@ def test_an_error_that_the_code_swallows_does_not_make_a_success(world: World, r
     assert is_open(world, run)
 
 
-def test_savepoints_row_factories_and_prepared_statements_are_the_users_own(
-    world: World, run: int
-):
+def test_savepoints_row_factories_and_prepared_statements_are_the_users_own(world: World, run: int):
     def work(connection: psycopg.Connection[Any]) -> Any:
         connection.row_factory = dict_row
         with connection.transaction(force_rollback=True):

@@ -195,12 +195,17 @@ DELETE FROM perdure_memo WHERE run = ANY({numbers});
 SELECT coalesce(json_agg(json_build_array(m.run, m.memo)), '[]')::text
 FROM perdure_memo m WHERE m.run = ANY({numbers});
 
--- The number of this transaction, with room for a million places in it.
+-- The number of this transaction, with room for a million places in it. Rows of later ones, which
+-- may have been committed already, are none of its own.
 -- name: insert_history
 WITH mine AS (SELECT pg_current_xact_id()::text::bigint << 20 AS low),
 last AS (
     SELECT coalesce(
-        (SELECT max(h.id) FROM perdure_history h WHERE h.id >= mine.low), mine.low - 1
+        (
+            SELECT max(h.id) FROM perdure_history h
+            WHERE h.id >= mine.low AND h.id < mine.low + 1048576
+        ),
+        mine.low - 1
     ) AS id FROM mine
 )
 INSERT INTO perdure_history (id, run, first, count, time, applied, worker, crc, payload)
@@ -237,7 +242,11 @@ WHERE state.run = (v ->> 0)::bigint;
 WITH mine AS (SELECT pg_current_xact_id()::text::bigint << 20 AS low),
 last AS (
     SELECT coalesce(
-        (SELECT max(h.id) FROM perdure_history h WHERE h.id >= mine.low), mine.low - 1
+        (
+            SELECT max(h.id) FROM perdure_history h
+            WHERE h.id >= mine.low AND h.id < mine.low + 1048576
+        ),
+        mine.low - 1
     ) AS id FROM mine
 )
 INSERT INTO perdure_history (id, run, first, count, time, applied, worker, crc, payload)
