@@ -170,11 +170,14 @@ def told(nodes: list[Any]) -> str:
 
 PARTS = {
     "has_tag",
+    "is_admissible",
+    "is_mine",
     "is_served",
     "join_after",
     "journal_columns",
     "json_value",
     "numbers",
+    "of_inbox",
     "of_namespace",
     "real_length",
     "row_columns",
