@@ -16,10 +16,9 @@ from psycopg.types.numeric import Int8Dumper
 
 from perdure.errors import Invalid, Unavailable
 from perdure.store.postgres import faults
-from perdure.store.postgres.connect import Connection
-from perdure.store.postgres.database import Database
+from perdure.store.postgres.connect import Connection, Settings, connect
 from perdure.store.postgres.holding import Overtaken
-from perdure.store.postgres.sql import Statements
+from perdure.store.postgres.sql import Statements, queries_in
 
 R = TypeVar("R")
 
@@ -27,16 +26,20 @@ _WHERE = (
     "SELECT current_database(), pg_postmaster_start_time()::text, "
     "to_regclass($1 || '.perdure_run')::oid::bigint"
 )
+_ISOLATION = "SHOW transaction_isolation"
+
+Place = tuple[str, str, int | None]
+"""Name of a database, when its server started, and the number of a table in it."""
 
 
 class Borrowed(Statements):
     """What the commit's code needs of a database, on a connection that is somebody else's."""
 
-    def __init__(self, connection: Connection, database: Database) -> None:
+    def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
-        self.name = database.name
-        self.schema = database.schema
-        self.sql = database.sql
+        self.name = settings.name
+        self.schema = settings.schema
+        self.sql = queries_in(settings.schema)
         self.written = 0
 
     def execute(
@@ -48,22 +51,58 @@ class Borrowed(Statements):
         return cursor.execute(text.encode(), parameters or None, binary=True, prepare=prepare)
 
 
-def borrow(connection: object, database: Database) -> Borrowed:
-    """Return the caller's connection if a start can be written on it.
+class Borrower:
+    """Takes callers' connections for starts; from any thread.
 
-    Raises:
-        Invalid: no connection of psycopg, one to another database, or one without a transaction.
+    The store's own connection belongs to another thread, and is not asked for anything.
     """
-    if not isinstance(connection, psycopg.Connection):
-        raise Invalid(f"connection: {connection!r} is not a psycopg.Connection to {database.name}")
-    borrowed = Borrowed(cast("Connection", connection), database)
-    if connection.info.transaction_status is not TransactionStatus.INTRANS:
-        raise Invalid("connection: begin its transaction first")
-    theirs = borrowed.execute(_WHERE, [database.schema]).fetchone()
-    ours = database.read(lambda: database.execute(_WHERE, [database.schema]).fetchone())
-    if theirs != ours:
-        raise Invalid(f"connection: it is to another database, not to {database.name}")
-    return borrowed
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._home: Place | None = None
+
+    def borrow(self, connection: object) -> Borrowed:
+        """Return the caller's connection if a start can be written on it.
+
+        Raises:
+            Invalid: no connection of psycopg, one to another database, or one whose transaction
+                cannot carry a start.
+        """
+        name = self._settings.name
+        if isinstance(connection, psycopg.AsyncConnection):
+            raise Invalid("connection: an AsyncConnection cannot be used; psycopg.Connection can")
+        if not isinstance(connection, psycopg.Connection):
+            raise Invalid(f"connection: {connection!r} is not a psycopg.Connection to {name}")
+        borrowed = Borrowed(cast("Connection", connection), self._settings)
+        status = connection.info.transaction_status
+        if status is TransactionStatus.INERROR:
+            raise Invalid("connection: a statement of its transaction failed; roll it back first")
+        if status is not TransactionStatus.INTRANS:
+            raise Invalid("connection: begin its transaction first")
+        try:
+            there = _place(borrowed)
+            (isolation,) = borrowed.execute(_ISOLATION).fetchone()
+        except psycopg.Error as exc:
+            raise faults.translate(exc, name) from exc
+        if not self._is_home(there):
+            raise Invalid(f"connection: it is to another database, not to {name}")
+        if isolation not in ("read committed", "read uncommitted"):
+            # What others have started since its snapshot would be invisible: two of one id.
+            raise Invalid(
+                f"connection: its transaction is {isolation.upper()}; a start needs READ COMMITTED"
+            )
+        return borrowed
+
+    def _is_home(self, there: Place) -> bool:
+        if there == self._home:
+            return True
+        with connect(self._settings) as connection:  # first, or the server was started again
+            self._home = _place(Borrowed(connection, self._settings))
+        return there == self._home
+
+
+def _place(borrowed: Borrowed) -> Place:
+    return borrowed.execute(_WHERE, [borrowed.schema]).fetchone()
 
 
 def written_on(borrowed: Borrowed, write: Callable[[], R]) -> R:

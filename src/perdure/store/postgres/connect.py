@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 import psycopg
@@ -20,11 +20,27 @@ from psycopg.types.numeric import Int8Dumper
 from perdure.errors import Invalid, Unavailable, UsageError
 from perdure.values.duration import microseconds
 
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,54}")
+"""With ``perdure_`` before it, it is a name as well: of the channel for hints."""
 _OLDEST = 140_000
 _KNOWN = ("connect_timeout", "pooler", "schema", "statement_timeout", "synchronous_commit")
 _STRONG = ("on", "remote_apply", "remote_write")
 _WEAK = ("off", "local")
+_SESSION = {
+    "idle_in_transaction_session_timeout": 3_000,
+    "client_min_messages": "warning",
+    # Statements are prepared once, and their tables' sizes do not change their plans.
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    # Every statement is written to go through an index, row by row, also while tables are small or
+    # have never been analyzed.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""What our statements want. A user's have the server's own settings."""
+_QUOTING = "in a password @ is written as %40, / as %2F, ? as %3F and % as %25"
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -45,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True):
     synchronous_commit: str = ""
     readonly: bool = False
 
+    def __repr__(self) -> str:
+        return f"<Settings of {self.name}>"  # no password
+
 
 def read_url(
     url: str,
@@ -59,7 +78,10 @@ def read_url(
         Invalid: no URL of a PostgreSQL database.
         UsageError: an option is unknown, or would lose acknowledged work.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise Invalid(f"store: not a PostgreSQL URL: {exc}") from None
     own: dict[str, Any] = {}
     rest: list[tuple[str, str]] = []
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -74,15 +96,19 @@ def read_url(
             rest.append((key, str(value)))
         else:
             own[key] = value
-    plain = urlunsplit(parts._replace(query=urlencode(rest)))
+    if "@" in parts.path or parts.netloc.count("@") > 1 or any("@" in key for key, _ in rest):
+        raise Invalid(f"store: not a PostgreSQL URL: an @ where none can be; {_QUOTING}")
+    # libpq knows no + for a space.
+    plain = urlunsplit(parts._replace(query=urlencode(rest, quote_via=quote)))
     try:
         known = conninfo.conninfo_to_dict(plain)
     except psycopg.ProgrammingError as exc:
-        raise Invalid(f"store: not a PostgreSQL URL: {exc}") from None
+        raise Invalid(f"store: not a PostgreSQL URL: {_blame(parts, exc)}") from None
     schema = str(own.get("schema", "perdure"))
     if not _SCHEMA.fullmatch(schema):
         raise Invalid(
-            f"store: schema={schema!r}: a schema's name has small letters, digits and _ only"
+            f"store: schema={schema!r}: a schema's name has small letters, digits and _, at most "
+            "55, and does not begin with a digit or pg_"
         )
     where = f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
     return Settings(
@@ -96,10 +122,18 @@ def read_url(
     )
 
 
+def _blame(parts: SplitResult, exc: Exception) -> str:
+    """Return what libpq says of a URL, unless that may quote the password."""
+    said = str(exc).strip()
+    if "@" not in parts.netloc and "password" not in parts.query:
+        return said
+    return f"{said.partition(':')[0]}; {_QUOTING}"
+
+
 def connect(settings: Settings, kind: type[Connection] | None = None) -> Connection:
     """Open a connection that commits by itself outside of BEGIN.
 
-    ``kind``: a class of the user's; then statements are written as psycopg's users write them.
+    ``kind``: a class for users; then it is as psycopg's users know it, with the server's own plans.
 
     Raises:
         Unavailable: the server cannot be reached, or refuses.
@@ -110,8 +144,7 @@ def connect(settings: Settings, kind: type[Connection] | None = None) -> Connect
             settings.url,
             autocommit=True,
             cursor_factory=psycopg.Cursor if kind else psycopg.RawCursor,
-            prepare_threshold=None if settings.pooler else 1,
-            **_defaults(settings),
+            **_defaults(settings, is_lent=kind is not None),
         )
     except psycopg.Error as exc:
         raise Unavailable(
@@ -123,8 +156,12 @@ def connect(settings: Settings, kind: type[Connection] | None = None) -> Connect
             raise UsageError(
                 f"{settings.name} is served by PostgreSQL {version // 10_000}; Perdure needs 14"
             )
+        if kind is not None:
+            lend(connection, settings)
+            return connection
         # One width for all numbers: else a statement would be prepared anew for each mix.
         connection.adapters.register_dumper(int, Int8Dumper)
+        connection.prepare_threshold = None if settings.pooler else 1
         if connection.prepare_threshold is not None:
             connection.prepared_max = 1_000
     except BaseException:
@@ -133,7 +170,14 @@ def connect(settings: Settings, kind: type[Connection] | None = None) -> Connect
     return connection
 
 
-def _defaults(settings: Settings) -> dict[str, Any]:
+def lend(connection: Connection, settings: Settings) -> None:
+    """Make a connection one as its users know it."""
+    connection.autocommit = True
+    if settings.pooler:
+        connection.prepare_threshold = None
+
+
+def _defaults(settings: Settings, *, is_lent: bool) -> dict[str, Any]:
     """Return what a URL need not say."""
     given = conninfo.conninfo_to_dict(settings.url)
     wanted: dict[str, Any] = {
@@ -146,18 +190,11 @@ def _defaults(settings: Settings) -> dict[str, Any]:
         "keepalives_count": 3,
     }
     if not settings.pooler:
-        session = {
-            "statement_timeout": settings.statement_timeout,
-            "idle_in_transaction_session_timeout": 3_000,
-            "client_min_messages": "warning",
-            # Statements are prepared once, and their tables' sizes do not change their plans.
-            "plan_cache_mode": "force_generic_plan",
-            "jit": "off",
-            # Every statement is written to go through an index, row by row, also while tables are
-            # small or have never been analyzed.
-            "enable_hashjoin": "off",
-            "enable_mergejoin": "off",
-        }
+        session: dict[str, Any] = {} if is_lent else dict(_SESSION)
+        if not is_lent:
+            session["statement_timeout"] = settings.statement_timeout
+        if settings.readonly:
+            session["default_transaction_read_only"] = "on"
         if settings.synchronous_commit:
             session["synchronous_commit"] = settings.synchronous_commit
         said = str(given.get("options", ""))

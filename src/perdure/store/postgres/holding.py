@@ -3,14 +3,15 @@
 SQLite has one writer; here many commit at once. Whatever an answer depends on is locked first, and
 asked for in a later statement, which sees what those have committed who were waited for:
 
-* a workflow id that a start wants: an advisory lock;
-* an execution whose inbox, end or claim a batch touches: the row of its first run;
 * the worker whose run a start replaces: its row, so that a batch of it is not under way;
-* slots, where there are limits: one advisory lock.
+* slots, where there are limits: one advisory lock;
+* a workflow id that a start wants: an advisory lock;
+* an execution whose inbox, end or claim a batch touches: the row of its first run.
 
-They are taken in this order, and rows of a kind in one statement by their numbers, so two batches
-do not wait for each other. Where two do all the same (each replaces a run of the other), PostgreSQL
-ends one, and it is repeated. A turn of a run that its worker owns holds nothing: the fence does.
+They are taken in this order (a worker's batch has its own row from the fence), and rows of a kind
+in one statement by their numbers, so two batches do not wait for each other. Where two do all the
+same (each replaces a run of the other), PostgreSQL ends one, and it is repeated. A turn of a run
+that its worker owns holds nothing: the fence does.
 """
 
 from __future__ import annotations
@@ -58,25 +59,28 @@ class Foreseen:
             Overtaken: begin the transaction again.
         """
         database, executions = self._database, self._executions
+        owners: set[int | None] = {None, self._worker}
+        if self._replaced:
+            owners.update(owner for _, owner, _ in self._places(self._replaced))
+            if others := owners - {None, self._worker}:
+                database.run("hold_workers", to_json(sorted(filter(None, others))))
         if limits:
             database.run("hold_slots")
         if self._ids:
             database.run("hold_ids", to_json(sorted(self._ids)))
-        owners: set[int | None] = {None, self._worker}
         if self._addresses:
             executions.update(place[0] for place in self._places(self._addresses))
         if self._replaced:
             for execution, owner, parent in self._places(self._replaced):
+                if owner not in owners:
+                    raise Overtaken
                 self._closing.add(execution)
-                owners.add(owner)
                 if parent is not None:
                     executions.add(parent)
             self._related = database.run("relations", to_json(sorted(self._closing)))
         if self._closing:
             executions |= self._closing
             executions.update(from_json(self._related.fetchone()[0]))
-        if others := owners - {None, self._worker}:
-            database.run("hold_workers", to_json(sorted(filter(None, others))))
         if executions:
             hold_executions(database, executions)
         if self._addresses and any(

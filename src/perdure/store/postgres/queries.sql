@@ -195,12 +195,17 @@ DELETE FROM perdure_memo WHERE run = ANY({numbers});
 SELECT coalesce(json_agg(json_build_array(m.run, m.memo)), '[]')::text
 FROM perdure_memo m WHERE m.run = ANY({numbers});
 
--- The number of this transaction, with room for a million places in it.
+-- The number of this transaction, with room for a million places in it. Rows of later ones, which
+-- may have been committed already, are none of its own.
 -- name: insert_history
 WITH mine AS (SELECT pg_current_xact_id()::text::bigint << 20 AS low),
 last AS (
     SELECT coalesce(
-        (SELECT max(h.id) FROM perdure_history h WHERE h.id >= mine.low), mine.low - 1
+        (
+            SELECT max(h.id) FROM perdure_history h
+            WHERE h.id >= mine.low AND h.id < mine.low + 1048576
+        ),
+        mine.low - 1
     ) AS id FROM mine
 )
 INSERT INTO perdure_history (id, run, first, count, time, applied, worker, crc, payload)
@@ -237,7 +242,11 @@ WHERE state.run = (v ->> 0)::bigint;
 WITH mine AS (SELECT pg_current_xact_id()::text::bigint << 20 AS low),
 last AS (
     SELECT coalesce(
-        (SELECT max(h.id) FROM perdure_history h WHERE h.id >= mine.low), mine.low - 1
+        (
+            SELECT max(h.id) FROM perdure_history h
+            WHERE h.id >= mine.low AND h.id < mine.low + 1048576
+        ),
+        mine.low - 1
     ) AS id FROM mine
 )
 INSERT INTO perdure_history (id, run, first, count, time, applied, worker, crc, payload)
@@ -259,7 +268,7 @@ ORDER BY i.id;
 
 -- name: recall
 UPDATE perdure_worker SET recalled = recalled + 1
-WHERE id IN (SELECT s.owner FROM perdure_state s WHERE s.run = ANY({numbers}));
+WHERE id IN (SELECT coalesce(s.owner, 0) FROM perdure_state s WHERE s.run = ANY({numbers}));
 
 -- name: end_states
 UPDATE perdure_state AS state SET
@@ -432,10 +441,11 @@ INSERT INTO perdure_mail (mailbox, event)
 SELECT u.mailbox, u.event
 FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS u (mailbox, event, n) ORDER BY u.n;
 
+-- Sorted, and not read in the order of an index that has everybody's.
 -- name: mail
 SELECT m.id, m.mailbox, m.event
 FROM perdure_mail m WHERE m.mailbox = ANY({texts})
-ORDER BY m.id LIMIT $2;
+ORDER BY m.id + 0 LIMIT $2;
 
 -- name: drop_mail
 DELETE FROM perdure_mail WHERE id = ANY({numbers});
@@ -459,17 +469,19 @@ SELECT coalesce(json_agg(DISTINCT (v ->> 0)::bigint), '[]')::text
 FROM json_array_elements($1::json) v JOIN perdure_human_task t ON t.id = v ->> 1
 WHERE t.status > 1;
 
+-- Not in the words of the partial indexes, which would be read from end to end.
 -- name: give_up_human_tasks
 UPDATE perdure_human_task SET
     status = (v ->> 1)::smallint, closed_at = (v ->> 2)::bigint,
     claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
 FROM json_array_elements($1::json) v
-WHERE id = v ->> 0 AND status IN (0, 1);
+WHERE id = v ->> 0 AND status < 2;
 
+-- As above.
 -- name: close_human_tasks_of_runs
 UPDATE perdure_human_task SET
     status = 4, closed_at = $2, claimed_by = NULL, claimed_at = NULL, claimed_until = NULL
-WHERE run = ANY({numbers}) AND status IN (0, 1);
+WHERE run = ANY({numbers}) AND status < 2;
 
 -- name: task_columns
 t.id, t.namespace, t.run, t.execution, t.event, r.run_id, r.workflow_id, r.workflow, t.status, t.name,
@@ -680,11 +692,12 @@ WHERE place = 3 AND since <= $1 ORDER BY since LIMIT $2;
 UPDATE perdure_slot AS slot SET place = (v ->> 1)::bigint
 FROM json_array_elements($1::json) v WHERE slot.execution = (v ->> 0)::bigint;
 
+-- Not in the words of the index of all that are pending: the queue may be long.
 -- name: queue_states
 UPDATE perdure_state AS state SET
     reason = 'queued', since = $2,
     wake_at = (SELECT s.deadline FROM perdure_slot s WHERE s.execution = state.execution)
-WHERE status = 0 AND run IN (
+WHERE status + 0 = 0 AND run IN (
     SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM unnest({numbers}) AS j (e)
 );
 
@@ -701,7 +714,7 @@ ORDER BY priority DESC, since, execution LIMIT $2;
 
 -- name: admit_states
 UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = $2
-WHERE status = 0 AND run IN (
+WHERE status + 0 = 0 AND run IN (
     SELECT (SELECT max(x.run) FROM perdure_run x WHERE x.execution = j.e) FROM unnest({numbers}) AS j (e)
 );
 
@@ -797,15 +810,18 @@ SELECT run FROM perdure_run WHERE run_id >= $2 AND run_id < $3 AND namespace = $
 
 -- name: forks
 SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.event, f.how
-FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin
-WHERE f.run = $1 OR f.origin = $1 ORDER BY f.run;
+FROM (
+    SELECT x.* FROM perdure_fork x WHERE x.run = $1 UNION SELECT x.* FROM perdure_fork x WHERE x.origin = $1
+) AS f
+JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin ORDER BY f.run;
 
 -- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
 -- name: join_after
 JOIN
 
+-- Whatever leads, this does not: no index is searched for an expression.
 -- name: of_namespace
-r.namespace = ?
+r.namespace || '' = ?
 
 -- name: has_tag
 EXISTS (SELECT 1 FROM json_array_elements_text(r.tags::json) t WHERE t = ?)
@@ -832,12 +848,13 @@ LEFT JOIN perdure_copy AS copy ON copy.run = h.run
 WHERE h.id > $1 AND h.id < {settled} AND h.first > coalesce(copy.event, 0)
 ORDER BY h.id LIMIT $2;
 
+-- Led by the few runs of the execution: `id` as it stands would be searched in its own index.
 -- name: journal_of
 SELECT {journal_columns}
 FROM perdure_run r
 JOIN perdure_history h ON h.run = r.run
 LEFT JOIN perdure_copy AS copy ON copy.run = h.run
-WHERE r.namespace = $3 AND r.workflow_id = $4 AND h.id > $1 AND h.id < {settled}
+WHERE r.namespace = $3 AND r.workflow_id = $4 AND h.id + 0 > $1 AND h.id + 0 < {settled}
     AND h.first > coalesce(copy.event, 0)
 ORDER BY h.id LIMIT $2;
 
@@ -902,12 +919,15 @@ WHERE state.status = 4 AND state.run > $2 AND state.reason = ANY({texts})
 ORDER BY state.run LIMIT $3;
 
 -- Open runs with one of the statuses $1, from $2 on: at most $3 of each are looked at.
+-- In the words of an index: the planner would rather read all runs in their order.
 -- name: open_runs
 SELECT r.run, r.workflow, r.version, r.queue, s.since
 FROM json_array_elements_text($1::json) j
 CROSS JOIN LATERAL (
     SELECT x.run, x.since FROM perdure_state x
-    WHERE x.status = j::smallint AND x.run > $2 ORDER BY x.run LIMIT $3
+    WHERE (x.status, x.run) > (j::smallint, $2::bigint)
+        AND (x.status, x.run) < ((j::smallint + 1)::smallint, 0::bigint)
+    ORDER BY x.status, x.run LIMIT $3
 ) AS s
 JOIN perdure_run r ON r.run = s.run
 ORDER BY s.run LIMIT $3;

@@ -27,11 +27,12 @@ from perdure.store.port import (
     Started,
     StartRequest,
 )
-from perdure.store.postgres.borrowed import borrow, written_on
+from perdure.store.postgres.borrowed import Borrower, written_on
 from perdure.store.postgres.connect import Settings
 from perdure.store.postgres.database import Database
 from perdure.store.postgres.hints import Hints
 from perdure.store.postgres.ledger import PostgresLedger
+from perdure.store.postgres.lending import Lender
 from perdure.store.postgres.transaction import run_transaction
 from perdure.store.sql.database import one, reading
 from perdure.store.sql.encoding import from_json
@@ -65,6 +66,8 @@ class PostgresStore(SqlStore, PostgresReader):
         self.settings = settings
         super().__init__(Database(settings))
         self._hints = Hints(self.database)
+        self._lender = Lender(settings)
+        self._borrower = Borrower(settings)
         self.poll_seconds = _POLL_BEHIND_POOLER if settings.pooler else _POLL
 
     def reader(self) -> PostgresReader:
@@ -84,7 +87,7 @@ class PostgresStore(SqlStore, PostgresReader):
     def start_within(
         self, connection: object, requests: Sequence[StartRequest], now: int
     ) -> list[Started]:
-        borrowed = borrow(connection, self.database)
+        borrowed = self._borrower.borrow(connection)
         return self._start_on(borrowed, requests, now, partial(written_on, borrowed))
 
     def transact(
@@ -100,7 +103,7 @@ class PostgresStore(SqlStore, PostgresReader):
     ) -> tuple[R, Posted]:
         key = (run, activity, attempt)
         return run_transaction(
-            self.settings, key, fn, outcome=outcome, time_limit=time_limit, now=now
+            self._lender, key, fn, outcome=outcome, time_limit=time_limit, now=now
         )
 
     def commit(self, batch: Batch) -> Committed:
@@ -149,6 +152,10 @@ class PostgresStore(SqlStore, PostgresReader):
 
     def tidy(self, *, idle: bool) -> float | None:
         return self._hints.send()
+
+    def close(self) -> None:
+        self._lender.close()
+        super().close()
 
 
 def _concerns_others(batch: Batch, committed: Committed) -> bool:

@@ -6,59 +6,38 @@ It is taken last: a transaction of a user may last, and nobody shall wait for it
 
 The connection is a psycopg connection as the user knows them, but ``commit`` and ``rollback``
 raise; a COMMIT that is sent as a statement cannot be hindered, but is found out. At the time limit
-the server ends the session.
+the server ends the session. What the user's code raises, it gets back as it is.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8Dumper
 
-from perdure.errors import StoreError, StoreRefused, Superseded, UsageError
+from perdure.errors import StoreError, StoreRefused, Superseded, Unavailable, UsageError
 from perdure.store.port import Posted
 from perdure.store.postgres import faults
 from perdure.store.postgres.connect import Settings, connect
 from perdure.store.postgres.holding import hold_executions
+from perdure.store.postgres.lending import NOT_YOURS, Lender, LentConnection
 from perdure.store.postgres.sql import Statements, queries_in
 from perdure.store.sql.database import one
 
 R = TypeVar("R")
 
-_NOT_YOURS = (
-    "the transaction of a transactional activity belongs to Perdure: no commit, no rollback. Raise "
-    "an exception to undo; savepoints are fine (connection.transaction())"
-)
 _LATE = "the transactional activity ran out of time; nothing of it was written"
-
-
-class LentConnection(psycopg.Connection[Any]):
-    """A connection whose transaction is not its user's to end."""
-
-    is_lent = False
-
-    def commit(self) -> None:
-        """Refuse: the transaction ends with the outcome."""
-        self._refuse_if_lent()
-        super().commit()
-
-    def rollback(self) -> None:
-        """Refuse: raise an exception to undo."""
-        self._refuse_if_lent()
-        super().rollback()
-
-    def close(self) -> None:
-        """Close, unless user code holds it."""
-        self._refuse_if_lent()
-        super().close()
-
-    def _refuse_if_lent(self) -> None:
-        if self.is_lent:
-            raise UsageError(_NOT_YOURS)
+_SERVERS_OWN_MS = 1_000
+"""How much later the server ends a session by itself, if it could not be told to."""
+_END_MS = 2_000
+# What user code may have set, and what must not go for our own statements and the commit.
+_OUR_SETTINGS = b"SET LOCAL ROLE TO DEFAULT; SET LOCAL synchronous_commit TO DEFAULT"
 
 
 class _Own(Statements):
@@ -74,14 +53,14 @@ class _Own(Statements):
     def execute(
         self, text: str, parameters: Sequence[Any] = (), *, prepare: bool | None = None
     ) -> Any:
-        """Run a statement."""
-        cursor = psycopg.RawCursor(self.connection)
+        """Run a statement. The user's row factory and adapters do not apply."""
+        cursor = psycopg.RawCursor(self.connection, row_factory=tuple_row)
         cursor.adapters.register_dumper(int, Int8Dumper)
         return cursor.execute(text.encode(), parameters or None, binary=True, prepare=prepare)
 
 
 def run_transaction(
-    settings: Settings,
+    lender: Lender,
     key: tuple[int, int, int],
     fn: Callable[[Any], R],
     *,
@@ -90,31 +69,37 @@ def run_transaction(
     now: int,
 ) -> tuple[R, Posted]:
     """Run ``fn(connection)`` and record its outcome: see ``Store.transact``."""
-    connection = connect(settings, LentConnection)
-    assert isinstance(connection, LentConnection)
-    own = _Own(connection, settings)
+    settings = lender.settings
+    with lender.connection() as connection:
+        own = _Own(connection, settings)
+        with _translated(settings):
+            execution = _check_row(own, key)
+            pid, transaction = _begin(own, time_limit)
+        result = _call(settings, connection, fn, _Watch(settings, pid, time_limit))
+        _check_still_open(own, transaction)
+        event = outcome(result)
+        with _translated(settings):
+            posted = _record(own, key, execution, event, now)
+        _commit(own)
+    return result, posted
+
+
+@contextmanager
+def _translated(settings: Settings) -> Generator[None]:
     try:
-        own.execute("BEGIN")
-        milliseconds = max(1, int(time_limit * 1_000))
-        own.execute(f"SET LOCAL statement_timeout = {milliseconds}")
-        own.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
-        execution = _check_row(own, key)
-        transaction = own.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
-        result = _call(settings, connection, fn, time_limit)
-        if connection.info.transaction_status is not TransactionStatus.INTRANS:
-            raise StoreRefused(
-                "PostgreSQL undid the activity's transaction, or the activity ended it"
-            )
-        if own.execute("SELECT pg_current_xact_id()::text").fetchone()[0] != transaction:
-            raise UsageError(f"{_NOT_YOURS}; what it has committed stands, and the attempt failed")
-        posted = _record(own, key, execution, outcome(result), now)
-        own.execute("COMMIT")
+        yield
     except (psycopg.Error, *faults.BAD_VALUES) as exc:
         raise faults.translate(exc, settings.name) from exc
-    finally:
-        connection.is_lent = False
-        connection.close()  # ends what was not committed
-    return result, posted
+
+
+def _begin(own: _Own, time_limit: float) -> tuple[int, str]:
+    """Return the server's process, and the number of the transaction."""
+    milliseconds = max(1, int(time_limit * 1_000)) + _SERVERS_OWN_MS
+    own.execute(f"SET LOCAL statement_timeout = {milliseconds}")
+    own.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
+    # Behind a pooler the driver does not know the process.
+    pid, transaction = own.execute("SELECT pg_backend_pid(), pg_current_xact_id()::text").fetchone()
+    return pid, transaction
 
 
 def _check_row(own: _Own, key: tuple[int, int, int]) -> int:
@@ -134,37 +119,100 @@ def _superseded(key: tuple[int, int, int]) -> NoReturn:
 
 
 def _call(
-    settings: Settings, connection: LentConnection, fn: Callable[[Any], R], time_limit: float
+    settings: Settings, connection: LentConnection, fn: Callable[[Any], R], watch: _Watch
 ) -> R:
-    watch = threading.Timer(time_limit, _end, (settings, connection.info.backend_pid))
-    watch.daemon = True
     connection.is_lent = True
     watch.start()
     try:
-        return fn(connection)
-    except psycopg.Error as exc:
-        if watch.finished.is_set() or faults.state_of(exc) in ("57014", "57P01", "25P03"):
+        result = fn(connection)
+    except Exception as exc:
+        if watch.end():
             raise TimeoutError(_LATE) from exc
         raise
     finally:
-        is_late = watch.finished.is_set()
-        watch.cancel()
+        is_late = watch.end()
         connection.is_lent = False
-        if is_late:
-            raise TimeoutError(_LATE)
+    if is_late:
+        raise TimeoutError(_LATE)
+    return result
 
 
-def _end(settings: Settings, pid: int) -> None:
-    """Let the server end the session, whatever it is doing."""
+class _Watch:
+    """Ends the session at the time limit, unless the user's turn is over by then."""
+
+    def __init__(self, settings: Settings, pid: int, time_limit: float) -> None:
+        self._settings = settings
+        self._pid = pid
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._is_late = False
+        self._timer = threading.Timer(time_limit, self._expire)
+        self._timer.daemon = True
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._timer.start()
+
+    def end(self) -> bool:
+        """End the user's turn; tell whether the time limit came first."""
+        self._timer.cancel()
+        with self._lock:  # while the session is being ended
+            self._is_over = True
+            return self._is_late
+
+    def _expire(self) -> None:
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_late = True
+            try:
+                with connect(self._settings) as connection:
+                    # It has gone, with its locks, when this returns.
+                    end = f"SELECT pg_terminate_backend($1::int, {_END_MS})"
+                    connection.execute(end.encode(), [self._pid])
+            except (psycopg.Error, StoreError):
+                pass  # the session's own time limits are left
+
+
+def _check_still_open(own: _Own, transaction: str) -> None:
+    """Make sure that the transaction is the one that was lent.
+
+    Raises:
+        UsageError: user code ended it.
+        StoreRefused: a statement failed, and user code went on.
+        Unavailable: the connection was lost.
+    """
+    status = own.connection.info.transaction_status
+    if status is TransactionStatus.INERROR:
+        raise StoreRefused(
+            "a statement of the transactional activity failed, and PostgreSQL undid its "
+            "transaction; nothing of it was written. To go on after an error, put what may fail "
+            "into a savepoint (connection.transaction())"
+        )
+    with _translated_to_lost(own):
+        if status is TransactionStatus.INTRANS:
+            now = own.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+            if now == transaction:
+                return
+    if own.connection.closed:
+        raise Unavailable(f"{own.name}: the connection was lost; nothing was written")
+    raise UsageError(f"{NOT_YOURS}; what it has committed stands, and the attempt failed")
+
+
+@contextmanager
+def _translated_to_lost(own: _Own) -> Generator[None]:
     try:
-        with connect(settings) as connection:
-            connection.execute("SELECT pg_terminate_backend($1::int)", [pid])
-    except (psycopg.Error, StoreError):
-        pass  # the session's own time limits are left
+        yield
+    except psycopg.Error as exc:
+        raise Unavailable(
+            f"{own.name}: the connection was lost ({str(exc).strip()}); nothing was written",
+            cause=exc,
+        ) from exc
 
 
 def _record(own: _Own, key: tuple[int, int, int], execution: int, event: bytes, now: int) -> Posted:
     run = key[0]
+    psycopg.Cursor(own.connection).execute(_OUR_SETTINGS, prepare=False)
     hold_executions(own, [execution])
     if own.run("take_open_tx", *key).rowcount != 1:
         _superseded(key)
@@ -172,3 +220,22 @@ def _record(own: _Own, key: tuple[int, int, int], execution: int, event: bytes, 
     (id,) = own.insert("insert_inbox", 6, [execution, "", 0, event, 1, now])
     assert current == run, "a run that was continued has no deciding rows"
     return Posted("delivered", id=id, execution=execution, run=run, event=event)
+
+
+def _commit(own: _Own) -> None:
+    """Commit.
+
+    Raises:
+        Unavailable: it was not acknowledged. If it stands, another try is superseded.
+        psycopg.Error: what the user's own constraints and triggers refused.
+    """
+    try:
+        own.execute("COMMIT")
+    except psycopg.Error as exc:
+        if faults.state_of(exc) and not own.connection.closed:
+            raise
+        raise Unavailable(
+            f"{own.name} failed to acknowledge a commit ({str(exc).strip()}); it may or may not "
+            "have been written",
+            cause=exc,
+        ) from exc

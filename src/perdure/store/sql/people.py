@@ -69,8 +69,12 @@ def tasks_query(
     conditions: list[str] = ["t.namespace = ?"]
     parameters: list[Any] = [where.namespace]
     is_open = status <= OPEN
+    # What finds few tasks leads, and no index of all open ones, whose words these are not.
+    is_narrow = bool(where.workflow_id or where.prefix)
+    due = f"({_DUE} + 0)" if is_narrow else _DUE
     if is_open:
-        conditions.append("t.status IN (0, 1)")  # in these words the partial indexes fit
+        # In these words the partial indexes fit.
+        conditions.append("t.status < 2" if is_narrow else "t.status IN (0, 1)")
     elif status != frozenset(HumanTaskStatus):
         codes = ", ".join(str(CODES[one]) for one in sorted({*status, *_implied(status)}))
         conditions.append(f"t.status IN ({codes})")
@@ -102,12 +106,12 @@ def tasks_query(
         parameters += [where.prefix, where.prefix + _LAST]
     if after is not None:
         if is_open:  # not as a pair: an index on an expression would not be searched by it
-            conditions.append(f"{_DUE} >= ? AND ({_DUE} > ? OR t.id > ?)")
+            conditions.append(f"{due} >= ? AND ({due} > ? OR t.id > ?)")
             parameters += [after.due_at if after.due_at is not None else _NEVER] * 2
         else:
             conditions.append("t.id < ?")
         parameters.append(after.id)
-    order = f"{_DUE}, t.id" if is_open else "t.id DESC"
+    order = f"{due}, t.id" if is_open else "t.id DESC"
     text = (
         f"SELECT {sql['task_columns']} FROM {sql['task_tables']} "  # noqa: S608 - our own words
         f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"

@@ -1,0 +1,325 @@
+"""The queries that run all the time use their indexes, and none scans a table that grows.
+
+The plans are those of prepared statements, with the settings of the store's own connections; before
+the server has analyzed the tables (a new database) and after.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.support.postgres import Server
+from tests.unit.values.test_people import TASK
+
+from perdure.store.opening import open_store
+from perdure.store.port import Filter
+from perdure.store.postgres.store import PostgresStore
+from perdure.store.sql.listing import count_query, list_query
+from perdure.store.sql.people import tasks_query
+from perdure.values.people import HumanTaskFilter, HumanTaskStatus
+from perdure.values.states import Status
+
+GROWING = {
+    f"perdure_{name}"
+    for name in (
+        "attr",
+        "beat",
+        "copy",
+        "fork",
+        "history",
+        "human_task",
+        "log",
+        "mail",
+        "memo",
+        "open_tx",
+        "run",
+        "sender",
+        "slot",
+        "state",
+        "watch",
+    )
+}
+ORDERED = {
+    "perdure_human_task_open",
+    "perdure_human_task_pkey",
+    "perdure_inbox_pkey",
+    "perdure_run_pkey",
+    "perdure_slot_delayed",
+    "perdure_slot_ready",
+    "perdure_state_claimable",
+    "perdure_state_unserved",
+}
+"""Read in their order up to a limit, or partial indexes whose rows are all wanted."""
+FILL = """
+INSERT INTO perdure_run SELECT n, 'r' || n, n, 'default', 'w' || n,
+    CASE WHEN n < 10 THEN 'rare' ELSE 'common' END, '', 'default', 1,
+    CASE WHEN n % 10 = 0 THEN n - 1 END, 3, 'terminate', n, NULL, NULL,
+    CASE WHEN n % 10 = 0 THEN 'c' || n END, CASE WHEN n % 10 = 0 THEN 't' || n END, NULL
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_state (run, execution, status, owner, wake_at, length, since)
+SELECT n, n, CASE WHEN n % 1000 = 0 THEN 6 WHEN n % 7 = 0 THEN 1 WHEN n % 3 = 0 THEN 2 ELSE 5 END,
+    CASE WHEN n % 500 = 0 THEN 1 END, CASE WHEN n % 3 = 0 THEN n END, 2, n
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_history SELECT (7 << 20) + n, n, 1, 2, 1, 1, 1, 1, 'x'
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_inbox (execution, sender, seq, event, is_control, created_at)
+SELECT n, '', 0, 'x', 0, 1 FROM generate_series(1, 10000) n;
+INSERT INTO perdure_attr SELECT 'default', 'k', to_jsonb(n), n FROM generate_series(1, 10000) n;
+INSERT INTO perdure_memo SELECT n, '{}' FROM generate_series(1, 10000) n;
+INSERT INTO perdure_slot SELECT n, 'common', 'k' || n % 50, 0, n, NULL, n % 3
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_log (run, number, at, level, message, step, attempt)
+SELECT n, 1, 1, 1, '', '', 1 FROM generate_series(1, 10000) n;
+INSERT INTO perdure_human_task (id, namespace, run, execution, event, status, name, title,
+    description, role, assignee, priority, created_at)
+SELECT 'h' || n, 'default', n, n, 3, n % 3, '', '', '', 'r' || n % 100, 'a' || n % 100, 1, 1
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_watch (target, watcher, way, ref, asked_by)
+SELECT n, n + 1, 'watch', 1, '' FROM generate_series(1, 10000) n;
+INSERT INTO perdure_mail (mailbox, event) SELECT 'm' || n % 100, 'x'
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_sender SELECT 's' || n, 1, 1 FROM generate_series(1, 10000) n;
+INSERT INTO perdure_open_tx SELECT n, 1, 1 FROM generate_series(1, 10000) n;
+INSERT INTO perdure_beat SELECT n, 1, 'x' FROM generate_series(1, 10000) n;
+INSERT INTO perdure_fork SELECT n, n + 1, 1, 'fork' FROM generate_series(1, 10000) n;
+INSERT INTO perdure_copy SELECT n, 1 FROM generate_series(1, 10000) n;
+"""
+
+
+@pytest.fixture(scope="module", params=["new", "never analyzed", "analyzed"])
+def store(postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[PostgresStore]:
+    name = f"plans_{request.param.replace(' ', '_')}"
+    url = postgres_server.create_database(f"{name}_{id(request)}")
+    store = open_store(url)
+    assert isinstance(store, PostgresStore)
+    store.migrate(1)
+    if request.param != "new":
+        script = f"BEGIN; SET LOCAL search_path = perdure; {FILL} COMMIT"
+        tables = ", ".join(f"perdure.{name}" for name in sorted(GROWING | {"perdure_inbox"}))
+        run = store.database.connection.cursor().execute
+        for table in tables.split(", "):
+            run(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
+        run(script.encode(), prepare=False)
+        if request.param == "analyzed":
+            run(f"ANALYZE {tables}".encode())
+    yield store
+    store.close()
+
+
+def explain(store: PostgresStore, sql: str, parameters: list[Any] | None = None) -> list[Any]:
+    """Return all nodes of the plan; of the generic one without ``parameters``."""
+    run = store.database.execute
+    text = f"EXPLAIN (FORMAT json, COSTS off) {sql}"
+    if parameters is None:
+        count = max(map(int, re.findall(r"\$(\d+)", sql)), default=0)
+        run(f"PREPARE plan AS {sql}")
+        values = f"({', '.join(['NULL'] * count)})" if count else ""
+        text = f"EXPLAIN (FORMAT json, COSTS off) EXECUTE plan{values}"
+    try:
+        cursor = store.database.connection.cursor().execute(text.encode(), parameters)
+        found = cursor.fetchone()
+        assert found is not None
+        plan = found[0] if isinstance(found[0], list) else json.loads(found[0])
+    finally:
+        if parameters is None:
+            run("DEALLOCATE plan")
+    nodes: list[Any] = []
+
+    def visit(node: dict[str, Any]) -> None:
+        nodes.append(node)
+        for child in node.get("Plans", ()):
+            visit(child)
+
+    visit(plan[0]["Plan"])
+    return nodes
+
+
+def listed(store: PostgresStore, query: tuple[str, list[Any]]) -> list[Any]:
+    text, parameters = query
+    numbers = iter(range(1, len(parameters) + 1))
+    named = re.sub(r"""(?<!['".\w])perdure_\w+""", r'"perdure".\g<0>', text)
+    return explain(store, re.sub(r"\?", lambda _: f"${next(numbers)}", named), parameters)
+
+
+def scans(nodes: list[Any]) -> list[str]:
+    """Return the tables that are read from end to end."""
+    return [
+        node["Relation Name"]
+        for node in nodes
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in GROWING
+    ] + [
+        f"{node['Index Name']}, whole"
+        for node in nodes
+        if "Index Name" in node
+        and "Index Cond" not in node
+        and node["Index Name"] not in ORDERED
+        and node.get("Relation Name", "perdure_run") in GROWING
+    ]
+
+
+def indexes(nodes: list[Any]) -> set[str]:
+    return {node["Index Name"] for node in nodes if "Index Name" in node}
+
+
+def told(nodes: list[Any]) -> str:
+    keys = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter")
+    return "\n".join(str({key: node[key] for key in keys if key in node}) for node in nodes)
+
+
+PARTS = {
+    "has_tag",
+    "is_admissible",
+    "is_mine",
+    "is_served",
+    "join_after",
+    "journal_columns",
+    "json_value",
+    "numbers",
+    "of_inbox",
+    "of_namespace",
+    "real_length",
+    "row_columns",
+    "row_tables",
+    "settled",
+    "task_columns",
+    "task_tables",
+    "texts",
+    "turn_columns",
+}
+
+
+AT_REGISTRATION = {"adoptable", "mark_delayed", "unmark_delayed"}
+"""They go through all open or pending runs, when a worker registers limits that are new."""
+
+
+def names() -> list[str]:
+    from perdure.store.postgres.sql import QUERIES
+
+    return sorted(set(QUERIES) - PARTS - AT_REGISTRATION)
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
+    nodes = explain(store, store.database.sql[name])
+    assert scans(nodes) == [], told(nodes)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("due", "perdure_state_due"),
+        ("beginning", "perdure_state_pending"),
+        ("claimable", "perdure_state_claimable"),
+        ("claimable", "perdure_state_unserved"),
+        ("unserved", "perdure_state_claimable"),
+        ("parked", "perdure_state_by_status"),
+        ("open_runs", "perdure_state_by_status"),
+        ("release_runs", "perdure_state_by_owner"),
+        ("unread", "perdure_inbox_by_execution"),
+        ("children", "perdure_run_by_parent"),
+        ("relations", "perdure_run_by_parent"),
+        ("relations", "perdure_watch_by_target"),
+        ("latest", "perdure_run_by_workflow_id"),
+        ("executions_of_ids", "perdure_run_by_workflow_id"),
+        ("targets", "perdure_run_by_execution"),
+        ("targets", "perdure_inbox_by_execution"),
+        ("history", "perdure_history_by_run"),
+        ("journal", "perdure_history_pkey"),
+        ("journal_of", "perdure_history_by_run"),
+        ("last_turn", "perdure_history_by_run"),
+        ("histories", "perdure_history_by_run"),
+        ("inboxes", "perdure_inbox_by_execution"),
+        ("attributes", "perdure_attr_by_run"),
+        ("delete_attrs", "perdure_attr_by_run"),
+        ("latest_of_workflow_id", "perdure_run_by_workflow_id"),
+        ("prefix_of_workflow_id", "perdure_run_by_workflow_id"),
+        ("prefix_of_run_id", "perdure_run_run_id_key"),
+        ("update_states", "perdure_state_pkey"),
+        ("touch_states", "perdure_state_pkey"),
+        ("lost_claims", "perdure_state_pkey"),
+        ("consume", "perdure_inbox_pkey"),
+        ("delete_open_tx_of_runs", "perdure_open_tx_pkey"),
+        ("ready", "perdure_slot_ready"),
+        ("of_key", "perdure_slot_of_key"),
+        ("taken", "perdure_slot_by_workflow"),
+        ("taken_of_keys", "perdure_slot_by_workflow"),
+        ("delayed", "perdure_slot_delayed"),
+        ("human_task", "perdure_human_task_pkey"),
+        ("close_human_tasks_of_runs", "perdure_human_task_by_run"),
+        ("log", "perdure_log_by_run"),
+        ("forks", "perdure_fork_by_origin"),
+    ],
+)
+def test_a_hot_query_uses_its_index(store: PostgresStore, name: str, index: str):
+    nodes = explain(store, store.database.sql[name])
+    assert index in indexes(nodes), told(nodes)
+
+
+@pytest.mark.parametrize("name", ["ready", "of_key", "due", "beginning", "delayed", "journal"])
+def test_the_next_of_a_queue_is_found_without_sorting_it(store: PostgresStore, name: str):
+    nodes = explain(store, store.database.sql[name])
+    assert not any("Sort" in node["Node Type"] for node in nodes), told(nodes)
+
+
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        (Filter(search={"k": 77}), "perdure_attr_pkey"),
+        (Filter(workflow="rare"), "perdure_run_by_workflow"),
+        (Filter(workflow_id="w7"), "perdure_run_by_workflow_id"),
+        (Filter(status=(Status.FAILED,)), "perdure_state_by_status"),
+        (Filter(status=(Status.FAILED, Status.PARKED)), "perdure_state_by_status"),
+        (Filter(correlation_id="c70"), "perdure_run_by_correlation_id"),
+        (Filter(tenant="t70"), "perdure_run_by_tenant"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["list", "count"])
+def test_a_list_and_a_count_are_led_by_their_index(
+    store: PostgresStore, where: Filter, index: str, kind: str
+):
+    database = store.database
+    query = (
+        list_query(database, where, 10, 9_000)
+        if kind == "list"
+        else count_query(database, where, 100)
+    )
+    nodes = listed(store, query)
+    assert index in indexes(nodes), told(nodes)
+    assert scans(nodes) == [], told(nodes)
+
+
+@pytest.mark.parametrize(
+    "where", [Filter(), Filter(workflow="common"), Filter(status=(Status.COMPLETED,))]
+)
+def test_a_long_list_goes_on_from_a_run_without_sorting_what_is_before(
+    store: PostgresStore, where: Filter
+):
+    if store.count(Filter()) == 0:
+        pytest.skip("nothing is before")
+    nodes = listed(store, list_query(store.database, where, 10, 9_000))
+    assert scans(nodes) == [], told(nodes)
+    inner = nodes[next(n for n, node in enumerate(nodes) if node["Node Type"] == "Limit") :]
+    assert not any("Sort" in node["Node Type"] for node in inner), told(nodes)
+
+
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        (HumanTaskFilter(), "perdure_human_task_open"),
+        (HumanTaskFilter(role="r7"), "perdure_human_task_open_by_role"),
+        (HumanTaskFilter(assignee="a7"), "perdure_human_task_open_by_assignee"),
+        (HumanTaskFilter(overdue=True), "perdure_human_task_open"),
+        (HumanTaskFilter(workflow_id="w7"), "perdure_human_task_by_run"),
+        (HumanTaskFilter(prefix="h12"), "perdure_human_task_pkey"),
+        (HumanTaskFilter(status=tuple(HumanTaskStatus)), "perdure_human_task_pkey"),
+    ],
+)
+@pytest.mark.parametrize("after", [None, TASK], ids=["from the first", "from one on"])
+def test_a_list_of_human_tasks_is_led_by_its_index(
+    store: PostgresStore, where: HumanTaskFilter, index: str, after: Any
+):
+    nodes = listed(store, tasks_query(store.database.sql, where, 5, 10, after))
+    assert index in indexes(nodes), told(nodes)
+    assert scans(nodes) == [], told(nodes)
