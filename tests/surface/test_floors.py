@@ -35,6 +35,11 @@ FAULTS = {
         "def f():\n    from psycopg import sql\n",
         {"psycopg"},
     ),
+    "a store that knows another": (
+        "store/postgres/planted.py",
+        "from perdure.store.sqlite import locks\n",
+        {"dialects"},
+    ),
     "a terminal in the engine": ("engine/planted.py", "import click\n", {"click"}),
     "another library's models below": (
         "executing/planted.py",
