@@ -21,7 +21,7 @@ from perdure.mailbox import Mailbox
 from perdure.named import NamedEvent
 from perdure.people import HumanTasks
 from perdure.store.desk import open_desk
-from perdure.store.opening import parse_url
+from perdure.store.opening import is_of_server, parse_url
 from perdure.store.port import Post, Started, StartRequest
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
@@ -67,7 +67,7 @@ class Client:
     ) -> None:
         if (url is None) == (door is None):
             raise errors.UsageError("Client: give a database url")
-        if url is not None and parse_url(url) is None:
+        if url is not None and not is_of_server(url) and parse_url(url) is None:
             raise errors.UsageError(
                 f"Client: {url} would be a database of this client alone, which runs nothing; take "
                 "`engine.client` of the engine that has it in memory"

@@ -41,7 +41,7 @@ def open_store(
         UsageError: an option is unknown or would lose data.
         Unavailable: the database cannot be opened now.
     """
-    if url.partition("://")[0] in ("postgresql", "postgres"):
+    if is_of_server(url):
         return _open_postgres(url, options, allow_data_loss=allow_data_loss, readonly=readonly)
     path = parse_url(url)
     # Imported here, so that naming a store does not load a driver.
@@ -68,6 +68,11 @@ def _open_postgres(
             "store: PostgreSQL needs psycopg: pip install 'perdure[postgres]'", cause=exc
         ) from exc
     return PostgresStore(read_url(url, options, allow_data_loss=allow_data_loss, readonly=readonly))
+
+
+def is_of_server(url: str) -> bool:
+    """Tell whether ``url`` names a database of PostgreSQL."""
+    return url.partition("://")[0] in ("postgresql", "postgres")
 
 
 def parse_url(url: str) -> str | None:
