@@ -97,6 +97,7 @@ def run_transaction(
         own.execute("BEGIN")
         milliseconds = max(1, int(time_limit * 1_000))
         own.execute(f"SET LOCAL statement_timeout = {milliseconds}")
+        own.execute(f"SET LOCAL lock_timeout = {milliseconds}")
         own.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
         execution = _check_row(own, key)
         transaction = own.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
