@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Place:
-    """A database and its effects log."""
+    """A database, a file in the folder if no URL says another, and its effects log."""
 
-    def __init__(self, folder: Path) -> None:
-        self.url = f"sqlite:///{folder / 'crash.db'}"
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.url = url or f"sqlite:///{folder / 'crash.db'}"
         self.effects = folder / "effects.log"
         self.effects.touch()
         self.environment = {
@@ -56,7 +56,7 @@ class Place:
             text=True,
         )
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline(), "the process ended before it was ready"
         return process
 
     @contextmanager
