@@ -32,8 +32,8 @@ from tests.crash import programs
 async def main():
     url, name, lease, *queues = sys.argv[1:]
     engine = Engine(url, [], name=name, lease=lease, task_queues=queues or ["default"])
-    for one in (programs.step, programs.ten_steps, programs.patient, programs.echo, programs.faraway):
-        engine.register(one)
+    for name in ("step", "ten_steps", "patient", "echo", "faraway"):
+        engine.register(getattr(programs, name))
     engine.register(programs.guarded, max_concurrent=50, on_limit="queue")
     async with engine:
         print("ready", flush=True)
@@ -162,7 +162,7 @@ async def start_runs(
 
 
 async def results_of(client: Client, handles: Sequence[Handle[Any]], seconds: float) -> list[Any]:
-    """Wait for all results. A run that met three losses in a row is parked: it is asked to go on."""
+    """Wait for all results. What is parked after three losses in a row is asked to go on."""
 
     async def unpark() -> None:
         while True:

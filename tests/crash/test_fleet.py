@@ -219,7 +219,7 @@ async def _plague(
 ) -> int:
     """Kill a worker every two seconds and start another; between that, everything else."""
     kills = 0
-    still = sorted(fleet.processes)[0]
+    still = min(fleet.processes)
     standing = asyncio.create_task(_stand_still(fleet, still))
     while not waiting.done():
         await asyncio.wait([waiting], timeout=2)
