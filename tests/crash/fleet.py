@@ -131,6 +131,11 @@ class Fleet:
         sql = "SELECT id FROM perdure.perdure_worker WHERE name = %s AND state = 'live'"
         return bool(self.select(sql, name))
 
+    def has_no_ghosts(self) -> bool:
+        """Tell whether nobody but the processes that are there holds a lease."""
+        sql = "SELECT name FROM perdure.perdure_worker WHERE state = 'live'"
+        return {name for (name,) in self.select(sql)} <= set(self.processes)
+
     def is_dead(self, worker: int) -> bool:
         """Tell whether another has taken over the runs of this worker."""
         sql = "SELECT id FROM perdure.perdure_worker WHERE id = %s AND state = 'dead'"
@@ -151,7 +156,7 @@ class Fleet:
 
     def check_nothing_is_left(self) -> None:
         found = {what: rows for what, sql in LEFT_BEHIND.items() if (rows := self.select(sql))}
-        assert found == {}
+        assert found == {}, found
 
 
 async def start_runs(

@@ -27,6 +27,10 @@ asyncio.run(main())
 ROOT = Path(__file__).parents[2]
 
 
+class EndedEarly(Exception):
+    """A process ended before its first line."""
+
+
 class Place:
     """A database, a file in the folder if no URL says another, and its effects log."""
 
@@ -56,7 +60,8 @@ class Place:
             text=True,
         )
         assert process.stdout is not None
-        assert process.stdout.readline(), "the process ended before it was ready"
+        if not process.stdout.readline():
+            raise EndedEarly(f"with code {kill(process)}, before it was ready")
         return process
 
     @contextmanager
