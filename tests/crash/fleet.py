@@ -36,7 +36,8 @@ async def main():
         engine.register(getattr(programs, name))
     engine.register(programs.guarded, max_concurrent=50, on_limit="queue")
     async with engine:
-        print("ready", flush=True)
+        # Said when the signals are listened to.
+        asyncio.get_running_loop().call_soon(lambda: print("ready", flush=True))
         await engine.run()
 
 asyncio.run(main())
