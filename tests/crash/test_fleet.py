@@ -32,6 +32,9 @@ RUNS = 60
 ROWS_OF = "SELECT count(*) FROM perdure.perdure_history WHERE worker = %s"
 
 
+pytestmark = pytest.mark.slow
+
+
 async def test_runs_of_a_killed_worker_are_taken_over_a_second_after_its_lease(
     tmp_path: Path, postgres_url: str
 ):
@@ -44,6 +47,7 @@ async def test_runs_of_a_killed_worker_are_taken_over_a_second_after_its_lease(
             victim, dead = await _busiest(fleet)
             fleet.kill(victim)
             seconds = await fleet.until(lambda: fleet.is_dead(dead))
+            print(f"taken over {seconds:.2f} s after the kill")
             assert fleet.owned_by(dead) == 0
             assert seconds < LEASE + 1
             assert await results_of(client, handles, 60) == [STEPS] * RUNS
@@ -175,7 +179,6 @@ async def test_connections_that_are_cut_lose_nothing_and_double_nothing(
         fleet.check_nothing_is_left()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_fleet_under_all_of_it_at_once_ends_every_run_and_records_nothing_twice(
     tmp_path: Path, postgres_cluster: Cluster
