@@ -27,11 +27,15 @@ asyncio.run(main())
 ROOT = Path(__file__).parents[2]
 
 
-class Place:
-    """A database and its effects log."""
+class EndedEarly(Exception):
+    """A process ended before its first line."""
 
-    def __init__(self, folder: Path) -> None:
-        self.url = f"sqlite:///{folder / 'crash.db'}"
+
+class Place:
+    """A database, a file in the folder if no URL says another, and its effects log."""
+
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.url = url or f"sqlite:///{folder / 'crash.db'}"
         self.effects = folder / "effects.log"
         self.effects.touch()
         self.environment = {
@@ -56,7 +60,8 @@ class Place:
             text=True,
         )
         assert process.stdout is not None
-        process.stdout.readline()
+        if not process.stdout.readline():
+            raise EndedEarly(f"with code {kill(process)}, before it was ready")
         return process
 
     @contextmanager

@@ -41,6 +41,15 @@ async def ten_steps(run: str) -> int:
 
 
 @workflow.define
+async def guarded(run: str) -> int:
+    """Ten steps, for workers that limit how many there are at a time."""
+    number = 0
+    for _ in range(STEPS):
+        number = await step(run, number)
+    return number
+
+
+@workflow.define
 async def collector(count: int) -> list[int]:
     got: list[int] = []
     numbers = workflow.listen("number", int)
@@ -54,6 +63,32 @@ async def collector(count: int) -> list[int]:
 @workflow.define
 async def patient() -> str:
     return str(await workflow.listen("go").receive())
+
+
+@workflow.define
+async def echo(count: int) -> int:
+    """Tell which number came last; end after so many."""
+    last = 0
+
+    @workflow.query("last")
+    def get() -> int:
+        return last
+
+    numbers = workflow.listen("number", int)
+    for _ in range(count):
+        last = await numbers.receive()
+    return last
+
+
+@workflow.define
+async def faraway(rounds: int) -> list[str]:
+    """Have children on another task queue, one after the other, each of which waits for a word."""
+    said: list[str] = []
+    for number in range(rounds):
+        child = await workflow.start(patient, task_queue="far")
+        await child.send("go", number)
+        said.append(await child)
+    return said
 
 
 # -- families: children, and letters that go to and fro ------------------------------------------

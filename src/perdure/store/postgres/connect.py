@@ -23,11 +23,14 @@ from perdure.values.duration import microseconds
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,54}")
 """With ``perdure_`` before it, it is a name as well: of the channel for hints."""
 _OLDEST = 140_000
+SILENT_SECONDS = 3
+"""How long a transaction may wait for its client, or for the locks of another."""
 _KNOWN = ("connect_timeout", "pooler", "schema", "statement_timeout", "synchronous_commit")
 _STRONG = ("on", "remote_apply", "remote_write")
 _WEAK = ("off", "local")
 _SESSION = {
-    "idle_in_transaction_session_timeout": 3_000,
+    "idle_in_transaction_session_timeout": SILENT_SECONDS * 1_000,
+    "lock_timeout": SILENT_SECONDS * 1_000,
     "client_min_messages": "warning",
     # Statements are prepared once, and their tables' sizes do not change their plans.
     "plan_cache_mode": "force_generic_plan",

@@ -6,6 +6,7 @@
 * A COMMIT that is not acknowledged may nevertheless stand. Then the connection is given up, the
   caller hears ``Unavailable``, and the next verb begins with a fresh connection and the question
   what was committed (I12), which waits for the one in doubt.
+* Whoever is in the way for seconds stands still, perhaps for ever. Then what he has begun is ended.
 * After a fork the child must not touch the connection.
 """
 
@@ -14,18 +15,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import psycopg
 
 from perdure.errors import StoreError, Unavailable, UsageError
 from perdure.store.postgres import faults
-from perdure.store.postgres.connect import Settings, connect
+from perdure.store.postgres.connect import SILENT_SECONDS, Settings, connect
 from perdure.store.postgres.holding import Overtaken
 from perdure.store.postgres.sql import Statements, queries_in
 
 _TRIES = 20
+_TRIES_IF_BLOCKED = 3
 _PAUSE_SECONDS = 0.002
 
 R = TypeVar("R")
@@ -70,9 +72,12 @@ class Database(Statements):
                 return call()
             except (psycopg.Error, *faults.BAD_VALUES) as exc:
                 self._roll_back()
-                if is_last or not self.connection.closed:
+                is_blocked = faults.is_blocked(exc)
+                if is_last or not (self.connection.closed or is_blocked):
                     raise faults.translate(exc, self.name) from exc
                 self.check()
+                if is_blocked:
+                    self._end_silent()
         raise AssertionError
 
     def write(self, call: Callable[[], R], *, is_script: bool = False) -> R:
@@ -83,10 +88,13 @@ class Database(Statements):
         """
         trouble: Exception | None = None
         was_lost = False
+        blocked = 0
         for attempt in range(_TRIES):
             if attempt:  # jitter keeps two from meeting again and again
                 time.sleep(_PAUSE_SECONDS * attempt * os.urandom(1)[0] / 256)
             self.check()
+            if trouble is not None and faults.is_blocked(trouble):
+                self._end_silent()
             is_committing = False
             try:
                 with self._pipeline(is_script) as self.pipeline:
@@ -105,6 +113,10 @@ class Database(Statements):
                     if was_lost:
                         raise faults.translate(exc, self.name) from exc
                     was_lost = True  # while it was idle: nothing of this has happened
+                elif faults.is_blocked(exc):
+                    blocked += 1
+                    if blocked == _TRIES_IF_BLOCKED:
+                        raise faults.translate(exc, self.name) from exc
                 elif not faults.is_conflict(exc):
                     raise faults.translate(exc, self.name) from exc
                 trouble = exc
@@ -125,6 +137,11 @@ class Database(Statements):
 
     def _is_lost(self, exc: BaseException) -> bool:
         return self.connection.closed or faults.state_of(exc)[:2] in ("08", "57")
+
+    def _end_silent(self) -> None:
+        """End the transactions of processes that stand still within one."""
+        with suppress(psycopg.Error):  # whoever comes next meets the same trouble
+            self.execute(self.sql["end_silent"], [SILENT_SECONDS])
 
     def _doubt(self, exc: BaseException) -> Unavailable:
         return Unavailable(

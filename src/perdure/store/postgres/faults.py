@@ -11,6 +11,7 @@ import psycopg
 from perdure.errors import Corrupt, SchemaMismatch, StoreError, StoreRefused, Unavailable
 
 _CONFLICTS = frozenset({"40001", "40P01"})
+_BLOCKED = "55P03"
 _DATA = ("22", "23", "54")
 _AWAY = ("08", "53", "55", "57", "58", "25")
 _NO_TABLES = frozenset({"42P01", "42883", "42703", "3F000"})
@@ -28,6 +29,11 @@ def state_of(exc: BaseException) -> str:
 def is_conflict(exc: BaseException) -> bool:
     """Tell whether the transaction stood in another's way: it left no trace and may be repeated."""
     return state_of(exc) in _CONFLICTS
+
+
+def is_blocked(exc: BaseException) -> bool:
+    """Tell whether another held a lock for too long: nothing was written."""
+    return state_of(exc) == _BLOCKED
 
 
 def translate(exc: BaseException, where: str) -> StoreError:

@@ -38,9 +38,10 @@ class PostgresLedger:
 
     def _apply(self, missing: Sequence[Migration], now: int) -> None:
         run, schema = self.database.execute, self.database.schema
-        run("SELECT pg_advisory_xact_lock(hashtext('perdure_migration'), hashtext($1))", [schema])
-        # A migration may take its time.
+        # A migration may take its time, and others wait for it.
+        run("SET LOCAL lock_timeout = 0")
         run("SET LOCAL statement_timeout = 0")
+        run("SELECT pg_advisory_xact_lock(hashtext('perdure_migration'), hashtext($1))", [schema])
         run(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         run(f'SET LOCAL search_path = "{schema}"')
         done = {row.number for row in self._applied()}

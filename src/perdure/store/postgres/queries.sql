@@ -35,6 +35,15 @@ SELECT pg_advisory_xact_lock(hashtext('perdure_run'), n) FROM (
     FROM json_array_elements($1::json) v ORDER BY n
 ) AS ids;
 
+-- Ends transactions whose process has been silent for so long in the middle of a pipeline: it was
+-- stopped, or its machine is gone. The server ends those itself that wait between two statements.
+-- name: end_silent
+SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+    AND application_name = current_setting('application_name')
+    AND state = 'active' AND wait_event = 'ClientRead' AND query !~* '^\s*copy'
+    AND greatest(xact_start, query_start) < clock_timestamp() - make_interval(secs => $1::bigint);
+
 -- name: hold_workers
 SELECT id FROM perdure_worker WHERE id = ANY({numbers}) ORDER BY id FOR NO KEY UPDATE;
 

@@ -53,6 +53,8 @@ class Statements:
         answer = self.execute(self.sql[query], arrays)
         if query not in _WITH_IDS:
             return ()
+        if self.pipeline is not None:
+            answer = Sent(answer, self.pipeline)
         return [row[0] for row in answer.fetchall()]
 
     def execute(
@@ -92,7 +94,12 @@ class Statements:
 
 
 class Sent:
-    """A statement that was sent; asking for its answer waits for it."""
+    """A statement that was sent; asking for its answer waits for it.
+
+    Who waits says that nothing more comes for now (a sync, where a flush would do). Then the server
+    knows a transaction that is idle when it sees one, and ends it in time: that of a process that
+    was stopped would hold its locks for ever.
+    """
 
     __slots__ = ("_cursor", "_pipeline")
 
@@ -102,14 +109,20 @@ class Sent:
 
     @property
     def rowcount(self) -> int:
-        self._pipeline.sync()
+        self._wait()
         return int(self._cursor.rowcount)
 
     def fetchone(self) -> Any:
+        self._wait()
         return self._cursor.fetchone()
 
     def fetchall(self) -> list[Any]:
+        self._wait()
         return self._cursor.fetchall()
+
+    def _wait(self) -> None:
+        if self._cursor.pgresult is None:
+            self._pipeline.sync()
 
 
 def _column(values: Sequence[Any]) -> list[Any]:
