@@ -26,6 +26,7 @@ ONLY_POSTGRES = {
     "hold_slots",
     "hold_workers",
     "relations",
+    "end_silent",
     # A transactional activity looks at its deciding row first and takes it last.
     "find_open_tx",
     # The store has a clock of its own.
