@@ -39,7 +39,7 @@ class Leases:
         self._has_revived = False
         self._recalled = 0
         self._next_end = _NEVER
-        self._looked_at = self._served_at = 0
+        self._company = self._served_at = 0
         self._served_every = int(core.desk.look_seconds * _SERVED_EVERY_LOOKS * 1_000_000)
         self._trouble = Complaints(_log, asyncio.get_running_loop().time)
 
@@ -169,9 +169,9 @@ class Leases:
                 await self._take_over(other, now)
             else:
                 self._next_end = min(self._next_end, other.lease_until)
-        if len(workers) == self._looked_at and now < self._served_at:
+        if len(workers) == self._company and now < self._served_at:
             return
-        self._looked_at, self._served_at = len(workers), now + self._served_every
+        self._company, self._served_at = len(workers), now + self._served_every
         services = [(other.workflows, other.queues) for other in workers]
         looks = core.revival.wants_look(has_company=len(workers) > 1)
         unserved, parked = await core.desk.read(

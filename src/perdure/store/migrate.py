@@ -94,15 +94,23 @@ def missing(known: Sequence[Migration], applied: Sequence[Applied], where: str) 
     return [one for one in known if one.number not in done]
 
 
-def migrate(ledger: Ledger, known: Sequence[Migration], where: str, now: int) -> None:
-    """Bring a database up to date.
+def migrate(
+    ledger: Ledger, known: Sequence[Migration], where: str, now: int, *, readonly: bool = False
+) -> None:
+    """Bring a database up to date; ``readonly``: make sure that it is.
 
     Raises:
-        SchemaMismatch: see :func:`missing`.
+        SchemaMismatch: see :func:`missing`; or something is missing, and nothing may be written.
     """
     needed = missing(known, ledger.applied(), where)
-    if needed:
-        ledger.apply(needed, now)
+    if not needed:
+        return
+    if readonly:
+        raise SchemaMismatch(
+            f"{where} has no tables of this version yet: a worker makes them when it starts "
+            "(`perdure dev MODULE`)"
+        )
+    ledger.apply(needed, now)
 
 
 def perdure_version() -> str:

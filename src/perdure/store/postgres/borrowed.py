@@ -33,7 +33,7 @@ Place = tuple[str, str, int | None]
 
 
 class Borrowed(Statements):
-    """What the commit's code needs of a database, on a connection that is somebody else's."""
+    """Perdure's own statements on a connection that is somebody else's."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
@@ -45,7 +45,7 @@ class Borrowed(Statements):
     def execute(
         self, text: str, parameters: Sequence[Any] = (), *, prepare: bool | None = None
     ) -> Any:
-        """Run a statement. The caller's row factory and cursor class do not apply."""
+        """Run a statement. Its user's row factory, adapters and cursor class do not apply."""
         cursor = psycopg.RawCursor(self.connection, row_factory=tuple_row)
         cursor.adapters.register_dumper(int, Int8Dumper)
         return cursor.execute(text.encode(), parameters or None, binary=True, prepare=prepare)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import psycopg
 
-from perdure.errors import StoreError, Unavailable, UsageError
+from perdure.errors import Unavailable, UsageError
 from perdure.store.postgres import faults
 from perdure.store.postgres.connect import SILENT_SECONDS, Settings, connect
 from perdure.store.postgres.holding import Overtaken
@@ -71,7 +71,7 @@ class Database(Statements):
             try:
                 return call()
             except (psycopg.Error, *faults.BAD_VALUES) as exc:
-                self._roll_back()
+                self.roll_back()
                 is_blocked = faults.is_blocked(exc)
                 if is_last or not (self.connection.closed or is_blocked):
                     raise faults.translate(exc, self.name) from exc
@@ -126,7 +126,7 @@ class Database(Statements):
                 raise
             finally:
                 self.pipeline = None
-                self._roll_back()
+                self.roll_back()
         raise Unavailable(
             f"{self.name}: {_TRIES} times another transaction was in the way; nothing was written",
             cause=trouble,
@@ -150,10 +150,6 @@ class Database(Statements):
             cause=exc,
         )
 
-    def recover(self) -> None:
-        """End whatever was begun, after an error."""
-        self._roll_back()
-
     def abandon(self) -> None:
         """Give the connection up: the next verb opens a new one."""
         self.connection.close()
@@ -165,17 +161,13 @@ class Database(Statements):
         yield
         self.execute("COMMIT")  # after an error ``read`` rolls back
 
-    def failed(self, exc: BaseException) -> StoreError:
-        """Return the store's error for a driver's."""
-        return faults.translate(exc, self.name)
-
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         if not self._closed and self._pid == os.getpid():
             self._closed = True
             self.connection.close()
 
-    def _roll_back(self) -> None:
+    def roll_back(self) -> None:
         """Undo the transaction, whatever state it is in."""
         if self.connection.closed:
             return

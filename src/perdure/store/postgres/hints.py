@@ -61,7 +61,7 @@ class Hints:
             run("SELECT pg_notify($1, $2)", [self._channel, self._token])
             run("COMMIT")
         except psycopg.Error as exc:
-            self._database.recover()
+            self._database.roll_back()
             self._trouble.add("a hint to other workers was not sent: %s", exc)
         return None
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.errors import SchemaMismatch
 from perdure.store import migrate
 from perdure.store.port import (
     Act,
@@ -75,14 +74,8 @@ class PostgresStore(SqlStore, PostgresReader):
         return PostgresReader(Database(msgspec.structs.replace(self.settings, readonly=True)))
 
     def migrate(self, now: int) -> None:
-        ledger = PostgresLedger(self.database)
-        if not self.settings.readonly:
-            migrate.migrate(ledger, MIGRATIONS, self.database.name, now)
-        elif migrate.missing(MIGRATIONS, ledger.applied(), self.database.name):
-            raise SchemaMismatch(
-                f"{self.database.name} has no tables of this version yet: a worker makes them "
-                "when it starts (`perdure dev MODULE`)"
-            )
+        ledger, where = PostgresLedger(self.database), self.database.name
+        migrate.migrate(ledger, MIGRATIONS, where, now, readonly=self.settings.readonly)
 
     def start_within(
         self, connection: object, requests: Sequence[StartRequest], now: int

@@ -12,22 +12,20 @@ the server ends the session. What the user's code raises, it gets back as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
-from psycopg.types.numeric import Int8Dumper
 
 from perdure.errors import StoreError, StoreRefused, Superseded, Unavailable, UsageError
 from perdure.store.port import Posted
 from perdure.store.postgres import faults
+from perdure.store.postgres.borrowed import Borrowed
 from perdure.store.postgres.connect import Settings, connect
 from perdure.store.postgres.holding import hold_executions
 from perdure.store.postgres.lending import NOT_YOURS, Lender, LentConnection
-from perdure.store.postgres.sql import Statements, queries_in
 from perdure.store.sql.database import one
 
 R = TypeVar("R")
@@ -38,25 +36,6 @@ _SERVERS_OWN_MS = 1_000
 _END_MS = 2_000
 # What user code may have set, and what must not go for our own statements and the commit.
 _OUR_SETTINGS = b"SET LOCAL ROLE TO DEFAULT; SET LOCAL synchronous_commit TO DEFAULT"
-
-
-class _Own(Statements):
-    """Perdure's own statements on that connection."""
-
-    def __init__(self, connection: LentConnection, settings: Settings) -> None:
-        self.connection = connection
-        self.name = settings.name
-        self.schema = settings.schema
-        self.sql = queries_in(settings.schema)
-        self.written = 0
-
-    def execute(
-        self, text: str, parameters: Sequence[Any] = (), *, prepare: bool | None = None
-    ) -> Any:
-        """Run a statement. The user's row factory and adapters do not apply."""
-        cursor = psycopg.RawCursor(self.connection, row_factory=tuple_row)
-        cursor.adapters.register_dumper(int, Int8Dumper)
-        return cursor.execute(text.encode(), parameters or None, binary=True, prepare=prepare)
 
 
 def run_transaction(
@@ -71,7 +50,7 @@ def run_transaction(
     """Run ``fn(connection)`` and record its outcome: see ``Store.transact``."""
     settings = lender.settings
     with lender.connection() as connection:
-        own = _Own(connection, settings)
+        own = Borrowed(connection, settings)
         with _translated(settings):
             execution = _check_row(own, key)
             pid, transaction = _begin(own, time_limit)
@@ -92,7 +71,7 @@ def _translated(settings: Settings) -> Generator[None]:
         raise faults.translate(exc, settings.name) from exc
 
 
-def _begin(own: _Own, time_limit: float) -> tuple[int, str]:
+def _begin(own: Borrowed, time_limit: float) -> tuple[int, str]:
     """Return the server's process, and the number of the transaction."""
     milliseconds = max(1, int(time_limit * 1_000)) + _SERVERS_OWN_MS
     own.execute(f"SET LOCAL statement_timeout = {milliseconds}")
@@ -102,7 +81,7 @@ def _begin(own: _Own, time_limit: float) -> tuple[int, str]:
     return pid, transaction
 
 
-def _check_row(own: _Own, key: tuple[int, int, int]) -> int:
+def _check_row(own: Borrowed, key: tuple[int, int, int]) -> int:
     run, _, _ = key
     found = own.execute(own.sql["find_open_tx"], key).fetchone()
     if found is None:
@@ -174,7 +153,7 @@ class _Watch:
                 pass  # the session's own time limits are left
 
 
-def _check_still_open(own: _Own, transaction: str) -> None:
+def _check_still_open(own: Borrowed, transaction: str) -> None:
     """Make sure that the transaction is the one that was lent.
 
     Raises:
@@ -200,7 +179,7 @@ def _check_still_open(own: _Own, transaction: str) -> None:
 
 
 @contextmanager
-def _translated_to_lost(own: _Own) -> Generator[None]:
+def _translated_to_lost(own: Borrowed) -> Generator[None]:
     try:
         yield
     except psycopg.Error as exc:
@@ -210,7 +189,9 @@ def _translated_to_lost(own: _Own) -> Generator[None]:
         ) from exc
 
 
-def _record(own: _Own, key: tuple[int, int, int], execution: int, event: bytes, now: int) -> Posted:
+def _record(
+    own: Borrowed, key: tuple[int, int, int], execution: int, event: bytes, now: int
+) -> Posted:
     run = key[0]
     psycopg.Cursor(own.connection).execute(_OUR_SETTINGS, prepare=False)
     hold_executions(own, [execution])
@@ -222,7 +203,7 @@ def _record(own: _Own, key: tuple[int, int, int], execution: int, event: bytes, 
     return Posted("delivered", id=id, execution=execution, run=run, event=event)
 
 
-def _commit(own: _Own) -> None:
+def _commit(own: Borrowed) -> None:
     """Commit.
 
     Raises:

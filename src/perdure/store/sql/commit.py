@@ -139,12 +139,15 @@ class _Attempt:
         """Write the batch inside the transaction that was begun; it may have to be begun again."""
         batch, database = self._batch, self._database
         is_recalled = has_limits = False
-        # Everything is asked before the first answer is waited for.
-        drawn = database.draw_runs(self._starts) if self._guess is None else None
-        foreseen = database.foresee(batch)
+        # The fence first; and everything is asked before the first answer is waited for.
+        fence: Answer | None = None
         if self._is_fenced:
             marks = (batch.worker, batch.epoch, batch.number, batch.lease_until, batch.now)
-            fenced = database.run("fence", *marks).fetchone()
+            fence = database.run("fence", *marks)
+        drawn = database.draw_runs(self._starts) if self._guess is None else None
+        foreseen = database.foresee(batch)
+        if fence is not None:
+            fenced = fence.fetchone()
             if fenced is None:
                 raise LeaseLost(
                     f"worker {batch.worker} no longer holds its lease (epoch {batch.epoch}); "

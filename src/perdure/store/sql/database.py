@@ -110,10 +110,6 @@ class Database(Writing, Protocol):
         """Let the queries of a ``with`` block see one state of the database."""
         ...
 
-    def check(self) -> None:
-        """Make sure that it may be used."""
-        ...
-
     def read(self, call: Callable[[], R]) -> R:
         """Call something that reads, with the driver's errors translated."""
         ...

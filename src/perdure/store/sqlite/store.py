@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.errors import SchemaMismatch
 from perdure.store import migrate
 from perdure.store.port import Definition, Posted, Started, StartRequest, Worker
 from perdure.store.sql.database import reading
@@ -80,14 +79,8 @@ class SqliteStore(SqlStore):
         return SqliteReader(Database(settings), self._presence)
 
     def migrate(self, now: int) -> None:
-        ledger = SqliteLedger(self.database)
-        if not self.settings.readonly:
-            migrate.migrate(ledger, MIGRATIONS, self.database.name, now)
-        elif migrate.missing(MIGRATIONS, ledger.applied(), self.database.name):
-            raise SchemaMismatch(
-                f"{self.database.name} has no tables of this version yet: a worker makes them "
-                "when it starts (`perdure dev MODULE`)"
-            )
+        ledger, where = SqliteLedger(self.database), self.database.name
+        migrate.migrate(ledger, MIGRATIONS, where, now, readonly=self.settings.readonly)
 
     def start_within(
         self, connection: object, requests: Sequence[StartRequest], now: int
