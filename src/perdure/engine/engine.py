@@ -8,18 +8,17 @@ takes no new turns, lets activities finish for a moment, and hands its runs back
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from perdure import errors, lint
 from perdure.activity import Activity
 from perdure.client import Client
 from perdure.definition import Workflow
-from perdure.engine import audit, interpreter
+from perdure.engine import audit, given, interpreter
 from perdure.engine import clock as _clock
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
@@ -33,7 +32,7 @@ from perdure.engine.processes.watchdog import Watchdog
 from perdure.engine.settings import Settings
 from perdure.store.desk import Desk, open_desk
 from perdure.values import events as ev
-from perdure.values import limits, payload
+from perdure.values import limits
 from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
 from perdure.values.sizes import parse_size
 
@@ -115,11 +114,11 @@ class Engine:
         chance: Callable[[int], bytes] | None = None,
     ) -> None:
         self.url = url
-        self.services = _services(services)
-        self._definitions = list(_collect(definitions))
+        self.services = given.services(services)
+        self._definitions = list(given.collect(definitions))
         self._options = dict(sqlite or {})
         self._allow_data_loss = allow_data_loss
-        self._queues = _queues(task_queues)
+        self._queues = given.queues(task_queues)
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -234,7 +233,7 @@ class Engine:
         try:
             for definition in self._definitions:
                 _register(core, definition)
-            core.services = await _built(self.services)
+            core.services = await given.built(self.services)
             core.registry.limits.check(core.registry.names)
             now = self._clock.now()
             await desk.write(lambda store: store.migrate(now))
@@ -429,66 +428,11 @@ async def _drained(core: Core) -> bool:
     )
 
 
-def _queues(given: object) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise errors.Invalid(f"task_queues: {given!r} is not a list of text; write [{given!r}]")
-    return tuple(payload.text(one, what="task_queues") for one in cast("Iterable[Any]", given))
-
-
-def _collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:
-    """Find definitions in what was given: objects, modules that hold them, or a single one."""
-    if isinstance(definitions, (Workflow, Activity)) or inspect.ismodule(definitions):
-        definitions = [definitions]
-    elif not isinstance(definitions, Iterable):
-        raise errors.DefinitionError(f"definitions: {definitions!r} is no list of definitions")
-    found: list[Workflow[Any, Any] | Activity[Any, Any]] = []
-    for item in cast("Iterable[Any]", definitions):
-        if isinstance(item, (Workflow, Activity)):
-            found.append(cast("Workflow[Any, Any] | Activity[Any, Any]", item))
-        elif inspect.ismodule(item):
-            found += _in_module(item)
-        else:
-            is_unbuilt = callable(getattr(item, "build", None))
-            hint = "; call its build(), which returns the definition" if is_unbuilt else ""
-            raise errors.DefinitionError(
-                f"definitions: {item!r} is neither a workflow, an activity nor a module{hint}"
-            )
-    return found
-
-
-def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, Any]]:
-    found: list[Workflow[Any, Any] | Activity[Any, Any]] = [
-        v for v in vars(module).values() if isinstance(v, (Workflow, Activity))
-    ]
-    if not found:
-        raise errors.DefinitionError(f"module {module.__name__!r} defines no workflow or activity")
-    return found
-
-
 def _register(core: Core, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:
     core.runner.apart.check(definition)
     core.registry.register(definition)
     if isinstance(definition, Workflow):
         lint.warn(definition)
-
-
-def _services(given: Any) -> dict[str, Any]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):  # pyright: ignore[reportUnknownVariableType] - of anything
-        raise errors.Invalid(
-            f"services: {given!r} is no mapping of names to services; write "
-            'Engine(services={"mail": mailer})'
-        )
-    return dict(cast("Mapping[str, Any]", given))
-
-
-async def _built(services: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not any(isinstance(given, str) for given in services.values()):
-        return services
-    from perdure.engine.processes.services import built_here
-
-    return await built_here(services)
 
 
 def _report(task: asyncio.Task[None]) -> None:

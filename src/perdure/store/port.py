@@ -54,34 +54,36 @@ from typing import Any, Protocol, TypeVar
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
+from perdure.store.reader import Reader
 from perdure.store.rows import (
     Acted,
-    Batch,
     Beat,
     Committed,
     Definition,
     Filter,
     Fork,
-    HumanTaskWrite,
     InboxRow,
     Loaded,
     OpenRun,
-    Post,
     Posted,
     Question,
     RunRow,
     Started,
-    StartRequest,
-    StateWrite,
     Sweep,
     TurnRow,
+    Worker,
+)
+from perdure.store.writes import (
+    Batch,
+    HumanTaskWrite,
+    Post,
+    StartRequest,
+    StateWrite,
     TurnWrite,
     Watch,
-    Worker,
 )
 from perdure.values.concurrency import Limit, Standing
 from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
-from perdure.values.states import Status
 
 __all__ = [
     "Act",
@@ -121,181 +123,6 @@ __all__ = [
 ]
 
 R = TypeVar("R")
-
-
-class Reader(Protocol):
-    """The verbs that only read. Each answers from one snapshot of committed rows."""
-
-    def find(self, key: str, *, namespace: str = "default", run_id: str = "") -> RunRow | None:
-        """Return the latest run of workflow id ``key`` (or of the execution whose first run's id is
-        ``key``), or exactly the run ``run_id`` of it.
-        """
-        ...
-
-    def rows(self, runs: Sequence[int]) -> list[RunRow]:
-        """Return the rows of these runs, in no order; unknown ones are left out."""
-        ...
-
-    def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:
-        """Return the latest runs of up to ``limit`` executions whose workflow id begins with
-        ``key``, and runs whose run id does.
-        """
-        ...
-
-    def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
-        """Return up to ``limit`` runs, newest first; ``before`` is the ``run`` to go on from."""
-        ...
-
-    def count(self, where: Filter, *, limit: int | None = None) -> int:
-        """Count matching runs, stopping at ``limit``."""
-        ...
-
-    def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
-        """Return up to ``limit`` rows whose first event id is greater than ``after``.
-
-        Raises:
-            Corrupt: the checksum of one does not fit; the message names run and event.
-        """
-        ...
-
-    def journal(
-        self, *, after: int = 0, limit: int, namespace: str = "default", workflow_id: str = ""
-    ) -> Journal:
-        """Return up to ``limit`` history rows behind row ``after`` in the order of their commits:
-        of all runs (of any namespace), or of the execution ``workflow_id``.
-
-        Once a row was returned, none ever comes before it. Rows that a run has copied from another
-        one are left out. A damaged row says so (``fault``) and is in nobody's way. Whoever deletes
-        histories notes the highest row it has deleted, and never deletes the newest: a number is
-        not given twice.
-        """
-        ...
-
-    def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
-        """Return up to ``limit`` log lines of a run whose number is greater than ``after``, in
-        order. A run keeps its last ``limits.LOG_LINES``.
-        """
-        ...
-
-    def forks(self, run: int) -> list[Fork]:
-        """Return what was copied from this run, and from which one this one was."""
-        ...
-
-    def last_turn(self, run: int) -> TurnRow | None:
-        """Return the run's last history row.
-
-        Raises:
-            Corrupt: its checksum does not fit.
-        """
-        ...
-
-    def load(self, runs: Sequence[int]) -> list[Loaded]:
-        """Return state, history and inbox of these runs, in no order; unknown ones are left out."""
-        ...
-
-    def news(
-        self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
-    ) -> News:
-        """Tell whether ``claimable``, ``beginning`` (by ``soon``), ``inbox``, ``questions`` (of any
-        workflow), ``due`` (by ``now``) or ``admit`` would find something.
-        """
-        ...
-
-    def claimable(
-        self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
-    ) -> list[int]:
-        """Return up to ``limit`` running runs without an owner, and parked ones nobody served."""
-        ...
-
-    def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
-        """Return parked runs with one of these reasons, by ``run`` ascending from ``after``."""
-        ...
-
-    def open_runs(self, statuses: Sequence[Status], *, limit: int, after: int = 0) -> list[OpenRun]:
-        """Return open runs with one of these statuses, by ``run`` ascending from ``after``; none of
-        any namespace is left out.
-        """
-        ...
-
-    def sweeps(self) -> list[Sweep]:
-        """Return how far the open runs of each workflow were checked."""
-        ...
-
-    def unserved(
-        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
-    ) -> list[RunRow]:
-        """Return running, unowned runs that none of these (workflows, queues) serves."""
-        ...
-
-    def due(
-        self,
-        until: int,
-        workflows: Sequence[str],
-        queues: Sequence[str],
-        *,
-        limit: int,
-        after: int = -1,
-    ) -> list[tuple[int, int]]:
-        """Return (run, wake_at) of unowned runs due after ``after`` and by ``until``, in order."""
-        ...
-
-    def beginning(
-        self, until: int, workflows: Sequence[str], queues: Sequence[str], *, limit: int
-    ) -> list[tuple[int, int]]:
-        """Return (run, wake_at) of pending runs that begin by ``until``, soonest first."""
-        ...
-
-    def inbox(
-        self, workflows: Sequence[str], queues: Sequence[str], worker: int, *, limit: int
-    ) -> list[InboxRow]:
-        """Return inbox rows, oldest first, of runs that ``worker`` owns or that anybody may claim
-        (unowned and waiting or running, of these workflows and queues); of stopped runs only rows
-        that are control.
-        """
-        ...
-
-    def questions(self, now: int, workflows: Sequence[str], *, limit: int) -> list[Question]:
-        """Return unanswered questions whose deadline is not over, to runs of these workflows."""
-        ...
-
-    def reply(self, question: str) -> bytes | None:
-        """Return the answer to a question, or ``None`` while there is none."""
-        ...
-
-    def mail(self, mailboxes: Sequence[str], *, limit: int) -> list[tuple[int, str, bytes]]:
-        """Return (id, mailbox, event) of what lies in these mailboxes, oldest first."""
-        ...
-
-    def workers(self) -> list[Worker]:
-        """Return the live workers: those that neither left nor were taken over."""
-        ...
-
-    def definitions(self) -> list[Definition]:
-        """Return registered definitions, sources left out."""
-        ...
-
-    def standing(self, execution: int) -> Standing | None:
-        """Return what stands between an execution and its slot; ``None``: nothing limits it."""
-        ...
-
-    def attributes(self, run: int) -> dict[str, Any]:
-        """Return the search attributes of a run."""
-        ...
-
-    def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:
-        """Return a human task."""
-        ...
-
-    def human_tasks(
-        self, where: HumanTaskFilter, now: int, *, limit: int, after: HumanTaskRow | None = None
-    ) -> list[HumanTaskRow]:
-        """Return up to ``limit`` human tasks behind ``after``.
-
-        Open ones by when they are due (those without at last), then by age; if ``where`` has a
-        status that is none of theirs, the newest first. A claim that is over at ``now`` counts as
-        open.
-        """
-        ...
 
 
 class Store(Reader, Protocol):

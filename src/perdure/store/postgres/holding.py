@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from perdure.store.rows import Batch, Post, StartRequest, Watch
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.starting import needs_look, requests_of
+from perdure.store.writes import Batch, Post, StartRequest, Watch
 from perdure.values.ids import MAILBOX
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from perdure.store.rows import Batch
+from perdure.store.writes import Batch
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.errors import Conflict, TaskNotFound
-from perdure.store.rows import Acted, HumanTaskWrite, Posted
+from perdure.store.rows import Acted, Posted
 from perdure.store.sql.database import Writing
+from perdure.store.writes import HumanTaskWrite
 from perdure.values import events
 from perdure.values.people import (
     BY_CODE,

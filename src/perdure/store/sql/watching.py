@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from perdure.store.rows import Watch
 from perdure.store.sql.database import Answer, Writing
 from perdure.store.sql.encoding import from_json, to_json
+from perdure.store.writes import Watch
 from perdure.values import endings
 from perdure.values import events as ev
 

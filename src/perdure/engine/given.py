@@ -1,0 +1,83 @@
+"""What an engine is given, as it takes it: definitions, queues, services."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, cast
+
+from perdure import errors
+from perdure.activity import Activity
+from perdure.definition import Workflow
+from perdure.values import payload
+
+
+def queues(given: object) -> tuple[str, ...]:
+    """Return the task queues to serve.
+
+    Raises:
+        Invalid: they are no list of text.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise errors.Invalid(f"task_queues: {given!r} is not a list of text; write [{given!r}]")
+    return tuple(payload.text(one, what="task_queues") for one in cast("Iterable[Any]", given))
+
+
+def collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:
+    """Find definitions in what was given: objects, modules that hold them, or a single one.
+
+    Raises:
+        DefinitionError: something is no definition, or a module has none.
+    """
+    if isinstance(definitions, (Workflow, Activity)) or inspect.ismodule(definitions):
+        definitions = [definitions]
+    elif not isinstance(definitions, Iterable):
+        raise errors.DefinitionError(f"definitions: {definitions!r} is no list of definitions")
+    found: list[Workflow[Any, Any] | Activity[Any, Any]] = []
+    for item in cast("Iterable[Any]", definitions):
+        if isinstance(item, (Workflow, Activity)):
+            found.append(cast("Workflow[Any, Any] | Activity[Any, Any]", item))
+        elif inspect.ismodule(item):
+            found += _in_module(item)
+        else:
+            is_unbuilt = callable(getattr(item, "build", None))
+            hint = "; call its build(), which returns the definition" if is_unbuilt else ""
+            raise errors.DefinitionError(
+                f"definitions: {item!r} is neither a workflow, an activity nor a module{hint}"
+            )
+    return found
+
+
+def _in_module(module: ModuleType) -> list[Workflow[Any, Any] | Activity[Any, Any]]:
+    found: list[Workflow[Any, Any] | Activity[Any, Any]] = [
+        v for v in vars(module).values() if isinstance(v, (Workflow, Activity))
+    ]
+    if not found:
+        raise errors.DefinitionError(f"module {module.__name__!r} defines no workflow or activity")
+    return found
+
+
+def services(given: Any) -> dict[str, Any]:
+    """Return services by name.
+
+    Raises:
+        Invalid: they are no mapping of names.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):  # pyright: ignore[reportUnknownVariableType] - of anything
+        raise errors.Invalid(
+            f"services: {given!r} is no mapping of names to services; write "
+            'Engine(services={"mail": mailer})'
+        )
+    return dict(cast("Mapping[str, Any]", given))
+
+
+async def built(services: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return services with those made that are given as ``"module:function"``."""
+    if not any(isinstance(given, str) for given in services.values()):
+        return services
+    from perdure.engine.processes.services import built_here
+
+    return await built_here(services)
