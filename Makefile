@@ -6,7 +6,7 @@ WITH_ENGINE := tests/cli tests/e2e tests/engine tests/patterns tests/seed1 tests
 STAMP := .venv/.perdure-setup
 NEEDED := import sys, sqlite3, ssl; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help setup demo test check sim bench clean
+.PHONY: help setup demo test check sim bench bench-postgres clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
@@ -53,6 +53,9 @@ sim: setup  ## Run the simulator: SEED=7 repeats one run, SEEDS=500 tries that m
 
 bench: setup  ## Measure, beside DBOS: ARGS='--only one_step --no-peers'
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-postgres: setup  ## The same on PostgreSQL, in a cluster of its own
+	$(BIN)/python bench/run.py --postgres $(ARGS)
 
 clean:  ## Remove what make made
 	rm -rf .venv build dist bench/.data bench/.peers .*_cache .hypothesis

@@ -1,7 +1,8 @@
 """What scenarios are made of: the registry, figures with targets, fresh processes, measures.
 
-A scenario is an async function in ``scenarios/*.py``: it gets an empty folder for its database and
-returns its figures by name. It runs in a process of its own, so nothing is warm or already grown.
+A scenario is an async function in ``scenarios/*.py``: it gets an empty folder, in which
+``database(folder)`` finds its database, and returns its figures by name. It runs in a process of
+its own, so nothing is warm or already grown.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A registered scenario. A heavy one is run once, unless asked otherwise."""
+    """A registered scenario: its figures on a SQLite file, and those on PostgreSQL.
+
+    A heavy one is run once, unless asked otherwise.
+    """
 
     name: str
     body: Body
     figures: tuple[Figure, ...]
+    on_postgres: tuple[Figure, ...]
     heavy: bool
 
     @property
@@ -88,12 +93,17 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(*figures: Figure, heavy: bool = False) -> Callable[[Body], Body]:
-    """Register the decorated function as a scenario with these figures."""
+def scenario(
+    *figures: Figure, postgres: Sequence[Figure] = (), heavy: bool = False
+) -> Callable[[Body], Body]:
+    """Register the decorated function as a scenario with these figures.
+
+    Without any for one of the two databases it is not run there.
+    """
 
     def register(body: Body) -> Body:
         name = getattr(body, "__name__", "")
-        SCENARIOS[name] = Scenario(name, body, figures, heavy)
+        SCENARIOS[name] = Scenario(name, body, figures, tuple(postgres), heavy)
         return body
 
     return register
@@ -104,6 +114,21 @@ def load_scenarios() -> dict[str, Scenario]:
     for path in sorted((HERE / "scenarios").glob("*.py")):
         importlib.import_module(f"scenarios.{path.stem}")
     return SCENARIOS
+
+
+# -- databases -------------------------------------------------------------------------------------
+
+
+def use(url: str, folder: Path) -> None:
+    """Let ``database(folder)`` be this one, instead of a SQLite file in the folder."""
+    (folder / "url").touch(0o600)  # it may hold a password
+    (folder / "url").write_text(url)
+
+
+def database(folder: Path) -> str:
+    """Return the URL of the database that the processes of a scenario share."""
+    given = folder / "url"
+    return given.read_text() if given.exists() else f"sqlite:///{folder}/bench.db"
 
 
 # -- processes -------------------------------------------------------------------------------------

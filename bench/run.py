@@ -3,10 +3,13 @@
     python bench/run.py                                  every scenario, the median of three runs
     python bench/run.py --only one_step --runs 9 --no-peers
     python bench/run.py --json > figures.json
+    python bench/run.py --postgres                       on PostgreSQL, in a cluster of its own
+    python bench/run.py --postgres postgresql://me@host/postgres
 
-Every run is a process of its own with a new database under bench/.data, on the repository's disk.
-A peer (DBOS on SQLite; litestar-workflows for step machines) runs right after the scenario that it
-is held against, in an environment that peers/setup.sh makes. Figures of different machines, or of
+Every run is a process of its own with a new database: a file under bench/.data, on the repository's
+disk, or one in the server. A peer (DBOS on the same kind of database; litestar-workflows for step
+machines) runs right after the scenario that it is held against, in an environment that
+peers/setup.sh makes. Figures of different machines, or of
 different days, do not compare: targets were set on two cores with about 3,000 durable writes a
 second.
 
@@ -16,6 +19,9 @@ Exit status: 1 if a target was missed or a scenario failed.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -26,16 +32,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness import HERE, BenchError, Figure, Scenario, say
+from server import postgres
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Server
 
 PEERS = {
     "DBOS": ("dbos", "dbos_bench.py"),
     "litestar-workflows": ("litestar-workflows", "litestar_workflows_bench.py"),
 }
 """By name: the environment under .peers, and the script under peers."""
+numbers = itertools.count(1)
 HEADINGS = ("scenario", "figure", "measured", "unit", "target", "", "peer", "times better", "")
 
 
@@ -64,7 +75,8 @@ def main() -> None:
     if options.call:
         harness.call(options.call[0], Path(options.call[1]))
         return
-    scenarios = choose(harness.load_scenarios(), options.only)
+    on_postgres = options.postgres is not None
+    scenarios = choose(harness.load_scenarios(), options.only, on_postgres=on_postgres)
     if options.list:
         for scenario in scenarios:
             print(f"{scenario.name:<42} {scenario.title}")
@@ -73,8 +85,13 @@ def main() -> None:
         sys.exit(f"no scenario's name holds any of {options.only}")
     if not options.no_peers:
         subprocess.run([HERE / "peers/setup.sh"], check=True)
-    results = [run(scenario, options) for scenario in scenarios]
-    machine = describe_machine()
+    if on_postgres:
+        with postgres(options.postgres) as server:
+            results = [run(scenario, options, server) for scenario in scenarios]
+            machine = describe_machine(server)
+    else:
+        results = [run(scenario, options) for scenario in scenarios]
+        machine = describe_machine()
     print(as_json(results, machine) if options.json else as_table(results, machine))
     sys.exit(0 if all(result.is_good for result in results) else 1)
 
@@ -92,14 +109,29 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--peer-scale", type=float, default=0.2, metavar="X", help="size of the peer's runs (0.2)"
     )
+    parser.add_argument(
+        "--postgres",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="on PostgreSQL: in a cluster of its own, or on this server",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--list", action="store_true", help="name the scenarios and stop")
     parser.add_argument("--call", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
-def choose(scenarios: dict[str, Scenario], texts: Sequence[str] | None) -> list[Scenario]:
+def choose(
+    scenarios: dict[str, Scenario], texts: Sequence[str] | None, *, on_postgres: bool
+) -> list[Scenario]:
     """Return the scenarios named, or whose name has one of the texts; heavy ones last."""
+    if on_postgres:
+        scenarios = {
+            name: dataclasses.replace(found, figures=found.on_postgres)
+            for name, found in scenarios.items()
+        }
+    scenarios = {name: found for name, found in scenarios.items() if found.figures}
     names = {
         name
         for text in texts or ("",)
@@ -112,7 +144,7 @@ def choose(scenarios: dict[str, Scenario], texts: Sequence[str] | None) -> list[
 # -- running ---------------------------------------------------------------------------------------
 
 
-def run(scenario: Scenario, options: argparse.Namespace) -> Result:
+def run(scenario: Scenario, options: argparse.Namespace, server: Server | None = None) -> Result:
     """Run a scenario and its peer; take the median of each figure."""
     result = Result(scenario)
     count = options.runs or (1 if scenario.heavy else 3)
@@ -121,12 +153,15 @@ def run(scenario: Scenario, options: argparse.Namespace) -> Result:
     for number in range(1, count + 1):
         say(f"{scenario.name} {number}/{count}")
         try:
-            with harness.data_folder() as folder:
+            with harness.data_folder() as folder, new_database(server) as url:
+                if url:
+                    harness.use(url, folder)
                 figures = harness.measure(scenario.target, folder)
             for figure in scenario.figures:
                 result.runs.setdefault(figure.name, []).append(figures[figure.name])
             for figure in peers:
-                found = run_peer(figure, options.peer_scale)
+                with new_database(server) as url:
+                    found = run_peer(figure, options.peer_scale, url)
                 peer_runs.setdefault(figure.name, []).append(found)
         except BenchError as exc:
             result.error = str(exc)
@@ -137,7 +172,20 @@ def run(scenario: Scenario, options: argparse.Namespace) -> Result:
     return result
 
 
-def run_peer(figure: Figure, scale: float) -> float:
+@contextlib.contextmanager
+def new_database(server: Server | None) -> Iterator[str]:
+    """Give the URL of a new database in the server; ``""`` without one."""
+    if server is None:
+        yield ""
+        return
+    name = f"run_{next(numbers)}"
+    try:
+        yield server.create_database(name)
+    finally:
+        server.drop_database(name)
+
+
+def run_peer(figure: Figure, scale: float, url: str) -> float:
     """Return the figure of the peer.
 
     Raises:
@@ -147,13 +195,14 @@ def run_peer(figure: Figure, scale: float) -> float:
     name = figure.peer or ""
     python = HERE / ".peers" / home / "bin/python"
     command = [python, HERE / "peers" / script, "--only", name, "--scale", str(scale)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "BENCH_DATABASE": url}  # it may hold a password
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise BenchError("the peer failed: " + "\n".join(done.stderr.strip().splitlines()[-5:]))
     return json.loads(done.stdout.splitlines()[-1])["figures"][name]
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine(server: Server | None = None) -> dict[str, Any]:
     """Return what figures depend on."""
     with harness.data_folder() as folder:
         syncs = harness.disk_syncs_per_second(folder)
@@ -162,7 +211,17 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "durable_writes_per_second": round(syncs),
-    }
+    } | ({} if server is None else describe_server(server))
+
+
+def describe_server(server: Server) -> dict[str, Any]:
+    """Return what figures on PostgreSQL depend on."""
+    with server.connect() as connection:
+        version = connection.execute("SHOW server_version").fetchone()
+        fsync = connection.execute("SHOW fsync").fetchone()
+    assert version is not None
+    assert fsync is not None
+    return {"postgresql": version[0].split()[0], "fsync": fsync[0]}
 
 
 # -- printing --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The same scenarios on DBOS with SQLite, as one JSON object of figures.
+"""The same scenarios on DBOS, as one JSON object of figures.
 
 Runs in an environment of its own (setup.sh) and imports nothing of Perdure:
 
@@ -6,7 +6,8 @@ Runs in an environment of its own (setup.sh) and imports nothing of Perdure:
 
 DBOS is used as its documentation shows: async workflows and steps, started in the process that
 serves them, with its defaults (it sets no journal mode, so SQLite's own holds: DELETE). Looking for
-messages every 10 ms instead of every second made no difference.
+messages every 10 ms instead of every second made no difference. Each scenario has a SQLite file of
+its own, or, if BENCH_DATABASE is set, that database: an empty one in PostgreSQL.
 `--scale` makes the scenarios whose figure is a rate smaller; the scale is part of the output.
 """
 
@@ -16,14 +17,18 @@ import argparse
 import asyncio
 import json
 import logging
+import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from dbos import DBOS, DBOSConfig
+from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 DATA = Path(__file__).parents[1] / ".data"
 Scenario = Callable[[float], Awaitable[float]]
@@ -163,6 +168,30 @@ async def sleep_1s_1000(_scale: float) -> float:
     return time.perf_counter() - begin
 
 
+BLOCKED = 1_000
+
+
+async def recover_blocked_s(_scale: float) -> float:
+    """1,000 blocked workflows of a killed process: launch, a message to each, all done; seconds."""
+    await asyncio.gather(*(DBOS.send_async(f"blocked-{n}", n, "number") for n in range(BLOCKED)))
+    handles = await asyncio.gather(
+        *(DBOS.retrieve_workflow_async(f"blocked-{number}") for number in range(BLOCKED))
+    )
+    await asyncio.gather(*(handle.get_result() for handle in handles))
+    return time.perf_counter() - launched
+
+
+async def block(_scale: float) -> float:
+    """Start 1,000 workflows that wait for a message, say so, and wait to be killed."""
+    for number in range(BLOCKED):
+        with SetWorkflowID(f"blocked-{number}"):
+            await DBOS.start_workflow_async(receiver, 1)
+    print("blocked", flush=True)
+    await asyncio.Event().wait()
+    return 0.0
+
+
+launched = 0.0
 SCENARIOS: dict[str, Scenario] = {
     function.__name__: function
     for function in (
@@ -173,6 +202,7 @@ SCENARIOS: dict[str, Scenario] = {
         children_per_s,
         ping_pong_per_s,
         sleep_1s_1000,
+        recover_blocked_s,
     )
 }
 
@@ -180,22 +210,43 @@ SCENARIOS: dict[str, Scenario] = {
 def measure(name: str, scale: float) -> float:
     """Run one scenario on a database of its own."""
     with tempfile.TemporaryDirectory(prefix="dbos-", dir=DATA) as folder:
-        config: DBOSConfig = {
-            "name": "bench",
-            "system_database_url": f"sqlite:///{folder}/dbos.db",
-            "log_level": "ERROR",
-        }
-        DBOS(config=config)
-        DBOS.launch()
+        url = os.environ.get("BENCH_DATABASE") or f"sqlite:///{folder}/dbos.db"
+        if name == "recover_blocked_s":
+            leave_blocked(url)
+        return serve(url, SCENARIOS[name], scale)
 
-        async def run() -> float:
+
+def serve(url: str, scenario: Scenario, scale: float) -> float:
+    """Launch DBOS, run a scenario, and return its figure."""
+    global launched  # noqa: PLW0603 - one scenario asks
+    config: DBOSConfig = {"name": "bench", "system_database_url": url, "log_level": "ERROR"}
+    DBOS(config=config)
+    launched = time.perf_counter()
+    DBOS.launch()
+
+    async def run() -> float:
+        if scenario not in (recover_blocked_s, block):
             await (await DBOS.start_workflow_async(steps, 3)).get_result()  # warm
-            return await SCENARIOS[name](scale)
+        return await scenario(scale)
 
+    try:
+        return asyncio.run(run())
+    finally:
+        DBOS.destroy()
+
+
+def leave_blocked(url: str) -> None:
+    """Let another process block its workflows, and kill it."""
+    command = [sys.executable, __file__, "--block"]
+    environment = {**os.environ, "BENCH_DATABASE": url}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as other:
         try:
-            return asyncio.run(run())
+            assert other.stdout is not None
+            if "blocked" not in other.stdout.readline():
+                raise SystemExit("the process with the blocked workflows has failed")
+            time.sleep(2)  # until each waits for its message
         finally:
-            DBOS.destroy()
+            other.send_signal(signal.SIGKILL)
 
 
 def main() -> None:
@@ -205,9 +256,13 @@ def main() -> None:
     )
     parser.add_argument("--only", action="append", choices=SCENARIOS)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--block", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     DATA.mkdir(exist_ok=True)
+    if arguments.block:
+        serve(os.environ["BENCH_DATABASE"], block, 1.0)
+        return
     figures = {name: measure(name, arguments.scale) for name in arguments.only or SCENARIOS}
     print(
         json.dumps(

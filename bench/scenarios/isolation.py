@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import Figure, scenario, until
 from perdure import Engine, Retry, activity, workflow
-from scenarios.programs import engine_on, steps
+from scenarios.programs import engine_in, steps
 
 PROBES, BURNERS = 200, 2
 _BURN_SECONDS = 0.05
@@ -75,12 +75,12 @@ async def _latencies(engine: Engine, burner: Any) -> dict[str, float]:
 @scenario(Figure("p50", "ms"), Figure("p95", "ms"))
 async def one_step_beside_isolated_cpu_bound_handlers(folder: Path) -> dict[str, float]:
     """One-step runs beside 2 CPU-bound handlers in subprocesses, 200 one after the other."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         return await _latencies(engine, burning_apart)
 
 
 @scenario(Figure("p50", "ms"), Figure("p95", "ms"))
 async def one_step_beside_inline_cpu_bound_handlers(folder: Path) -> dict[str, float]:
     """The same with the handlers in the engine's own process."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         return await _latencies(engine, burning_inline)

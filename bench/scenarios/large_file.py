@@ -25,7 +25,7 @@ from perdure.store.port import Batch, StartRequest, StateWrite, Store, TurnWrite
 from perdure.values import events as ev
 from perdure.values.ids import uuid7
 from perdure.values.states import Status
-from scenarios.programs import engine_on, nap, steps
+from scenarios.programs import engine_in, nap, steps
 
 FINISHED = 1_000_000
 ASLEEP = 20_000
@@ -62,7 +62,7 @@ async def million_finished(folder: Path) -> dict[str, float]:
 async def wake_old_runs(folder: Path) -> dict[str, float]:
     """Open the file and wait until no run in it sleeps."""
     begin = time.perf_counter()
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
 
         async def all_awake() -> bool:
             return await engine.client.count(workflow="nap", status="waiting") == 0

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import BenchError, Figure, scenario, spawn, until
+from harness import BenchError, Figure, database, scenario, spawn, until
 from perdure import Client, Engine, workflow
 
 MESSAGES = 200
@@ -28,7 +28,7 @@ async def echo(_: None) -> None:
 
 
 def _engine(folder: Path) -> Engine:
-    return Engine(f"sqlite:///{folder}/bench.db", definitions=[echo])
+    return Engine(database(folder), definitions=[echo])
 
 
 async def serve(folder: Path) -> dict[str, float]:
@@ -52,8 +52,7 @@ async def arrivals(_: None) -> None:
 async def receive(folder: Path) -> dict[str, float]:
     """Serve one receiver until killed; note its arrivals by a clock that all processes share."""
     file = (folder / "arrivals").open("a", buffering=1)
-    url = f"sqlite:///{folder}/bench.db"
-    async with Engine(url, definitions=[arrivals]) as engine:
+    async with Engine(database(folder), definitions=[arrivals]) as engine:
         engine.events.on(
             "workflow.event",
             lambda event: file.write(f"{event.data['data']} {time.monotonic()}\n"),
@@ -64,12 +63,15 @@ async def receive(folder: Path) -> dict[str, float]:
     return {}
 
 
-@scenario(
+BETWEEN = (
     Figure("median", "ms", at_most=50),
     Figure("95th percentile", "ms", at_most=50),
     Figure("slowest", "ms", lower_is_better=True),
     Figure("there and back, median", "ms", lower_is_better=True),
 )
+
+
+@scenario(*BETWEEN, postgres=BETWEEN)
 async def message_between_processes(folder: Path) -> dict[str, float]:
     """From send() in one process until the workflow in another has it, committed; 200 messages."""
     one_way = await _one_way(folder)
@@ -88,7 +90,7 @@ async def _one_way(folder: Path) -> list[float]:
     try:
         await until(lambda: _is_ready(folder, other))
         sent: list[float] = []
-        async with Client(f"sqlite:///{folder}/bench.db") as client:
+        async with Client(database(folder)) as client:
             receiver = client.get("receiver")
             for number in range(WARM_UP + MESSAGES):
                 sent.append(time.monotonic())
@@ -108,7 +110,7 @@ async def _there_and_back(folder: Path) -> list[float]:
     try:
         await until(lambda: _is_ready(folder, other))
         took: list[float] = []
-        async with Client(f"sqlite:///{folder}/bench.db") as client, client.mailbox() as box:
+        async with Client(database(folder)) as client, client.mailbox() as box:
             for number in range(WARM_UP + MESSAGES):
                 begin = time.monotonic()
                 answer = await box.ask("echo", "say", number, reply="echo", timeout="10s")

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness import database
 from perdure import Engine, activity, workflow
 
 marks: list[float] = []
@@ -92,7 +93,7 @@ async def ping(request: tuple[str, int]) -> int:
     return rounds
 
 
-def engine_on(database: Path, **options: Any) -> Engine:
-    """Return an engine for these workflows on a SQLite file."""
+def engine_in(folder: Path, **options: Any) -> Engine:
+    """Return an engine for these workflows on the scenario's database."""
     definitions = [steps, marked_steps, nap, receiver, twice, parent, ping, pong]
-    return Engine(f"sqlite:///{database}", definitions=definitions, **options)
+    return Engine(database(folder), definitions=definitions, **options)

@@ -7,16 +7,20 @@ import time
 from pathlib import Path
 
 from harness import Figure, scenario
-from scenarios.programs import engine_on, parent, ping, pong, steps
+from scenarios.programs import engine_in, parent, ping, pong, steps
 
 PARENTS, CHILDREN = 1_000, 10
 PAIRS, ROUNDS = 1_000, 10
 
 
-@scenario(Figure("rate", "children/s", peer="children_per_s"))
+CHILDREN_RATE = Figure("rate", "children/s", peer="children_per_s")
+MESSAGE_RATE = Figure("rate", "messages/s", peer="ping_pong_per_s")
+
+
+@scenario(CHILDREN_RATE, postgres=[CHILDREN_RATE])
 async def thousand_parents(folder: Path) -> dict[str, float]:
     """1,000 workflows that start 10 children each and wait for them."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)  # warm
         begin = time.perf_counter()
         handles = await asyncio.gather(
@@ -28,10 +32,10 @@ async def thousand_parents(folder: Path) -> dict[str, float]:
     return {"rate": PARENTS * CHILDREN / seconds}
 
 
-@scenario(Figure("rate", "messages/s", peer="ping_pong_per_s"))
+@scenario(MESSAGE_RATE, postgres=[MESSAGE_RATE])
 async def thousand_ping_pongs(folder: Path) -> dict[str, float]:
     """1,000 pairs of workflows that send 10 messages to and fro, one at a time."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)
         begin = time.perf_counter()
         await asyncio.gather(

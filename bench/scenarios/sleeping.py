@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from harness import Figure, measure, scenario, seconds_since_process_start, settled_rss_mb, until
-from scenarios.programs import engine_on, nap, steps
+from scenarios.programs import engine_in, nap, steps
 
 ASLEEP = 100_000
 AT_ONCE = 1_000
@@ -23,7 +23,7 @@ HOUR = 3_600.0
 )
 async def hundred_thousand_asleep(folder: Path) -> dict[str, float]:
     """100,000 runs asleep for an hour, in the process that started them and in a new one."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         client = engine.client
         begin = time.perf_counter()
         for _ in range(ASLEEP // AT_ONCE):
@@ -43,7 +43,7 @@ async def hundred_thousand_asleep(folder: Path) -> dict[str, float]:
 
 async def reopen(folder: Path) -> dict[str, float]:
     """Open the database and run one step; in a new process."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 1)
         restart = seconds_since_process_start()
         memory = await settled_rss_mb(quiet_seconds=3)
@@ -52,7 +52,7 @@ async def reopen(folder: Path) -> dict[str, float]:
 
 async def _sleep_together(folder: Path, count: int) -> tuple[float, float]:
     """Return seconds to the last result, from the first start and from the last one."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)
         first = time.perf_counter()
         handles = await asyncio.gather(*(engine.client.start(nap, 1.0) for _ in range(count)))
@@ -62,7 +62,10 @@ async def _sleep_together(folder: Path, count: int) -> tuple[float, float]:
     return end - first, end - last
 
 
-@scenario(Figure("from first start", "s", peer="sleep_1s_1000", lower_is_better=True))
+NAPS = Figure("from first start", "s", peer="sleep_1s_1000", lower_is_better=True)
+
+
+@scenario(NAPS, postgres=[NAPS])
 async def thousand_naps(folder: Path) -> dict[str, float]:
     """1,000 runs that sleep one second, at once."""
     from_first, _ = await _sleep_together(folder, 1_000)

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import Figure, cpu_bound_thread, scenario
 from perdure import Engine
-from scenarios.programs import engine_on, marked_steps, marks, receiver, steps
+from scenarios.programs import engine_in, marked_steps, marks, receiver, steps
 
 RUNS, STEPS = 1_000, 10
 
@@ -25,44 +25,56 @@ async def steps_per_second(engine: Engine) -> float:
     return RUNS * STEPS / (time.perf_counter() - begin)
 
 
-@scenario(Figure("rate", "steps/s", at_least=12_000, peer="thousand_by_ten"))
+@scenario(
+    Figure("rate", "steps/s", at_least=12_000, peer="thousand_by_ten"),
+    postgres=[Figure("rate", "steps/s", at_least=6_000, peer="thousand_by_ten")],
+)
 async def thousand_by_ten(folder: Path) -> dict[str, float]:
     """1,000 workflows of 10 steps at once."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         return {"rate": await steps_per_second(engine)}
 
 
 @scenario(Figure("rate", "steps/s", at_least=8_000))
 async def thousand_by_ten_beside_a_cpu_bound_thread(folder: Path) -> dict[str, float]:
     """The same beside one CPU-bound Python thread."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         with cpu_bound_thread():
             return {"rate": await steps_per_second(engine)}
 
 
-@scenario(Figure("rate", "steps/s", at_least=1_200, peer="sequential_hundred"))
+@scenario(
+    Figure("rate", "steps/s", at_least=1_200, peer="sequential_hundred"),
+    postgres=[Figure("rate", "steps/s", at_least=700, peer="sequential_hundred")],
+)
 async def sequential_hundred(folder: Path) -> dict[str, float]:
     """One workflow of 100 steps, the median of three."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)
         seconds = [await _timed(engine, 100) for _ in range(3)]
         return {"rate": 100 / statistics.median(seconds)}
 
 
-@scenario(Figure("p50", "ms", at_most=1.5, peer="one_step_p50_ms"))
+@scenario(
+    Figure("p50", "ms", at_most=1.5, peer="one_step_p50_ms"),
+    postgres=[Figure("p50", "ms", at_most=3, peer="one_step_p50_ms")],
+)
 async def one_step(folder: Path) -> dict[str, float]:
     """Start to result of a workflow of one step, the median of 50."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)
         seconds = [await _timed(engine, 1) for _ in range(50)]
         return {"p50": statistics.median(seconds) * 1_000}
 
 
-@scenario(Figure("rate", "messages/s", at_least=5_000, peer="messages_per_s"))
+@scenario(
+    Figure("rate", "messages/s", at_least=5_000, peer="messages_per_s"),
+    postgres=[Figure("rate", "messages/s", at_least=2_000, peer="messages_per_s")],
+)
 async def messages(folder: Path) -> dict[str, float]:
     """1,000 messages sent at once to one workflow that receives them all."""
     count = 1_000
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)
         begin = time.perf_counter()
         handle = await engine.client.start(receiver, count)
@@ -76,7 +88,7 @@ async def messages(folder: Path) -> dict[str, float]:
 @scenario(Figure("late over early", "ratio", at_most=1.3))
 async def flat_cost(folder: Path) -> dict[str, float]:
     """What a run's 5,000th step costs over its 10th: medians of the 100 steps from there."""
-    async with engine_on(folder / "bench.db") as engine:
+    async with engine_in(folder) as engine:
         await engine.client.execute(steps, 3)
         await engine.client.execute(marked_steps, 5_100)
     costs = [after - before for before, after in itertools.pairwise(marks)]

@@ -92,6 +92,14 @@ class Server:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(new))
         return self.url(self.prefix + name)
 
+    def drop_database(self, name: str) -> None:
+        """Drop a database that ``create_database`` has made, whoever is connected to it."""
+        from psycopg import sql
+
+        with self.connect() as connection:
+            old = sql.Identifier(self.prefix + name)
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(old))
+
     def clear_database(self, url: str) -> None:
         """Make the database as good as new: nobody else is connected, nothing is in it.
 
@@ -118,16 +126,13 @@ class Server:
 
     def drop_databases(self) -> None:
         """Drop every database whose name begins with the prefix."""
-        from psycopg import sql
-
         assert self.prefix, "these may be anybody's databases"
         with self.connect() as connection:
             names = connection.execute(
                 "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [self.prefix]
             ).fetchall()
-            for (name,) in names:
-                old = sql.Identifier(name)
-                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(old))
+        for (name,) in names:
+            self.drop_database(name.removeprefix(self.prefix))
 
 
 class Home:
