@@ -7,16 +7,15 @@ its own (``engine/door.py``) that takes the same calls without a detour through 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.store.complaints import Complaints
-from perdure.store.desk import Desk, check_loop
+from perdure.ends import Watch
+from perdure.store.desk import Desk
 from perdure.store.port import (
     Act,
     HumanTaskRow,
@@ -30,14 +29,13 @@ from perdure.store.port import (
     Store,
     TurnRow,
 )
+from perdure.together import Together
 from perdure.values import events as ev
 from perdure.values import failures, limits, payload
 
 T = TypeVar("T")
-_SAFETY_SECONDS = 1.0
+BUSY_TRIES = 1_000
 _PAGE = 5_000
-_CLOSED = "the client was closed, or the engine it belongs to has stopped"
-_log = logging.getLogger("perdure.client")
 
 
 class Door(Protocol):
@@ -53,6 +51,10 @@ class Door(Protocol):
         self, connection: object, request: StartRequest, started: ev.RunStarted
     ) -> Started:
         """Start a run in the caller's own transaction."""
+        ...
+
+    async def find(self, name: str, namespace: str) -> RunRow | None:
+        """Return the latest run of a workflow id, or of the execution whose first run it is."""
         ...
 
     async def start_copy(self, request: StartRequest) -> Started:
@@ -123,15 +125,31 @@ class StoreDoor:
         self._now = now
         self._chance = chance
         self._watch = watch or Watch(desk)
+        self._starts = Together(self._start)
+        self._posts = Together(self._post)
+        self._finds = Together(self._find)
 
     async def start(
         self, request: StartRequest, started: ev.RunStarted, definition: Workflow[Any, Any] | None
     ) -> Started:
-        now = self._now()
         request.event = ev.encode_turn([started])
-        answer = (await self._desk.write(lambda store: store.start([request], now)))[0]
+        for _ in range(BUSY_TRIES):
+            answer = await self._starts.ask(request)
+            if answer.refused != "busy":
+                return answer
+        raise busy(request)
+
+    async def _start(self, requests: list[StartRequest]) -> Sequence[Started]:
+        now = self._now()
+        answers = await self._desk.write(lambda store: store.start(requests, now))
         self._watch.committed()
-        return answer
+        return answers
+
+    async def find(self, name: str, namespace: str) -> RunRow | None:
+        return await self._finds.ask((namespace, name))
+
+    def _find(self, names: list[tuple[str, str]]) -> Awaitable[Sequence[RunRow | None]]:
+        return self._desk.read(lambda store: store.latest(names))
 
     def start_within(
         self, connection: object, request: StartRequest, started: ev.RunStarted
@@ -146,7 +164,6 @@ class StoreDoor:
         return answer
 
     async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
-        now = self._now()
         post = Post(
             event=ev.encode_turn([fact]),
             execution=row.execution,
@@ -154,7 +171,11 @@ class StoreDoor:
             seq=seq,
             is_control=not isinstance(fact, ev.MessageReceived),
         )
-        return (await self._desk.write(lambda store: store.post([post], now)))[0]
+        return await self._posts.ask(post)
+
+    def _post(self, posts: list[Post]) -> Awaitable[Sequence[Posted]]:
+        now = self._now()
+        return self._desk.write(lambda store: store.post(posts, now))
 
     async def ask(self, row: RunRow, question: Question) -> bytes:
         now = self._now()
@@ -217,179 +238,19 @@ def refusal(posted: Posted, workflow_id: str) -> errors.PerdureError | None:
     return errors.Unavailable(f"what was sent to {workflow_id!r} could not be stored")
 
 
+def busy(request: StartRequest) -> errors.Unavailable:
+    """Return the error that says so: somebody else starts the same again and again."""
+    return errors.Unavailable(
+        f"execution {request.workflow_id!r} is being started again and again; try later"
+    )
+
+
 def full_inbox(workflow_id: str) -> errors.Unavailable:
     """Return the error that says so."""
     return errors.Unavailable(
         f"the inbox of {workflow_id!r} is full ({limits.INBOX_PER_EXECUTION} messages that it "
         "has not received)"
     )
-
-
-class Watch:
-    """One watcher for all waits of a client: it looks when another process has committed."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._loop = asyncio.get_running_loop()
-        self._trouble = Complaints(_log, self._loop.time)
-        self._is_closed = False
-        self._waiting: dict[int, list[asyncio.Future[ev.Event]]] = {}
-        self._changes: list[asyncio.Future[None]] = []
-        self._commits: list[asyncio.Future[None]] = []
-        self._looking: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-        self.is_at_hand: Callable[[int], bool] = lambda _run: False
-        """Tells which runs somebody here will :meth:`resolve`."""
-        desk.on_change = self.look
-
-    def check(self) -> None:
-        """Make sure that a wait can be answered.
-
-        Raises:
-            Unavailable: the watch was closed.
-            UsageError: called in workflow code, or in another loop than its own.
-        """
-        check_loop(self._loop)
-        if self._is_closed:
-            raise errors.Unavailable(_CLOSED)
-
-    def next_change(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next foreign commit.
-
-        Raises:
-            Unavailable: the watch was closed.
-        """
-        self.check()
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._changes.append(future)
-        return future
-
-    def next_commit(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next commit, foreign or not.
-
-        Raises:
-            Unavailable: the watch was closed.
-        """
-        self.check()
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._commits.append(future)
-        return future
-
-    def committed(self) -> None:
-        """Somebody of this process has committed."""
-        if self._commits:
-            commits, self._commits = self._commits, []
-            _resolve(commits)
-
-    async def ended(self, run: int) -> ev.Event:
-        """Wait for a run's end.
-
-        Raises:
-            Corrupt, SchemaMismatch: what it ended with cannot be read.
-            Unavailable: the watch was closed first.
-        """
-        self.check()
-        loop = self._loop
-        future: asyncio.Future[ev.Event] = loop.create_future()
-        self._waiting.setdefault(run, []).append(future)
-        self._changed.set()
-        if self._looking is None or self._looking.done():
-            self._looking = loop.create_task(self._look())
-        try:
-            return await future
-        finally:
-            waiting = self._waiting.get(run)
-            if waiting is not None and future in waiting:
-                waiting.remove(future)
-                if not waiting:
-                    del self._waiting[run]
-
-    def resolve(self, run: int, closing: ev.Event) -> None:
-        """A run of this process has ended."""
-        for future in self._waiting.pop(run, ()):
-            if not future.done():
-                future.set_result(closing)
-
-    def look(self) -> None:
-        """Look which of the awaited runs have ended."""
-        changes, self._changes = self._changes, []
-        _resolve(changes)
-        self.committed()
-        self._changed.set()
-
-    def close(self) -> None:
-        """Stop watching; who waits hears of it. A second call does nothing."""
-        self._is_closed = True
-        if self._looking is not None:
-            self._looking.cancel()
-        self.look()
-        waiting, self._waiting = self._waiting, {}
-        for future in (future for futures in waiting.values() for future in futures):
-            if not future.done():
-                future.set_exception(errors.Unavailable(_CLOSED))
-
-    async def _look(self) -> None:
-        """Look after each change, and once a second: a change may go unnoticed."""
-        while self._waiting:
-            try:
-                async with asyncio.timeout(_SAFETY_SECONDS):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            try:
-                await self._look_once()
-            except (errors.PerdureError, OSError) as error:
-                # Whatever it is: without this task nobody who waits would hear anything.
-                self._trouble.add("could not look for ended runs, will try again: %s", error)
-
-    async def _look_once(self) -> None:
-        keys = [run for run in self._waiting if not self.is_at_hand(run)]
-        if not keys:
-            return
-        rows = await self._desk.read(lambda store: store.rows(keys))
-        for row in rows:
-            if not row.status.is_terminal:
-                continue
-            try:
-                closing = await closing_event(self._desk.read, row.run)
-            except (errors.Corrupt, errors.SchemaMismatch) as error:
-                # Trying again would not help those who wait for it, and the others wait on.
-                self._fail(row.run, error)
-            else:
-                self.resolve(row.run, closing)
-
-    def _fail(self, run: int, error: errors.StoreError) -> None:
-        for future in self._waiting.pop(run, ()):
-            if not future.done():
-                future.set_exception(error)
-
-
-def _resolve(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
-
-
-async def closing_event(read: Callable[[Callable[[Reader], Any]], Any], run: int) -> ev.Event:
-    """Return the last event of an ended run.
-
-    Raises:
-        Corrupt: its last row is damaged or missing; the message names run and event.
-        SchemaMismatch: a newer Perdure wrote it.
-    """
-    turn: TurnRow | None = await read(lambda store: store.last_turn(run))
-    if turn is None:
-        raise errors.Corrupt(f"run {run} has ended and has no history")
-    try:
-        closing = ev.decode_turn(turn.payload)[-1]
-    except errors.StoreError as exc:
-        raise type(exc)(f"{turn.place}: {exc.message}") from exc
-    except IndexError:
-        raise errors.Corrupt(f"{turn.place}: it holds no events") from None
-    if type(closing) not in ev.CLOSING:
-        raise errors.Corrupt(f"{turn.place}: the run has ended, and its end is missing")
-    return closing
 
 
 def sound(row: RunRow) -> RunRow:

@@ -489,11 +489,11 @@ class Handle(Generic[T]):
         return rows[0]
 
     async def _find(self, run_id: str) -> RunRow:
-        name = self.id
-        namespace = self.namespace
-        row = await self._door.read(
-            lambda store: store.find(name, namespace=namespace, run_id=run_id)
-        )
+        door, name, home = self._door, self.id, self.namespace
+        if run_id:
+            row = await door.read(lambda store: store.find(name, namespace=home, run_id=run_id))
+        else:
+            row = await door.find(name, home)
         if row is None:
             raise errors.NotFound(f"there is no workflow {self.id!r}")
         return row

@@ -33,6 +33,16 @@ def test_a_run_is_found_by_its_workflow_id_or_the_id_of_its_first_run(world: Wor
     assert world.store.find("r1", namespace="elsewhere") is None
 
 
+def test_many_are_found_at_once_each_where_it_was_asked_for(world: World):
+    world.start("order-1", run_id="r1")
+    world.start("order-2", run_id="r2")
+    names = ["order-2", "nobody", "r1", "order-1", "order-2", "r3"]
+    found = world.store.latest([("default", name) for name in names])
+    assert [row and row.run_id for row in found] == ["r2", None, "r1", "r1", "r2", None]
+    assert world.store.latest([("elsewhere", "order-1")]) == [None]
+    assert world.store.latest([]) == []
+
+
 def test_one_run_of_an_execution_is_found_by_its_run_id(world: World):
     world.start("order-1", run_id="r1")
     for key in ("order-1", "r1", ""):

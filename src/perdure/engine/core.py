@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.door import Watch, refusal
+from perdure.door import refusal
+from perdure.ends import Watch
 from perdure.engine import timeouts
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.door import StoreDoor
+from perdure.door import BUSY_TRIES, StoreDoor, busy
 from perdure.engine.core import Core
 from perdure.engine.runs import Input
 from perdure.store.port import (
@@ -26,7 +26,6 @@ from perdure.values import events as ev
 from perdure.values import failures, limits
 
 T = TypeVar("T")
-_BUSY_TRIES = 1_000
 
 
 class EngineDoor:
@@ -53,13 +52,15 @@ class EngineDoor:
             core.intake.look()
             return answer
         answer = await core.start(request, started, known)
-        for _ in range(_BUSY_TRIES):
+        for _ in range(BUSY_TRIES):
             if answer.refused != "busy":
                 return answer
             answer = await core.start(request, started, known)
-        raise errors.Unavailable(
-            f"execution {request.workflow_id!r} is being started again and again; try later"
-        )
+        raise busy(request)
+
+    async def find(self, name: str, namespace: str) -> RunRow | None:
+        self._core.watch.check()
+        return await self._store_door.find(name, namespace)
 
     def start_within(
         self, connection: object, request: StartRequest, started: ev.RunStarted

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from perdure import errors
 from perdure.client import Client
-from perdure.door import closing_event
+from perdure.ends import closing_event
 from perdure.engine.runs import Phase, Run
 from perdure.executing.state import ENDED, QUERY, GraphState, read_state, shown, state_of
 from perdure.graph.context import InstanceInfo, WorkflowContext

@@ -35,6 +35,10 @@ class Reader(Protocol):
         """
         ...
 
+    def latest(self, names: Sequence[tuple[str, str]]) -> list[RunRow | None]:
+        """Return for each (namespace, key) what ``find`` would."""
+        ...
+
     def rows(self, runs: Sequence[int]) -> list[RunRow]:
         """Return the rows of these runs, in no order; unknown ones are left out."""
         ...

@@ -233,7 +233,7 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("inboxes", "perdure_inbox_by_execution"),
         ("attributes", "perdure_attr_by_run"),
         ("delete_attrs", "perdure_attr_by_run"),
-        ("latest_of_workflow_id", "perdure_run_by_workflow_id"),
+        ("latest_of_workflow_ids", "perdure_run_by_workflow_id"),
         ("prefix_of_workflow_id", "perdure_run_by_workflow_id"),
         ("prefix_of_run_id", "perdure_run_run_id_key"),
         ("update_states", "perdure_state_pkey"),

@@ -86,7 +86,7 @@ def scans(lines: list[str]) -> list[str]:
         ("inboxes", "i USING INDEX perdure_inbox_by_execution (execution=?)"),
         ("attributes", "perdure_attr USING INDEX perdure_attr_by_run (run=?)"),
         ("delete_attrs", "perdure_attr USING COVERING INDEX perdure_attr_by_run (run=?)"),
-        ("latest_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id=?)"),
+        ("latest_of_workflow_ids", "run_by_workflow_id (namespace=? AND workflow_id=?)"),
         ("prefix_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id>?"),
         ("update_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
         ("touch_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),

@@ -797,8 +797,9 @@ run, first, count, time, applied, worker, payload
 -- name: run_by_number
 SELECT {row_columns} FROM {row_tables} WHERE r.run = $1;
 
--- name: latest_of_workflow_id
-SELECT max(run) FROM perdure_run WHERE namespace = $1 AND workflow_id = $2;
+-- name: latest_of_workflow_ids
+SELECT place, (SELECT max(r.run) FROM perdure_run r WHERE r.namespace = v ->> 0 AND r.workflow_id = v ->> 1)
+FROM json_array_elements($1::json) WITH ORDINALITY t(v, place) ORDER BY place;
 
 -- name: run_by_run_id
 SELECT run, execution, namespace, workflow_id FROM perdure_run WHERE run_id = $1;

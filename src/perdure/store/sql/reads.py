@@ -67,16 +67,35 @@ class SqlReader:
             if key and key not in (row[3], self._one("run_id_by_number", (row[1],))[0]):
                 return None
             return self._row(row[0])
-        latest = self._one("latest_of_workflow_id", (namespace, key))[0]
-        if latest is not None:
-            return self._row(latest)
-        first = self._one("run_by_run_id", (key,))
+        return self._latest([(namespace, key)])[0]
+
+    @reading
+    def latest(self, names: Sequence[tuple[str, str]]) -> list[RunRow | None]:
+        return self._latest(names)
+
+    def _latest(self, names: Sequence[tuple[str, str]]) -> list[RunRow | None]:
+        wanted = list(dict.fromkeys(names))
+        runs = [run for _, run in self._all("latest_of_workflow_ids", (to_json(wanted),))]
+        for place, (namespace, key) in enumerate(wanted):
+            if runs[place] is None:
+                runs[place] = self._latest_of_first(namespace, key)
+        numbers = [run for run in runs if run is not None]
+        rows = {row.run: row for row in self._rows(numbers)} if numbers else {}
+        found = {name: rows.get(run) for name, run in zip(wanted, runs, strict=True)}
+        return [found[name] for name in names]
+
+    def _latest_of_first(self, namespace: str, run_id: str) -> int | None:
+        """Return the latest run of the execution whose first run has this id."""
+        first = self._one("run_by_run_id", (run_id,))
         if first is None or first[0] != first[1] or first[2] != namespace:
             return None
-        return self._row(self._one("current_run", (first[1],))[0])
+        return int(self._one("current_run", (first[1],))[0])
 
     @reading
     def rows(self, runs: Sequence[int]) -> list[RunRow]:
+        return self._rows(runs)
+
+    def _rows(self, runs: Sequence[int]) -> list[RunRow]:
         return [_run(row) for row in self._all("rows", (to_json(list(runs)),))]
 
     @reading

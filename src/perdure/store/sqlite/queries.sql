@@ -659,8 +659,10 @@ run, first, count, time, applied, worker, payload
 -- name: run_by_number
 SELECT {row_columns} FROM {row_tables} WHERE r.run = ?1;
 
--- name: latest_of_workflow_id
-SELECT max(run) FROM perdure_run WHERE namespace = ?1 AND workflow_id = ?2;
+-- name: latest_of_workflow_ids
+SELECT j.key AS place,
+    (SELECT max(r.run) FROM perdure_run r WHERE r.namespace = j.value ->> 0 AND r.workflow_id = j.value ->> 1)
+FROM json_each(?1) j ORDER BY place;
 
 -- name: run_by_run_id
 SELECT run, execution, namespace, workflow_id FROM perdure_run WHERE run_id = ?1;
