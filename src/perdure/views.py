@@ -159,7 +159,7 @@ def execution(
     if last is not None and row.status.is_terminal:
         end = plain(ev.decode_plain(last.payload)[-1])
         shown["output"] = end.get("result")
-        shown["error"] = end.get("failure") or _lateness(row.status, end)
+        shown["error"] = end.get("failure") or _end_as_failure(last)
     return Execution(
         id=row.workflow_id,
         run_id=row.run_id,
@@ -188,12 +188,13 @@ def execution(
     )
 
 
-def _lateness(status: Status, end: dict[str, Any]) -> dict[str, Any] | None:
-    """Return, as a failure, which time was up; ``None`` if the run ended otherwise."""
-    if status is not Status.TIMED_OUT:
-        return None
-    late = endings.failure_of(ev.RunTimedOut(timeout=end.get("timeout", "run")))
-    return plain(msgspec.to_builtins(late, builtin_types=(bytes,)))
+def _end_as_failure(last: TurnRow) -> dict[str, Any] | None:
+    """Return what the end means to whoever waits, as a failure; ``None`` if the run completed."""
+    try:
+        failure = endings.failure_of(ev.decode_turn(last.payload)[-1])
+    except errors.SchemaMismatch:
+        return None  # a newer Perdure wrote it; the plain end is shown as it is
+    return failure and plain(msgspec.to_builtins(failure, builtin_types=(bytes,)))
 
 
 def worker(row: Worker, now: int) -> WorkerView:

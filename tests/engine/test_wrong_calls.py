@@ -80,3 +80,9 @@ async def test_what_a_caller_asked_wrongly_shows_no_line_of_perdure(tmp_path: Pa
 def test_services_that_are_no_mapping_are_refused_with_what_to_write(given: Any):
     with pytest.raises(Invalid, match=r"services: .* is no mapping of names to services; write"):
         Engine("memory://", services=given)
+
+
+@pytest.mark.parametrize("name", ["isolated", "allow_data_loss"])
+def test_a_switch_of_the_engine_is_true_or_false(name: str):
+    with pytest.raises(Invalid, match=f"{name}: 'no' is neither True nor False"):
+        Engine("memory://", **{name: "no"})  # pyright: ignore[reportArgumentType] - that is the mistake

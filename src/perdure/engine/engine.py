@@ -117,7 +117,7 @@ class Engine:
         self.services = given.services(services)
         self._definitions = list(given.collect(definitions))
         self._options = dict(sqlite or {})
-        self._allow_data_loss = allow_data_loss
+        self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
         self._queues = given.queues(task_queues)
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
@@ -129,7 +129,7 @@ class Engine:
             thread_slots=thread_slots,
             limits=self._limits,
             services=self.services,
-            isolated=isolated,
+            isolated=given.switch(isolated, "isolated"),
             kill_grace=microseconds(kill_grace, what="kill_grace"),
             watchdog=watchdog,
             process_slots=process_slots,

@@ -24,6 +24,17 @@ def queues(given: object) -> tuple[str, ...]:
     return tuple(payload.text(one, what="task_queues") for one in cast("Iterable[Any]", given))
 
 
+def switch(given: object, what: str) -> bool:
+    """Return a setting that is on or off.
+
+    Raises:
+        Invalid: it is something else: the text "no" would count as true.
+    """
+    if not isinstance(given, bool):
+        raise errors.Invalid(f"{what}: {given!r} is neither True nor False")
+    return given
+
+
 def collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:
     """Find definitions in what was given: objects, modules that hold them, or a single one.
 
