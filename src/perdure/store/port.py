@@ -29,7 +29,10 @@ batch looks which of its runs are gone.
 is admitted holds a slot until it ends; its runs share it. Limits are judged inside the transaction
 that starts an execution; one that has to wait is ``pending`` and stands in a queue. The transaction
 that frees a slot gives it to the first in the queue, whose run is then running and nobody's, like
-a run that was started from outside.
+a run that was started from outside. How many may begin in a time is judged there too; what waits
+for its time is let in by whoever calls ``admit`` then.
+
+**Lanes** (a tenant, or a key) take turns, in queues and in ``claimable``, within a priority.
 
 **Human tasks** are opened and given up by turns, in their commit. What people do to one comes in
 by ``act``, which puts the decision into the inbox of its execution in the same transaction; a turn

@@ -103,15 +103,32 @@ class Reader(Protocol):
     def news(
         self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
     ) -> News:
-        """Tell whether ``claimable``, ``beginning`` (by ``soon``), ``inbox``, ``questions`` (of any
-        workflow), ``due`` (by ``now``) or ``admit`` would find something.
+        """Tell whether ``claimable``, ``served_again``, ``beginning`` (by ``soon``), ``inbox``,
+        ``questions`` (of any workflow), ``due`` (by ``now``) or ``admit`` would find something.
         """
         ...
 
     def claimable(
+        self,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        *,
+        limit: int,
+        after: int = 0,
+        passed_over: Sequence[str] = (),
+    ) -> list[int]:
+        """Return up to ``limit`` running runs without an owner.
+
+        Those with the highest priority come first, and of those one of each lane (its oldest),
+        then a second of each, and so on; lanes come in a fixed order, beginning behind that of run
+        ``after``. Lanes ``passed_over`` are left out.
+        """
+        ...
+
+    def served_again(
         self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[int]:
-        """Return up to ``limit`` running runs without an owner, and parked ones nobody served."""
+        """Return up to ``limit`` parked runs that nobody served, oldest first."""
         ...
 
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:

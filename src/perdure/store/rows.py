@@ -16,8 +16,9 @@ class Started(msgspec.Struct, gc=False):
     """What became of a start.
 
     ``refused``: ``""``, ``already_exists``, or ``busy``: an execution whose place it is to take is
-    started or moved in the same batch; try again; or ``limit``, of which ``detail`` tells; or
-    ``full``: the execution that would be used instead has no room for the start's messages.
+    started or moved in the same batch; try again; or ``limit``, of which ``detail`` tells, or
+    ``rate``, the same, and at ``retry_at`` the next may begin; or ``full``: the execution that would
+    be used instead has no room for the start's messages.
     ``replaced``: the run whose place it took. ``is_queued``: a limit makes it wait; its first turn,
     if there was one, has not happened.
     ``workflow``: what the execution that has the id began as.
@@ -34,6 +35,7 @@ class Started(msgspec.Struct, gc=False):
     workflow: str = ""
     detail: str = ""
     is_queued: bool = False
+    retry_at: int = 0
 
 
 class Posted(msgspec.Struct, gc=False):
@@ -59,6 +61,7 @@ class Committed(msgspec.Struct):
     refusals, children's ends, parent-close requests. ``children``: runs started by turns.
     ``has_mail``: something went into a mailbox. ``is_recalled``: since the worker's last batch,
     runs were taken from it one by one. ``has_admitted``: runs that were queued are to run now.
+    ``next_at``: when a rate lets the first of those begin whom this batch found held back by it.
     """
 
     started: Sequence[Started] = ()
@@ -70,6 +73,7 @@ class Committed(msgspec.Struct):
     is_recalled: bool = False
     has_mail: bool = False
     has_admitted: bool = False
+    next_at: int | None = None
 
 
 class Acted(msgspec.Struct):

@@ -138,12 +138,20 @@ FROM json_array_elements($1::json) v
 LEFT JOIN perdure_run AS before
     ON before.run = (v ->> 2)::bigint AND (v ->> 2)::bigint <> (v ->> 0)::bigint;
 
+-- A later run of an execution has lane and priority of the first.
 -- name: insert_states
-INSERT INTO perdure_state
+INSERT INTO perdure_state (
+    run, execution, status, owner, wake_at, length, closed_at, reason, detail, unblock, waits, since,
+    progress, unread, lane, priority
+)
 SELECT
     (v ->> 0)::bigint, (v ->> 1)::bigint, (v ->> 2)::smallint, (v ->> 3)::bigint, (v ->> 4)::bigint,
     (v ->> 5)::bigint, (v ->> 6)::bigint, v ->> 7, v ->> 8, v ->> 9, v ->> 10, (v ->> 11)::bigint,
-    v ->> 12, NULL, 0, (v ->> 13)::bigint
+    v ->> 12, (v ->> 13)::bigint,
+    coalesce(v ->> 14, (SELECT s.lane FROM perdure_state s WHERE s.run = (v ->> 1)::bigint), ''),
+    coalesce(
+        (v ->> 15)::bigint, (SELECT s.priority FROM perdure_state s WHERE s.run = (v ->> 1)::bigint), 0
+    )
 FROM json_array_elements($1::json) v;
 
 -- The next numbers of each run, in the order in which the lines came.
@@ -589,16 +597,22 @@ FROM perdure_worker WHERE state = 'live' ORDER BY id;
 -- Limits -----------------------------------------------------------------------------------------
 
 -- name: limits
-SELECT coalesce(json_agg(json_build_array(workflow, max_open, max_per_key, on_limit, pool, pool_max)), '[]')::text
+SELECT coalesce(json_agg(json_build_array(
+    workflow, max_open, max_per_key, on_limit, pool, pool_max, rate, rate_per_key
+)), '[]')::text
 FROM perdure_limit;
 
 -- name: upsert_limits
-INSERT INTO perdure_limit
-SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, v ->> 4, (v ->> 5)::bigint
+INSERT INTO perdure_limit (
+    workflow, max_open, max_per_key, on_limit, pool, pool_max, rate, rate_per_key
+)
+SELECT
+    v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, v ->> 4, (v ->> 5)::bigint, v ->> 6, v ->> 7
 FROM json_array_elements($1::json) v
 ON CONFLICT (workflow) DO UPDATE SET
     max_open = excluded.max_open, max_per_key = excluded.max_per_key, on_limit = excluded.on_limit,
-    pool = excluded.pool, pool_max = excluded.pool_max;
+    pool = excluded.pool, pool_max = excluded.pool_max, rate = excluded.rate,
+    rate_per_key = excluded.rate_per_key;
 
 -- name: delete_limits
 DELETE FROM perdure_limit WHERE workflow = ANY({texts});
@@ -607,7 +621,7 @@ DELETE FROM perdure_limit WHERE workflow = ANY({texts});
 -- name: adoptable
 SELECT
     r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
-    CASE state.status WHEN 0 THEN 3 ELSE 2 END, h.payload
+    CASE state.status WHEN 0 THEN 3 ELSE 2 END, r.tenant, h.payload
 FROM perdure_state AS state
 JOIN perdure_run r ON r.run = state.run
 JOIN perdure_history h ON h.run = r.run AND h.first = 1
@@ -657,21 +671,25 @@ SELECT coalesce(json_agg(json_build_array(s.execution, s.workflow, s.key)), '[]'
 FROM perdure_slot s WHERE s.execution = ANY({numbers}) AND s.place = 2;
 
 -- name: insert_slots
-INSERT INTO perdure_slot
+INSERT INTO perdure_slot (
+    execution, workflow, key, priority, since, deadline, place, lane, rank, turn
+)
 SELECT
     (v ->> 0)::bigint, v ->> 1, v ->> 2, (v ->> 3)::bigint, (v ->> 4)::bigint, (v ->> 5)::bigint,
-    (v ->> 6)::bigint
+    (v ->> 6)::bigint, v ->> 7, (v ->> 8)::bigint, (v ->> 9)::bigint
 FROM json_array_elements($1::json) v
 ON CONFLICT (execution) DO UPDATE SET
     workflow = excluded.workflow, key = excluded.key, priority = excluded.priority,
-    since = excluded.since, deadline = excluded.deadline, place = excluded.place;
+    since = excluded.since, deadline = excluded.deadline, place = excluded.place,
+    lane = excluded.lane, rank = excluded.rank, turn = excluded.turn;
 
 -- name: delete_slots
 DELETE FROM perdure_slot WHERE execution = ANY({numbers}) RETURNING workflow, key;
 
 -- (execution, since, deadline) of later runs that begin later, or whose execution has no slot.
 -- name: delay_slots
-UPDATE perdure_slot AS slot SET since = (v ->> 1)::bigint, deadline = (v ->> 2)::bigint, place = 3
+UPDATE perdure_slot AS slot SET
+    since = (v ->> 1)::bigint, deadline = (v ->> 2)::bigint, place = 3, rank = -1, turn = 0
 FROM json_array_elements($1::json) v
 WHERE slot.execution = (v ->> 0)::bigint AND ((v ->> 3)::boolean OR slot.place <> 2)
 RETURNING slot.workflow, slot.key, slot.execution;
@@ -694,11 +712,13 @@ WHERE run IN (
 );
 
 -- name: delayed
-SELECT execution, workflow, key FROM perdure_slot
+SELECT execution, workflow, key, priority, lane, rank, turn FROM perdure_slot
 WHERE place = 3 AND since <= $1 ORDER BY since LIMIT $2;
 
 -- name: place_slots
-UPDATE perdure_slot AS slot SET place = (v ->> 1)::bigint
+UPDATE perdure_slot AS slot SET
+    place = (v ->> 1)::bigint, rank = coalesce((v ->> 2)::bigint, rank),
+    turn = coalesce((v ->> 3)::bigint, turn)
 FROM json_array_elements($1::json) v WHERE slot.execution = (v ->> 0)::bigint;
 
 -- Not in the words of the index of all that are pending: the queue may be long.
@@ -712,14 +732,80 @@ WHERE status + 0 = 0 AND run IN (
 
 -- The best of a key in one place: 0 held, 1 ready.
 -- name: of_key
-SELECT -priority, since, execution FROM perdure_slot
+SELECT -priority, since, execution, lane FROM perdure_slot
 WHERE workflow = $1 AND key = $2 AND place = $3 AND place IN (0, 1)
 ORDER BY priority DESC, since, execution LIMIT $4;
 
 -- name: ready
-SELECT -priority, since, execution FROM perdure_slot
+SELECT -priority, rank, turn, execution, key FROM perdure_slot
 WHERE workflow = $1 AND place = 1
-ORDER BY priority DESC, since, execution LIMIT $2;
+ORDER BY priority DESC, rank, turn, execution LIMIT $2;
+
+-- For each (workflow, priority, lane): the lowest rank that is ready, and the highest of the lane.
+-- name: ranks
+SELECT coalesce(json_agg(json_build_array(
+    v ->> 0, (v ->> 1)::bigint, v ->> 2,
+    (
+        SELECT s.rank FROM perdure_slot s
+        WHERE s.workflow = v ->> 0 AND s.priority = (v ->> 1)::bigint AND s.place = 1
+        ORDER BY s.rank, s.turn, s.execution LIMIT 1
+    ),
+    (
+        SELECT s.rank FROM perdure_slot s
+        WHERE s.workflow = v ->> 0 AND s.priority = (v ->> 1)::bigint AND s.lane = v ->> 2 AND s.place = 1
+        ORDER BY s.rank DESC LIMIT 1
+    )
+)), '[]')::text
+FROM json_array_elements($1::json) v;
+
+-- The last turn of each (workflow, priority, rank) that is ready.
+-- name: turns
+SELECT coalesce(json_agg(json_build_array(v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, coalesce((
+    SELECT s.turn FROM perdure_slot s
+    WHERE s.workflow = v ->> 0 AND s.priority = (v ->> 1)::bigint AND s.rank = (v ->> 2)::bigint
+        AND s.place = 1
+    ORDER BY s.turn DESC, s.execution DESC LIMIT 1
+), -1))), '[]')::text
+FROM json_array_elements($1::json) v;
+
+-- Until when is paid of each (workflow, key), and until when somebody waits for the rate.
+-- name: rates
+SELECT coalesce(json_agg(json_build_array(t.workflow, t.key, t.paid_until, t.held_until)), '[]')::text
+FROM json_array_elements($1::json) v
+JOIN perdure_rate t ON t.workflow = v ->> 0 AND t.key = v ->> 1;
+
+-- name: upsert_rates
+INSERT INTO perdure_rate (workflow, key, paid_until, held_until)
+SELECT v ->> 0, v ->> 1, (v ->> 2)::bigint, (v ->> 3)::bigint FROM json_array_elements($1::json) v
+ON CONFLICT (workflow, key) DO UPDATE SET
+    paid_until = excluded.paid_until, held_until = excluded.held_until;
+
+-- name: delete_rates
+DELETE FROM perdure_rate WHERE (workflow, key) IN (
+    SELECT t.workflow, t.key FROM perdure_rate t
+    WHERE t.paid_until <= $1 AND t.held_until IS NULL ORDER BY t.paid_until LIMIT $2
+);
+
+-- The rows of workflows (0) or of their keys (1).
+-- name: delete_rates_of
+DELETE FROM perdure_rate AS rate USING json_array_elements($1::json) v
+WHERE rate.workflow = v ->> 0 AND (rate.key <> '')::int = (v ->> 1)::int;
+
+-- name: held_no_longer
+SELECT workflow, key FROM perdure_rate WHERE held_until <= $1 ORDER BY held_until LIMIT $2;
+
+-- Which of these (workflow, key) somebody waits for in a queue; without a key: who is ready.
+-- name: queued
+SELECT coalesce(json_agg(json_build_array(v ->> 0, v ->> 1)), '[]')::text
+FROM json_array_elements($1::json) v
+WHERE CASE v ->> 1
+    WHEN '' THEN EXISTS (
+        SELECT 1 FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.place = 1
+    )
+    ELSE EXISTS (
+        SELECT 1 FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.key = v ->> 1 AND s.place IN (0, 1)
+    )
+END;
 
 -- name: admit_states
 UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = $2
@@ -730,9 +816,13 @@ WHERE status + 0 = 0 AND run IN (
 -- Whether somebody may begin whom nobody has admitted.
 -- name: is_admissible
 (
-EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= $4) OR EXISTS (
+EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= $4)
+OR EXISTS (SELECT 1 FROM perdure_rate WHERE held_until <= $4) OR EXISTS (
     SELECT 1 FROM perdure_limit l
     WHERE EXISTS (SELECT 1 FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1)
+    AND NOT EXISTS (
+        SELECT 1 FROM perdure_rate t WHERE t.workflow = l.workflow AND t.key = '' AND t.held_until > $4
+    )
     AND (l.max_open = 0 OR l.max_open > (
         SELECT count(*) FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 2
     ))
@@ -745,13 +835,19 @@ EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= $4) OR EXISTS (
 )
 
 -- name: slot
-SELECT workflow, key, priority, since FROM perdure_slot WHERE execution = $1;
+SELECT workflow, key, priority, since, place, rank, turn FROM perdure_slot WHERE execution = $1;
 
--- How many are in the queue of workflow $1 before (priority $2, since $3, execution $4).
+-- How many are ready in the queue of workflow $1 before (priority $2, rank $3, turn $4).
 -- name: before
 SELECT count(*) FROM perdure_slot s
-WHERE s.workflow = $1 AND s.place IN (0, 1)
-    AND (-s.priority, s.since, s.execution) < (-($2::bigint), $3::bigint, $4::bigint);
+WHERE s.workflow = $1 AND s.place = 1
+    AND (-s.priority, s.rank, s.turn) < (-($2::bigint), $3::bigint, $4::bigint);
+
+-- How many of key $2 are in the queue of workflow $1 before (priority $3, since $4, execution $5).
+-- name: before_of_key
+SELECT count(*) FROM perdure_slot s
+WHERE s.workflow = $1 AND s.key = $2 AND s.place IN (0, 1)
+    AND (-s.priority, s.since, s.execution) < (-($3::bigint), $4::bigint, $5::bigint);
 
 -- Questions --------------------------------------------------------------------------------------
 
@@ -892,19 +988,52 @@ ORDER BY i.id;
     )
 )
 
+-- The highest priority below $1 of runs that anybody may claim.
+-- name: claimable_priority
+SELECT (
+    SELECT priority FROM perdure_state
+    WHERE status = 1 AND owner IS NULL AND priority < $1::bigint ORDER BY priority DESC LIMIT 1
+);
+
+-- Up to $5 lanes of priority $3 from lane $4 on, but those in $6; and up to $7 runs of each, oldest
+-- first.
 -- name: claimable
-SELECT run FROM (
-    SELECT state.run
-    FROM perdure_state AS state
-    JOIN perdure_run r ON r.run = state.run
-    WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+WITH RECURSIVE lanes (n, lane) AS (
+    SELECT 1::bigint, (
+        SELECT s.lane FROM perdure_state s
+        WHERE s.status = 1 AND s.owner IS NULL AND s.priority = $3::bigint AND s.lane >= $4::text
+        ORDER BY s.lane, s.run LIMIT 1
+    )
     UNION ALL
+    SELECT lanes.n + 1, (
+        SELECT s.lane FROM perdure_state s
+        WHERE s.status = 1 AND s.owner IS NULL AND s.priority = $3::bigint AND s.lane > lanes.lane
+        ORDER BY s.lane, s.run LIMIT 1
+    )
+    FROM lanes WHERE lanes.lane IS NOT NULL AND lanes.n < $5::bigint
+)
+SELECT lanes.lane, found.run
+FROM lanes CROSS JOIN LATERAL (
     SELECT state.run
     FROM perdure_state AS state
     JOIN perdure_run r ON r.run = state.run
-    WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+    WHERE state.status = 1 AND state.owner IS NULL AND state.priority = $3::bigint
+        AND state.lane = lanes.lane AND {is_served}
+    ORDER BY state.run LIMIT $7::bigint
 ) AS found
-ORDER BY run LIMIT $3;
+WHERE lanes.lane IS NOT NULL
+    AND lanes.lane <> ALL(ARRAY(SELECT e FROM json_array_elements_text($6::json) e));
+
+-- name: lane_of
+SELECT priority, lane FROM perdure_state WHERE run = $1;
+
+-- Parked runs that nobody served.
+-- name: served_again
+SELECT state.run
+FROM perdure_state AS state
+JOIN perdure_run r ON r.run = state.run
+WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+ORDER BY state.run LIMIT $3;
 
 -- Runs that none of the services (workflows, queues) serves.
 -- name: unserved
@@ -1014,7 +1143,8 @@ SELECT
     (
         SELECT coalesce(json_agg(json_build_array(d.name, d.version)), '[]')::text
         FROM perdure_definition d WHERE d.is_active = 0
-    );
+    ),
+    (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL);
 
 -- name: definitions
 SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition

@@ -184,6 +184,7 @@ class _Attempt:
             is_recalled=is_recalled,
             has_mail=has_mail,
             has_admitted=has_admitted,
+            next_at=None if self._slots is None else self._slots.next_at,
         )
 
     def _ask(self, questions: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from perdure.store.sql.people import asked_row
 from perdure.store.sql.starting import Decision, Decisions
 from perdure.store.sql.watching import Row, row_of
 from perdure.values import events
-from perdure.values.concurrency import Place, Queued
+from perdure.values.concurrency import Place, Queued, lane_of
 from perdure.values.failures import FailureInfo
 from perdure.values.people import CODES as PEOPLE
 from perdure.values.states import CODES, Status
@@ -172,13 +172,10 @@ class Plan:
             is_later = request.not_before > now
             since, deadline = max(request.not_before, now), request.deadline or None
             self.later.append((execution, since, deadline, is_later))
-        if decision.is_queued:
-            due, reason = request.deadline or None, Queued.QUEUED
-            nothing = (None, reason, None, None, None)
-            state = (run, execution, _PENDING, None, due, _length(request), *nothing, now, None, 0)
-            self.states.append(state)
-        else:
-            self._first_state(decision, run, execution, now)
+        self.states.append((*self._first_state(decision, run, execution, now), *_lane(request)))
+        if request.state is None and request.first is not None and not decision.is_queued:
+            rest = msgspec.structs.replace(request.first, state=None, claim=None, progress=None)
+            self.turn(rest, run, execution)
         if decision.ends is not None:
             self._replace(decision)
 
@@ -252,37 +249,30 @@ class Plan:
     def _take_place(self, decision: Decision, place: Place, now: int) -> None:
         request, execution = decision.request, decision.started.execution
         since, deadline = max(request.not_before, now), request.deadline or None
-        self.slots.append(
-            (execution, request.workflow, request.key, request.priority, since, deadline, place)
-        )
+        row = (execution, request.workflow, request.key, request.priority, since, deadline, place)
+        self.slots.append((*row, lane_of(request.tenant, request.key)))
 
-    def _first_state(self, decision: Decision, run: int, execution: int, now: int) -> None:
+    def _first_state(
+        self, decision: Decision, run: int, execution: int, now: int
+    ) -> tuple[Any, ...]:
         request = decision.request
         first = request.first
+        if decision.is_queued:
+            due, nothing = request.deadline or None, (None, Queued.QUEUED, None, None, None)
+            return (run, execution, _PENDING, None, due, _length(request), *nothing, now, None, 0)
         if request.state is not None:
-            self._state_row(request.state, run, execution, None)
-            return
+            return (run, execution, *self._columns(request.state, None))
         if first is None:
             begins = request.not_before if request.not_before > now else None
             status = _RUNNING if begins is None else _PENDING
             reason = Queued.DELAYED if decision.place is Place.DELAYED else None
             nothing = (None, reason, None, None, None)
             length = _length(request)
-            state = (run, execution, status, None, begins, length, *nothing, now, None, 0)
-            self.states.append(state)
-            return
-        state = first.state
-        if state is None:
-            self.states.append(
-                (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, first.progress, 0)
-            )
-        else:
-            self._state_row(state, run, execution, first.progress)
-        rest = msgspec.structs.replace(first, state=None, claim=None, progress=None)
-        self.turn(rest, run, execution)
-
-    def _state_row(self, state: StateWrite, run: int, execution: int, progress: str | None) -> None:
-        self.states.append((run, execution, *self._columns(state, progress)))
+            return (run, execution, status, None, begins, length, *nothing, now, None, 0)
+        if first.state is not None:
+            return (run, execution, *self._columns(first.state, first.progress))
+        progress = first.progress
+        return (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, progress, 0)
 
     def _columns(self, state: StateWrite, progress: str | None) -> tuple[Any, ...]:
         return (
@@ -413,9 +403,10 @@ def _refuse(plan: Plan, decision: Decision) -> None:
         plan.watches += [row_of(watch, execution, home) for watch in request.watches]
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
         event = request.refusal
-        if decision.started.refused == "limit":
+        if decision.started.refused in ("limit", "rate"):
             why = decision.started.detail
-            event = _refused_for(event, why, "RateLimited", "ConcurrencyLimit")
+            type = "ConcurrencyLimit" if decision.started.refused == "limit" else "RateLimited"
+            event = _refused_for(event, why, "RateLimited", type)
         elif decision.started.refused == "full":
             why = f"the inbox of workflow {request.workflow_id!r} is full"
             event = _refused_for(event, why, "Unavailable", "Unavailable")
@@ -429,6 +420,13 @@ def _refused_for(refusal: bytes, why: str, kind: str, type: str) -> bytes:
     assert isinstance(event, events.ChildClosed)
     failure = FailureInfo(why, kind, type, retryable=True)
     return events.encode_turn([msgspec.structs.replace(event, failure=failure)])
+
+
+def _lane(request: StartRequest) -> tuple[str | None, int | None]:
+    """Return lane and priority; a later run of an execution has those of the run before."""
+    if request.execution is not None:
+        return None, None
+    return request.tenant or request.key, request.priority
 
 
 def _length(request: StartRequest) -> int:

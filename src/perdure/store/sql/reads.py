@@ -29,6 +29,7 @@ from perdure.store.port import (
     TurnRow,
     Worker,
 )
+from perdure.store.sql.claims import claimable
 from perdure.store.sql.database import Database, one, reading
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.listing import count_query, list_query
@@ -177,16 +178,32 @@ class SqlReader:
         self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
     ) -> News:
         served = (to_json(list(workflows)), to_json(list(queues)))
-        has_work, has_room, inactive = self._one("news", (*served, worker, now, soon))
+        row = self._one("news", (*served, worker, now, soon))
+        has_work, has_room, inactive, next_at = row
         names = frozenset((name, version) for name, version in from_json(inactive))
-        return News(bool(has_work), bool(has_room), names)
+        return News(bool(has_work), bool(has_room), names, next_at)
 
     @reading
     def claimable(
+        self,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        *,
+        limit: int,
+        after: int = 0,
+        passed_over: Sequence[str] = (),
+    ) -> list[int]:
+        served = (to_json(list(workflows)), to_json(list(queues)))
+        return claimable(
+            self.database, served, limit=limit, after=after, passed_over=passed_over
+        )
+
+    @reading
+    def served_again(
         self, workflows: Sequence[str], queues: Sequence[str], *, limit: int
     ) -> list[int]:
         served = (to_json(list(workflows)), to_json(list(queues)), limit)
-        return [row[0] for row in self._all("claimable", served)]
+        return [row[0] for row in self._all("served_again", served)]
 
     @reading
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:

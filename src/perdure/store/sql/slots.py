@@ -4,9 +4,10 @@ Every count is made while the write lock is held, so no two starts see the same 
 freed by the statement that ends its execution, and given to the next in the queue in the same
 transaction: there is nothing between the two that a crash could part.
 
-Whom a key's limit holds back stands in the queue as ``held``; as many as the key has room for are
-``ready``. So the next one of a workflow is the first ready row of an index, however many others
-wait, and a key that is full stands in nobody's way.
+Whom a key's limits hold back stands in the queue as ``held``; as many as the key has room for are
+``ready``, and ranked (``ranks.py``). So the next one of a workflow is the first ready row of an
+index, however many others wait, and a key that is full stands in nobody's way. Rates are paid in
+the transaction that lets somebody begin (``pace.py``).
 """
 
 from __future__ import annotations
@@ -15,22 +16,28 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from perdure.errors import StoreError
 from perdure.store.port import Batch, Definition
 from perdure.store.sql.database import Writing, one
 from perdure.store.sql.encoding import from_json, to_json
+from perdure.store.sql.pace import Pace
+from perdure.store.sql.pace import Place as Paced
 from perdure.store.sql.plan import Plan
-from perdure.store.sql.rooms import Room, queue_place
+from perdure.store.sql.ranks import UNRANKED, Entrant, rank_all
+from perdure.store.sql.rooms import Line, Ready, Room, let_in, queue_place
 from perdure.store.sql.starting import Existing, requests_of
 from perdure.values import events
-from perdure.values.concurrency import NO_LIMIT, Limit, Place, Standing
+from perdure.values.concurrency import NO_LIMIT, Limit, Place, Standing, lane_of
 from perdure.values.terms import Deadlines
 
 _EVERYTHING = 1_000_000_000
 _DELAYED = 1_000
+_KEYS = 1_000
 
-Rank = tuple[int, int, int]
-"""Negative priority, since when, execution: the smallest is the next."""
+Held = tuple[int, int, int, str]
+"""Negative priority, since when, execution, lane: the smallest is the next of its key."""
 
 
 class Slots:
@@ -41,6 +48,12 @@ class Slots:
         self._limits: dict[str, Limit] | None = None
         self._workflows: dict[str, None] = {}
         self._keys: dict[tuple[str, str], None] = {}
+        self._pace = Pace(database, self._limit)
+
+    @property
+    def next_at(self) -> int | None:
+        """When the first of those may begin whom this transaction found held back by a rate."""
+        return self._pace.next_at
 
     @property
     def limits(self) -> Mapping[str, Limit]:
@@ -66,17 +79,21 @@ class Slots:
         if replaceable:
             rows = from_json(one(self._database, "holders", to_json(replaceable)))
             holders = {execution: (workflow, key) for execution, workflow, key in rows}
-        return Room(self.limits, self._taken(names), self._taken_of(keys), holders)
+        paid: dict[Paced, int] = {}
+        queued: set[Paced] = set()
+        if any(self._limit(request.workflow).is_paced for request in requests):
+            paid = self._pace.paid([*((name, "") for name in names), *keys])
+            waited_for = from_json(one(self._database, "queued", to_json(list(paid))))
+            queued = {(workflow, key) for workflow, key in waited_for}
+        taken, of_keys = self._taken(names), self._taken_of(keys)
+        return Room(self.limits, taken, of_keys, holders, paid, queued)
 
     # -- what a batch changes ----------------------------------------------------------------
 
     def write(self, plan: Plan, now: int) -> bool:
         """Write the places of a batch, free what it ends, and admit; tell whether anybody was."""
         if plan.slots:
-            self._run("insert_slots", plan.slots)
-            for _, workflow, key, _, _, _, place in plan.slots:
-                if place in (Place.HELD, Place.READY):
-                    self._touch(workflow, key)
+            self._enter(plan.slots, now)
         waits: list[int] = []
         if plan.later:
             waits += self._changed("delay_slots", plan.later)
@@ -95,6 +112,8 @@ class Slots:
     def admit(self, now: int) -> int:
         """Let those in whom nobody let in; return how many joined the queue or got a slot."""
         joined = self._queue_due(now)
+        for workflow, key in self._database.run("held_no_longer", now, _KEYS).fetchall():
+            self._touch(workflow, key)
         names = to_json(list(self.limits))
         for workflow in from_json(one(self._database, "workflows_with_queue", names)):
             self._workflows[workflow] = None
@@ -110,13 +129,14 @@ class Slots:
             return
         added = [name for name in changed if name not in self.limits]
         rows = [
-            (name, it.max_open, it.max_per_key, it.on_limit, it.pool, it.pool_max)
-            for name, it in changed.items()
+            (name, *msgspec.structs.astuple(it)) for name, it in changed.items()
         ]
         self._run("upsert_limits", rows)
         if added:
             self._adopt(added)
             self._run("mark_delayed", added)
+        paces = [(name, of) for name, it in changed.items() for of in (0, 1) if not it.has_pace(of)]
+        self._run("delete_rates_of", paces)
         self._limits = None
         for name in changed:
             self._workflows[name] = None
@@ -137,19 +157,28 @@ class Slots:
         found = self._database.run("slot", execution).fetchone()
         if found is None:
             return None
-        workflow, key, priority, since = found
+        workflow, key, priority, since, place, rank, turn = found
         limit = self._limit(workflow)
         taken = self._taken(self._with_pools([workflow]))
-        rank = (workflow, priority, since, execution)
-        return Standing(
+        if place == Place.HELD:
+            before = one(self._database, "before_of_key", workflow, key, priority, since, execution)
+        else:
+            before = one(self._database, "before", workflow, priority, rank, turn)
+        standing = Standing(
             workflow,
             key,
             limit,
             taken.get(workflow, 0),
             self._taken_of({(workflow, key)}).get((workflow, key), 0),
             sum(taken.values()) if limit.pool else 0,
-            int(one(self._database, "before", *rank)),
+            int(before),
         )
+        paced = workflow, key if place == Place.HELD else ""
+        rate, paid = limit.pace(paced[1]), self._pace.paid([paced])
+        if rate is not None and place in (Place.HELD, Place.READY):
+            standing.rate = rate.text
+            standing.begins_at = rate.next_at(paid[paced]) + standing.before * rate.interval
+        return standing
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -160,22 +189,48 @@ class Slots:
         """Count what was open before these workflows had a limit."""
         slots: list[Any] = []
         found = self._database.run("adoptable", to_json(workflows))
-        for execution, workflow, since, place, payload in found.fetchall():
+        for execution, workflow, since, place, tenant, payload in found.fetchall():
             started = _started(payload)
             key, priority, deadline = "", 0, None
             if started is not None:
                 key, priority = started.terms.key, started.terms.priority
                 times = Deadlines(0, started.run_deadline, started.execution_deadline)
                 deadline = times.first or None
-            slots.append((execution, workflow, key, priority, since, deadline, place))
+            row = (execution, workflow, key, priority, since, deadline, place)
+            slots.append((*row, lane_of(tenant, key), UNRANKED, 0))
         self._run("insert_slots", slots)
+
+    def _enter(self, slots: Sequence[Any], now: int) -> None:
+        """Write the places of new executions; those that begin pay."""
+        ready = [
+            Entrant(execution, workflow, priority, lane)
+            for execution, workflow, _, priority, _, _, place, lane in slots
+            if place == Place.READY
+        ]
+        ranks = dict(zip((one[0] for one in ready), self._ranked(ready), strict=True))
+        self._run("insert_slots", [(*row, *ranks.get(row[0], (UNRANKED, 0))) for row in slots])
+        begun: list[Paced] = []
+        for _, workflow, key, _, _, _, place, _ in slots:
+            if place in (Place.HELD, Place.READY):
+                self._touch(workflow, key)
+            elif place == Place.TAKEN and self._limit(workflow).is_paced:
+                begun += [(workflow, ""), (workflow, key)] if key else [(workflow, "")]
+        self._pay(begun, now)
+
+    def _ranked(self, entrants: Sequence[Entrant]) -> list[tuple[int, int]]:
+        return rank_all(self._database, entrants)
+
+    def _pay(self, begun: Sequence[Paced], now: int) -> None:
+        self._pace.look_at(begun)
+        for place in begun:
+            self._pace.pay(place, now)
 
     def _run(self, query: str, rows: Sequence[Any]) -> None:
         self._database.run(query, to_json(rows))
 
     def _touch(self, workflow: str, key: str) -> None:
         self._workflows[workflow] = None
-        if key:
+        if key and self._limit(workflow).limits_keys:
             self._keys[workflow, key] = None
 
     def _changed(self, query: str, rows: Sequence[Any]) -> list[int]:
@@ -190,65 +245,115 @@ class Slots:
         due = self._database.run("delayed", now, _DELAYED).fetchall()
         if due:
             places: list[Any] = []
-            for execution, workflow, key in due:
-                places.append((execution, queue_place(self._limit(workflow), key)))
+            ready: list[Entrant] = []
+            for execution, workflow, key, priority, lane, rank, turn in due:
                 self._touch(workflow, key)
-            self._run("place_slots", places)
-            queued = to_json([execution for execution, _, _ in due])
+                if queue_place(self._limit(workflow), key) is Place.READY:
+                    ready.append(Entrant(execution, workflow, priority, lane, rank, turn))
+                else:
+                    places.append((execution, Place.HELD, UNRANKED, 0))
+            self._place(places, ready)
+            queued = to_json([row[0] for row in due])
             self._database.run("queue_states", queued, now)
         return len(due)
 
     def _admit(self, now: int) -> int:
-        """Give free slots of the workflows that were touched to the first in their queues."""
-        if not self._workflows:
-            return 0
-        self._make_ready()
+        """Let in the first of the queues of the workflows that were touched."""
+        admitted = self._let_in(now) if self._workflows else 0
+        self._pace.write(now)
+        return admitted
+
+    def _let_in(self, now: int) -> int:
+        self._make_ready(now)
         names = self._with_pools(self._workflows)
         taken = self._taken(names)
+        self._pace.look_at((name, "") for name in names)
         pools: dict[str, int] = {}
         for name in names:
             limit = self._limit(name)
             if limit.pool_max:
                 left = pools.setdefault(limit.pool, limit.pool_max)
                 pools[limit.pool] = left - taken[name]
-        queues: list[Iterable[tuple[Rank, str]]] = []
+        lines: list[Line] = []
         for name in names:
             limit = self._limit(name)
-            free = limit.max_open - taken[name] if limit.max_open else _EVERYTHING
+            room = limit.max_open - taken[name] if limit.max_open else _EVERYTHING
             if limit.pool_max:
-                free = min(free, pools[limit.pool])
-            if free > 0:
-                rows = self._database.run("ready", name, free).fetchall()
-                queues.append([(row, name) for row in rows])
-        admitted: list[int] = []
-        for rank, name in heapq.merge(*queues):
-            limit = self._limit(name)
-            if limit.pool_max:
-                if pools[limit.pool] <= 0:
-                    continue
-                pools[limit.pool] -= 1
-            admitted.append(rank[2])
+                room = min(room, pools[limit.pool])
+            in_time = self._pace.left((name, ""), now)
+            if room > 0:
+                free = room if in_time is None else min(room, in_time)
+                # One more than may begin now says whether somebody waits for the rate.
+                rows = self._database.run("ready", name, free + (in_time is not None)).fetchall()
+                pool = limit.pool if limit.pool_max else ""
+                lines.append(Line(name, [Ready(*row) for row in rows], free, pool, taken[name]))
+            elif in_time is not None:
+                self._pace.hold((name, ""), None)  # it is for a slot that they wait
+        admitted = let_in(lines, pools)
         if admitted:
-            self._run("place_slots", [(execution, Place.TAKEN) for execution in admitted])
-            self._database.run("admit_states", to_json(admitted), now)
+            executions = [one.execution for _, one in admitted]
+            self._run("place_slots", [(one, Place.TAKEN, None, None) for one in executions])
+            self._database.run("admit_states", to_json(executions), now)
+        self._note_pace(lines, admitted, now)
         return len(admitted)
 
-    def _make_ready(self) -> None:
+    def _note_pace(
+        self, lines: Sequence[Line], admitted: Sequence[tuple[str, Ready]], now: int
+    ) -> None:
+        """Let those pay who begin, and note until when the others are held back by a rate."""
+        begun: dict[str, int] = {}
+        keys: dict[tuple[str, str], None] = {}
+        for workflow, one_ in admitted:
+            begun[workflow] = begun.get(workflow, 0) + 1
+            self._pace.pay((workflow, ""), now)
+            if one_.key and self._limit(workflow).rate_per_key:
+                self._pace.look_at([(workflow, one_.key)])
+                self._pace.pay((workflow, one_.key), now)
+                keys[workflow, one_.key] = None
+        for line in lines:
+            more = len(line.first) > begun.get(line.workflow, 0)
+            left = self._pace.left((line.workflow, ""), now)
+            if left is not None:
+                self._pace.hold((line.workflow, ""), 0 if more and not left else None)
+        if keys:  # who waits behind them is held back for longer now
+            self._keys = keys
+            self._make_ready(now)
+
+    def _make_ready(self, now: int) -> None:
         """Let as many of each touched key be ready as the key has room for: the first ones."""
         taken = self._taken_of(self._keys)
+        self._pace.look_at(self._keys)
         places: list[Any] = []
+        entrants: list[tuple[Held, Entrant]] = []
         for workflow, key in self._keys:
             most = self._limit(workflow).max_per_key
             room = max(0, most - taken[workflow, key]) if most else _EVERYTHING
+            in_time = self._pace.left((workflow, key), now)
+            free = room if in_time is None else min(room, in_time)
             ready = self._of_key(workflow, key, Place.READY, _EVERYTHING)
-            held = self._of_key(workflow, key, Place.HELD, room)
-            first = set(heapq.nsmallest(room, [*ready, *held]))
-            places += [(rank[2], Place.HELD) for rank in ready if rank not in first]
-            places += [(rank[2], Place.READY) for rank in held if rank in first]
-        if places:
-            self._run("place_slots", places)
+            held = self._of_key(workflow, key, Place.HELD, free + 1)
+            first = set(heapq.nsmallest(free, [*ready, *held]))
+            places += [(row[2], Place.HELD, UNRANKED, 0) for row in ready if row not in first]
+            entrants += [
+                (row, Entrant(row[2], workflow, -row[0], row[3])) for row in held if row in first
+            ]
+            if in_time is not None:
+                waits = len(ready) + len(held) > free and in_time < room
+                self._pace.hold((workflow, key), in_time if waits else None)
+        self._place(places, [entrant for _, entrant in sorted(entrants)])
 
-    def _of_key(self, workflow: str, key: str, place: Place, limit: int) -> list[Rank]:
+    def _place(self, places: list[Any], ready: Sequence[Entrant]) -> None:
+        """Move executions to their places: (execution, place, rank, turn), and those that get
+        ready.
+        """
+        if places:  # first: they are ranked with nobody any more
+            self._run("place_slots", places)
+        if ready:
+            ranks = self._ranked(ready)
+            pairs = zip(ready, ranks, strict=True)
+            self._run("place_slots", [(it.execution, Place.READY, *rank) for it, rank in pairs])
+
+    def _of_key(self, workflow: str, key: str, place: Place, limit: int) -> list[Held]:
         wanted = (workflow, key, int(place), limit)
         return self._database.run("of_key", *wanted).fetchall()
 

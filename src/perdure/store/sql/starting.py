@@ -186,8 +186,9 @@ class Judge:
             verdict = self._room.judge(request, self._batch.now, ends.execution if ends else 0)
             if verdict.refusal:
                 nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
-                answer = _started(request, nobody, created=False, refused="limit")
-                answer.detail = verdict.refusal
+                code = "rate" if verdict.retry_at else "limit"
+                answer = _started(request, nobody, created=False, refused=code)
+                answer.detail, answer.retry_at = verdict.refusal, verdict.retry_at
                 return Decision(request, answer, parent, False)
         # A first turn that continues as new does not know its execution's number yet.
         home = execution if request.execution == 0 else request.execution

@@ -71,11 +71,17 @@ FROM (SELECT value AS v FROM json_each(?1))
 -- A later run of an execution has the parent, the tags and so on of the first.
 LEFT JOIN perdure_run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 
+-- A later run of an execution has lane and priority of the first.
 -- name: insert_states
-INSERT INTO perdure_state
+INSERT INTO perdure_state (
+    run, execution, status, owner, wake_at, length, closed_at, reason, detail, unblock, waits, since,
+    progress, unread, lane, priority
+)
 SELECT
     value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, NULL, 0, value ->> 13
+    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
+    coalesce(value ->> 14, (SELECT s.lane FROM perdure_state s WHERE s.run = value ->> 1), ''),
+    coalesce(value ->> 15, (SELECT s.priority FROM perdure_state s WHERE s.run = value ->> 1), 0)
 FROM json_each(?1);
 
 -- The next numbers of each run, in the order in which the lines came.
@@ -458,13 +464,17 @@ FROM perdure_worker WHERE state = 'live' ORDER BY id;
 -- Limits -----------------------------------------------------------------------------------------
 
 -- name: limits
-SELECT json_group_array(json_array(workflow, max_open, max_per_key, on_limit, pool, pool_max))
+SELECT json_group_array(json_array(
+    workflow, max_open, max_per_key, on_limit, pool, pool_max, rate, rate_per_key
+))
 FROM perdure_limit;
 
 -- name: upsert_limits
-INSERT OR REPLACE INTO perdure_limit
+INSERT OR REPLACE INTO perdure_limit (
+    workflow, max_open, max_per_key, on_limit, pool, pool_max, rate, rate_per_key
+)
 SELECT
-    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
 FROM json_each(?1);
 
 -- name: delete_limits
@@ -472,7 +482,8 @@ DELETE FROM perdure_limit WHERE workflow IN (SELECT value FROM json_each(?1));
 
 -- Open executions of workflows that get a limit: those that run have a slot.
 -- name: adoptable
-SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at), iif(state.status = 0, 3, 2), h.payload
+SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at), iif(state.status = 0, 3, 2),
+    r.tenant, h.payload
 FROM perdure_state AS state INDEXED BY perdure_state_by_status
 CROSS JOIN perdure_run r ON r.run = state.run
 CROSS JOIN perdure_history h ON h.run = r.run AND h.first = 1
@@ -524,9 +535,12 @@ SELECT json_group_array(json_array(s.execution, s.workflow, s.key))
 FROM json_each(?1) j CROSS JOIN perdure_slot s ON s.execution = j.value WHERE s.place = 2;
 
 -- name: insert_slots
-INSERT OR REPLACE INTO perdure_slot
+INSERT OR REPLACE INTO perdure_slot (
+    execution, workflow, key, priority, since, deadline, place, lane, rank, turn
+)
 SELECT
-    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+    value ->> 7, value ->> 8, value ->> 9
 FROM json_each(?1);
 
 -- name: delete_slots
@@ -534,7 +548,7 @@ DELETE FROM perdure_slot WHERE execution IN (SELECT value FROM json_each(?1)) RE
 
 -- (execution, since, deadline) of later runs that begin later, or whose execution has no slot.
 -- name: delay_slots
-UPDATE perdure_slot AS slot SET since = v ->> 1, deadline = v ->> 2, place = 3
+UPDATE perdure_slot AS slot SET since = v ->> 1, deadline = v ->> 2, place = 3, rank = -1, turn = 0
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE slot.execution = v ->> 0 AND (v ->> 3 OR slot.place <> 2)
 RETURNING workflow, key, execution;
@@ -557,11 +571,12 @@ WHERE run IN (
 );
 
 -- name: delayed
-SELECT execution, workflow, key FROM perdure_slot
+SELECT execution, workflow, key, priority, lane, rank, turn FROM perdure_slot
 WHERE place = 3 AND since <= ?1 ORDER BY since LIMIT ?2;
 
 -- name: place_slots
-UPDATE perdure_slot AS slot SET place = v ->> 1
+UPDATE perdure_slot AS slot SET
+    place = v ->> 1, rank = coalesce(v ->> 2, rank), turn = coalesce(v ->> 3, turn)
 FROM (SELECT value AS v FROM json_each(?1)) WHERE slot.execution = v ->> 0;
 
 -- name: queue_states
@@ -574,14 +589,81 @@ WHERE +status = 0 AND run IN (
 
 -- The best of a key in one place: 0 held, 1 ready.
 -- name: of_key
-SELECT -priority, since, execution FROM perdure_slot INDEXED BY perdure_slot_of_key
+SELECT -priority, since, execution, lane FROM perdure_slot INDEXED BY perdure_slot_of_key
 WHERE workflow = ?1 AND key = ?2 AND place = ?3 AND place IN (0, 1)
 ORDER BY priority DESC, since, execution LIMIT ?4;
 
 -- name: ready
-SELECT -priority, since, execution FROM perdure_slot INDEXED BY perdure_slot_ready
+SELECT -priority, rank, turn, execution, key FROM perdure_slot INDEXED BY perdure_slot_ready
 WHERE workflow = ?1 AND place = 1
-ORDER BY priority DESC, since, execution LIMIT ?2;
+ORDER BY priority DESC, rank, turn, execution LIMIT ?2;
+
+-- For each (workflow, priority, lane): the lowest rank that is ready, and the highest of the lane.
+-- name: ranks
+SELECT json_group_array(json_array(
+    j.value ->> 0, j.value ->> 1, j.value ->> 2,
+    (
+        SELECT s.rank FROM perdure_slot s INDEXED BY perdure_slot_ready
+        WHERE s.workflow = j.value ->> 0 AND s.priority = j.value ->> 1 AND s.place = 1
+        ORDER BY s.rank LIMIT 1
+    ),
+    (
+        SELECT s.rank FROM perdure_slot s INDEXED BY perdure_slot_of_lane
+        WHERE s.workflow = j.value ->> 0 AND s.priority = j.value ->> 1 AND s.lane = j.value ->> 2
+            AND s.place = 1
+        ORDER BY s.rank DESC LIMIT 1
+    )
+))
+FROM json_each(?1) j;
+
+-- The last turn of each (workflow, priority, rank) that is ready.
+-- name: turns
+SELECT json_group_array(json_array(j.value ->> 0, j.value ->> 1, j.value ->> 2, coalesce((
+    SELECT s.turn FROM perdure_slot s INDEXED BY perdure_slot_ready
+    WHERE s.workflow = j.value ->> 0 AND s.priority = j.value ->> 1 AND s.rank = j.value ->> 2
+        AND s.place = 1
+    ORDER BY s.turn DESC LIMIT 1
+), -1)))
+FROM json_each(?1) j;
+
+-- Until when is paid of each (workflow, key), and until when somebody waits for the rate.
+-- name: rates
+SELECT json_group_array(json_array(t.workflow, t.key, t.paid_until, t.held_until))
+FROM json_each(?1) j
+CROSS JOIN perdure_rate t ON t.workflow = j.value ->> 0 AND t.key = j.value ->> 1;
+
+-- name: upsert_rates
+INSERT OR REPLACE INTO perdure_rate (workflow, key, paid_until, held_until)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1);
+
+-- name: delete_rates
+DELETE FROM perdure_rate WHERE (workflow, key) IN (
+    SELECT t.workflow, t.key FROM perdure_rate t INDEXED BY perdure_rate_over
+    WHERE t.paid_until <= ?1 AND t.held_until IS NULL LIMIT ?2
+);
+
+-- The rows of workflows (0) or of their keys (1).
+-- name: delete_rates_of
+DELETE FROM perdure_rate
+WHERE (workflow, key <> '') IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1));
+
+-- name: held_no_longer
+SELECT workflow, key FROM perdure_rate WHERE held_until <= ?1 ORDER BY held_until LIMIT ?2;
+
+-- Which of these (workflow, key) somebody waits for in a queue; without a key: who is ready.
+-- name: queued
+SELECT json_group_array(json_array(j.value ->> 0, j.value ->> 1))
+FROM json_each(?1) j
+WHERE CASE j.value ->> 1
+    WHEN '' THEN EXISTS (
+        SELECT 1 FROM perdure_slot s INDEXED BY perdure_slot_ready
+        WHERE s.workflow = j.value ->> 0 AND s.place = 1
+    )
+    ELSE EXISTS (
+        SELECT 1 FROM perdure_slot s INDEXED BY perdure_slot_of_key
+        WHERE s.workflow = j.value ->> 0 AND s.key = j.value ->> 1 AND s.place IN (0, 1)
+    )
+END;
 
 -- name: admit_states
 UPDATE perdure_state AS state SET status = 1, reason = NULL, wake_at = NULL, since = ?2
@@ -592,9 +674,13 @@ WHERE +status = 0 AND run IN (
 -- Whether somebody may begin whom nobody has admitted.
 -- name: is_admissible
 (
-EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?4) OR EXISTS (
+EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?4)
+OR EXISTS (SELECT 1 FROM perdure_rate WHERE held_until <= ?4) OR EXISTS (
     SELECT 1 FROM perdure_limit l
     WHERE EXISTS (SELECT 1 FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1)
+    AND NOT EXISTS (
+        SELECT 1 FROM perdure_rate t WHERE t.workflow = l.workflow AND t.key = '' AND t.held_until > ?4
+    )
     AND (l.max_open = 0 OR l.max_open > (
         SELECT count(*) FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 2
     ))
@@ -607,13 +693,18 @@ EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= ?4) OR EXISTS (
 )
 
 -- name: slot
-SELECT workflow, key, priority, since FROM perdure_slot WHERE execution = ?1;
+SELECT workflow, key, priority, since, place, rank, turn FROM perdure_slot WHERE execution = ?1;
 
--- How many are in the queue of workflow ?1 before (priority ?2, since ?3, execution ?4).
+-- How many are ready in the queue of workflow ?1 before (priority ?2, rank ?3, turn ?4).
 -- name: before
+SELECT count(*) FROM perdure_slot s INDEXED BY perdure_slot_ready
+WHERE s.workflow = ?1 AND s.place = 1 AND (-s.priority, s.rank, s.turn) < (-?2, ?3, ?4);
+
+-- How many of key ?2 are in the queue of workflow ?1 before (priority ?3, since ?4, execution ?5).
+-- name: before_of_key
 SELECT count(*) FROM perdure_slot s INDEXED BY perdure_slot_of_key
-WHERE s.workflow = ?1 AND s.place IN (0, 1)
-    AND (-s.priority, s.since, s.execution) < (-?2, ?3, ?4);
+WHERE s.workflow = ?1 AND s.key = ?2 AND s.place IN (0, 1)
+    AND (-s.priority, s.since, s.execution) < (-?3, ?4, ?5);
 
 -- Questions --------------------------------------------------------------------------------------
 
@@ -749,19 +840,49 @@ ORDER BY i.id;
     )
 )
 
+-- The highest priority below ?1 of runs that anybody may claim.
+-- name: claimable_priority
+SELECT max(priority) FROM perdure_state INDEXED BY perdure_state_claimable
+WHERE status = 1 AND owner IS NULL AND priority < ?1;
+
+-- Up to ?5 lanes of priority ?3 from lane ?4 on, but those in ?6; and up to ?7 runs of each, oldest
+-- first.
 -- name: claimable
-SELECT run FROM (
-    SELECT state.run
-    FROM perdure_state AS state INDEXED BY perdure_state_claimable
-    CROSS JOIN perdure_run r ON r.run = state.run
-    WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+WITH RECURSIVE lanes (n, lane) AS (
+    SELECT 1, (
+        SELECT min(s.lane) FROM perdure_state s INDEXED BY perdure_state_claimable
+        WHERE s.status = 1 AND s.owner IS NULL AND s.priority = ?3 AND s.lane >= ?4
+    )
     UNION ALL
-    SELECT state.run
-    FROM perdure_state AS state INDEXED BY perdure_state_unserved
-    CROSS JOIN perdure_run r ON r.run = state.run
-    WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+    SELECT lanes.n + 1, (
+        SELECT min(s.lane) FROM perdure_state s INDEXED BY perdure_state_claimable
+        WHERE s.status = 1 AND s.owner IS NULL AND s.priority = ?3 AND s.lane > lanes.lane
+    )
+    FROM lanes WHERE lanes.lane IS NOT NULL AND lanes.n < ?5
 )
-ORDER BY run LIMIT ?3;
+SELECT lanes.lane, found.value
+FROM lanes CROSS JOIN json_each((
+    SELECT json_group_array(x.run) FROM (
+        SELECT state.run
+        FROM perdure_state AS state INDEXED BY perdure_state_claimable
+        CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE state.status = 1 AND state.owner IS NULL AND state.priority = ?3
+            AND state.lane = lanes.lane AND {is_served}
+        ORDER BY state.run LIMIT ?7
+    ) x
+)) found
+WHERE lanes.lane IS NOT NULL AND lanes.lane NOT IN (SELECT value FROM json_each(?6));
+
+-- name: lane_of
+SELECT priority, lane FROM perdure_state WHERE run = ?1;
+
+-- Parked runs that nobody served.
+-- name: served_again
+SELECT state.run
+FROM perdure_state AS state INDEXED BY perdure_state_unserved
+CROSS JOIN perdure_run r ON r.run = state.run
+WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
+ORDER BY state.run LIMIT ?3;
 
 -- Runs that none of the services (workflows, queues) serves.
 -- name: unserved
@@ -870,7 +991,8 @@ SELECT
             AND state.wake_at <= ?4 AND (state.status IN (3, 4) OR {is_served})
     ),
     {is_admissible},
-    (SELECT json_group_array(json_array(d.name, d.version)) FROM perdure_definition d WHERE d.is_active = 0);
+    (SELECT json_group_array(json_array(d.name, d.version)) FROM perdure_definition d WHERE d.is_active = 0),
+    (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL);
 
 -- name: definitions
 SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition
