@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure import copying, errors, transfer
-from perdure.door import Door
+from perdure.door import Door, refused_by_limit
 from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
@@ -183,12 +183,13 @@ async def write(door: Door, request: StartRequest) -> Started:
 
     Raises:
         ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+        RateLimited: too many have begun lately, and the limit says ``reject``.
     """
     answer = await door.start_copy(request)
     if not answer.refused:
         return answer
-    if answer.refused == "limit":
-        raise errors.ConcurrencyLimit(answer.detail)
+    if (limited := refused_by_limit(answer, door.now())) is not None:
+        raise limited
     if request.retries:
         raise errors.Conflict(
             f"workflow {request.workflow_id!r} has gone on in another run: retry that one",

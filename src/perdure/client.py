@@ -13,7 +13,7 @@ import msgspec
 
 from perdure import branching, errors, transfer, views
 from perdure.definition import Workflow
-from perdure.door import Door, StoreDoor, full_inbox
+from perdure.door import Door, StoreDoor, full_inbox, refused_by_limit
 from perdure.feed import Feed
 from perdure.filters import read_filter
 from perdure.handle import Handle
@@ -145,6 +145,7 @@ class Client:
             AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
                 execution of another workflow.
             ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+            RateLimited: too many have begun lately, and the limit says ``reject``.
             Unavailable: the execution that has the id has no room for ``messages``.
         """
         options = canonical(options, _OPTIONS, what="start")
@@ -443,8 +444,8 @@ class Client:
     def _handle(
         self, answer: Started, definition: Workflow[Any, Any] | None, namespace: str
     ) -> Handle[Any]:
-        if answer.refused == "limit":
-            raise errors.ConcurrencyLimit(answer.detail)
+        if (limited := refused_by_limit(answer, self.door.now())) is not None:
+            raise limited
         if answer.refused == "full":
             raise full_inbox(answer.workflow_id)
         if answer.refused:

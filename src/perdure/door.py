@@ -32,6 +32,7 @@ from perdure.store.port import (
 from perdure.together import Together
 from perdure.values import events as ev
 from perdure.values import failures, limits, payload
+from perdure.values.duration import SECOND
 
 T = TypeVar("T")
 BUSY_TRIES = 1_000
@@ -242,6 +243,18 @@ def busy(request: StartRequest) -> errors.Unavailable:
     """Return the error that says so: somebody else starts the same again and again."""
     return errors.Unavailable(
         f"execution {request.workflow_id!r} is being started again and again; try later"
+    )
+
+
+def refused_by_limit(answer: Started, now: int) -> errors.PerdureError | None:
+    """Return the error of a start that a limit refused; ``None``: none did."""
+    if answer.refused == "limit":
+        return errors.ConcurrencyLimit(answer.detail)
+    if answer.refused != "rate":
+        return None
+    seconds = max(0, answer.retry_at - now) / SECOND
+    return errors.RateLimited(
+        f"{answer.detail}; try again in {seconds:.3g} s", details={"retry_after": seconds}
     )
 
 

@@ -176,6 +176,14 @@ class ConcurrencyLimit(PerdureError):
     default_retryable = True
 
 
+class RateLimited(PerdureError):
+    """A rate limit refused the start; ``details["retry_after"]``: seconds until one may begin."""
+
+    code = "rate_limited"
+    default_kind = Kind.RATE_LIMITED
+    default_retryable = True
+
+
 class PolicyDenied(PerdureError):
     """A policy refused the operation."""
 

@@ -295,6 +295,7 @@ class Handle(Generic[T]):
                 another execution, which the fork would not be told.
             AlreadyExists: an execution has the ``id`` (default: a new one).
             ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+            RateLimited: too many have begun lately, and the limit says ``reject``.
         """
         started = await branching.fork(
             self._door,
@@ -322,6 +323,7 @@ class Handle(Generic[T]):
             Invalid: nothing failed, or no such step; or it would wait for a child of the ended run.
             AlreadyExists: an execution has the ``id``.
             ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
+            RateLimited: too many have begun lately, and the limit says ``reject``.
         """
         original = await self._original()
         return self._on(await branching.retry(self._door, original, from_step=from_step, id=id))

@@ -82,12 +82,12 @@ def why(
     ``standing``: of a run in the queue of a limit. ``arrived``: what no turn has taken in yet.
     """
     name = f"{row.workflow} {row.workflow_id!r}"
-    text = f"{name} {_queued(row, standing) or _standing(row, turns, workers, now, arrived)}"
+    text = f"{name} {_queued(row, standing, now) or _standing(row, turns, workers, now, arrived)}"
     return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
 
 
-def _queued(row: RunRow, standing: Standing | None) -> str:
-    """Say what a run waits for that a concurrency limit holds back; ``""`` if none does."""
+def _queued(row: RunRow, standing: Standing | None, now: int) -> str:
+    """Say what a run waits for that a limit holds back; ``""`` if none does."""
     if standing is None or row.reason != Queued.QUEUED:
         return ""
     limit, parts = standing.limit, list[str]()
@@ -104,6 +104,10 @@ def _queued(row: RunRow, standing: Standing | None) -> str:
             f"{standing.open_of_pool} of {limit.pool_max} slots of all workflows of its engine are "
             "taken"
         )
+    if standing.begins_at > now:
+        whose = f" of key {standing.key!r}" if standing.rate_is_of_key else ""
+        left = _rough(standing.begins_at - now + SECOND - 1)
+        parts.append(f"it waits for the rate limit{whose} of {standing.rate}: about {left}")
     taken = " and ".join(parts) or f"a slot of workflow {standing.workflow!r} is free"
     runs = "1 run is" if standing.before == 1 else f"{standing.before} runs are"
     return f"is pending: {taken}; {runs} before it"

@@ -153,9 +153,11 @@ def test_a_full_key_holds_back_its_own_only(world: World):
         "pending",
     ]
     end(world, b1)
-    assert statuses(world, a2, b2, none) == ["pending", "running", "pending"]
+    assert statuses(world, a2, b2, none) == ["pending", "pending", "running"]  # it was ready first
     end(world, a1)
-    assert statuses(world, a2, a3, none) == ["running", "pending", "pending"]
+    assert statuses(world, a2, a3, b2) == ["running", "pending", "pending"]
+    end(world, none)
+    assert statuses(world, a3, b2) == ["pending", "running"]
 
 
 def test_within_a_key_the_higher_priority_is_first_though_it_came_later(world: World):

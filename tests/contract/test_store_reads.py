@@ -218,7 +218,9 @@ def test_a_name_with_a_version_serves_that_version_only(world: World):
 
 
 @pytest.mark.parametrize("reason", ["unknown_workflow", "unserved_queue"])
-def test_a_run_parked_because_nobody_served_it_is_found_once_somebody_does(world: World, reason: str):
+def test_a_run_parked_because_nobody_served_it_is_found_once_somebody_does(
+    world: World, reason: str
+):
     run = world.asleep("order-1").run
     world.commit(turn(run, claim=2, state=parked(3, reason)))
     assert world.store.served_again(["order"], ["default"], limit=9) == [run]

@@ -45,6 +45,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.AlreadyExists, CONFLICT),
     (errors.Conflict, CONFLICT),
     (errors.ConcurrencyLimit, CONFLICT),
+    (errors.RateLimited, CONFLICT),
     (errors.PolicyDenied, CONFLICT),
     (errors.StoreError, UNREACHABLE),
     (errors.Invalid, USAGE),

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
 from perdure.engine import forks
 from perdure.engine.apart import Apart
+from perdure.engine.lanes import Lanes
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.threads import Raised, ThreadPool
 from perdure.engine.work import (
@@ -48,6 +48,7 @@ _SECOND = 1_000_000
 _CLEAN_UP_SECONDS = 1.0
 _RECORD_SECONDS = 5.0
 _NAMED = 10
+_LANE_FULL = 256
 
 
 class Runner:
@@ -57,10 +58,10 @@ class Runner:
         self._core = core
         self._slots = slots
         self._running = 0
-        self._waiting: deque[Work] = deque()
+        self._waiting: Lanes[Work] = Lanes()
         self.threads = ThreadPool(thread_slots)
         self.apart = Apart(core, self._begin_apart)
-        self._waiting_apart: deque[Work] = deque()
+        self._waiting_apart: Lanes[Work] = Lanes()
         self.is_stopping = False
         self._is_cutting = False
         self._uncounted: set[tuple[int, int]] = set()
@@ -166,6 +167,25 @@ class Runner:
     def under_way(self) -> int:
         """How many attempts run whose outcome counts."""
         return sum(self._is_current(work) for work in self._tasks.values())
+
+    def full_lanes(self) -> list[str]:
+        """Return the lanes of which so many attempts wait here that other workers may take more."""
+        kinds = self._waiting, self._waiting_apart, self.threads.waiting
+        if not any(kinds):
+            return []
+        lanes = [waiting.lengths() for waiting in kinds]
+        return [
+            lane
+            for lane in sorted(set().union(*lanes))
+            if sum(lengths.get(lane, 0) for lengths in lanes) >= _LANE_FULL
+        ]
+
+    def has_room(self, lanes: Iterable[str]) -> bool:
+        """Tell whether one of these lanes, which were full, has become short."""
+        kinds = self._waiting, self._waiting_apart, self.threads.waiting
+        return any(
+            sum(waiting.length(lane) for waiting in kinds) <= _LANE_FULL // 2 for lane in lanes
+        )
 
     async def stop(self, grace: float | None, *, counts: bool = True) -> bool:
         """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.
@@ -286,16 +306,17 @@ class Runner:
         # Each at most once: what needs a thread while none is left goes back into the queue.
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:
-                return
+                break
             self._begin(self._waiting.popleft())
+        if self._core.intake.passes_over:
+            self._core.intake.look_if_room()
 
     def _begin_apart(self) -> None:
         while self._waiting_apart and self.apart.has_room:
             self._begin(self._waiting_apart.popleft())
 
-    def _queue(self, work: Work, queue: deque[Work]) -> None:
-        work.queue = queue
-        queue.append(work)
+    def _queue(self, work: Work, queue: Lanes[Work]) -> None:
+        work.wait_in(queue)
         limit = work.event.queue_timeout
         if limit is not None:
             left = work.scheduled_at + limit - self._core.clock.now()
@@ -304,8 +325,7 @@ class Runner:
 
     def _queue_timed_out(self, work: Work, attempt: int) -> None:
         if work.queue is not None and work.attempt == attempt and self._is_current(work):
-            work.queue.remove(work)
-            work.queue = None
+            work.leave_queue()
             self._fail(
                 work, timed_out("queue", work.event.queue_timeout or 0, work.event.step), final=True
             )
@@ -363,12 +383,16 @@ class Runner:
             call = asyncio.get_running_loop().create_task(enter(work, definition.fn, args))
             work.call = call
             return await timed(work, call, self._core.clock)
-        future = self.threads.submit(definition.fn, *args, on_begin=work.begin)
+        future = self._in_thread(work, definition.fn, *args)
         try:
             return await timed(work, future, self._core.clock)
         finally:
             if not future.done() or future.cancelled():
                 self.threads.abandon(future)
+
+    def _in_thread(self, work: Work, fn: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        lane, priority = work.run.lane, work.run.priority
+        return self.threads.submit(fn, *args, on_begin=work.begin, lane=lane, priority=priority)
 
     async def _run_transaction(self, work: Work, definition: activity.Activity[Any, Any]) -> None:
         """Run a transactional activity: its outcome comes through the inbox, with its writes."""
@@ -405,7 +429,7 @@ class Runner:
                 time_limit=limit,
                 now=self._core.clock.now(),
             )
-            _, posted = await self.threads.submit(job, on_begin=work.begin)
+            _, posted = await self._in_thread(work, job)
         except errors.Superseded:
             _log.info("a transaction of %s was decided elsewhere", event.name)
             return
@@ -479,6 +503,4 @@ class Runner:
             work.retry_call.cancel()
         if work.task is not None:
             self._cancel(work.task, work)
-        if work.queue is not None:
-            work.queue.remove(work)
-            work.queue = None
+        work.leave_queue()

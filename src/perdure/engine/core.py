@@ -133,6 +133,7 @@ class Core:
         run = Run(0)
         run.workflow, run.workflow_id = request.workflow, request.workflow_id
         run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue
+        run.tenant = request.tenant
         run.definition = definition
         run.started = started
         run.instance = Instance(definition, max_payload=self.max_payload)

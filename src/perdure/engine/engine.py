@@ -183,32 +183,38 @@ class Engine:
         *,
         max_concurrent: int | None = None,
         max_concurrent_per_key: int | None = None,
+        rate: str | None = None,
+        rate_per_key: str | None = None,
         on_limit: str | None = None,
     ) -> None:
-        """Add a definition; for a workflow also its concurrency limit (docs/concurrency.md).
+        """Add a definition; for a workflow also its limits (docs/concurrency.md).
 
         Args:
             definition: a workflow or an activity.
             max_concurrent: how many executions of the workflow may be open; 0 is no limit, not
                 even the engine's default.
             max_concurrent_per_key: how many of those with one ``concurrency_key``.
-            on_limit: ``"reject"`` (a start too many raises ``ConcurrencyLimit``) or ``"queue"`` (it
-                is pending until there is a slot).
+            rate: how many executions of the workflow may begin in a time: ``"100/minute"``,
+                ``"10/s burst 20"``.
+            rate_per_key: how many of those with one ``concurrency_key``.
+            on_limit: ``"reject"`` (a start too many raises ``ConcurrencyLimit``, one too early
+                ``RateLimited``) or ``"queue"`` (it is pending until it may begin).
 
         Raises:
             UsageError: limits of an activity, or of a workflow while the engine runs.
-            Invalid: a number below 0, or an unknown ``on_limit``.
+            Invalid: a number below 0, a text that is no rate, or an unknown ``on_limit``.
         """
         given = max_concurrent, max_concurrent_per_key, on_limit
-        if any(one is not None for one in given):
+        rates = {"rate": rate, "rate_per_key": rate_per_key}
+        if any(one is not None for one in (*given, *rates.values())):
             if not isinstance(definition, Workflow):
-                raise errors.UsageError("register: only workflows have concurrency limits")
-            self._limits.register(definition.name, *given)
+                raise errors.UsageError("register: only workflows have limits")
+            self._limits.register(definition.name, *given, **rates)
         if self._core is not None and isinstance(definition, Workflow):
             names = {*self._core.registry.names, definition.name}
             if self._limits.of(definition.name, names).limits:
                 raise errors.UsageError(
-                    f"register: workflow {definition.name!r} has a concurrency limit, and limits "
+                    f"register: workflow {definition.name!r} has a limit, and limits "
                     "are registered when the engine starts: register it before"
                 )
         self._definitions.append(definition)

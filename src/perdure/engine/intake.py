@@ -2,16 +2,22 @@
 
 Looks when another process has committed, when a worker was taken over, and once a second in any
 case. What it finds goes to the loader or straight to a live run; nothing here writes.
+
+A worker takes up only what it has room for. Of runs that anybody may claim it has at most ``_HAND``
+in hand that have not begun, and takes no more of a lane while many attempts of it wait for a slot
+here. So what others could begin is left to them, and nobody's run stands behind a long line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure import errors
 from perdure.door import encode_answer
+from perdure.engine.runs import Phase, Run
 from perdure.engine.timers import HORIZON
 from perdure.store.complaints import Complaints
 from perdure.store.port import Posted, Question
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _PAGE = 1_000
+_HAND = 400
+_SHORT = _HAND // 2
+_AGAIN = 100
+_LEAST_SECONDS = 0.01
 _TIMERS = 10_000
 _OVERDUE = 2_000_000
 _NEWS_EVERY = 900_000
@@ -38,6 +48,13 @@ class Intake:
         self._wake = asyncio.Event()
         self._behind = self._caught_up = 0
         self._news_at = 0
+        self._hand: dict[int, Run] = {}
+        """Runs that were claimed, and have not begun when last looked at."""
+        self._has_more = False
+        self._after = 0
+        self.passes_over: Sequence[str] = ()
+        """Lanes of which no more runs are taken up for now."""
+        self._admits_at: int | None = None
         self._questions: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_stopping = False
@@ -51,6 +68,39 @@ class Intake:
         """Look soon whether somebody in a queue may begin."""
         self._news_at = 0
         self._wake.set()
+
+    def admit_at(self, at: int) -> None:
+        """Look at this time whether somebody in a queue may begin; rates say when."""
+        if self._admits_at is None or at < self._admits_at:
+            self._admits_at = at
+            seconds = max(_LEAST_SECONDS, (at - self._core.clock.now()) / 1_000_000)
+            asyncio.get_running_loop().call_later(seconds, self._admit_due, at)
+
+    def _admit_due(self, at: int) -> None:
+        if self._admits_at == at and not self.is_stopping:
+            self._admits_at = None
+            self.admit()
+
+    def go_on(self) -> None:
+        """Look soon for more runs to claim, if there are some and most of those in hand began."""
+        if self._has_more and self._in_hand() <= _SHORT:
+            self._has_more = False
+            self._wake.set()
+
+    def look_if_room(self) -> None:
+        """Look soon if a lane that was passed over has become short."""
+        if self._core.runner.has_room(self.passes_over):
+            self.passes_over = ()
+            self._wake.set()
+
+    def _in_hand(self) -> int:
+        busy = Phase.LOADING, Phase.COMMITTING
+        self._hand = {
+            key: run
+            for key, run in self._hand.items()
+            if (run.is_queued or run.phase in busy) and not run.is_owned
+        }
+        return len(self._hand)
 
     def catch_up(self) -> None:
         """Look soon, and let no inbox row pass those that are in the database already."""
@@ -95,21 +145,33 @@ class Intake:
             news = await core.desk.read(lambda store: store.news(now, soon, served, queues, worker))
             if news.inactive or core.registry.inactive:
                 core.registry.learn(await core.desk.read(lambda store: store.definitions()))
+            if news.next_at is not None:
+                self.admit_at(news.next_at)
             if news.has_room:
-                await core.desk.write(lambda store: store.admit(now))
+                if await core.desk.write(lambda store: store.admit(now)):
+                    self.admit()  # when the next one may begin is to be known
             elif not (news.has_work or is_woken or self._reads_timers(now)):
                 return
         known = core.registry.names
-        claimable, beginning, inbox, questions = await core.desk.read(
+        room, after = _HAND - self._in_hand(), self._after
+        full = core.runner.full_lanes()
+        claimable, again, beginning, inbox, questions = await core.desk.read(
             lambda store: (
-                store.claimable(served, queues, limit=_PAGE),
+                store.claimable(served, queues, limit=_HAND, after=after, passed_over=full)
+                if room >= _SHORT
+                else [],
+                store.served_again(served, queues, limit=_AGAIN),
                 store.beginning(soon, served, queues, limit=_PAGE),
                 store.inbox(served, queues, worker, limit=_PAGE),
                 store.questions(now, known, limit=100),
             )
         )
-        for key in claimable:
-            core.claim(key)
+        self.passes_over = full
+        self._has_more = room < _SHORT or len(claimable) == _HAND or len(again) == _AGAIN
+        self._claim(again)
+        if room >= _SHORT:
+            last = self._claim(claimable)
+            self._after = last if self._has_more else 0
         for key, begins in beginning:
             core.timers.add(key, begins, even_if_far=True)
         for row in inbox:
@@ -126,8 +188,20 @@ class Intake:
         await self._read_overdue(now)
         if self._reads_timers(now):
             await self._read_timers(now)
-        if len(claimable) == _PAGE:
-            self._wake.set()
+        self.go_on()
+
+    def _claim(self, runs: Sequence[int]) -> int:
+        """Take runs up while there is room; return the last one, or 0."""
+        last = 0
+        for key in runs:
+            if key not in self._hand:
+                if len(self._hand) == _HAND:
+                    self._has_more = True
+                    break
+                self._core.claim(key)
+                self._hand[key] = self._core.runs[key]
+            last = key
+        return last
 
     def _reads_timers(self, now: int) -> bool:
         return self._core.timers.known_until - now < HORIZON // 2

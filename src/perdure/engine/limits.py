@@ -1,4 +1,4 @@
-"""The concurrency limits of an engine: which one holds for each of its workflows.
+"""The limits of an engine: which one holds for each of its workflows.
 
 They are registered in the database when the engine joins, and judged there (``store/port.py``), so
 they bind every process that starts these workflows. Where engines differ, the one that joined last
@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from perdure import errors
 from perdure.values.concurrency import NO_LIMIT, ON_LIMIT, REJECT, Limit
 from perdure.values.options import one_of
+from perdure.values.rates import parse_rate
 
 
 class Limits:
@@ -31,21 +34,31 @@ class Limits:
             for name, count in (by_name or {}).items()
         }
         self._total = _number("concurrent_total", total)
-        self._registered: dict[str, tuple[int | None, int, str]] = {}
+        self._registered: dict[str, tuple[int | None, Limit]] = {}
 
     def register(
-        self, name: str, max_concurrent: int | None, per_key: int | None, on_limit: str | None
+        self,
+        name: str,
+        max_concurrent: int | None,
+        per_key: int | None,
+        on_limit: str | None,
+        *,
+        rate: str | None = None,
+        rate_per_key: str | None = None,
     ) -> None:
         """Keep what was said about one workflow.
 
         Raises:
-            Invalid: a number that is none, or an unknown way.
+            Invalid: a number or a rate that is none, or an unknown way.
         """
         if max_concurrent is not None:
             _number("max_concurrent", max_concurrent)
         of_key = _number("max_concurrent_per_key", 0 if per_key is None else per_key)
         way = REJECT if on_limit is None else one_of("on_limit", on_limit, ON_LIMIT)
-        self._registered[name] = max_concurrent, of_key, way
+        texts = {"rate": rate, "rate_per_key": rate_per_key}
+        rates = {what: _rate(what, text) for what, text in texts.items() if text is not None}
+        said = Limit(max_per_key=of_key, on_limit=way, **rates)
+        self._registered[name] = max_concurrent, said
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse limits of workflows that this engine does not define.
@@ -62,14 +75,20 @@ class Limits:
 
     def of(self, name: str, names: Iterable[str]) -> Limit:
         """Return what holds for workflow ``name``; ``names``: all workflows of the engine."""
-        most, per_key, on_limit = self._registered.get(name, (None, 0, REJECT))
+        most, said = self._registered.get(name, (None, NO_LIMIT))
         if most is None:
             most = self._by_name.get(name, self._default)
-        limit = Limit(most, per_key, on_limit)
+        limit = msgspec.structs.replace(said, max_open=most)
         if self._total:
             pool = ",".join(sorted(names))
-            limit = Limit(most, per_key, on_limit, pool, self._total)
+            limit = msgspec.structs.replace(limit, pool=pool, pool_max=self._total)
         return limit if limit.limits else NO_LIMIT
+
+
+def _rate(what: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise errors.Invalid(f"{what}: {value!r} is no text such as '100/minute'")
+    return parse_rate(value, what=what).text
 
 
 def _number(what: str, value: Any) -> int:

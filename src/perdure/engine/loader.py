@@ -360,6 +360,7 @@ def identify(run: Run, row: RunRow) -> None:
     run.run_id = row.run_id
     run.namespace = row.namespace
     run.queue = row.queue
+    run.tenant = row.tenant
     run.status = row.status
     run.wake_at = row.wake_at
     run.waits = row.waits

@@ -59,6 +59,9 @@ class Release:
             core.watch.look()
         if result.has_admitted:
             core.intake.look()
+        if result.next_at is not None:
+            core.intake.admit_at(result.next_at)
+        core.intake.go_on()
         if result.is_recalled:
             core.look_at_owned()
         for started in (*result.started, *result.children):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
+from perdure.values.concurrency import lane_of
 from perdure.values.states import Status
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Run:
         "started",
         "status",
         "stop",
+        "tenant",
         "time",
         "timer_due",
         "untold",
@@ -120,6 +122,7 @@ class Run:
         self.run_id = ""
         self.namespace = "default"
         self.queue = "default"
+        self.tenant: str | None = None
         self.parent: tuple[int, int] | None = None
         self.definition: Workflow[Any, Any] | None = None
         self.instance: Instance | None = None
@@ -158,6 +161,16 @@ class Run:
         self.untold: tuple[int, ev.Event] | None = None
         """How it began, or was copied, and when: in a row that no engine has recorded."""
         self.on_idle: tuple[Callable[[], None], ...] = ()
+
+    @property
+    def lane(self) -> str:
+        """Whose it is when runs take turns."""
+        return lane_of(self.tenant, self.started.terms.key if self.started is not None else "")
+
+    @property
+    def priority(self) -> int:
+        """Higher goes first."""
+        return self.started.terms.priority if self.started is not None else 0
 
     @property
     def deadline(self) -> tuple[int, str]:

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from perdure.engine.lanes import Lanes
+
 _log = logging.getLogger("perdure.engine")
 
 
@@ -39,7 +41,10 @@ class ThreadPool:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.waiting: Lanes[_Job] = Lanes()
+        """What waits for a thread; changed with the lock held."""
+        self._tickets: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """One for each job that waits: which job a thread takes is seen when it takes one."""
         self._threads = 0
         self._busy: dict[asyncio.Future[Any], threading.Thread] = {}
         self._lock = threading.Lock()
@@ -52,11 +57,17 @@ class ThreadPool:
         return self.abandoned * 4 > self.slots
 
     def submit(
-        self, fn: Callable[..., Any], *args: Any, on_begin: Callable[[], None] = lambda: None
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        on_begin: Callable[[], None] = lambda: None,
+        lane: str = "",
+        priority: int = 0,
     ) -> asyncio.Future[Any]:
         """Run ``fn(*args)`` in a thread, in a copy of the current context.
 
-        ``on_begin`` is called in the thread, at once before: not if the future was cancelled first.
+        If all threads are busy, lanes take turns (``engine/lanes.py``). ``on_begin`` is called in
+        the thread, at once before: not if the future was cancelled first.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -64,7 +75,10 @@ class ThreadPool:
         future.add_done_callback(self._done)
         if self._threads < self.slots and self._threads < self._open:
             self._add_thread()
-        self._jobs.put(_Job(fn, args, contextvars.copy_context(), future, on_begin))
+        job = _Job(fn, args, contextvars.copy_context(), future, on_begin)
+        with self._lock:
+            self.waiting.append(job, lane, priority)
+        self._tickets.put(True)
         return future
 
     def abandon(self, future: asyncio.Future[Any]) -> None:
@@ -86,7 +100,7 @@ class ThreadPool:
     def close(self) -> None:
         """Let the threads end after what they do now."""
         for _ in range(self._threads):
-            self._jobs.put(None)
+            self._tickets.put(False)
 
     def _done(self, _future: asyncio.Future[Any]) -> None:
         self._open -= 1
@@ -98,9 +112,10 @@ class ThreadPool:
         threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        while (job := self._jobs.get()) is not None:
-            future = job.future
+        while self._tickets.get():
             with self._lock:
+                job = self.waiting.popleft()
+                future = job.future
                 if future.cancelled():
                     continue
                 self._busy[future] = threading.current_thread()

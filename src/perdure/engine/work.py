@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +20,7 @@ from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 
 if TYPE_CHECKING:
     from perdure.engine.clock import Clock
+    from perdure.engine.lanes import Lanes
     from perdure.engine.logs import Logs
     from perdure.engine.processes.process import Job
     from perdure.engine.runs import Run
@@ -50,6 +50,7 @@ class Work:
         "logs",
         "not_before",
         "number",
+        "place",
         "queue",
         "retry_call",
         "run",
@@ -85,8 +86,10 @@ class Work:
         self.is_cut = False
         """Whether the attempt was cut off by a stop: what comes of it now comes too late."""
         self.retry_call: asyncio.TimerHandle | None = None
-        self.queue: deque[Work] | None = None
+        self.queue: Lanes[Work] | None = None
         """Where it waits for a slot, if it does."""
+        self.place = "", 0
+        """Its lane and priority there."""
         self.logs: Logs | None = None
         self.time = asyncio.get_running_loop().time
         """Seconds of the loop's clock; may be called from any thread."""
@@ -96,6 +99,18 @@ class Work:
         """Its idempotency key."""
         source = self.key_source
         return source if isinstance(source, str) else idempotency_key(source, self.number)
+
+    def wait_in(self, queue: Lanes[Work]) -> None:
+        """Wait for a slot."""
+        self.queue = queue
+        self.place = self.run.lane, self.run.priority
+        queue.append(self, *self.place)
+
+    def leave_queue(self) -> None:
+        """Wait for a slot no longer."""
+        if self.queue is not None:
+            self.queue.remove(self, *self.place)
+            self.queue = None
 
     @property
     def is_idle(self) -> bool:

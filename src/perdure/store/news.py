@@ -9,7 +9,8 @@ class News(msgspec.Struct, frozen=True):
     """Whether reading the rest is worth it.
 
     ``has_work``: something waits for a worker like this one. ``has_room``: ``admit`` would find an
-    execution to let in. ``next_at``: when it will, since a rate then lets one begin. ``inactive``: (name, version) of definitions that no start by name takes.
+    execution to let in. ``next_at``: when it will, since a rate then lets one begin. ``inactive``:
+    (name, version) of definitions that no start by name takes.
     """
 
     has_work: bool

@@ -34,6 +34,7 @@ from perdure.door import StoreDoor
 from perdure.engine.activities import Runner
 from perdure.engine.core import Core
 from perdure.engine.engine import Engine
+from perdure.engine.lanes import Lanes
 from perdure.engine.work import Work
 from perdure.store.opening import open_store
 from perdure.testing.clock import Process, VirtualClock, VirtualLoop
@@ -51,9 +52,14 @@ class _Inline:
 
     def __init__(self, desk: FaultyDesk) -> None:
         self._desk = desk
+        self.waiting: Lanes[Any] = Lanes()
 
     def submit(
-        self, fn: Callable[..., Any], *args: Any, on_begin: Callable[[], None] = lambda: None
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        on_begin: Callable[[], None] = lambda: None,
+        **_place: Any,
     ) -> asyncio.Future[Any]:
         """Run ``fn(*args)`` soon."""
         loop = asyncio.get_running_loop()

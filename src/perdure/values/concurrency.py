@@ -102,6 +102,7 @@ class Standing(msgspec.Struct, gc=False):
     open_of_pool: int
     before: int
     rate: str = ""
+    rate_is_of_key: bool = False
     begins_at: int = 0
 
 

@@ -112,8 +112,8 @@ async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[An
     The handle is there before the commit that starts the child, so a start costs no commit of its
     own. What that commit refuses is told like a bad end: awaiting the handle raises ``ChildFailed``
     caused by ``AlreadyExists`` (the policies allow no other execution with this ``id``),
-    ``ConcurrencyLimit`` or ``NotFound`` (of a name without an active version), and the ``Exit`` has
-    that error.
+    ``ConcurrencyLimit``, ``RateLimited`` or ``NotFound`` (of a name without an active version), and
+    the ``Exit`` has that error.
 
     Raises:
         Invalid: an option or the input is not acceptable.

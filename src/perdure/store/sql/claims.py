@@ -1,8 +1,9 @@
 """Which of the runs that anybody may claim a worker is shown: some of each lane, in turns.
 
-Between priorities the higher one is first, always. Within one, a page holds a run of each lane, then
-a second of each, and so on; where there are more lanes than a page has runs, the next page goes on
-with the lanes behind it. Lanes are found one by one in an index, so a long one costs nothing.
+Between priorities the higher one is first, always. Within one, a page holds a run of each lane,
+then a second of each, and so on; where there are more lanes than a page has runs, the next page
+goes on with the lanes behind it. Lanes are found one by one in an index, so a long one costs
+nothing.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class Pace:
     def write(self, now: int) -> None:
         """Write what changed, and delete what is over."""
         if self._changed:
-            rows = [(*place, self._paid.get(place, 0), self._held.get(place)) for place in self._changed]
+            rows = [
+                (*place, self._paid.get(place, 0), self._held.get(place)) for place in self._changed
+            ]
             self._changed = {}
             self._database.run("upsert_rates", to_json(rows))
             self._database.run("delete_rates", now, _OVER)

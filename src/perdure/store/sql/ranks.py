@@ -1,7 +1,7 @@
 """Where in a queue one stands that is ready: lanes take turns, by start-time fair queuing.
 
-Start-time fair queuing (Goyal, Vin, Cheng 1996) with unit costs, and nothing kept but what stands in
-the queue. An execution that gets ready is ranked, among those of its workflow and priority,
+Start-time fair queuing (Goyal, Vin, Cheng 1996) with unit costs, and nothing kept but what stands
+in the queue. An execution that gets ready is ranked, among those of its workflow and priority,
 
     rank = 1 + max(the lowest rank that is ready, the highest rank of its lane that is ready)
 
@@ -17,8 +17,8 @@ many they have queued. In the same way the n-th of its lane is let in after at m
 ``(n + 1)(K - 1) + n - 1`` others, where K counts the lanes that are ready at some time meanwhile.
 
 The paper's rule is without the 1 before the lowest rank, and remembers each lane's last rank. Where
-that is forgotten with the last entry of a lane, three lanes that always come back with one execution
-would stay at the lowest rank for ever, and nobody of a higher rank were let in.
+that is forgotten with the last entry of a lane, three lanes that always come back with one
+execution each would stay at the lowest rank for ever, and nobody of a higher rank were let in.
 """
 
 from __future__ import annotations

@@ -194,9 +194,7 @@ class SqlReader:
         passed_over: Sequence[str] = (),
     ) -> list[int]:
         served = (to_json(list(workflows)), to_json(list(queues)))
-        return claimable(
-            self.database, served, limit=limit, after=after, passed_over=passed_over
-        )
+        return claimable(self.database, served, limit=limit, after=after, passed_over=passed_over)
 
     @reading
     def served_again(

@@ -5,7 +5,8 @@ who is let in from the queues. Pure, like the judge it serves.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from perdure.store.port import StartRequest
@@ -41,7 +42,7 @@ class Room:
         of_keys: Mapping[tuple[str, str], int],
         holders: Mapping[int, tuple[str, str]],
         paid: Mapping[tuple[str, str], int],
-        queued: Set[tuple[str, str]],
+        queued: AbstractSet[tuple[str, str]],
     ) -> None:
         self._limits = limits
         self._taken = dict(taken)
@@ -103,7 +104,6 @@ class Room:
                 )
         return ""
 
-
     def _pay(self, workflow: str, key: str, now: int) -> None:
         limit = self._limits[workflow]
         for place in _paces(limit, workflow, key):
@@ -121,7 +121,10 @@ class Room:
             if is_queued or not rate.left(paid, now):
                 of = f" for key {key!r}" if place[1] else ""
                 retry_at = max(rate.next_at(paid), now + rate.interval if is_queued else now)
-                return f"workflow {workflow!r} has reached its rate limit{of} ({rate.text})", retry_at
+                return (
+                    f"workflow {workflow!r} has reached its rate limit{of} ({rate.text})",
+                    retry_at,
+                )
         return "", 0
 
 

@@ -128,9 +128,7 @@ class Slots:
         if not changed:
             return
         added = [name for name in changed if name not in self.limits]
-        rows = [
-            (name, *msgspec.structs.astuple(it)) for name, it in changed.items()
-        ]
+        rows = [(name, *msgspec.structs.astuple(it)) for name, it in changed.items()]
         self._run("upsert_limits", rows)
         if added:
             self._adopt(added)
@@ -176,7 +174,7 @@ class Slots:
         paced = workflow, key if place == Place.HELD else ""
         rate, paid = limit.pace(paced[1]), self._pace.paid([paced])
         if rate is not None and place in (Place.HELD, Place.READY):
-            standing.rate = rate.text
+            standing.rate, standing.rate_is_of_key = rate.text, bool(paced[1])
             standing.begins_at = rate.next_at(paid[paced]) + standing.before * rate.interval
         return standing
 

@@ -862,14 +862,14 @@ WITH RECURSIVE lanes (n, lane) AS (
 )
 SELECT lanes.lane, found.value
 FROM lanes CROSS JOIN json_each((
-    SELECT json_group_array(x.run) FROM (
+    SELECT json_group_array(page.run) FROM (
         SELECT state.run
         FROM perdure_state AS state INDEXED BY perdure_state_claimable
         CROSS JOIN perdure_run r ON r.run = state.run
         WHERE state.status = 1 AND state.owner IS NULL AND state.priority = ?3
             AND state.lane = lanes.lane AND {is_served}
         ORDER BY state.run LIMIT ?7
-    ) x
+    ) page
 )) found
 WHERE lanes.lane IS NOT NULL AND lanes.lane NOT IN (SELECT value FROM json_each(?6));
 
