@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -173,12 +174,10 @@ class Runner:
         kinds = self._waiting, self._waiting_apart, self.threads.waiting
         if not any(kinds):
             return []
-        lanes = [waiting.lengths() for waiting in kinds]
-        return [
-            lane
-            for lane in sorted(set().union(*lanes))
-            if sum(lengths.get(lane, 0) for lengths in lanes) >= _LANE_FULL
-        ]
+        lengths = Counter[str]()
+        for waiting in kinds:
+            lengths.update(waiting.lengths())
+        return sorted(lane for lane, length in lengths.items() if length >= _LANE_FULL)
 
     def has_room(self, lanes: Iterable[str]) -> bool:
         """Tell whether one of these lanes, which were full, has become short."""

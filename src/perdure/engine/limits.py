@@ -55,9 +55,10 @@ class Limits:
             _number("max_concurrent", max_concurrent)
         of_key = _number("max_concurrent_per_key", 0 if per_key is None else per_key)
         way = REJECT if on_limit is None else one_of("on_limit", on_limit, ON_LIMIT)
-        texts = {"rate": rate, "rate_per_key": rate_per_key}
-        rates = {what: _rate(what, text) for what, text in texts.items() if text is not None}
-        said = Limit(max_per_key=of_key, on_limit=way, **rates)
+        said = Limit(max_per_key=of_key, on_limit=way)
+        said = msgspec.structs.replace(
+            said, rate=_rate("rate", rate), rate_per_key=_rate("rate_per_key", rate_per_key)
+        )
         self._registered[name] = max_concurrent, said
 
     def check(self, names: Iterable[str]) -> None:
@@ -86,6 +87,8 @@ class Limits:
 
 
 def _rate(what: str, value: Any) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise errors.Invalid(f"{what}: {value!r} is no text such as '100/minute'")
     return parse_rate(value, what=what).text

@@ -34,6 +34,7 @@ GROWING = {
         "mail",
         "memo",
         "open_tx",
+        "rate",
         "run",
         "sender",
         "slot",
@@ -45,6 +46,7 @@ ORDERED = {
     "perdure_human_task_open",
     "perdure_human_task_pkey",
     "perdure_inbox_pkey",
+    "perdure_rate_held",
     "perdure_run_pkey",
     "perdure_slot_delayed",
     "perdure_slot_ready",
@@ -68,7 +70,9 @@ INSERT INTO perdure_inbox (execution, sender, seq, event, is_control, created_at
 SELECT n, '', 0, 'x', 0, 1 FROM generate_series(1, 10000) n;
 INSERT INTO perdure_attr SELECT 'default', 'k', to_jsonb(n), n FROM generate_series(1, 10000) n;
 INSERT INTO perdure_memo SELECT n, '{}' FROM generate_series(1, 10000) n;
-INSERT INTO perdure_slot SELECT n, 'common', 'k' || n % 50, 0, n, NULL, n % 3
+INSERT INTO perdure_slot SELECT n, 'common', 'k' || n % 50, 0, n, NULL, n % 3, 'k' || n % 50, n, 0
+FROM generate_series(1, 10000) n;
+INSERT INTO perdure_rate SELECT 'common', 'k' || n, n, CASE WHEN n % 2 = 0 THEN n END
 FROM generate_series(1, 10000) n;
 INSERT INTO perdure_log (run, number, at, level, message, step, attempt)
 SELECT n, 1, 1, 1, '', '', 1 FROM generate_series(1, 10000) n;
@@ -171,6 +175,7 @@ def told(nodes: list[Any]) -> str:
 PARTS = {
     "has_tag",
     "is_admissible",
+    "is_claimable",
     "is_mine",
     "is_served",
     "join_after",
@@ -190,7 +195,7 @@ PARTS = {
 }
 
 
-AT_REGISTRATION = {"adoptable", "mark_delayed", "unmark_delayed"}
+AT_REGISTRATION = {"adoptable", "delete_rates_of", "mark_delayed", "unmark_delayed"}
 """They go through all open or pending runs, when a worker registers limits that are new."""
 
 
@@ -212,7 +217,7 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("due", "perdure_state_due"),
         ("beginning", "perdure_state_pending"),
         ("claimable", "perdure_state_claimable"),
-        ("claimable", "perdure_state_unserved"),
+        ("served_again", "perdure_state_unserved"),
         ("unserved", "perdure_state_claimable"),
         ("parked", "perdure_state_by_status"),
         ("open_runs", "perdure_state_by_status"),
@@ -242,6 +247,16 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("consume", "perdure_inbox_pkey"),
         ("delete_open_tx_of_runs", "perdure_open_tx_pkey"),
         ("ready", "perdure_slot_ready"),
+        ("ranks", "perdure_slot_ready"),
+        ("ranks", "perdure_slot_of_lane"),
+        ("turns", "perdure_slot_ready"),
+        ("queued", "perdure_slot_of_key"),
+        ("before_of_key", "perdure_slot_of_key"),
+        ("rates", "perdure_rate_pkey"),
+        ("delete_rates", "perdure_rate_over"),
+        ("held_no_longer", "perdure_rate_held"),
+        ("news", "perdure_state_claimable"),
+        ("claimable_priority", "perdure_state_claimable"),
         ("of_key", "perdure_slot_of_key"),
         ("taken", "perdure_slot_by_workflow"),
         ("taken_of_keys", "perdure_slot_by_workflow"),
@@ -257,7 +272,9 @@ def test_a_hot_query_uses_its_index(store: PostgresStore, name: str, index: str)
     assert index in indexes(nodes), told(nodes)
 
 
-@pytest.mark.parametrize("name", ["ready", "of_key", "due", "beginning", "delayed", "journal"])
+@pytest.mark.parametrize(
+    "name", ["ready", "claimable", "of_key", "due", "beginning", "delayed", "journal"]
+)
 def test_the_next_of_a_queue_is_found_without_sorting_it(store: PostgresStore, name: str):
     nodes = explain(store, store.database.sql[name])
     assert not any("Sort" in node["Node Type"] for node in nodes), told(nodes)

@@ -139,6 +139,7 @@ def test_the_inbox_is_read_in_the_order_of_its_ids_and_nothing_is_sorted(store: 
 NOT_QUERIES = {
     "has_tag",
     "is_admissible",
+    "is_claimable",
     "is_mine",
     "is_served",
     "join_after",

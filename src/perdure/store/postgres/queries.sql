@@ -752,8 +752,10 @@ SELECT coalesce(json_agg(json_build_array(
     ),
     (
         SELECT s.rank FROM perdure_slot s
-        WHERE s.workflow = v ->> 0 AND s.priority = (v ->> 1)::bigint AND s.lane = v ->> 2 AND s.place = 1
-        ORDER BY s.rank DESC LIMIT 1
+        WHERE s.workflow = v ->> 0 AND s.priority = (v ->> 1)::bigint AND s.place = 1
+            -- Not "=": only the index of lanes has this order.
+            AND s.lane >= v ->> 2 AND s.lane <= v ->> 2
+        ORDER BY s.lane DESC, s.rank DESC LIMIT 1
     )
 )), '[]')::text
 FROM json_array_elements($1::json) v;
@@ -799,11 +801,19 @@ SELECT workflow, key FROM perdure_rate WHERE held_until <= $1 ORDER BY held_unti
 SELECT coalesce(json_agg(json_build_array(v ->> 0, v ->> 1)), '[]')::text
 FROM json_array_elements($1::json) v
 WHERE CASE v ->> 1
-    WHEN '' THEN EXISTS (
-        SELECT 1 FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.place = 1
+    WHEN '' THEN (
+        SELECT true FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.place = 1
+        ORDER BY s.priority DESC, s.rank LIMIT 1
     )
-    ELSE EXISTS (
-        SELECT 1 FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.key = v ->> 1 AND s.place IN (0, 1)
+    ELSE coalesce(
+        (
+            SELECT true FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.key = v ->> 1 AND s.place = 0
+            ORDER BY s.priority DESC LIMIT 1
+        ),
+        (
+            SELECT true FROM perdure_slot s WHERE s.workflow = v ->> 0 AND s.key = v ->> 1 AND s.place = 1
+            ORDER BY s.priority DESC LIMIT 1
+        )
     )
 END;
 
@@ -819,7 +829,10 @@ WHERE status + 0 = 0 AND run IN (
 EXISTS (SELECT 1 FROM perdure_slot WHERE place = 3 AND since <= $4)
 OR EXISTS (SELECT 1 FROM perdure_rate WHERE held_until <= $4) OR EXISTS (
     SELECT 1 FROM perdure_limit l
-    WHERE EXISTS (SELECT 1 FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1)
+    WHERE (
+        SELECT true FROM perdure_slot s WHERE s.workflow = l.workflow AND s.place = 1
+        ORDER BY s.priority DESC, s.rank LIMIT 1
+    )
     AND NOT EXISTS (
         SELECT 1 FROM perdure_rate t WHERE t.workflow = l.workflow AND t.key = '' AND t.held_until > $4
     )
@@ -988,6 +1001,10 @@ ORDER BY i.id;
     )
 )
 
+-- Whether anybody may claim `state`; any priority will do, but it leads to the index that has no others.
+-- name: is_claimable
+(state.status = 1 AND state.owner IS NULL AND state.priority >= -9223372036854775807)
+
 -- The highest priority below $1 of runs that anybody may claim.
 -- name: claimable_priority
 SELECT (
@@ -1040,7 +1057,7 @@ ORDER BY state.run LIMIT $3;
 SELECT {row_columns}
 FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE state.status = 1 AND state.owner IS NULL
+WHERE {is_claimable}
     AND NOT EXISTS (
         SELECT 1 FROM json_array_elements($1::json) w
         WHERE r.queue IN (SELECT e FROM json_array_elements_text(w -> 1) e) AND (
@@ -1048,7 +1065,7 @@ WHERE state.status = 1 AND state.owner IS NULL
             OR r.workflow || ' ' || r.version IN (SELECT e FROM json_array_elements_text(w -> 0) e)
         )
     )
-ORDER BY state.run LIMIT $2;
+ORDER BY state.priority, state.lane, state.run LIMIT $2;
 
 -- name: parked
 SELECT {row_columns}
@@ -1123,7 +1140,7 @@ ORDER BY state.wake_at, state.run LIMIT $4;
 SELECT
     EXISTS (
         SELECT 1 FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
-        WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+        WHERE {is_claimable} AND {is_served}
     ) OR EXISTS (
         SELECT 1 FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
         WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}

@@ -30,13 +30,14 @@ def claimable(
     passed_over: Sequence[str],
 ) -> list[int]:
     """Return runs: see ``Reader.claimable``. ``served``: workflows and queues, as JSON."""
-    position = database.run("lane_of", after).fetchone() if after else None
+    position: tuple[int, str] = (_ABOVE_ALL, "")
+    if after:
+        position = database.run("lane_of", after).fetchone() or position
     over = to_json(list(passed_over))
     found: dict[int, None] = {}
     priority = one(database, "claimable_priority", _ABOVE_ALL)
     while priority is not None and len(found) < limit:
-        is_behind = position is not None and position[0] == priority
-        for lane in [position[1] + _NEXT, ""] if is_behind else [""]:
+        for lane in [position[1] + _NEXT, ""] if position[0] == priority else [""]:
             if len(found) < limit:
                 page = (*served, priority, lane, limit, over)
                 found |= dict.fromkeys(_in_turns(database, page, limit))

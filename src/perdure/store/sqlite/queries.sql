@@ -840,6 +840,10 @@ ORDER BY i.id;
     )
 )
 
+-- Whether anybody may claim `state`.
+-- name: is_claimable
+state.status = 1 AND state.owner IS NULL
+
 -- The highest priority below ?1 of runs that anybody may claim.
 -- name: claimable_priority
 SELECT max(priority) FROM perdure_state INDEXED BY perdure_state_claimable
@@ -889,7 +893,7 @@ ORDER BY state.run LIMIT ?3;
 SELECT {row_columns}
 FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE state.status = 1 AND state.owner IS NULL
+WHERE {is_claimable}
     AND NOT EXISTS (
         SELECT 1 FROM json_each(?1) w
         WHERE r.queue IN (SELECT value FROM json_each(w.value, '$[1]')) AND (
@@ -897,7 +901,7 @@ WHERE state.status = 1 AND state.owner IS NULL
             OR r.workflow || ' ' || r.version IN (SELECT value FROM json_each(w.value, '$[0]'))
         )
     )
-ORDER BY state.run LIMIT ?2;
+ORDER BY state.priority, state.lane, state.run LIMIT ?2;
 
 -- name: parked
 SELECT {row_columns}
@@ -971,7 +975,7 @@ SELECT
     EXISTS (
         SELECT 1 FROM perdure_state AS state INDEXED BY perdure_state_claimable
         CROSS JOIN perdure_run r ON r.run = state.run
-        WHERE state.status = 1 AND state.owner IS NULL AND {is_served}
+        WHERE {is_claimable} AND {is_served}
     ) OR EXISTS (
         SELECT 1 FROM perdure_state AS state INDEXED BY perdure_state_unserved
         CROSS JOIN perdure_run r ON r.run = state.run
