@@ -65,6 +65,10 @@ def test_who_gets_ready_late_goes_behind_those_who_were_ready(world: World):
     ready = [world.start(f"ready{n}", tenant="b") for n in range(3)]
     end(world, full)
     assert statuses(world, held, *ready) == ["pending", "running", "pending", "pending"]
+    end(world, ready[0])
+    assert statuses(world, held, *ready[1:]) == ["pending", "running", "pending"]
+    end(world, ready[1])
+    assert statuses(world, held, ready[2]) == ["running", "pending"]
 
 
 def test_one_that_was_paused_in_the_queue_stands_where_it_stood(world: World):

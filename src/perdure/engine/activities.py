@@ -49,7 +49,7 @@ _SECOND = 1_000_000
 _CLEAN_UP_SECONDS = 1.0
 _RECORD_SECONDS = 5.0
 _NAMED = 10
-_LANE_FULL = 256
+LANE_FULL = 256
 
 
 class Runner:
@@ -177,13 +177,13 @@ class Runner:
         lengths = Counter[str]()
         for waiting in kinds:
             lengths.update(waiting.lengths())
-        return sorted(lane for lane, length in lengths.items() if length >= _LANE_FULL)
+        return sorted(lane for lane, length in lengths.items() if length >= LANE_FULL)
 
     def has_room(self, lanes: Iterable[str]) -> bool:
         """Tell whether one of these lanes, which were full, has become short."""
         kinds = self._waiting, self._waiting_apart, self.threads.waiting
         return any(
-            sum(waiting.length(lane) for waiting in kinds) <= _LANE_FULL // 2 for lane in lanes
+            sum(waiting.length(lane) for waiting in kinds) <= LANE_FULL // 2 for lane in lanes
         )
 
     async def stop(self, grace: float | None, *, counts: bool = True) -> bool:

@@ -3,7 +3,7 @@
 Looks when another process has committed, when a worker was taken over, and once a second in any
 case. What it finds goes to the loader or straight to a live run; nothing here writes.
 
-A worker takes up only what it has room for. Of runs that anybody may claim it has at most ``_HAND``
+A worker takes up only what it has room for. Of runs that anybody may claim it has at most ``HAND``
 in hand that have not begun, and takes no more of a lane while many attempts of it wait for a slot
 here. So what others could begin is left to them, and nobody's run stands behind a long line.
 """
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perdure.engine")
 _PAGE = 1_000
-_HAND = 400
-_SHORT = _HAND // 2
+HAND = 400
+_SHORT = HAND // 2
 _AGAIN = 100
 _LEAST_SECONDS = 0.01
 _TIMERS = 10_000
@@ -153,11 +153,11 @@ class Intake:
             elif not (news.has_work or is_woken or self._reads_timers(now)):
                 return
         known = core.registry.names
-        room, after = _HAND - self._in_hand(), self._after
+        room, after = HAND - self._in_hand(), self._after
         full = core.runner.full_lanes()
         claimable, again, beginning, inbox, questions = await core.desk.read(
             lambda store: (
-                store.claimable(served, queues, limit=_HAND, after=after, passed_over=full)
+                store.claimable(served, queues, limit=HAND, after=after, passed_over=full)
                 if room >= _SHORT
                 else [],
                 store.served_again(served, queues, limit=_AGAIN),
@@ -167,7 +167,7 @@ class Intake:
             )
         )
         self.passes_over = full
-        self._has_more = room < _SHORT or len(claimable) == _HAND or len(again) == _AGAIN
+        self._has_more = room < _SHORT or len(claimable) == HAND or len(again) == _AGAIN
         self._claim(again)
         if room >= _SHORT:
             last = self._claim(claimable)
@@ -195,7 +195,7 @@ class Intake:
         last = 0
         for key in runs:
             if key not in self._hand:
-                if len(self._hand) == _HAND:
+                if len(self._hand) == HAND:
                     self._has_more = True
                     break
                 self._core.claim(key)

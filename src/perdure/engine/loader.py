@@ -83,6 +83,8 @@ class Loader:
                 self._trouble.add("run %d cannot be read: %r", run.key, exc)
                 self._core.give_back(run)
                 continue
+            places = {key: place for place, key in enumerate(keys)}  # they begin in this order
+            found.sort(key=lambda loaded, places=places: places[loaded.row.run])
             began = asyncio.get_running_loop().time()
             for loaded in found:
                 run = runs.pop(loaded.row.run, None)
