@@ -182,8 +182,7 @@ async def write(door: Door, request: StartRequest) -> Started:
     """Write a start that brings its history along.
 
     Raises:
-        ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
-        RateLimited: too many have begun lately, and the limit says ``reject``.
+        ConcurrencyLimit, RateLimited: too many are open, or began lately, and are refused.
     """
     answer = await door.start_copy(request)
     if not answer.refused:

@@ -144,8 +144,7 @@ class Client:
             Invalid: a bad option, or input that does not fit (the message has the field's path).
             AlreadyExists: the id is taken and the policy says ``fail``, or what has it is an open
                 execution of another workflow.
-            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
-            RateLimited: too many have begun lately, and the limit says ``reject``.
+            ConcurrencyLimit, RateLimited: too many are open, or began lately, and are refused.
             Unavailable: the execution that has the id has no room for ``messages``.
         """
         options = canonical(options, _OPTIONS, what="start")

@@ -294,8 +294,7 @@ class Handle(Generic[T]):
             Invalid: no such event or step; or the shared part waits for a child, or for the end of
                 another execution, which the fork would not be told.
             AlreadyExists: an execution has the ``id`` (default: a new one).
-            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
-            RateLimited: too many have begun lately, and the limit says ``reject``.
+            ConcurrencyLimit, RateLimited: too many are open, or began lately, and are refused.
         """
         started = await branching.fork(
             self._door,
@@ -322,8 +321,7 @@ class Handle(Generic[T]):
             Conflict: the run has not ended, or is not the latest of its execution.
             Invalid: nothing failed, or no such step; or it would wait for a child of the ended run.
             AlreadyExists: an execution has the ``id``.
-            ConcurrencyLimit: too many executions are open, and the limit says ``reject``.
-            RateLimited: too many have begun lately, and the limit says ``reject``.
+            ConcurrencyLimit, RateLimited: too many are open, or began lately, and are refused.
         """
         original = await self._original()
         return self._on(await branching.retry(self._door, original, from_step=from_step, id=id))

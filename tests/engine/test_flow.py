@@ -12,7 +12,7 @@ import pytest
 from tests.engine.support import until
 
 from perdure import Client, Engine, Status, activity, workflow
-from perdure.engine import activities, intake
+from perdure.engine import intake, lanes
 from perdure.errors import ChildFailed, Invalid, RateLimited, UsageError
 from perdure.store.opening import open_store
 from perdure.store.port import StartRequest
@@ -286,8 +286,7 @@ async def test_a_flood_of_one_tenant_does_not_hold_up_another(url: str, workers:
         left = await client.count(status="running")
     store.close()
     assert left > 0  # it was not the flood's end that let it in
-    lanes = 2
-    assert begun_between(url, f"alone-{FLOOD}") <= workers * (intake.HAND + lanes)
+    assert begun_between(url, f"alone-{FLOOD}") <= workers * (intake.HAND + 2)
 
 
 @pytest.mark.slow
@@ -356,11 +355,9 @@ async def test_the_activity_of_a_lone_run_gets_the_next_slot(url: str, is_starte
         await until(lambda: len(gate.begun) == 2)
 
         async def waits() -> bool:
-            most = intake.HAND + activities.LANE_FULL
+            most = intake.HAND + lanes.LANE_FULL
             running = engine._core.runner._waiting  # pyright: ignore[reportPrivateUsage,reportOptionalMemberAccess]
-            return len(running) >= activities.LANE_FULL and (
-                is_started_here or len(running) <= most
-            )
+            return len(running) >= lanes.LANE_FULL and (is_started_here or len(running) <= most)
 
         await until(waits)
         store.start([asked("flood", FLOOD, "alone", now)], now)

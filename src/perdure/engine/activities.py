@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
@@ -49,7 +48,6 @@ _SECOND = 1_000_000
 _CLEAN_UP_SECONDS = 1.0
 _RECORD_SECONDS = 5.0
 _NAMED = 10
-LANE_FULL = 256
 
 
 class Runner:
@@ -169,22 +167,10 @@ class Runner:
         """How many attempts run whose outcome counts."""
         return sum(self._is_current(work) for work in self._tasks.values())
 
-    def full_lanes(self) -> list[str]:
-        """Return the lanes of which so many attempts wait here that other workers may take more."""
-        kinds = self._waiting, self._waiting_apart, self.threads.waiting
-        if not any(kinds):
-            return []
-        lengths = Counter[str]()
-        for waiting in kinds:
-            lengths.update(waiting.lengths())
-        return sorted(lane for lane, length in lengths.items() if length >= LANE_FULL)
-
-    def has_room(self, lanes: Iterable[str]) -> bool:
-        """Tell whether one of these lanes, which were full, has become short."""
-        kinds = self._waiting, self._waiting_apart, self.threads.waiting
-        return any(
-            sum(waiting.length(lane) for waiting in kinds) <= LANE_FULL // 2 for lane in lanes
-        )
+    @property
+    def lines(self) -> tuple[Lanes[Any], ...]:
+        """What waits here for a slot, a subprocess or a thread."""
+        return self._waiting, self._waiting_apart, self.threads.waiting
 
     async def stop(self, grace: float | None, *, counts: bool = True) -> bool:
         """Begin nothing new; give what runs ``grace`` seconds, then cut it off and count it.

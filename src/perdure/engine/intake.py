@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from perdure import errors
 from perdure.door import encode_answer
+from perdure.engine.lanes import full_lanes, is_any_short
 from perdure.engine.runs import Phase, Run
 from perdure.engine.timers import HORIZON
 from perdure.store.complaints import Complaints
@@ -89,7 +90,7 @@ class Intake:
 
     def look_if_room(self) -> None:
         """Look soon if a lane that was passed over has become short."""
-        if self._core.runner.has_room(self.passes_over):
+        if is_any_short(self._core.runner.lines, self.passes_over):
             self.passes_over = ()
             self._wake.set()
 
@@ -154,7 +155,7 @@ class Intake:
                 return
         known = core.registry.names
         room, after = HAND - self._in_hand(), self._after
-        full = core.runner.full_lanes()
+        full = full_lanes(core.runner.lines)
         claimable, again, beginning, inbox, questions = await core.desk.read(
             lambda store: (
                 store.claimable(served, queues, limit=HAND, after=after, passed_over=full)

@@ -7,10 +7,13 @@ by at most ``n - 1`` others of it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Generic, TypeVar
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+LANE_FULL = 256
 
 
 class Lanes(Generic[T]):
@@ -67,3 +70,18 @@ class Lanes(Generic[T]):
             del level[lane]
             if not level:
                 del self._levels[priority]
+
+
+def full_lanes(lines: Sequence[Lanes[Any]]) -> list[str]:
+    """Return the lanes of which so many wait that other workers may take what comes."""
+    if not any(lines):
+        return []
+    lengths = Counter[str]()
+    for line in lines:
+        lengths.update(line.lengths())
+    return sorted(lane for lane, length in lengths.items() if length >= LANE_FULL)
+
+
+def is_any_short(lines: Sequence[Lanes[Any]], lanes: Iterable[str]) -> bool:
+    """Tell whether one of these lanes, which were full, has become short."""
+    return any(sum(line.length(lane) for line in lines) <= LANE_FULL // 2 for lane in lanes)
