@@ -347,19 +347,15 @@ async def test_the_activity_of_a_lone_run_gets_the_next_slot(url: str, is_starte
         for first in range(0, FLOOD, 2_000):
             flooding = [asked("flood", n, "many", now) for n in range(first, first + 2_000)]
             store.start(flooding, now)
-    async with Engine(url, [flood, work], activity_slots=2) as engine:
+    async with Engine(url, [flood, work, visit], activity_slots=2) as engine:
         if is_started_here:
             await asyncio.gather(
                 *(engine.client.start(flood, n, tenant="many") for n in range(1_000))
             )
         await until(lambda: len(gate.begun) == 2)
 
-        async def waits() -> bool:
-            most = intake.HAND + lanes.LANE_FULL
-            running = engine._core.runner._waiting  # pyright: ignore[reportPrivateUsage,reportOptionalMemberAccess]
-            return len(running) >= lanes.LANE_FULL and (is_started_here or len(running) <= most)
-
-        await until(waits)
+        waiting = engine._core.runner._waiting  # pyright: ignore[reportPrivateUsage,reportOptionalMemberAccess]
+        await until(lambda: len(waiting) >= lanes.LANE_FULL)
         store.start([asked("flood", FLOOD, "alone", now)], now)
         lone = engine.client.get(f"alone-{FLOOD}")
 
@@ -376,4 +372,8 @@ async def test_the_activity_of_a_lone_run_gets_the_next_slot(url: str, is_starte
         gate.gates[gate.begun.index("alone")].set()
         assert await lone.result() == FLOOD
         assert await lone.status() is Status.COMPLETED
+        for number in range(FLOOD + 1, FLOOD + 6):  # the worker looks for work for each of them
+            store.start([asked("visit", number, "alone", now)], now)
+            assert await engine.client.get(f"alone-{number}").result() == number
+        assert is_started_here or len(waiting) <= intake.HAND + lanes.LANE_FULL
     store.close()
