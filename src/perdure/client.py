@@ -87,7 +87,8 @@ class Client:
         self.identity = identity
         """Who acts on human tasks, unless a call says so itself (``by=``)."""
         self.max_payload = parse_size(max_payload)
-        self._seal = make_seal(codec, compress_above, blobs, offload_above)
+        self.seal = make_seal(codec, compress_above, blobs, offload_above)
+        """How what it stores is sealed (of a client of its own)."""
         self._sender = ""
         self._seq = 0
         self._boxes: WeakSet[Mailbox] = WeakSet()
@@ -103,7 +104,7 @@ class Client:
         """Open the database (``async with`` does)."""
         if self._own is None:
             assert self._url is not None
-            desk = open_desk(self._url, readonly=self._read_only, seal=self._seal)
+            desk = open_desk(self._url, readonly=self._read_only, seal=self.seal)
             now = _now()
             try:
                 await desk.write(lambda store: store.migrate(now))

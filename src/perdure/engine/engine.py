@@ -20,6 +20,7 @@ from perdure.client import Client
 from perdure.definition import Workflow
 from perdure.engine import audit, given, interpreter
 from perdure.engine import clock as _clock
+from perdure.engine.blobs import sweep_blobs
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
@@ -374,6 +375,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         parts = (core.intake.run(), self._leases.run(), core.sweeper.run())
         self._tasks = [loop.create_task(part) for part in parts]
+        if self._seal.blobs is not None:
+            self._tasks.append(loop.create_task(sweep_blobs(core, self._seal)))
         for task in self._tasks:
             task.add_done_callback(_report)
 

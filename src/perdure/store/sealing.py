@@ -24,7 +24,7 @@ import os
 import time
 import zlib
 from hashlib import sha256
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -121,8 +121,7 @@ class Seal:
         self._compress_above = compress_above or math.inf
         self._offload_above = offload_above if blobs is not None else math.inf
         self._head = b"" if codec is None else _head_of(codec)
-        if blobs is not None and not isinstance(blobs, BlobStore):  # pyright: ignore[reportUnnecessaryIsInstance] - of anything
-            raise UsageError(f"blobs: {blobs!r} has not the methods of perdure.BlobStore")
+        _check_blobs(blobs)
 
     @property
     def limit(self) -> float:
@@ -365,13 +364,18 @@ def is_elsewhere(stored: bytes) -> bool:
     return stored[:1] == MARK and len(stored) > 1 and bool(stored[1] & _ELSEWHERE)
 
 
-def _head_of(codec: Codec) -> bytes:
-    if not isinstance(codec, Codec):  # pyright: ignore[reportUnnecessaryIsInstance] - of anything
-        raise UsageError(f"codec: {codec!r} has not the methods of perdure.Codec")
-    id = codec.id.encode()
+def _head_of(codec: Any) -> bytes:
+    if isinstance(codec, type) or not isinstance(codec, Codec):
+        raise UsageError(f"codec: {codec!r} is no object with the methods of perdure.Codec")
+    id = str(codec.id).encode()
     if not 1 <= len(id) <= _MAX_ID:
         raise UsageError(f"codec: its id {codec.id!r} has not 1 to {_MAX_ID} characters")
     return bytes((len(id),)) + id
+
+
+def _check_blobs(blobs: Any) -> None:
+    if blobs is not None and (isinstance(blobs, type) or not isinstance(blobs, BlobStore)):
+        raise UsageError(f"blobs: {blobs!r} is no object with the methods of perdure.BlobStore")
 
 
 def _split(body: bytes) -> tuple[str, bytes]:
