@@ -1,5 +1,5 @@
-"""What stands in the database in the clear: a secret is planted wherever users can put data, and all
-columns of all tables are searched for it.
+"""What stands in the database in the clear: a secret is planted wherever users can put data, and
+all columns of all tables are searched for it.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ PLAIN = {
     ("perdure_worker", "state"),
     ("perdure_worker", "workflows"),
 }
-"""Columns of text or bytes that hold no user's data but what is searched or listed; a new column goes
-into this list, and docs/encryption.md, or into TABLES."""
+"""Columns of text or bytes that hold no user's data but what is searched or listed; a new column
+goes into this list, and into docs/encryption.md, or into TABLES."""
 
 
 @activity.define(retry=Retry(max_attempts=2, interval="1ms"))
@@ -137,7 +137,9 @@ async def peeks(text: str) -> None:
 
 async def plant(url: str, **options: Any) -> None:
     """Leave the secret everywhere, without a worker that would take it away."""
-    async with Engine(url, [chatty, breaks, peeks, talk, hang, write], lease="300ms", **options) as engine:
+    async with Engine(
+        url, [chatty, breaks, peeks, talk, hang, write], lease="300ms", **options
+    ) as engine:
         client = engine.client
         handle = await client.start(chatty, SECRET, id="open", memo={"first": SECRET})
         await handle.send("go", SECRET)

@@ -29,7 +29,7 @@ _DUE = f"coalesce(t.due_at, {_NEVER})"
 _LAST = "\U0010ffff"
 _JSON = (15, 16, 25)
 """Columns of a row that hold JSON."""
-_TEXTS = (12, 26)
+_TEXTS = (11, 26)
 _SEALED = (*_TEXTS, *_JSON)
 """Columns of a row that hold users' data: ``_TEXTS`` are its description and the comment."""
 
