@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import branching, errors, transfer, views, visits, why
@@ -467,7 +468,8 @@ class Handle(Generic[T]):
                 children.append(await self._why(child, workers, depth - 1))
         turns: list[TurnRow] = []
         if not row.status.is_terminal and not row.status.is_stopped:  # else the row says it all
-            turns = await whole_history(self._door, sound(row))
+            with suppress(errors.Sealed):  # then the row says what it can
+                turns = await whole_history(self._door, sound(row))
         standing: Standing | None = None
         if row.status is Status.PENDING and row.reason is not None:
             standing = await self._door.read(lambda store: store.standing(row.execution))

@@ -157,9 +157,9 @@ async def test_a_client_without_the_codec_can_list_and_stop_but_not_read(url: st
         await until_status(await engine.client.start(waits, "a", id="a"), Status.WAITING)
         handle = client.get("a")
         (shown,) = (await client.list()).items
-        assert (shown.id, shown.status, shown.current_step) == ("a", Status.WAITING, None)
+        assert (shown.id, shown.status, shown.current_step) == ("a", Status.WAITING, "message go")
         assert await client.count() == 1
-        assert "is waiting" in await handle.why() or "waits" in await handle.why()
+        assert "go" in await handle.why()
         with pytest.raises(Sealed, match=r"codec 'backwards'.*Engine, Client or `perdure --codec`"):
             await handle.describe()
         with pytest.raises(Sealed, match="nothing was written"):
@@ -324,6 +324,5 @@ async def test_a_batch_that_cannot_be_put_is_tried_again(
         sending = asyncio.create_task(handle.send("go"))
         await until(lambda: "could not be written" in caplog.text)
         blobs.path.unlink()
-        await asyncio.wait([sending])
-        await handle.send("go")
+        await sending
         assert len(await handle.result("20s")) == 5_000
