@@ -1038,7 +1038,7 @@ INSERT INTO perdure_codec (codec, sample) VALUES ($1::text, $2::bytea);
 DELETE FROM perdure_codec WHERE codec = $1::text AND sample = $2::bytea;
 
 -- name: has_blobs
-SELECT EXISTS (SELECT 1 FROM perdure_blob);
+SELECT EXISTS (SELECT 1 FROM perdure_blob WHERE name > '');
 
 -- name: insert_blobs
 INSERT INTO perdure_blob (name, run, first)
