@@ -22,11 +22,13 @@ LARGE = "".join(
 
 @activity.define
 async def same(text: str) -> str:
+    """Give back what it got."""
     return text
 
 
 @workflow.define
 async def passing(text: str) -> None:
+    """Pass a text through ten steps."""
     for _ in range(STEPS):
         await same(text)
 
@@ -40,8 +42,12 @@ async def steps_per_second(folder: Path, text: str, **options: Any) -> tuple[flo
         begin = time.perf_counter()
         await asyncio.gather(*(engine.client.execute(passing, text) for _ in range(RUNS)))
         seconds = time.perf_counter() - begin
-    size = sum(file.stat().st_size for file in folder.glob(f"{path.name}*"))
-    return RUNS * STEPS / seconds, size / 1_000_000
+    return RUNS * STEPS / seconds, size_of(folder, path.name)
+
+
+def size_of(folder: Path, name: str) -> float:
+    """Return the megabytes of a database and its log."""
+    return sum(file.stat().st_size for file in folder.glob(f"{name}*")) / 1_000_000
 
 
 @scenario(
