@@ -98,6 +98,7 @@ def test_everything_comes_back_as_it_went_in(sealed: World):
     act = people.Act("t1", "complete", "ada", value=b'"v"', comment=long)
     done = store.act(act, sealed.now)
     again = store.human_task("t1")
+    assert again is not None
     assert again == done.task
     assert (again.value, again.comment) == (b'"v"', long)
     assert done.posted is not None

@@ -53,8 +53,8 @@ _FRESH_SECONDS = 3600.0
 class Codec(Protocol):
     """Turns stored bytes into others and back: encryption, say.
 
-    Both functions are plain and are called in the store's threads, several at the same time. A
-    codec may also have ``is_current(data: bytes) -> bool``, which tells whether ``data`` (the
+    Both functions are plain and are called in the store's threads, several at the same time (but
+    for ``start(connection=…)``, which works in the thread of its caller). A codec may also have ``is_current(data: bytes) -> bool``, which tells whether ``data`` (the
     beginning of what it has encoded, 32 bytes or more) was encoded as it would encode now, with the
     key that is current. By that ``perdure db reseal`` finds what to seal anew.
     """
