@@ -461,9 +461,7 @@ class Handle(Generic[T]):
     async def _why(self, row: RunRow, workers: Sequence[Worker], depth: int) -> str:
         children: list[str] = []
         for name in why.children_of(row)[:_FOLLOWED] if depth else ():
-            child = await self._door.read(
-                lambda store, name=name: store.find(name, namespace=row.namespace)
-            )
+            child = await self._door.find(name, row.namespace)
             if child is not None:
                 children.append(await self._why(child, workers, depth - 1))
         turns: list[TurnRow] = []

@@ -197,6 +197,18 @@ def test_without_the_codec_nothing_of_users_is_written_but_runs_can_be_stopped(l
     assert locked.inbox(row.run) == [b"cancel"]
 
 
+def test_a_running_process_that_meets_another_codec_can_still_write_what_it_has_begun(world: World):
+    run = world.owned().run
+    store: Any = world.store
+    mine, other = store.database.seal, Seal(Backwards())
+    use(store, other)
+    store.database.seal = mine
+    with pytest.raises(Sealed):
+        store.unlock()
+    world.commit(turn(run, state=running(3)))
+    assert world.payloads(run) == [b"first", b"turn at 3"]
+
+
 # -- sealing anew --------------------------------------------------------------------------------
 
 

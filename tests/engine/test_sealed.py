@@ -168,6 +168,8 @@ async def test_a_client_without_the_codec_can_list_and_stop_but_not_read(url: st
             await handle.send("go")
         assert await handle.cancel()
         await until_status(handle, Status.CANCELLED)
+        with pytest.raises(Sealed, match="codec 'backwards'"):
+            await handle.result("20s")
 
 
 async def test_a_worker_that_meets_a_codec_it_does_not_have_leaves_its_runs_to_the_others(url: str):

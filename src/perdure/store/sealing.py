@@ -54,9 +54,10 @@ class Codec(Protocol):
     """Turns stored bytes into others and back: encryption, say.
 
     Both functions are plain and are called in the store's threads, several at the same time (but
-    for ``start(connection=…)``, which works in the thread of its caller). A codec may also have ``is_current(data: bytes) -> bool``, which tells whether ``data`` (the
-    beginning of what it has encoded, 32 bytes or more) was encoded as it would encode now, with the
-    key that is current. By that ``perdure db reseal`` finds what to seal anew.
+    for ``start(connection=…)``, which works in the thread of its caller). A codec may also have
+    ``is_current(data: bytes) -> bool``, which tells whether ``data`` (the beginning of what it has
+    encoded, 32 bytes or more) was encoded as it would encode now, with the key that is current. By
+    that ``perdure db reseal`` finds what to seal anew.
     """
 
     @property
@@ -65,7 +66,7 @@ class Codec(Protocol):
         ...
 
     def encode(self, data: bytes) -> bytes:
-        """Encode."""
+        """Encode. What it raises is taken for a trouble that passes."""
         ...
 
     def decode(self, data: bytes) -> bytes:
@@ -73,6 +74,7 @@ class Codec(Protocol):
 
         Raises:
             Sealed: the key is not here; the message names it.
+            Unavailable: it cannot be told now (a service does not answer); it is tried again.
             Corrupt: the bytes are not what was encoded. Any other exception counts as this one.
         """
         ...
@@ -153,8 +155,7 @@ class Seal:
             if len(packed) < len(data):
                 flags, body = _COMPRESSED, packed
         if self.codec is not None:
-            coded = bytes(self.codec.encode(body))
-            return b"".join((MARK, bytes((flags | _CODED,)), self._head, coded))
+            return b"".join((MARK, bytes((flags | _CODED,)), self._head, self._encode(body)))
         return b"".join((MARK, bytes((flags,)), body)) if flags else data
 
     def open(self, stored: bytes) -> bytes:
@@ -271,6 +272,22 @@ class Seal:
         if len(data) != reference.size or sha256(data).digest() != reference.digest:
             raise Corrupt(f"its blob {name!r} is damaged: its checksum does not fit")
         return data
+
+    def sample(self, data: bytes) -> bytes:
+        """Seal what tells others of the codec, whatever the lock says."""
+        return b"".join((MARK, bytes((_CODED,)), self._head, self._encode(data)))
+
+    def _encode(self, data: bytes) -> bytes:
+        assert self.codec is not None
+        try:
+            return bytes(self.codec.encode(data))
+        except PerdureError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - of a user's codec; its text may hold secrets
+            raise Unavailable(
+                f"codec {self.codec.id!r} could not encode ({type(exc).__name__}); nothing was "
+                "written"
+            ) from None
 
     def _decode(self, id: str, data: bytes) -> bytes:
         codec = self.codec

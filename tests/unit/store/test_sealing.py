@@ -93,6 +93,16 @@ def test_what_a_codec_raises_is_named_without_its_text():
     assert caught.value.__cause__ is None
 
 
+def test_a_codec_that_cannot_encode_now_is_a_trouble_that_passes():
+    class Away(Backwards):
+        def encode(self, data: bytes) -> bytes:
+            raise ConnectionError("token swordfish was refused")
+
+    with pytest.raises(Unavailable, match=r"could not encode \(ConnectionError\)") as caught:
+        Seal(Away()).seal(b"data")
+    assert "swordfish" not in str(caught.value)
+
+
 @given(data=st.binary(max_size=40))
 def test_anything_that_begins_like_sealed_data_opens_or_is_corrupt_or_sealed(data: bytes):
     for seal in (Seal(), Seal(Backwards())):

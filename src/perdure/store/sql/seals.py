@@ -55,10 +55,18 @@ TABLES = (
 )
 
 
-def meet(database: Writing) -> tuple[str, bytes | None]:
-    """Try what the database has met; return why it cannot be opened here (``""``: it can), and a
+class Met(NamedTuple):
+    """What came of :func:`meet`: what codec or key is missing, whether the blob store is, and a
     sample if the codec that is used here has left none yet.
     """
+
+    sealed: str
+    elsewhere: str
+    sample: bytes | None
+
+
+def meet(database: Writing) -> Met:
+    """Try what the database has met."""
     seal = database.seal
     seal.folder = str(one(database, "identity"))
     troubles: list[str] = []
@@ -70,17 +78,17 @@ def meet(database: Writing) -> tuple[str, bytes | None]:
             is_known = is_known or seal.is_current(sample)
         except (Corrupt, Sealed) as error:
             troubles.append(error.message)
-    seal.lock = ""
+    sealed = elsewhere = ""
     if troubles:
         found = "; ".join(dict.fromkeys(troubles))
-        seal.lock = f"data in {database.name} cannot be opened here: {found}"
-    sample = None if seal.lock or is_known else seal.seal(_SAMPLE)
-    if not seal.lock and seal.blobs is None and one(database, "has_blobs"):
-        return (
+        sealed = f"data in {database.name} cannot be opened here: {found}"
+    if seal.blobs is None and one(database, "has_blobs"):
+        elsewhere = (
             f"large payloads of {database.name} lie in a blob store, and none was given here: give "
             "Engine, Client or `perdure --blobs` the one that the workers have"
-        ), sample
-    return seal.lock, sample
+        )
+    is_new = not is_known and not sealed
+    return Met(sealed, elsewhere, seal.sample(_SAMPLE) if is_new else None)
 
 
 def reseal_page(database: Database, after: str, limit: int) -> Resealed:

@@ -175,7 +175,8 @@ class SqlStore(SqlReader):
         return delivery.watched
 
     def unlock(self) -> None:
-        if why := self._meet_codecs(is_new=False):
+        met = self.database.read(partial(meet, self.database))
+        if why := met.sealed or met.elsewhere:
             raise Sealed(why)
 
     def reseal(self, after: str, *, limit: int) -> Resealed:
@@ -192,17 +193,16 @@ class SqlStore(SqlReader):
             self.database.run("forget_blobs", to_json(unused))
         return unused
 
-    def _meet_codecs(self, *, is_new: bool) -> str:
-        """Find out whether this process can open what the database holds, and say why not.
-
-        ``is_new``: its own codec, or key, may be one that the database has not met.
+    def _meet_codecs(self, *, is_new: bool) -> None:
+        """Find out whether this process can open what the database holds; if not, it writes nothing
+        of users. ``is_new``: its own codec, or key, may be one that the database has not met.
         """
-        why, sample = self.database.read(partial(meet, self.database))
-        if sample is not None and is_new:
-            codec = self.database.seal.codec
-            assert codec is not None
-            self.database.write(lambda: self.database.run("insert_codec", codec.id, sample))
-        return why
+        seal = self.database.seal
+        met = self.database.read(partial(meet, self.database))
+        seal.lock = met.sealed
+        if met.sample is not None and seal.codec is not None and is_new:
+            row = seal.codec.id, met.sample
+            self.database.write(lambda: self.database.run("insert_codec", *row))
 
     def _start_on(
         self,
