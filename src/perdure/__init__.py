@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from perdure.engine.processes.watchdog import Watchdog
     from perdure.errors import ApplicationError, PerdureError
     from perdure.handle import Handle
+    from perdure.store.blobs import BlobStore, FileBlobs
+    from perdure.store.sealing import Codec
     from perdure.values.retry import Retry
     from perdure.values.states import Status
 
@@ -24,8 +26,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ApplicationError",
+    "BlobStore",
     "Client",
+    "Codec",
     "Engine",
+    "FileBlobs",
     "Handle",
     "PerdureError",
     "Retry",
@@ -38,8 +43,11 @@ __all__ = [
 
 _HOMES = {
     "ApplicationError": "perdure.errors",
+    "BlobStore": "perdure.store.blobs",
     "Client": "perdure.client",
+    "Codec": "perdure.store.sealing",
     "Engine": "perdure.engine.engine",
+    "FileBlobs": "perdure.store.blobs",
     "Handle": "perdure.handle",
     "PerdureError": "perdure.errors",
     "Retry": "perdure.values.retry",

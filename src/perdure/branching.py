@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure import copying, errors, transfer
@@ -201,6 +201,20 @@ async def write(door: Door, request: StartRequest) -> Started:
 
 
 # -- imports -------------------------------------------------------------------------------------
+
+
+async def imported(
+    door: Door, namespace: str, data: Mapping[str, Any], id: str | None
+) -> tuple[Started, Callable[[bytes], Any]]:
+    """Write a run that was exported; return the answer, and what reads the run's result.
+
+    Raises:
+        Invalid, AlreadyExists, ConcurrencyLimit: see ``Client.import_run``.
+    """
+    found = transfer.read(data)
+    answer = await take_in(door, namespace, found, id)
+    definition = door.definition(found.document.workflow, found.document.version)
+    return answer, definition.read_result if definition is not None else payload.decode
 
 
 async def take_in(door: Door, namespace: str, found: transfer.Read, id: str | None) -> Started:

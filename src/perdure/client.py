@@ -11,22 +11,25 @@ from weakref import WeakSet
 
 import msgspec
 
-from perdure import branching, errors, transfer, views
+from perdure import branching, errors, views
 from perdure.definition import Workflow
-from perdure.door import Door, StoreDoor, full_inbox, refused_by_limit
+from perdure.door import Door, StoreDoor, check_started
 from perdure.feed import Feed
 from perdure.filters import read_filter
 from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.named import NamedEvent
 from perdure.people import HumanTasks
+from perdure.store.blobs import BlobStore
 from perdure.store.desk import open_desk
 from perdure.store.opening import is_server, parse_url
 from perdure.store.port import Post, Started, StartRequest
+from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_seal
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
+from perdure.values.sizes import parse_size
 from perdure.values.terms import Deadlines, first_deadlines
 from perdure.versions import version_to_start
 from perdure.views import Execution, Page
@@ -52,7 +55,8 @@ _OPTIONS = SHARED | {
 class Client:
     """Starts executions and talks to them. ``async with Client("sqlite:///orders.db") as client``.
 
-    A client of its own runs nothing: workers (an :class:`~perdure.Engine` in some process) do.
+    A client of its own runs nothing: workers (an :class:`~perdure.Engine` in some process) do. It
+    is given the same ``codec``, ``blobs`` and so on as they are.
     """
 
     def __init__(
@@ -61,9 +65,13 @@ class Client:
         *,
         door: Door | None = None,
         namespace: str = "default",
-        max_payload: int = limits.MAX_PAYLOAD,
+        max_payload: int | str = limits.MAX_PAYLOAD,
         read_only: bool = False,
         identity: str = "",
+        codec: Codec | None = None,
+        compress_above: int | str | None = COMPRESS_ABOVE,
+        blobs: BlobStore | str | None = None,
+        offload_above: int | str = OFFLOAD_ABOVE,
     ) -> None:
         if (url is None) == (door is None):
             raise errors.UsageError("Client: give a database url")
@@ -78,7 +86,9 @@ class Client:
         self.namespace = namespace
         self.identity = identity
         """Who acts on human tasks, unless a call says so itself (``by=``)."""
-        self.max_payload = max_payload
+        self.max_payload = parse_size(max_payload)
+        self.seal = make_seal(codec, compress_above, blobs, offload_above)
+        """How what it stores is sealed (of a client of its own)."""
         self._sender = ""
         self._seq = 0
         self._boxes: WeakSet[Mailbox] = WeakSet()
@@ -94,7 +104,7 @@ class Client:
         """Open the database (``async with`` does)."""
         if self._own is None:
             assert self._url is not None
-            desk = open_desk(self._url, readonly=self._read_only)
+            desk = open_desk(self._url, readonly=self._read_only, seal=self.seal)
             now = _now()
             try:
                 await desk.write(lambda store: store.migrate(now))
@@ -214,10 +224,7 @@ class Client:
             AlreadyExists: there is an execution with the id, or the run is here already.
             ConcurrencyLimit: it is open, and one too many.
         """
-        found = transfer.read(data)
-        answer = await branching.take_in(self.door, self.namespace, found, id)
-        definition = self.door.definition(found.document.workflow, found.document.version)
-        read = definition.read_result if definition is not None else payload.decode
+        answer, read = await branching.imported(self.door, self.namespace, data, id)
         handle: Handle[Any] = Handle(self, answer.workflow_id, answer.run_id, read)
         handle.follow_from(answer.run)
         return handle
@@ -443,16 +450,7 @@ class Client:
     def _handle(
         self, answer: Started, definition: Workflow[Any, Any] | None, namespace: str
     ) -> Handle[Any]:
-        if (limited := refused_by_limit(answer, self.door.now())) is not None:
-            raise limited
-        if answer.refused == "full":
-            raise full_inbox(answer.workflow_id)
-        if answer.refused:
-            of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
-            raise errors.AlreadyExists(
-                f"an execution{of} with id {answer.workflow_id!r} exists and is {answer.status}",
-                details={"run_id": answer.run_id, "status": str(answer.status)},
-            )
+        check_started(answer, self.door.now())
         read = definition.read_result if definition is not None else payload.decode
         handle: Handle[Any] = Handle(self, answer.workflow_id, "", read, namespace=namespace)
         handle.run_id = answer.run_id

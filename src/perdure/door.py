@@ -266,14 +266,35 @@ def full_inbox(workflow_id: str) -> errors.Unavailable:
     )
 
 
+def check_started(answer: Started, now: int) -> None:
+    """Make sure that a start was not refused.
+
+    Raises:
+        ConcurrencyLimit, RateLimited, AlreadyExists, Unavailable: see ``Client.start``.
+    """
+    if (limited := refused_by_limit(answer, now)) is not None:
+        raise limited
+    if answer.refused == "full":
+        raise full_inbox(answer.workflow_id)
+    if answer.refused:
+        of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
+        raise errors.AlreadyExists(
+            f"an execution{of} with id {answer.workflow_id!r} exists and is {answer.status}",
+            details={"run_id": answer.run_id, "status": str(answer.status)},
+        )
+
+
 def sound(row: RunRow) -> RunRow:
     """Return ``row``.
 
     Raises:
         Corrupt: some of it cannot be read.
+        Sealed: some of it cannot be opened here.
     """
     if row.fault:
         raise errors.Corrupt(row.fault)
+    if row.sealed:
+        raise errors.Sealed(f"row of run {row.run} ({row.run_id}): {row.sealed}")
     return row
 
 

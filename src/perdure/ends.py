@@ -146,7 +146,7 @@ class Watch:
                 continue
             try:
                 closing = await closing_event(self._desk.read, row.run)
-            except (errors.Corrupt, errors.SchemaMismatch) as error:
+            except (errors.Corrupt, errors.SchemaMismatch, errors.Sealed) as error:
                 # Trying again would not help those who wait for it, and the others wait on.
                 self._fail(row.run, error)
             else:

@@ -306,6 +306,12 @@ class Corrupt(StoreError):
     code = "store.corrupt"
 
 
+class Sealed(StoreError):
+    """Stored data cannot be opened here: its codec, a key of it or the blob store is missing."""
+
+    code = "store.sealed"
+
+
 class SchemaMismatch(StoreError):
     """The database was written by another version of Perdure."""
 

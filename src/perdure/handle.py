@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import branching, errors, transfer, views, visits, why
@@ -460,14 +461,13 @@ class Handle(Generic[T]):
     async def _why(self, row: RunRow, workers: Sequence[Worker], depth: int) -> str:
         children: list[str] = []
         for name in why.children_of(row)[:_FOLLOWED] if depth else ():
-            child = await self._door.read(
-                lambda store, name=name: store.find(name, namespace=row.namespace)
-            )
+            child = await self._door.find(name, row.namespace)
             if child is not None:
                 children.append(await self._why(child, workers, depth - 1))
         turns: list[TurnRow] = []
         if not row.status.is_terminal and not row.status.is_stopped:  # else the row says it all
-            turns = await whole_history(self._door, sound(row))
+            with suppress(errors.Sealed):  # then the row says what it can
+                turns = await whole_history(self._door, sound(row))
         standing: Standing | None = None
         if row.status is Status.PENDING and row.reason is not None:
             standing = await self._door.read(lambda store: store.standing(row.execution))

@@ -54,7 +54,8 @@ class HumanTask(msgspec.Struct, frozen=True):
 
     ``status``: a claim that is over is none. ``name``: what programs call it. ``form``: a JSON
     Schema. ``data``: what is shown beside the question. ``closed_by``: who decided; ``None`` if the
-    run gave it up. ``value`` and ``comment``: of the decision.
+    run gave it up. ``value`` and ``comment``: of the decision. ``sealed``: why what people wrote or
+    are shown could not be opened in this process; it is left out then.
     """
 
     id: str
@@ -81,6 +82,7 @@ class HumanTask(msgspec.Struct, frozen=True):
     data: Any = None
     value: Any = None
     comment: str = ""
+    sealed: str = ""
     namespace: str = "default"
 
 

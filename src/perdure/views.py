@@ -36,7 +36,10 @@ class Kin(msgspec.Struct, frozen=True):
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """An execution as lists and details show it. Lists leave input, output and error out."""
+    """An execution as lists and details show it. Lists leave input, output and error out.
+
+    ``sealed``: why ``detail``, ``progress`` and ``memo`` could not be opened in this process.
+    """
 
     id: str
     run_id: str
@@ -68,6 +71,7 @@ class Execution(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
     origin: Kin | None = None
     forks: tuple[Kin, ...] = ()
+    sealed: str = ""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -184,6 +188,7 @@ def execution(
         correlation_id=row.correlation_id,
         tenant=row.tenant,
         created_by=row.created_by,
+        sealed=row.sealed,
         **shown,
     )
 

@@ -20,7 +20,7 @@ async def holder(name: str) -> str:
     return name
 
 
-def limited(folder: Path, on_limit: str, **limits: int) -> Engine:
+def limited(folder: Path, on_limit: str, **limits: Any) -> Engine:
     engine = engine_on(folder, holder)
     engine.register(holder, on_limit=on_limit, **(limits or {"max_concurrent": 1}))
     return engine

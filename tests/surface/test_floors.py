@@ -41,6 +41,11 @@ FAULTS = {
         {"dialects"},
     ),
     "a terminal in the engine": ("engine/planted.py", "import click\n", {"click"}),
+    "encryption below its home": (
+        "store/planted.py",
+        "from cryptography.hazmat.primitives import hashes\n",
+        {"cryptography"},
+    ),
     "another library's models below": (
         "executing/planted.py",
         "from sqlalchemy import select\n",

@@ -59,6 +59,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "People": {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),
     },
+    "Tend": {
+        "db": ("db", "What is stored, and how: seal it anew, sweep blobs."),
+    },
     "About": {
         "version": ("version", "Print the version."),
     },
@@ -114,9 +117,21 @@ class LazyGroup(click.Group):
     metavar="URL|FILE",
     help="Database of all commands.  [PERDURE_DB, else sqlite:///perdure.db]",
 )
+@click.option(
+    "--codec",
+    metavar="MODULE:NAME",
+    help="Codec that opens what the workers seal.  [PERDURE_CODEC]",
+)
+@click.option(
+    "--blobs",
+    metavar="URL|MODULE:NAME",
+    help="Blob store of the workers, like file:///path.  [PERDURE_BLOBS]",
+)
 @click.option("--version", is_flag=True, help="Print the version and exit.")
 @click.pass_context
-def perdure(ctx: click.Context, db: str | None, *, version: bool) -> None:
+def perdure(
+    ctx: click.Context, db: str | None, codec: str | None, blobs: str | None, *, version: bool
+) -> None:
     """Run workflows that outlive crashes, and look at them.
 
     An ID is a workflow id, a run id or a unique beginning of either; @last is the newest

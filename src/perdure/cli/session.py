@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 DEFAULT = "sqlite:///perdure.db"
 VARIABLE = "PERDURE_DB"
+
+_SEALING = {
+    "codec": ("MODULE:NAME", "PERDURE_CODEC", "Codec that opens what the workers seal."),
+    "blobs": ("URL|MODULE:NAME", "PERDURE_BLOBS", "Blob store of the workers, like file:///path."),
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +77,11 @@ class Database(NamedTuple):
         from perdure.store.opening import public
 
         db = ["--db", public(self.given)] if self.given else []
+        ctx = click.get_current_context(silent=True)
+        meta: dict[str, Any] = {} if ctx is None else ctx.meta
+        for name in _SEALING:
+            if given := meta.get(f"{__name__}.{name}"):
+                db += [f"--{name}", given]
         return shlex.join([*_program(), *words, *db])
 
 
@@ -91,7 +102,17 @@ def _from_here(path: str) -> str:
 
 
 def database_option(command: F) -> F:
-    """Add ``--db``; the command gets a :class:`Database` as ``database``."""
+    """Add ``--db``, and ``--codec`` and ``--blobs`` which :func:`sealing` reads; the command gets a
+    :class:`Database` as ``database``.
+    """
+    for name, (metavar, variable, what) in _SEALING.items():
+        command = click.option(
+            f"--{name}",
+            metavar=metavar,
+            expose_value=False,
+            callback=_note,
+            help=f"{what}  [{variable}]",
+        )(command)
     return click.option(
         "--db",
         "database",
@@ -99,6 +120,44 @@ def database_option(command: F) -> F:
         callback=_database,
         help=f"Database.  [{VARIABLE}, else {DEFAULT}]",
     )(command)
+
+
+def _note(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[f"{__name__}.{option.name}"] = value
+
+
+def sealing() -> dict[str, Any]:
+    """Return ``codec`` and ``blobs`` for an engine or a client, as far as the user has given them.
+
+    Raises:
+        UsageError: there is no such module, or nothing of that name in it.
+        Invalid: the URL of a blob store that is none.
+    """
+    found: dict[str, Any] = {}
+    ctx = click.get_current_context()
+    for name, (_, variable, _) in _SEALING.items():
+        option = ctx.meta.get(f"{__name__}.{name}") or ctx.find_root().params.get(name)
+        where = f"--{name}" if option else f"the environment variable {variable}"
+        if wanted := option or os.environ.get(variable):
+            is_url = name == "blobs" and "://" in wanted
+            found[name] = wanted if is_url else _named(wanted, where)
+    return found
+
+
+def _named(wanted: str, where: str) -> Any:
+    """Return the object ``MODULE:NAME``; of a function, what it returns."""
+    from perdure import errors
+    from perdure.cli.loading import load_module
+
+    home, colon, name = wanted.partition(":")
+    if not colon or not home or not name:
+        raise errors.UsageError(f"{where}: {wanted!r} is not MODULE:NAME")
+    try:
+        found = getattr(load_module(home), name)
+    except AttributeError:
+        raise errors.UsageError(f"{where}: {home} has no {name!r}") from None
+    return found() if isfunction(found) else found
 
 
 def _database(ctx: click.Context, _: click.Parameter, value: str | None) -> Database:
@@ -133,5 +192,5 @@ async def client_on(
             f"there is no database at {database.name}; start a worker with `perdure dev MODULE`, "
             f"or name another database with --db or {VARIABLE}"
         )
-    async with Client(database.url, read_only=not write) as client:
+    async with Client(database.url, read_only=not write, **sealing()) as client:
         yield client

@@ -96,6 +96,7 @@ class Core:
         """Inbox rows of stopped runs, seen and left where they are; some cannot be read."""
         self.on_fenced: Callable[[], None] = lambda: None
         self.on_gone: Callable[[errors.StoreGone], None] = lambda _error: None
+        self.on_sealed: Callable[[errors.Sealed], None] = lambda _error: None
         self.always_replay = os.environ.get(ALWAYS_REPLAY, "") not in ("", "0")
         self._cache: OrderedDict[int, Run] = OrderedDict()
         self._refused: set[tuple[str, int]] = set()

@@ -20,6 +20,7 @@ from perdure.client import Client
 from perdure.definition import Workflow
 from perdure.engine import audit, given, interpreter
 from perdure.engine import clock as _clock
+from perdure.engine.blobs import sweep_blobs
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
@@ -30,7 +31,9 @@ from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
 from perdure.engine.processes.watchdog import Watchdog
 from perdure.engine.settings import Settings
+from perdure.store.blobs import BlobStore
 from perdure.store.desk import Desk, open_desk
+from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_seal
 from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
@@ -77,6 +80,11 @@ class Engine:
             while the engine runs (see ``perdure.engine.interpreter``).
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
             ``allow_data_loss=True``.
+        codec: encrypts (or otherwise encodes) what is stored: docs/encryption.md.
+        compress_above: size from which on stored data is compressed; 0 or ``None`` is never.
+        blobs: where large payloads are kept, ``"file:///path"`` or a :class:`perdure.BlobStore`;
+            ``None`` is the database (docs/large-payloads.md).
+        offload_above: size from which on a payload, as it is stored, is a large one.
 
     Raises:
         DefinitionError: two definitions of one name and version.
@@ -107,6 +115,10 @@ class Engine:
         process_slots: int = 0,
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
+        codec: Codec | None = None,
+        compress_above: int | str | None = COMPRESS_ABOVE,
+        blobs: BlobStore | str | None = None,
+        offload_above: int | str = OFFLOAD_ABOVE,
         name: str = "",
         tune_interpreter: bool = True,
         desk: Desk | None = None,
@@ -118,6 +130,7 @@ class Engine:
         self._definitions = list(given.collect(definitions))
         self._options = dict(sqlite or {})
         self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
+        self._seal = make_seal(codec, compress_above, blobs, offload_above)
         self._queues = given.queues(task_queues)
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
@@ -146,7 +159,7 @@ class Engine:
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._rejoining: asyncio.Task[None] | None = None
-        self._gone: errors.StoreGone | None = None
+        self._gone: errors.StoreGone | errors.Sealed | None = None
         self._on_gone: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
@@ -225,11 +238,19 @@ class Engine:
                 self._define(self._core, definition)
 
     async def start(self) -> None:
-        """Open the database, join its workers and begin."""
+        """Open the database, join its workers and begin.
+
+        Raises:
+            Sealed: what the database holds cannot be opened: the codec, a key of it or the blob
+                store is missing.
+        """
         if self._core is not None:
             raise errors.UsageError("the engine is running already")
         desk = self._desk or open_desk(
-            self.url, options=self._options, allow_data_loss=self._allow_data_loss
+            self.url,
+            options=self._options,
+            allow_data_loss=self._allow_data_loss,
+            seal=self._seal,
         )
         guard = NoGuard() if self._is_simulated else self._guard()
         core = Core(
@@ -243,6 +264,7 @@ class Engine:
             core.registry.limits.check(core.registry.names)
             now = self._clock.now()
             await desk.write(lambda store: store.migrate(now))
+            await desk.write(lambda store: store.unlock())
             self._leases = Leases(core, self._name)
             await self._leases.join()
         except BaseException:
@@ -250,7 +272,7 @@ class Engine:
             raise
         self._core = core
         core.on_fenced = self._rejoin
-        core.on_gone, self._gone = self._has_gone, None
+        core.on_gone, core.on_sealed, self._gone = self._has_gone, self._is_locked_out, None
         desk.on_change = self._changed
         self._client = Client(
             door=EngineDoor(core),
@@ -278,7 +300,8 @@ class Engine:
         limit = optional_microseconds(grace, what="grace")
         core.intake.is_stopping = core.sweeper.is_stopping = True
         core.intake.look()
-        if self._gone is None:
+        is_gone = isinstance(self._gone, errors.StoreGone)
+        if not is_gone:
             is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
             # Not before: what still runs may outlast the lease.
             leases.is_stopping = True
@@ -296,7 +319,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
-        if self._gone is None:
+        if not is_gone:
             await leases.leave(is_clean=is_counted and is_written)
         core.guard.stop()
         if self._is_tuned:
@@ -313,6 +336,7 @@ class Engine:
         Raises:
             StoreGone: the database's file was deleted, moved or replaced; the engine has stopped,
                 if it was started here.
+            Sealed: others seal what they store with a codec or key that is missing here; the same.
         """
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -357,6 +381,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         parts = (core.intake.run(), self._leases.run(), core.sweeper.run())
         self._tasks = [loop.create_task(part) for part in parts]
+        if self._seal.blobs is not None:
+            self._tasks.append(loop.create_task(sweep_blobs(core, self._seal)))
         for task in self._tasks:
             task.add_done_callback(_report)
 
@@ -379,6 +405,16 @@ class Engine:
         if self._gone is None:
             self._gone = error
             self._on_gone()
+
+    def _is_locked_out(self, error: errors.Sealed) -> None:
+        """Others seal what this worker cannot open: it leaves the runs to them."""
+        core = self._core
+        if core is None or self._gone is not None:
+            return
+        _log.critical("this worker takes up no more runs: %s", error)
+        core.intake.is_stopping = core.sweeper.is_stopping = True
+        self._gone = error
+        self._on_gone()
 
     def _rejoin(self) -> None:
         """The lease is gone: come back as a new worker."""

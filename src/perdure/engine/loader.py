@@ -83,11 +83,17 @@ class Loader:
                 self._trouble.add("run %d cannot be read: %r", run.key, exc)
                 self._core.give_back(run)
                 continue
+            if any(loaded.is_sealed for loaded in found) and not await self._can_open(runs):
+                return
             places = {key: place for place, key in enumerate(keys)}  # they begin in this order
             found.sort(key=lambda loaded, places=places: places[loaded.row.run])
             began = asyncio.get_running_loop().time()
+            late = {one.row.run: one.broken for one in found if one.is_unavailable}
+            if late:
+                why = errors.Unavailable(next(iter(late.values())))
+                await self._retry({key: runs.pop(key) for key in late}, why)
             for loaded in found:
-                run = runs.pop(loaded.row.run, None)
+                run = None if loaded.row.run in late else runs.pop(loaded.row.run, None)
                 if run is not None and run.phase is Phase.LOADING:
                     self._build_safely(run, loaded)
                 if asyncio.get_running_loop().time() - began > _SLICE_SECONDS:
@@ -96,6 +102,21 @@ class Loader:
             for run in runs.values():
                 _log.error("run %s is not in the store", run.key)
                 self._core.give_back(run)
+
+    async def _can_open(self, runs: dict[int, Run]) -> bool:
+        """Tell whether this worker has what others seal with; else it takes up nothing more.
+
+        If it has, a row that it cannot open is at fault, and parks its run.
+        """
+        try:
+            await self._core.desk.write(lambda store: store.unlock())
+        except errors.Sealed as error:
+            self._core.on_sealed(error)
+            for run in [*runs.values(), *self._wanted.values()]:
+                self._core.give_back(run)
+            self._wanted.clear()
+            return False
+        return True
 
     async def _retry(self, runs: dict[int, Run], error: errors.StoreError) -> None:
         self._trouble.add("could not load %d runs, will try again: %s", len(runs), error)
@@ -215,6 +236,8 @@ class Loader:
             if row.id in run.seen:
                 continue
             try:
+                if row.fault:
+                    raise errors.Corrupt(row.fault)
                 fact = ev.decode_fact(row.event)
             except errors.StoreError as error:
                 self._core.left_in_inbox.add(row.id)

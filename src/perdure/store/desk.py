@@ -25,6 +25,7 @@ from perdure.kernel.loop import DeterministicLoop
 from perdure.store.complaints import Complaints
 from perdure.store.opening import open_store
 from perdure.store.port import Posted, Reader, Started, StartRequest, Store
+from perdure.store.sealing import Seal
 
 log = logging.getLogger("perdure.store")
 
@@ -407,6 +408,7 @@ def open_desk(
     allow_data_loss: bool = False,
     readonly: bool = False,
     watch: bool = True,
+    seal: Seal | None = None,
 ) -> ThreadDesk:
     """Open a store behind threads, bound to the running event loop.
 
@@ -414,7 +416,9 @@ def open_desk(
     arguments and the errors are those of :func:`perdure.store.opening.open_store`.
     """
     running_loop()
-    store = open_store(url, options=options, allow_data_loss=allow_data_loss, readonly=readonly)
+    store = open_store(
+        url, options=options, allow_data_loss=allow_data_loss, readonly=readonly, seal=seal
+    )
     try:
         return ThreadDesk(store, watch=watch)
     except BaseException:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.errors import Invalid, UsageError
+from perdure.store.sealing import Seal
 
 if TYPE_CHECKING:
     from perdure.store.postgres.store import PostgresStore
@@ -25,6 +26,7 @@ def open_store(
     options: Mapping[str, Any] | None = None,
     allow_data_loss: bool = False,
     readonly: bool = False,
+    seal: Seal | None = None,
 ) -> SqliteStore | PostgresStore:
     """Open the store that ``url`` names.
 
@@ -35,6 +37,7 @@ def open_store(
             of PostgreSQL, of which only the safe values are accepted.
         allow_data_loss: accept the others as well.
         readonly: never create or change the file.
+        seal: how what is stored is sealed, and opened; left out, it is stored as it is.
 
     Raises:
         Invalid: the URL or the file cannot be a store.
@@ -42,14 +45,20 @@ def open_store(
         Unavailable: the database cannot be opened now.
     """
     if is_server(url):
-        return _open_postgres(url, options, allow_data_loss=allow_data_loss, readonly=readonly)
+        return _open_postgres(
+            url,
+            options,
+            allow_data_loss=allow_data_loss,
+            readonly=readonly,
+            seal=seal or Seal(),
+        )
     path = parse_url(url)
     # Imported here, so that naming a store does not load a driver.
     from perdure.store.sqlite.connect import Settings, check_options
     from perdure.store.sqlite.store import SqliteStore
 
     checked = check_options(options, allow_data_loss=allow_data_loss)
-    settings = Settings(path, readonly=readonly and path is not None)
+    settings = Settings(path, readonly=readonly and path is not None, seal=seal or Seal())
     return SqliteStore(msgspec.structs.replace(settings, **checked))
 
 
@@ -73,6 +82,7 @@ def _open_postgres(
     *,
     allow_data_loss: bool,
     readonly: bool,
+    seal: Seal,
 ) -> PostgresStore:
     try:
         from perdure.store.postgres.connect import read_url
@@ -81,7 +91,8 @@ def _open_postgres(
         raise UsageError(
             "store: PostgreSQL needs psycopg: pip install 'perdure[postgres]'", cause=exc
         ) from exc
-    return PostgresStore(read_url(url, options, allow_data_loss=allow_data_loss, readonly=readonly))
+    settings = read_url(url, options, allow_data_loss=allow_data_loss, readonly=readonly)
+    return PostgresStore(msgspec.structs.replace(settings, seal=seal))
 
 
 def parse_url(url: str) -> str | None:

@@ -43,10 +43,12 @@ children, attributes and consumed inbox rows with it, and its neighbours commit.
 
 Verbs are synchronous and are called from one thread at a time; ``store.desk`` puts them behind
 threads. Every verb takes ``now`` (microseconds since 1970): SQL never asks for the time. Payloads
-are bytes. Nothing here knows graphs or the shape of user code.
+are bytes; how they are kept (compressed, encrypted, elsewhere) is ``sealing.py``'s business and
+seen by nobody above. Nothing here knows graphs or the shape of user code.
 
 Errors of every verb: ``Unavailable`` (nothing was changed, or it is not known: see ``resolve``),
-``Corrupt``, ``LeaseLost`` where a worker writes. A driver's own exceptions never leave a store.
+``Corrupt``, ``Sealed`` where users' data is read or written, ``LeaseLost`` where a worker writes. A
+driver's own exceptions never leave a store.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ from perdure.store.rows import (
     OpenRun,
     Posted,
     Question,
+    Resealed,
     RunRow,
     Started,
     Sweep,
@@ -112,6 +115,7 @@ __all__ = [
     "Posted",
     "Question",
     "Reader",
+    "Resealed",
     "RunRow",
     "Standing",
     "StartRequest",
@@ -136,6 +140,40 @@ class Store(Reader, Protocol):
 
         Raises:
             SchemaMismatch: it was written by a newer version, or an applied migration was edited.
+        """
+        ...
+
+    def unlock(self) -> None:
+        """Make sure that this process can open what the database holds: that it has the codecs and
+        keys that others seal with, and the blob store (``sealing.py``).
+
+        Raises:
+            Sealed: it cannot; the message says what is missing.
+        """
+        ...
+
+    def reseal(self, after: str, *, limit: int) -> Resealed:
+        """Seal up to ``limit`` rows anew that are not sealed as they would be now; ``after``: where
+        to go on, ``""`` at first.
+
+        It may be repeated, and may be done while workers commit: a row that changes meanwhile is
+        left as it is.
+
+        Raises:
+            Sealed: a key that is needed is missing.
+        """
+        ...
+
+    def forget_codecs(self) -> int:
+        """Forget codecs and keys that nothing is sealed with any more: all but the current one.
+
+        Only after :meth:`reseal` has found nothing left. Returns how many there were.
+        """
+        ...
+
+    def unused_blobs(self, names: Sequence[str]) -> list[str]:
+        """Return which of these blobs no history row refers to. Nobody will refer to one of them
+        that is older than an hour.
         """
         ...
 

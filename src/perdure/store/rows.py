@@ -12,6 +12,18 @@ from perdure.values.people import HumanTaskRow
 from perdure.values.states import Status
 
 
+class Resealed(msgspec.Struct, gc=False):
+    """A page of ``Store.reseal``. ``after``: where the next begins; ``""``: this was the last.
+
+    ``seen`` rows of ``table`` were looked at, of which ``changed`` were sealed anew.
+    """
+
+    after: str
+    table: str = ""
+    seen: int = 0
+    changed: int = 0
+
+
 class Started(msgspec.Struct, gc=False):
     """What became of a start.
 
@@ -153,7 +165,8 @@ class RunRow(msgspec.Struct, gc=False):
     ``keeps_lost`` (and after a graceful ``leave``, which loses nothing).
     ``suspected``: how many workers ended while a turn of this run held them (R8).
     ``unread``: messages in the history that the code had not received when the row was written.
-    ``damaged``: the columns that cannot be read; here they are empty.
+    ``damaged``: the columns that cannot be read; here they are empty. So are those that are sealed
+    and cannot be opened in this process; ``sealed`` says why.
     """
 
     run: int
@@ -191,6 +204,7 @@ class RunRow(msgspec.Struct, gc=False):
     memo: bytes | None = None
     lost_until: int | None = None
     damaged: tuple[str, ...] = ()
+    sealed: str = ""
 
     @property
     def fault(self) -> str:
@@ -232,12 +246,16 @@ class Fork(msgspec.Struct, gc=False):
 
 
 class InboxRow(msgspec.Struct, gc=False):
-    """One inbox row, and the current run of its execution."""
+    """One inbox row, and the current run of its execution.
+
+    ``fault``: why its event, which is empty then, could not be opened.
+    """
 
     id: int
     execution: int
     run: int
     event: bytes
+    fault: str = ""
 
 
 class Beat(msgspec.Struct, gc=False):
@@ -252,7 +270,9 @@ class Loaded(msgspec.Struct):
     """Everything an engine needs to wake a run, read in one snapshot.
 
     ``broken``: why the history or the row cannot be read (a gap in the ids, say, or a checksum that
-    does not fit), naming it; the other runs of the same load are not affected.
+    does not fit), naming it; the other runs of the same load are not affected. ``is_sealed``: a
+    codec, a key or the blob store is missing in this process. ``is_unavailable``: the blob store
+    did not answer; try again.
     """
 
     row: RunRow
@@ -260,6 +280,8 @@ class Loaded(msgspec.Struct):
     inbox: list[InboxRow]
     beats: list[Beat] = []
     broken: str = ""
+    is_sealed: bool = False
+    is_unavailable: bool = False
 
 
 class Filter(msgspec.Struct, gc=False):

@@ -37,13 +37,16 @@ WRITES = frozenset(
         "define",
         "drop_mail",
         "extend",
+        "forget_codecs",
         "join",
         "keep_mailboxes",
         "leave",
         "post",
+        "reseal",
         "start",
         "take_over",
         "transact",
+        "unused_blobs",
         "watch",
     }
 )

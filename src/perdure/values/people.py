@@ -63,7 +63,8 @@ class HumanTaskRow(msgspec.Struct, gc=False):
 
     ``event``: what opened it, in the history of ``run``. ``assignee``: whose it is, if somebody's
     in particular; ``role``: whose it is otherwise. ``closed_by``: who decided; empty if the run
-    gave it up.
+    gave it up. ``sealed``: why description, form, data, value or comment could not be opened;
+    they are empty then.
     """
 
     id: str
@@ -93,6 +94,7 @@ class HumanTaskRow(msgspec.Struct, gc=False):
     closed_by: str | None = None
     value: bytes | None = None
     comment: str = ""
+    sealed: str = ""
 
     def standing(self, now: int) -> HumanTaskStatus:
         """Return the status: a claim that is over is none."""

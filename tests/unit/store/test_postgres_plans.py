@@ -26,6 +26,7 @@ GROWING = {
     for name in (
         "attr",
         "beat",
+        "blob",
         "copy",
         "fork",
         "history",
@@ -89,6 +90,7 @@ INSERT INTO perdure_open_tx SELECT n, 1, 1 FROM generate_series(1, 10000) n;
 INSERT INTO perdure_beat SELECT n, 1, 'x' FROM generate_series(1, 10000) n;
 INSERT INTO perdure_fork SELECT n, n + 1, 1, 'fork' FROM generate_series(1, 10000) n;
 INSERT INTO perdure_copy SELECT n, 1 FROM generate_series(1, 10000) n;
+INSERT INTO perdure_blob SELECT 'b/' || n, n, 1 FROM generate_series(1, 10000) n;
 """
 
 

@@ -35,6 +35,7 @@ GROWING = (
     "perdure_slot",
     "t",
     "perdure_human_task",
+    "perdure_blob",
 )
 
 
@@ -123,6 +124,10 @@ def scans(lines: list[str]) -> list[str]:
         ("give_up_human_tasks", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("already_decided", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("close_human_tasks_of_runs", "INDEX perdure_human_task_by_run (run=?)"),
+        ("unused_blobs", "b USING PRIMARY KEY (name=?)"),
+        ("unused_blobs", "h USING COVERING INDEX perdure_history_by_run (run=? AND first=?)"),
+        ("forget_blobs", "perdure_blob USING PRIMARY KEY (name=?)"),
+        ("payload_of", "perdure_history USING INDEX perdure_history_by_run (run=? AND first=?)"),
     ],
 )
 def test_a_hot_query_uses_its_index(store: SqliteStore, name: str, uses: str):

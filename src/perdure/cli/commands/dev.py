@@ -14,7 +14,7 @@ from perdure.activity import Activity
 from perdure.cli import exits
 from perdure.cli.loading import load_module
 from perdure.cli.out import LOG_FORMAT, hint
-from perdure.cli.session import Database, database_option
+from perdure.cli.session import Database, database_option, sealing
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
 from perdure.values.duration import microseconds
@@ -71,7 +71,7 @@ def dev_command(
 async def _serve(
     database: Database, modules: list[ModuleType], queues: tuple[str, ...], grace: str
 ) -> None:
-    engine = Engine(database.url, modules, task_queues=queues)
+    engine = Engine(database.url, modules, task_queues=queues, **sealing())
     async with engine:
         serving = asyncio.create_task(engine.run())
         names = _introduce(database, modules)

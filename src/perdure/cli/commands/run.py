@@ -18,7 +18,7 @@ from perdure.cli.finding import tell_if_open
 from perdure.cli.live import Above, LiveLine
 from perdure.cli.loading import load_workflow
 from perdure.cli.out import LOG_FORMAT, document, hint, say
-from perdure.cli.session import Database, database_option
+from perdure.cli.session import Database, database_option, sealing
 from perdure.cli.watchdog import Watchdog
 from perdure.definition import Workflow
 from perdure.engine.engine import Engine
@@ -117,7 +117,9 @@ class _Running:
     async def _run(
         self, value: Any, id: str | None, timeout: str | None, live: LiveLine
     ) -> tuple[int, Any]:
-        async with Engine(self._database.url, [self._module, self._definition]) as engine:
+        async with Engine(
+            self._database.url, [self._module, self._definition], **sealing()
+        ) as engine:
             options = {} if id is None else {"id": id}
             # Before the start: the run's first turn, and more, may come within it.
             watchdog = Watchdog(exits.TIMED_OUT, partial(self._tell_held, timeout))

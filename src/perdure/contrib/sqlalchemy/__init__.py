@@ -15,6 +15,7 @@ try:
         WorkflowDefinitionModel,
         WorkflowInstanceModel,
     )
+    from perdure.contrib.sqlalchemy.opening import open_with
     from perdure.contrib.sqlalchemy.repositories import (
         HumanTaskRepository,
         StepExecutionRepository,
@@ -38,4 +39,5 @@ __all__ = [
     "WorkflowDefinitionRepository",
     "WorkflowInstanceModel",
     "WorkflowInstanceRepository",
+    "open_with",
 ]

@@ -12,6 +12,7 @@ from perdure.contrib.sqlalchemy.database import (
     release,
     url_of,
 )
+from perdure.contrib.sqlalchemy.opening import open_with
 from perdure.executing.carrier import Carrier
 from perdure.executing.face import GraphEngine
 from perdure.graph.protocols import EventBus
@@ -47,6 +48,8 @@ class PersistentExecutionEngine(GraphEngine):
     ) -> None:
         super().__init__(registry, None, event_bus)
         self._options = options
+        if options.get("codec") is not None or options.get("blobs") is not None:
+            open_with(options.get("codec"), options.get("blobs"))
         self.session = session
         self.url = url_of(session)
 

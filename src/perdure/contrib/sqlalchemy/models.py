@@ -39,7 +39,7 @@ from perdure.contrib.sqlalchemy.tables import (
     states,
     turns,
 )
-from perdure.contrib.sqlalchemy.types import Flag, Json, Shape, Time, Told, Uuid, Word
+from perdure.contrib.sqlalchemy.types import Flag, Json, Said, Shape, Time, Told, Uuid, Word
 from perdure.executing.state import shown
 from perdure.graph.states import StepStatus, StepType, WorkflowStatus
 from perdure.values import people
@@ -174,7 +174,7 @@ def _human_tasks() -> FromClause:
             t.c.event.label("event"),
             t.c.name.label("step_name"),
             t.c.title,
-            t.c.description,
+            type_coerce(t.c.description, Said).label("description"),
             type_coerce(t.c.form, Json).label("form_schema"),
             t.c.assignee.label("assignee_id"),
             t.c.role.label("assignee_group"),

@@ -22,6 +22,7 @@ from perdure.contrib.sqlalchemy.models import (
     WorkflowDefinitionModel,
     WorkflowInstanceModel,
 )
+from perdure.contrib.sqlalchemy.opening import client_options
 from perdure.definition import version_key
 from perdure.engine.clock import SystemClock
 from perdure.executing.state import ENDED
@@ -45,7 +46,7 @@ class _Commands:
         carrier = at_hand(self._session)
         if carrier is not None:
             return carrier.client
-        self._own = Client(url_of(self._session))
+        self._own = Client(url_of(self._session), **client_options())
         await self._own.open()
         return self._own
 

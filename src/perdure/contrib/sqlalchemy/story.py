@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from perdure import named
+from perdure.contrib.sqlalchemy.opening import opened
 from perdure.graph.states import StepStatus, StepType
 from perdure.named import Head, NamedEvent, Past
 from perdure.values import endings, payload
@@ -65,7 +66,7 @@ class Story:
         """The rows, in their order."""
         parts = (part.split(":") for part in self._text.split(",") if part)
         return sorted(
-            Row(int(first), int(time), bytes.fromhex(data)) for first, time, data in parts
+            Row(int(first), int(time), opened(bytes.fromhex(data))) for first, time, data in parts
         )
 
     @cached_property

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 from perdure import errors
+from perdure.contrib.sqlalchemy.opening import opened_text
 from perdure.contrib.sqlalchemy.story import Story
 from perdure.graph.states import WorkflowStatus
 from perdure.views import from_datetime, to_datetime
@@ -96,7 +97,21 @@ class Json(TypeDecorator[Any]):
         raise errors.UsageError("a human task cannot be looked for by its form")
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
-        return None if value is None else msgspec.json.decode(value)
+        text = opened_text(value)
+        return None if text is None else msgspec.json.decode(text)
+
+
+class Said(TypeDecorator[str]):
+    """A text of a user's."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        raise errors.UsageError("a human task cannot be looked for by its description")
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:
+        return opened_text(value)
 
 
 class Told(TypeDecorator[Story]):

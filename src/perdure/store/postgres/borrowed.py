@@ -38,6 +38,7 @@ class Borrowed(Statements):
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
         self.name = settings.name
+        self.seal = settings.seal
         self.schema = settings.schema
         self.sql = queries_in(settings.schema)
         self.written = 0

@@ -18,6 +18,7 @@ from psycopg import conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from perdure.errors import Invalid, Unavailable, UsageError
+from perdure.store.sealing import Seal
 from perdure.values.duration import microseconds
 
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,54}")
@@ -54,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True):
     ``url``: without Perdure's own parameters; it may hold a password. ``statement_timeout``: in
     milliseconds. ``pooler``: a pooler in transaction mode stands between: nothing may be kept in
     the session. ``synchronous_commit``: ``""`` is the server's own setting.
+    ``seal``: of all connections.
     """
 
     url: str
@@ -63,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True):
     pooler: bool = False
     synchronous_commit: str = ""
     readonly: bool = False
+    seal: Seal = msgspec.field(default_factory=Seal)
 
     def __repr__(self) -> str:
         return f"<Settings of {self.name}>"  # no password

@@ -38,6 +38,7 @@ class Database(Statements):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.seal = settings.seal
         self.name = settings.name
         self.schema = settings.schema
         self.sql = queries_in(settings.schema)

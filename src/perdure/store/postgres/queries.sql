@@ -1169,3 +1169,40 @@ ORDER BY name, registered_at;
 
 -- name: attributes
 SELECT key, value::text, form FROM perdure_attr WHERE run = $1 ORDER BY key, form;
+
+-- Seals ------------------------------------------------------------------------------------------
+
+-- name: identity
+SELECT id FROM perdure_identity;
+
+-- name: codecs
+SELECT codec, sample FROM perdure_codec;
+
+-- name: insert_codec
+INSERT INTO perdure_codec (codec, sample) VALUES ($1::text, $2::bytea);
+
+-- name: delete_codec
+DELETE FROM perdure_codec WHERE codec = $1::text AND sample = $2::bytea;
+
+-- name: has_blobs
+SELECT EXISTS (SELECT 1 FROM perdure_blob WHERE name > '');
+
+-- name: insert_blobs
+INSERT INTO perdure_blob (name, run, first)
+SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint FROM json_array_elements($1::json) v;
+
+-- Those of these names that no history row refers to.
+-- name: unused_blobs
+SELECT coalesce(json_agg(e), '[]')::text
+FROM json_array_elements_text($1::json) e
+WHERE NOT EXISTS (
+    SELECT 1 FROM perdure_blob b JOIN perdure_history h ON h.run = b.run AND h.first = b.first
+    WHERE b.name = e
+);
+
+-- name: forget_blobs
+DELETE FROM perdure_blob WHERE name = ANY({texts});
+
+-- What a history row holds now: it may have been sealed anew since it was read.
+-- name: payload_of
+SELECT payload, crc FROM perdure_history WHERE run = $1::bigint AND first = $2::bigint;

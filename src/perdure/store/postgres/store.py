@@ -76,6 +76,7 @@ class PostgresStore(SqlStore, PostgresReader):
     def migrate(self, now: int) -> None:
         ledger, where = PostgresLedger(self.database), self.database.name
         migrate.migrate(ledger, MIGRATIONS, where, now, readonly=self.settings.readonly)
+        self._meet_codecs(is_new=not self.settings.readonly)
 
     def start_within(
         self, connection: object, requests: Sequence[StartRequest], now: int

@@ -198,7 +198,7 @@ def _record(
     if own.run("take_open_tx", *key).rowcount != 1:
         _superseded(key)
     current = one(own, "current_run", execution)
-    (id,) = own.insert("insert_inbox", 6, [execution, "", 0, event, 1, now])
+    (id,) = own.insert("insert_inbox", 6, [execution, "", 0, own.seal.seal(event), 1, now])
     assert current == run, "a run that was continued has no deciding rows"
     return Posted("delivered", id=id, execution=execution, run=run, event=event)
 

@@ -15,8 +15,9 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, StoreRefused
+from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, Sealed, StoreRefused
 from perdure.store.port import Batch, Committed, Posted, Started
+from perdure.store.sealing import Packing
 from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.plan import REPLACED, Plan, make_plan
@@ -102,6 +103,7 @@ class _Attempt:
         recalled: int = 0,
     ) -> None:
         self._database = database
+        self._packing = Packing(database.seal)
         self._batch = batch
         self._is_fenced = is_fenced
         self._known = self.recalled = recalled
@@ -133,7 +135,7 @@ class _Attempt:
     def _lay_out(self, runs: Sequence[int]) -> None:
         self._runs = runs
         decisions = Judge(self._batch, runs, {}, {}).decide(_NOBODY)
-        self._guess = decisions, make_plan(self._batch, decisions, _NOBODY)
+        self._guess = decisions, make_plan(self._batch, decisions, _NOBODY, self._packing)
 
     def write(self) -> Committed:
         """Write the batch inside the transaction that was begun; it may have to be begun again."""
@@ -171,7 +173,7 @@ class _Attempt:
         fed: list[Posted] = []
         has_mail = False
         if plan.outgoing or plan.orphaned or plan.watching:
-            delivery = Delivery(database, batch.now)
+            delivery = Delivery(database, batch.now, self._packing)
             posted, fed = delivery.deliver(plan, len(batch.posts))
             has_mail = delivery.has_mail
         return Committed(
@@ -206,7 +208,7 @@ class _Attempt:
         dropped = self._lost | self._reopened
         if not self._starts:
             if dropped:
-                self.plan = make_plan(batch, self.decisions, dropped)
+                self.plan = make_plan(batch, self.decisions, dropped, self._packing)
             return
         latest = self._latest()
         same = self._same()
@@ -222,7 +224,7 @@ class _Attempt:
                 self._reopened |= busy
                 dropped |= busy
                 self.decisions = Judge(batch, runs, latest, same, room).decide(dropped)
-            self.plan = make_plan(batch, self.decisions, dropped)
+            self.plan = make_plan(batch, self.decisions, dropped, self._packing)
 
     def _reopened_runs(self, answers: Mapping[str, set[int]]) -> frozenset[int]:
         found = answers.get("settles", set()) | answers.get("gives_up", set())
@@ -313,6 +315,9 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
             run("insert_memos", json["memos"])
     if plan.history:
         database.insert("insert_history", _HISTORY_COLUMNS, plan.history)
+    if plan.blobs:
+        run("insert_blobs", json["blobs"])
+        plan.packing.check_fresh()
     if plan.replaced:  # after the rows of this batch: a child may replace one started with it
         _end_replaced(database, plan, now)
         run("recall", json["replaced"])
@@ -360,8 +365,8 @@ def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
     unread: dict[int, list[events.Event]] = {}
     for run, data in database.run("unread_of_runs", plan.json["replaced"]).fetchall():
         try:
-            fact = events.decode_fact(data)
-        except (Corrupt, SchemaMismatch):
+            fact = events.decode_fact(database.seal.open(data))
+        except (Corrupt, Sealed, SchemaMismatch):
             continue  # the start that replaces the run need not fail for it
         if not isinstance(fact, events.ACKNOWLEDGED):
             continue
@@ -369,7 +374,7 @@ def _end_replaced(database: Writing, plan: Plan, now: int) -> None:
     rows = [([run], [*facts, REPLACED]) for run, facts in unread.items()]
     rows.append(([run for run in plan.replaced if run not in unread], [REPLACED]))
     for runs, facts in rows:
-        payload = events.encode_turn(facts)
+        payload = database.seal.seal(events.encode_turn(facts), is_control=facts == [REPLACED])
         row = (to_json(runs), now, plan.worker, crc32(payload), payload, len(facts))
         database.run("end_runs", *row)
 
@@ -386,16 +391,18 @@ def _consume(database: Writing, plan: Plan) -> None:
 def _merge_memos(database: Writing, changes: dict[int, dict[str, Any]]) -> None:
     # A database's own merge would merge inner objects too, and drop nulls inside them.
     stored = dict(from_json(one(database, "memos", to_json(list(changes)))))
+    seal = database.seal
     merged: list[Any] = []
     emptied: list[int] = []
     for run, change in changes.items():
         try:
-            memo: dict[str, Any] = {**from_json(stored.get(run, "{}")), **change}
-        except (msgspec.DecodeError, TypeError) as exc:
+            text = seal.open_text(stored.get(run, "{}"))
+            memo: dict[str, Any] = {**from_json(text or "{}"), **change}
+        except (msgspec.DecodeError, TypeError, Corrupt, Sealed) as exc:
             raise StoreRefused(f"the memo of run {run} cannot be read: {exc}") from exc
         memo = {key: value for key, value in memo.items() if value is not None}
         if memo:
-            merged.append((run, msgspec.json.encode(memo).decode()))
+            merged.append((run, seal.seal_text(msgspec.json.encode(memo).decode())))
         else:
             emptied.append(run)
     if merged:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from perdure.store.sealing import Seal
 from perdure.store.writes import Batch
 
 P = ParamSpec("P")
@@ -38,11 +39,13 @@ class Answer(Protocol):
 class Writing(Protocol):
     """A connection inside a transaction, ours or a caller's.
 
-    ``written``: an estimate, in bytes, of what was written; verbs add what they encoded.
+    ``written``: an estimate, in bytes, of what was written; verbs add what they encoded. ``seal``:
+    users' data is sealed by it before it goes into a statement, and opened when it has come out.
     """
 
     name: str
     written: int
+    seal: Seal
 
     @property
     def sql(self) -> Mapping[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from perdure.errors import Conflict, TaskNotFound
+from perdure.errors import Conflict, Corrupt, Sealed, TaskNotFound
 from perdure.store.rows import Acted, Posted
+from perdure.store.sealing import Seal
 from perdure.store.sql.database import Writing
 from perdure.store.writes import HumanTaskWrite
 from perdure.values import events
@@ -28,10 +29,19 @@ _DUE = f"coalesce(t.due_at, {_NEVER})"
 _LAST = "\U0010ffff"
 _JSON = (15, 16, 25)
 """Columns of a row that hold JSON."""
+_TEXTS = (11, 26)
+_SEALED = (*_TEXTS, *_JSON)
+"""Columns of a row that hold users' data: ``_TEXTS`` are its description and the comment."""
 
 
-def asked_row(write: HumanTaskWrite, run: int, execution: int, now: int) -> tuple[Any, ...]:
-    """Return the values of a new row."""
+def asked_row(
+    write: HumanTaskWrite,
+    run: int,
+    execution: int,
+    now: int,
+    sealed: Callable[[str | None], str | None],
+) -> tuple[Any, ...]:
+    """Return the values of a new row; its name, title and whose it is are searched and listed."""
     asked = write.asked
     return (
         write.id,
@@ -40,22 +50,30 @@ def asked_row(write: HumanTaskWrite, run: int, execution: int, now: int) -> tupl
         write.event,
         asked.name,
         asked.title,
-        asked.description,
+        sealed(asked.description),
         asked.role,
         asked.assignee,
         asked.priority,
-        None if asked.form is None else asked.form.decode(),
-        None if asked.data is None else asked.data.decode(),
+        sealed(None if asked.form is None else asked.form.decode()),
+        sealed(None if asked.data is None else asked.data.decode()),
         now,
         asked.due or None,
         asked.remind or None,
     )
 
 
-def task_of(row: tuple[Any, ...]) -> HumanTaskRow:
-    """Return a human task as it is read."""
+def task_of(row: tuple[Any, ...], seal: Seal) -> HumanTaskRow:
+    """Return a human task as it is read; what cannot be opened is left out, and it says so."""
     fields: list[Any] = list(row)
     fields[8] = BY_CODE[fields[8]]
+    sealed = ""
+    for column in _SEALED:
+        try:
+            fields[column] = seal.open_text(fields[column])
+        except (Corrupt, Sealed) as error:
+            fields[column] = "" if column in _TEXTS else None
+            sealed = sealed or error.message
+    fields.append(sealed)
     for column in _JSON:
         text = fields[column]
         fields[column] = None if text is None else text.encode()
@@ -130,7 +148,10 @@ def act_on(database: Writing, act: Act, now: int) -> Acted:
     row = database.run("human_task", act.id).fetchone()
     if row is None or row[1] != act.namespace:
         raise TaskNotFound(act.id)
-    before = task_of(row)
+    seal = database.seal
+    before = task_of(row, seal)
+    if before.sealed:
+        raise Sealed(f"human task {act.id!r}: {before.sealed}")
     after = judge(before, act, now)
     changed = database.run(
         "change_human_task",
@@ -143,8 +164,8 @@ def act_on(database: Writing, act: Act, now: int) -> Acted:
         after.claimed_until,
         after.closed_at,
         after.closed_by,
-        None if after.value is None else after.value.decode(),
-        after.comment,
+        seal.seal_text(None if after.value is None else after.value.decode()),
+        seal.seal_text(after.comment),
         CODES[before.status],
         before.claimed_by,
         before.claimed_until,
@@ -156,5 +177,6 @@ def act_on(database: Writing, act: Act, now: int) -> Acted:
 
 def _tell(database: Writing, task: HumanTaskRow, now: int) -> Posted:
     event = events.encode_turn([decision(task)])
-    (id,) = database.insert("insert_inbox", 6, [task.execution, "", 0, event, 1, now])
+    sealed = database.seal.seal(event)
+    (id,) = database.insert("insert_inbox", 6, [task.execution, "", 0, sealed, 1, now])
     return Posted("delivered", id=id, execution=task.execution, run=task.run, event=event)

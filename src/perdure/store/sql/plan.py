@@ -17,6 +17,7 @@ import msgspec
 
 from perdure.errors import StoreRefused
 from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
+from perdure.store.sealing import Packing
 from perdure.store.sql.encoding import to_json
 from perdure.store.sql.people import asked_row
 from perdure.store.sql.starting import Decision, Decisions
@@ -49,11 +50,13 @@ class Outgoing(msgspec.Struct, gc=False):
 
 
 class Plan:
-    """Rows by statement. Lists become JSON in :meth:`seal`; ``history`` is laid end to end."""
+    """Rows by statement. Lists become JSON in :meth:`encoded`; ``history`` is laid end to end."""
 
     __slots__ = (
+        "_limit",
         "asked",
         "attrs",
+        "blobs",
         "bytes",
         "closed",
         "consumed",
@@ -74,6 +77,7 @@ class Plan:
         "opened",
         "orphaned",
         "outgoing",
+        "packing",
         "paused",
         "replaced",
         "resumed",
@@ -88,8 +92,11 @@ class Plan:
         "worker",
     )
 
-    def __init__(self, worker: int) -> None:
+    def __init__(self, worker: int, packing: Packing) -> None:
         self.worker = worker
+        self.packing = packing
+        self._limit = packing.limit
+        self.blobs: list[Any] = []
         self.history: list[Any] = []
         self.runs: list[Any] = []
         self.states: list[Any] = []
@@ -156,10 +163,11 @@ class Plan:
             self._copy(request, run)
         elif is_alone:
             event = request.event if request.first is None else _first_event(request.first)
+            event = self._packed(event, run, 1)
             self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
             self.bytes += len(event)
         if request.memo is not None:
-            self.memos.append((run, _memo_text(request.memo)))
+            self.memos.append((run, self._text(_memo_text(request.memo))))
         if request.search:
             self._search(run, request.search, is_new=True)
         if request.watches and request.parent is None:
@@ -182,8 +190,9 @@ class Plan:
     def _copy(self, request: StartRequest, run: int) -> None:
         for row in request.copied:
             place = (run, row.first, row.count, row.time, row.applied, row.worker)
-            self.history += (*place, crc32(row.payload), row.payload)
-            self.bytes += len(row.payload)
+            payload = self._packed(row.payload, run, row.first)
+            self.history += (*place, crc32(payload), payload)
+            self.bytes += len(payload)
         if others := request.copied[: len(request.copied) - request.own]:
             self.copies.append((run, others[-1].first + others[-1].count - 1))
         if request.origin is not None:
@@ -192,6 +201,8 @@ class Plan:
     def turn(self, turn: TurnWrite, run: int, execution: int) -> None:
         """Add a turn. The order of the tests follows how often they hold."""
         payload = turn.payload
+        if len(payload) > self._limit:
+            payload = self._packed(payload, run, turn.first)
         self.history += (
             run,
             turn.first,
@@ -218,7 +229,9 @@ class Plan:
         if turn.settles:
             self.settled += [(run, activity) for activity in turn.settles]
         if turn.asks:
-            self.asked += [asked_row(asked, run, execution, turn.time) for asked in turn.asks]
+            self.asked += [
+                asked_row(asked, run, execution, turn.time, self._text) for asked in turn.asks
+            ]
         if turn.gives_up:
             self.given_up += [(id, PEOPLE[status], turn.time) for id, status in turn.gives_up]
         if turn.version is not None:
@@ -233,11 +246,11 @@ class Plan:
     def log(self, lines: Sequence[LogLine], run: int = 0) -> None:
         """Add log lines; ``run`` if they do not name theirs."""
         for line in lines:
-            data = None if line.data is None else line.data.decode()
-            place = (line.step, line.attempt)
-            self.lines.append((run or line.run, line.at, line.level, line.message, data, *place))
+            data = self._text(None if line.data is None else line.data.decode())
+            message, place = self._text(line.message), (line.step, line.attempt)
+            self.lines.append((run or line.run, line.at, line.level, message, data, *place))
 
-    def seal(self) -> Plan:
+    def encoded(self) -> Plan:
         """Encode everything that is not bytes."""
         for name in _AS_JSON:
             rows = getattr(self, name)
@@ -245,6 +258,19 @@ class Plan:
                 text = self.json[name] = to_json(rows)
                 self.bytes += len(text)
         return self
+
+    def _packed(self, payload: bytes, run: int, first: int) -> bytes:
+        """Return what the history row holds for a payload: sealed, or where it lies."""
+        if len(payload) <= self._limit:
+            return payload
+        stored, blob = self.packing.row(payload)
+        if blob:
+            self.blobs.append((blob, run, first))
+        return stored
+
+    def _text(self, text: str | None) -> str | None:
+        """Return what is stored for a user's text."""
+        return None if text is None else self.packing.seal.seal_text(text)
 
     def _take_place(self, decision: Decision, place: Place, now: int) -> None:
         request, execution = decision.request, decision.started.execution
@@ -271,7 +297,7 @@ class Plan:
             return (run, execution, status, None, begins, length, *nothing, now, None, 0)
         if first.state is not None:
             return (run, execution, *self._columns(first.state, first.progress))
-        progress = first.progress
+        progress = self._text(first.progress)
         return (run, execution, _RUNNING, self.worker, None, 1, *_NOTHING, now, progress, 0)
 
     def _columns(self, state: StateWrite, progress: str | None) -> tuple[Any, ...]:
@@ -282,11 +308,11 @@ class Plan:
             state.length,
             state.closed_at,
             state.reason,
-            state.detail,
+            self._text(state.detail),
             state.unblock,
             state.waits,
             state.since,
-            progress,
+            self._text(progress),
             state.unread,
         )
 
@@ -294,7 +320,7 @@ class Plan:
         state = turn.state
         if state is None:
             owner = None if turn.claim is None else self.worker
-            self.touches.append((run, owner, turn.progress))
+            self.touches.append((run, owner, self._text(turn.progress)))
             return
         if state.status is Status.PAUSED:
             self.paused.append(turn.execution)
@@ -373,12 +399,15 @@ _AS_JSON = (
     "attrs",
     "watches",
     "lines",
+    "blobs",
 )
 
 
-def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Plan:
+def make_plan(
+    batch: Batch, decisions: Decisions, dropped: frozenset[int], packing: Packing
+) -> Plan:
     """Lay out what the batch writes if these decisions hold and these runs' turns are dropped."""
-    plan = Plan(batch.worker)
+    plan = Plan(batch.worker, packing)
     if batch.lines:
         plan.log(batch.lines)
     for decision in decisions.everything():
@@ -390,7 +419,7 @@ def make_plan(batch: Batch, decisions: Decisions, dropped: frozenset[int]) -> Pl
         if not dropped or turn.run not in dropped:
             plan.turn(turn, turn.run, turn.execution)
     plan.outgoing += [Outgoing(post, place) for place, post in enumerate(batch.posts)]
-    return plan.seal()
+    return plan.encoded()
 
 
 def _refuse(plan: Plan, decision: Decision) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.port import Post, Posted, Watch
+from perdure.store.sealing import Packing
 from perdure.store.sql.database import Answer, Writing, one
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
@@ -35,15 +36,16 @@ class _Target(msgspec.Struct, gc=False):
 class Delivery:
     """One batch's posts: where they go, which were seen before, and what they become."""
 
-    def __init__(self, database: Writing, now: int) -> None:
+    def __init__(self, database: Writing, now: int, packing: Packing) -> None:
         self._database = database
+        self._seal = database.seal
         self._now = now
         self._targets: dict[Address, _Target] = {}
         self._seqs: dict[str, int] = {}
         self._senders: dict[str, int] = {}
         self._rows: list[Any] = []
         self._accepted: list[Posted] = []
-        self._watching = Watching(database)
+        self._watching = Watching(database, packing)
         self._open: set[str] = set()
         self._mail: list[Any] = []
         self.watched: list[str] = []
@@ -139,7 +141,7 @@ class Delivery:
             execution,
             post.sender,
             post.seq,
-            post.event,
+            self._seal.seal(post.event, is_control=post.is_control),
             int(post.is_control),
             self._now,
         )
@@ -186,7 +188,7 @@ class Delivery:
 
     def _put_mail(self, mailbox: str, event: bytes) -> None:
         if mailbox in self._open:
-            self._mail += (mailbox, event)
+            self._mail += (mailbox, self._seal.seal(event))
 
     @property
     def has_mail(self) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
 import msgspec
 
-from perdure.errors import Corrupt
+from perdure.errors import Corrupt, Sealed, Unavailable
 from perdure.store.port import (
     Beat,
     Definition,
@@ -29,6 +30,7 @@ from perdure.store.port import (
     TurnRow,
     Worker,
 )
+from perdure.store.sealing import TEXT_MARK, Seal, is_elsewhere
 from perdure.store.sql.claims import claimable
 from perdure.store.sql.database import Database, one, reading
 from perdure.store.sql.encoding import from_json, status_of, to_json
@@ -50,6 +52,8 @@ _JSON: dict[int, tuple[str, Callable[[str], Any]]] = {
     )
 }
 """Columns of a run that hold JSON, and how to read them."""
+_SEALED = {RunRow.__struct_fields__.index(name): name for name in ("detail", "progress", "memo")}
+"""Columns of a run that may be sealed."""
 _LAST = "\U0010ffff"
 
 
@@ -97,18 +101,19 @@ class SqlReader:
         return self._rows(runs)
 
     def _rows(self, runs: Sequence[int]) -> list[RunRow]:
-        return [_run(row) for row in self._all("rows", (to_json(list(runs)),))]
+        return [self._run(row) for row in self._all("rows", (to_json(list(runs)),))]
 
     @reading
     def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:
         span = (namespace, key, key + _LAST, limit)
         runs = [row[0] for row in self._all("prefix_of_workflow_id", span)]
         runs += [row[0] for row in self._all("prefix_of_run_id", span)]
-        return [_run(row) for row in self._all("rows", (to_json(runs),))]
+        return [self._run(row) for row in self._all("rows", (to_json(runs),))]
 
     @reading
     def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
-        return [_run(row) for row in self._made(*list_query(self.database, where, limit, before))]
+        query = list_query(self.database, where, limit, before)
+        return [self._run(row) for row in self._made(*query)]
 
     @reading
     def count(self, where: Filter, *, limit: int | None = None) -> int:
@@ -128,12 +133,12 @@ class SqlReader:
             rows = self._all("journal_of", (after, limit, namespace, workflow_id))
         else:
             rows = self._all("journal", (after, limit))
-        return Journal([_journal_row(row) for row in rows], last, deleted_to)
+        return Journal([self._journal_row(row) for row in rows], last, deleted_to)
 
     @reading
     def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
         rows = self._all("log", (run, after, limit))
-        return [_line(row) for row in rows]
+        return [_line(row, self.database.seal) for row in rows]
 
     @reading
     def forks(self, run: int) -> list[Fork]:
@@ -154,7 +159,7 @@ class SqlReader:
             beats = self._all("beats", wanted)
         loaded: dict[int, Loaded] = {}
         for row in rows:
-            state = _run(row)
+            state = self._run(row)
             loaded[state.run] = Loaded(state, [], [])
         for row in turns:
             found = loaded.get(row[0])
@@ -162,15 +167,17 @@ class SqlReader:
                 continue  # its state is gone
             found.broken = found.broken or _fault(found, row)
             if not found.broken:
-                found.turns.append(_turn(row[:-1]))
-        for beat in beats:
-            if beat[0] in loaded:
-                loaded[beat[0]].beats.append(Beat(*beat))
-        for id, execution, run, event in inbox:
+                self._add_turn(found, row)
+        for run, activity, details in beats:
             if run in loaded:
-                loaded[run].inbox.append(InboxRow(id, execution, run, event))
+                self._add_beat(loaded[run], activity, details)
+        for row in inbox:
+            if row[2] in loaded:
+                loaded[row[2]].inbox.append(self._inbox_row(row, loaded[row[2]]))
         for found in loaded.values():
-            found.broken = found.broken or _missing_end(found) or found.row.fault
+            row = found.row
+            found.is_sealed |= bool(row.sealed)
+            found.broken = found.broken or _missing_end(found) or row.fault or row.sealed
         return list(loaded.values())
 
     @reading
@@ -206,7 +213,7 @@ class SqlReader:
     @reading
     def parked(self, reasons: Sequence[str], *, limit: int, after: int = 0) -> list[RunRow]:
         wanted = (to_json(list(reasons)), after, limit)
-        return [_run(row) for row in self._all("parked", wanted)]
+        return [self._run(row) for row in self._all("parked", wanted)]
 
     @reading
     def open_runs(self, statuses: Sequence[Status], *, limit: int, after: int = 0) -> list[OpenRun]:
@@ -222,7 +229,7 @@ class SqlReader:
         self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
     ) -> list[RunRow]:
         wanted = (to_json(list(services)), limit)
-        return [_run(row) for row in self._all("unserved", wanted)]
+        return [self._run(row) for row in self._all("unserved", wanted)]
 
     @reading
     def due(
@@ -249,21 +256,27 @@ class SqlReader:
         self, workflows: Sequence[str], queues: Sequence[str], worker: int, *, limit: int
     ) -> list[InboxRow]:
         served = (to_json(list(workflows)), to_json(list(queues)), worker, limit)
-        return [InboxRow(*row) for row in self._all("inbox", served)]
+        return [self._inbox_row(row) for row in self._all("inbox", served)]
 
     @reading
     def questions(self, now: int, workflows: Sequence[str], *, limit: int) -> list[Question]:
         wanted = (now, to_json(list(workflows)), limit)
-        return [Question(*row) for row in self._all("questions", wanted)]
+        found = [Question(*row) for row in self._all("questions", wanted)]
+        for question in found:
+            with suppress(Corrupt, Sealed):  # it is answered that it cannot be read
+                question.args = self.database.seal.open(question.args)
+        return found
 
     @reading
     def reply(self, question: str) -> bytes | None:
         row = self._one("reply", (question,))
-        return None if row is None else row[0]
+        answer = None if row is None else row[0]
+        return None if answer is None else self.database.seal.open(answer)
 
     @reading
     def mail(self, mailboxes: Sequence[str], *, limit: int) -> list[tuple[int, str, bytes]]:
-        return self._all("mail", (to_json(list(mailboxes)), limit))
+        rows = self._all("mail", (to_json(list(mailboxes)), limit))
+        return [(id, mailbox, self._mail(event)) for id, mailbox, event in rows]
 
     @reading
     def workers(self) -> list[Worker]:
@@ -304,7 +317,7 @@ class SqlReader:
     @reading
     def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:
         row = self._one("human_task", (id,))
-        found = None if row is None else task_of(row)
+        found = None if row is None else task_of(row, self.database.seal)
         return found if found is not None and found.namespace == namespace else None
 
     @reading
@@ -317,7 +330,7 @@ class SqlReader:
         after: HumanTaskRow | None = None,
     ) -> list[HumanTaskRow]:
         query = tasks_query(self.database.sql, where, now, limit, after)
-        return [task_of(row) for row in self._made(*query)]
+        return [task_of(row, self.database.seal) for row in self._made(*query)]
 
     def close(self) -> None:
         """Close the connection."""
@@ -345,15 +358,94 @@ class SqlReader:
         if _is_damaged(payload, crc):
             name = f"history of run {run} ({one(self.database, 'run_id_by_number', run)})"
             raise Corrupt(f"{name}: the row of event {first} is damaged: its checksum does not fit")
-        return _turn(row[:-1])
+        try:
+            return self._turn(row)
+        except (Corrupt, Sealed, Unavailable) as exc:
+            name = f"history of run {run} ({one(self.database, 'run_id_by_number', run)})"
+            raise type(exc)(f"{name}: the row of event {first}: {exc.message}") from exc
+
+    def _turn(self, row: tuple[Any, ...]) -> TurnRow:
+        run, first, count, time, applied, worker, payload, _ = row
+        data = self._opened(run, first, payload)
+        return TurnRow(run, first, count, time, bool(applied), worker, data)
+
+    def _opened(self, run: int, first: int, stored: bytes) -> bytes:
+        """Open what a history row holds."""
+        seal = self.database.seal
+        try:
+            return seal.open(stored)
+        except Corrupt:
+            if not is_elsewhere(stored):
+                raise
+            # Sealed anew since it was read, it lies in another blob, and the old one is swept.
+            row = self._one("payload_of", (run, first))
+            if row is None or row[0] == stored or _is_damaged(*row):
+                raise
+            return seal.open(row[0])
+
+    def _add_turn(self, found: Loaded, row: tuple[Any, ...]) -> None:
+        try:
+            found.turns.append(self._turn(row))
+        except (Corrupt, Sealed, Unavailable) as exc:
+            name = f"history of run {found.row.run} ({found.row.run_id})"
+            _breaks(found, f"{name}: the row of event {row[1]}: {exc.message}", exc)
+
+    def _add_beat(self, found: Loaded, activity: int, stored: bytes) -> None:
+        try:
+            details = self.database.seal.open(stored)
+        except (Corrupt, Sealed) as exc:
+            what = f"heartbeat of activity #{activity} of run {found.row.run}"
+            _breaks(found, f"{what}: {exc.message}", exc)
+        else:
+            found.beats.append(Beat(found.row.run, activity, details))
+
+    def _inbox_row(self, row: tuple[Any, ...], found: Loaded | None = None) -> InboxRow:
+        id, execution, run, stored = row
+        try:
+            return InboxRow(id, execution, run, self.database.seal.open(stored))
+        except (Corrupt, Sealed) as exc:
+            if found is not None:
+                found.is_sealed |= isinstance(exc, Sealed)
+            return InboxRow(id, execution, run, b"", exc.message)
+
+    def _mail(self, stored: bytes) -> bytes:
+        with suppress(Corrupt):  # whoever reads the message finds out, and goes on with the next
+            return self.database.seal.open(stored)
+        return stored
+
+    def _journal_row(self, row: tuple[Any, ...]) -> JournalRow:
+        found = JournalRow(*row[:10])
+        if _is_damaged(row[9], row[10]):
+            found.payload = b""
+            found.fault = f"the row of event {found.first} is damaged: its checksum does not fit"
+            return found
+        try:
+            found.payload = self._opened(found.run, found.first, found.payload)
+        except (Corrupt, Sealed) as exc:
+            found.payload = b""
+            found.fault = f"the row of event {found.first}: {exc.message}"
+        return found
 
     def _row(self, run: int) -> RunRow:
-        return _run(self._one("run_by_number", (run,)))
+        return self._run(self._one("run_by_number", (run,)))
+
+    def _run(self, row: tuple[Any, ...]) -> RunRow:
+        return _run(row, self.database.seal)
 
 
-def _run(row: tuple[Any, ...]) -> RunRow:
+def _run(row: tuple[Any, ...], seal: Seal) -> RunRow:
     fields: list[Any] = [*row[:11], status_of(row[11]), *row[12:34]]
     damaged: tuple[str, ...] = ()
+    sealed = ""
+    for column, name in _SEALED.items():
+        text = fields[column]
+        if isinstance(text, str) and text.startswith(TEXT_MARK):
+            try:
+                fields[column] = seal.open_text(text)
+            except Sealed as error:
+                fields[column], sealed = None, sealed or error.message
+            except Corrupt:
+                fields[column], damaged = None, (*damaged, name)
     for column, (name, read) in _JSON.items():
         text = fields[column]
         if text is not None and not _is_readable(text, read):
@@ -362,7 +454,7 @@ def _run(row: tuple[Any, ...]) -> RunRow:
     tags, memo = fields[31], fields[32]
     fields[31] = () if tags is None else _read_tags(tags)
     fields[32] = None if memo is None else memo.encode()
-    fields.append(damaged)
+    fields += (damaged, sealed)
     return RunRow(*fields)
 
 
@@ -374,22 +466,19 @@ def _is_readable(text: object, read: Callable[[str], Any]) -> bool:
     return True
 
 
-def _journal_row(row: tuple[Any, ...]) -> JournalRow:
-    found = JournalRow(*row[:10])
-    if _is_damaged(row[9], row[10]):
-        found.payload = b""
-        found.fault = f"the row of event {found.first} is damaged: its checksum does not fit"
-    return found
-
-
-def _line(row: tuple[Any, ...]) -> LogLine:
+def _line(row: tuple[Any, ...], seal: Seal) -> LogLine:
     key, at, level, message, data, *rest = row
+    try:
+        message, data = seal.open_text(message) or "", seal.open_text(data)
+    except Corrupt as error:
+        message, data = f"(this line cannot be read: {error.message})", None
     return LogLine(key, at, level, message, None if data is None else data.encode(), *rest)
 
 
-def _turn(row: tuple[Any, ...]) -> TurnRow:
-    run, first, count, time, applied, worker, payload = row
-    return TurnRow(run, first, count, time, bool(applied), worker, payload)
+def _breaks(found: Loaded, why: str, exc: Exception) -> None:
+    found.broken = found.broken or why
+    found.is_sealed |= isinstance(exc, Sealed)
+    found.is_unavailable |= isinstance(exc, Unavailable)
 
 
 def _fault(loaded: Loaded, row: tuple[Any, ...]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from perdure.errors import UsageError
+from perdure.errors import Sealed, UsageError
 from perdure.store.port import (
     Act,
     Acted,
@@ -18,6 +19,7 @@ from perdure.store.port import (
     Post,
     Posted,
     Question,
+    Resealed,
     Started,
     StartRequest,
     Sweep,
@@ -25,13 +27,15 @@ from perdure.store.port import (
     Watch,
     Worker,
 )
+from perdure.store.sealing import Packing
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
-from perdure.store.sql.encoding import to_json
+from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.people import act_on
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
 from perdure.store.sql.reads import SqlReader
+from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workers import Workers
 
@@ -130,12 +134,13 @@ class SqlStore(SqlReader):
     @writing
     def ask(self, question: Question, now: int) -> None:
         self.database.run("forget_questions", now - _KEEP_ANSWERS)
-        facts = (question.id, question.execution, question.name, question.args)
+        args = self.database.seal.seal(question.args)
+        facts = (question.id, question.execution, question.name, args)
         self.database.run("insert_question", *facts, question.deadline, question.update)
 
     @writing
     def answer(self, question: str, answer: bytes, now: int) -> None:
-        self.database.run("answer", question, answer)
+        self.database.run("answer", question, self.database.seal.seal(answer))
 
     @writing
     def act(self, act: Act, now: int) -> Acted:
@@ -162,11 +167,42 @@ class SqlStore(SqlReader):
         turn = TurnWrite(0, 0, first=0, count=0, time=now, payload=b"", watches=watches)
         foreseen = self.database.foresee(_batch(now, turns=[turn]))
         self.database.hold(foreseen, limits=False)
-        plan = Plan(0)
+        packing = Packing(self.database.seal)
+        plan = Plan(0, packing)
         plan.watching = [(watch, 0) for watch in watches]
-        delivery = Delivery(self.database, now)
-        delivery.deliver(plan.seal(), 0)
+        delivery = Delivery(self.database, now, packing)
+        delivery.deliver(plan.encoded(), 0)
         return delivery.watched
+
+    def unlock(self) -> None:
+        met = self.database.read(partial(meet, self.database))
+        if why := met.sealed or met.elsewhere:
+            raise Sealed(why)
+
+    def reseal(self, after: str, *, limit: int) -> Resealed:
+        return reseal_page(self.database, after, limit)
+
+    def forget_codecs(self) -> int:
+        return forget_codecs(self.database)
+
+    @writing
+    def unused_blobs(self, names: Sequence[str]) -> list[str]:
+        wanted = to_json(list(names))
+        unused: list[str] = from_json(one(self.database, "unused_blobs", wanted))
+        if unused:
+            self.database.run("forget_blobs", to_json(unused))
+        return unused
+
+    def _meet_codecs(self, *, is_new: bool) -> None:
+        """Find out whether this process can open what the database holds; if not, it writes nothing
+        of users. ``is_new``: its own codec, or key, may be one that the database has not met.
+        """
+        seal = self.database.seal
+        met = self.database.read(partial(meet, self.database))
+        seal.lock = met.sealed
+        if met.sample is not None and seal.codec is not None and is_new:
+            row = seal.codec.id, met.sample
+            self.database.write(lambda: self.database.run("insert_codec", *row))
 
     def _start_on(
         self,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from perdure.errors import Corrupt, Sealed, StoreRefused
+from perdure.store.sealing import Packing
 from perdure.store.sql.database import Answer, Writing
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.writes import Watch
@@ -46,8 +48,9 @@ def row_of(watch: Watch, target: int, home: int | None) -> Row:
 class Watching:
     """The watches of one batch: entered, taken back, and answered."""
 
-    def __init__(self, database: Writing) -> None:
+    def __init__(self, database: Writing, packing: Packing) -> None:
         self._database = database
+        self._packing = packing
         self._entered: list[Row] = []
         self._dropped: list[tuple[Any, ...]] = []
         self._due: list[tuple[Row, int]] = []
@@ -82,7 +85,7 @@ class Watching:
             found = database.run("endings", to_json(targets)).fetchall()
             facts = {each[0]: each for each in found}
             for row, run in self._due:
-                event = _event(row, facts[row.target])
+                event = _event(row, facts[row.target], self._packing)
                 if event is not None:
                     yield Notice(row.watcher, run, row.mailbox, ev.encode_turn([event]))
 
@@ -118,8 +121,13 @@ def _with_reverse(row: Row) -> list[Row]:
     return [row, Row(row.watcher, row.target, None, "linked", 0, "")]
 
 
-def _event(row: Row, facts: tuple[Any, ...]) -> ev.Event | None:
-    _, workflow_id, run_id, time, payload = facts
+def _event(row: Row, facts: tuple[Any, ...], packing: Packing) -> ev.Event | None:
+    _, workflow_id, run_id, time, stored = facts
+    try:
+        payload = packing.open(stored)
+    except (Corrupt, Sealed) as exc:
+        why = f"the end of execution {workflow_id!r}, which is watched, cannot be read"
+        raise StoreRefused(f"{why}: {exc.message}", cause=exc) from exc
     closing = ev.decode_turn(payload)[-1]
     failure = endings.failure_of(closing)
     if row.way == "linked" and failure is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -67,7 +68,10 @@ class Workers:
         if found is None:
             raise _lost(worker, epoch)
         if beats:
-            values = [value for beat in beats for value in (beat.run, beat.activity, beat.details)]
+            seal = self._database.seal.seal
+            values: list[Any] = []
+            for beat in beats:
+                values += (beat.run, beat.activity, seal(beat.details))
             self._database.insert("insert_beats", 3, values)
             self._database.run("delete_beats_of_ended", to_json([beat.run for beat in beats]))
         return found[0], found[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perdure.errors import Invalid, Unavailable, UsageError
+from perdure.store.sealing import Seal
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.sql import Statements
 from perdure.store.sqlite.transaction import GatedConnection
@@ -23,9 +24,10 @@ R = TypeVar("R")
 class Borrowed(Statements):
     """What the commit's code needs of a database, on a connection that is somebody else's."""
 
-    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, name: str, seal: Seal) -> None:
         self.connection = connection
         self.name = name
+        self.seal = seal
         self.written = 0
 
     def execute(
@@ -37,7 +39,7 @@ class Borrowed(Statements):
         return cursor.execute(sql, parameters)
 
 
-def borrow(connection: object, path: str | None, name: str) -> Borrowed:
+def borrow(connection: object, path: str | None, name: str, seal: Seal) -> Borrowed:
     """Return the caller's connection if a start can be written on it.
 
     Raises:
@@ -54,7 +56,7 @@ def borrow(connection: object, path: str | None, name: str) -> Borrowed:
         raise Invalid(f"connection: it is to {file or 'a database in memory'}, not to {name}")
     if not connection.in_transaction:
         raise Invalid("connection: begin its transaction first, with BEGIN IMMEDIATE")
-    return Borrowed(connection, name)
+    return Borrowed(connection, name, seal)
 
 
 def written_on(borrowed: Borrowed, write: Callable[[], R]) -> R:

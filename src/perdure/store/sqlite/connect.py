@@ -22,6 +22,7 @@ from urllib.parse import quote
 import msgspec
 
 from perdure.errors import Invalid, Unavailable, UsageError
+from perdure.store.sealing import Seal
 from perdure.store.sqlite import faults
 
 _OLDEST = (3, 38, 0)
@@ -38,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     """What differs between databases. ``path`` is ``None`` in memory.
 
     ``warn_after`` and ``give_up_after``: seconds of waiting for another process's write lock.
+    ``seal``: of all connections.
     """
 
     path: str | None
@@ -47,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     warn_after: float = 2.0
     give_up_after: float = 30.0
     factory: type[sqlite3.Connection] = sqlite3.Connection
+    seal: Seal = msgspec.field(default_factory=Seal)
 
     @property
     def name(self) -> str:

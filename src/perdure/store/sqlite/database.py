@@ -46,6 +46,7 @@ class Database(Statements):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.seal = settings.seal
         self.path = settings.path
         self.name = settings.name
         self.connection = connect_patiently(settings)

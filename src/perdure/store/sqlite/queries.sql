@@ -1005,3 +1005,40 @@ ORDER BY name, registered_at;
 -- name: attributes
 SELECT key, value, form FROM perdure_attr WHERE run = ?1 ORDER BY key, form;
 
+
+-- Seals ------------------------------------------------------------------------------------------
+
+-- name: identity
+SELECT id FROM perdure_identity;
+
+-- name: codecs
+SELECT codec, sample FROM perdure_codec;
+
+-- name: insert_codec
+INSERT INTO perdure_codec (codec, sample) VALUES (?1, ?2);
+
+-- name: delete_codec
+DELETE FROM perdure_codec WHERE codec = ?1 AND sample = ?2;
+
+-- name: has_blobs
+SELECT EXISTS (SELECT 1 FROM perdure_blob WHERE name > '');
+
+-- name: insert_blobs
+INSERT INTO perdure_blob (name, run, first)
+SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1);
+
+-- Those of these names that no history row refers to.
+-- name: unused_blobs
+SELECT json_group_array(j.value)
+FROM json_each(?1) j
+WHERE NOT EXISTS (
+    SELECT 1 FROM perdure_blob b CROSS JOIN perdure_history h ON h.run = b.run AND h.first = b.first
+    WHERE b.name = j.value
+);
+
+-- name: forget_blobs
+DELETE FROM perdure_blob WHERE name IN (SELECT value FROM json_each(?1));
+
+-- What a history row holds now: it may have been sealed anew since it was read.
+-- name: payload_of
+SELECT payload, crc FROM perdure_history WHERE run = ?1 AND first = ?2;

@@ -81,11 +81,13 @@ class SqliteStore(SqlStore):
     def migrate(self, now: int) -> None:
         ledger, where = SqliteLedger(self.database), self.database.name
         migrate.migrate(ledger, MIGRATIONS, where, now, readonly=self.settings.readonly)
+        self._meet_codecs(is_new=not self.settings.readonly)
 
     def start_within(
         self, connection: object, requests: Sequence[StartRequest], now: int
     ) -> list[Started]:
-        borrowed = borrow(connection, self.settings.path, self.settings.name)
+        settings = self.settings
+        borrowed = borrow(connection, settings.path, settings.name, settings.seal)
         return self._start_on(borrowed, requests, now, partial(written_on, borrowed))
 
     def join(

@@ -357,7 +357,8 @@ def _call(
 def _record(database: Database, run: int, execution: int, event: bytes, now: int) -> Posted:
     try:
         current = one(database, "current_run", execution)
-        (id,) = database.insert("insert_inbox", 6, [execution, "", 0, event, 1, now])
+        sealed = database.seal.seal(event)
+        (id,) = database.insert("insert_inbox", 6, [execution, "", 0, sealed, 1, now])
     except sqlite3.Error as exc:
         raise faults.translate(exc, database.name) from exc
     assert current == run, "a run that was continued has no deciding rows"
