@@ -9,9 +9,12 @@ class News(msgspec.Struct, frozen=True):
     """Whether reading the rest is worth it.
 
     ``has_work``: something waits for a worker like this one. ``has_room``: ``admit`` would find an
-    execution to let in. ``inactive``: (name, version) of definitions that no start by name takes.
+    execution to let in. ``has_offers``: a claim would find something; ``offers_due``: when the next
+    offered activity is due, or the pause before its next attempt is over. ``inactive``: (name, version) of definitions that no start by name takes.
     """
 
     has_work: bool
     has_room: bool
     inactive: frozenset[tuple[str, str]]
+    has_offers: bool = False
+    offers_due: int | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.store.offers import Key, OfferRow
 from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.people import HumanTaskRow
 from perdure.values.states import Status
@@ -59,6 +60,7 @@ class Committed(msgspec.Struct):
     refusals, children's ends, parent-close requests. ``children``: runs started by turns.
     ``has_mail``: something went into a mailbox. ``is_recalled``: since the worker's last batch,
     runs were taken from it one by one. ``has_admitted``: runs that were queued are to run now.
+    ``void``: outcomes of offered activities that came too late; those of others are among ``fed``.
     """
 
     started: Sequence[Started] = ()
@@ -70,6 +72,7 @@ class Committed(msgspec.Struct):
     is_recalled: bool = False
     has_mail: bool = False
     has_admitted: bool = False
+    void: frozenset[Key] = frozenset()
 
 
 class Acted(msgspec.Struct):
@@ -95,6 +98,7 @@ class Worker(msgspec.Struct):
     last_batch: int = 0
     workflows: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
+    activities: tuple[str, ...] = ()
     alive_for_sure: bool | None = None
 
 
@@ -255,6 +259,7 @@ class Loaded(msgspec.Struct):
     turns: list[TurnRow]
     inbox: list[InboxRow]
     beats: list[Beat] = []
+    offers: list[OfferRow] = []
     broken: str = ""
 
 

@@ -16,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import StoreRefused
+from perdure.store.offers import Stage
 from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sql.encoding import to_json
 from perdure.store.sql.people import asked_row
@@ -71,6 +72,7 @@ class Plan:
         "memo_changes",
         "memos",
         "moved",
+        "offered",
         "opened",
         "orphaned",
         "outgoing",
@@ -85,6 +87,7 @@ class Plan:
         "updates",
         "watches",
         "watching",
+        "withdrawn",
         "worker",
     )
 
@@ -100,6 +103,8 @@ class Plan:
         self.moved: list[Any] = []
         self.opened: list[Any] = []
         self.settled: list[Any] = []
+        self.offered: list[Any] = []
+        self.withdrawn: list[Any] = []
         self.asked: list[Any] = []
         self.given_up: list[Any] = []
         self.closed: list[int] = []
@@ -224,6 +229,10 @@ class Plan:
             self.asked += [asked_row(asked, run, execution, turn.time) for asked in turn.asks]
         if turn.gives_up:
             self.given_up += [(id, PEOPLE[status], turn.time) for id, status in turn.gives_up]
+        if turn.withdraws:
+            self.withdrawn += [(run, activity) for activity in turn.withdraws]
+        if turn.offers:
+            self._offer(turn, run, execution)
         if turn.version is not None:
             self.moved.append((run, turn.version))
         if turn.search:
@@ -239,6 +248,14 @@ class Plan:
             data = None if line.data is None else line.data.decode()
             place = (line.step, line.attempt)
             self.lines.append((run or line.run, line.at, line.level, line.message, data, *place))
+
+    def _offer(self, turn: TurnWrite, run: int, execution: int) -> None:
+        for it in turn.offers:
+            stage = Stage.DELAYED if it.not_before > turn.time else Stage.READY
+            what = (it.activity, it.attempt, it.queue, it.name, it.lane, -it.priority, int(stage))
+            self.offered += (run, execution, *what, turn.time, it.not_before, it.due, it.lost)
+            self.offered.append(it.call)
+            self.bytes += len(it.call)
 
     def seal(self) -> Plan:
         """Encode everything that is not bytes."""
@@ -371,6 +388,7 @@ _AS_JSON = (
     "settled",
     "asked",
     "given_up",
+    "withdrawn",
     "closed",
     "ended",
     "inherited",

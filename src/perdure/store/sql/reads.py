@@ -9,6 +9,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import Corrupt
+from perdure.store.offers import Key, OfferRow, Stage
 from perdure.store.port import (
     Beat,
     Definition,
@@ -151,6 +152,7 @@ class SqlReader:
             turns = self._all("histories", wanted)
             inbox = self._all("inboxes", wanted)
             beats = self._all("beats", wanted)
+            offers = self._all("offers_of_runs", wanted)
         loaded: dict[int, Loaded] = {}
         for row in rows:
             state = _run(row)
@@ -165,6 +167,9 @@ class SqlReader:
         for beat in beats:
             if beat[0] in loaded:
                 loaded[beat[0]].beats.append(Beat(*beat))
+        for offer in offers:
+            if offer[0] in loaded:
+                loaded[offer[0]].offers.append(_offer(offer))
         for id, execution, run, event in inbox:
             if run in loaded:
                 loaded[run].inbox.append(InboxRow(id, execution, run, event))
@@ -174,12 +179,38 @@ class SqlReader:
 
     @reading
     def news(
-        self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
+        self,
+        now: int,
+        soon: int,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        worker: int,
+        activities: Sequence[str] = (),
     ) -> News:
         served = (to_json(list(workflows)), to_json(list(queues)))
-        has_work, has_room, inactive = self._one("news", (*served, worker, now, soon))
+        known = to_json(list(activities))
+        found = self._one("news", (*served, worker, now, soon, known))
+        has_work, has_room, has_offers, *due, inactive = found
         names = frozenset((name, version) for name, version in from_json(inactive))
-        return News(bool(has_work), bool(has_room), names)
+        return News(bool(has_work), bool(has_room), names, bool(has_offers), _first(due))
+
+    @reading
+    def offers(self, queues: Sequence[str], activities: Sequence[str]) -> tuple[bool, int | None]:
+        known = (to_json(list(queues)), to_json(list(activities)))
+        has_offers, *due = self._one("offers", known)
+        return bool(has_offers), _first(due)
+
+    @reading
+    def offers_of(self, run: int) -> list[OfferRow]:
+        return [_offer(row) for row in self._all("offers_of_runs", (to_json([run]),))]
+
+    @reading
+    def overdue_offers(self, now: int, *, limit: int) -> list[OfferRow]:
+        return [_offer(row) for row in self._all("overdue_offers", (now, limit))]
+
+    @reading
+    def carried_by(self, worker: int) -> list[Key]:
+        return [tuple(row) for row in self._all("carried_by", (worker,))]
 
     @reading
     def claimable(
@@ -257,6 +288,7 @@ class SqlReader:
                 *row[:9],
                 workflows=tuple(from_json(row[9])),
                 queues=tuple(from_json(row[10])),
+                activities=tuple(from_json(row[11])),
                 alive_for_sure=self._is_alive(row[0]),
             )
             for row in self._all("workers", ())
@@ -370,6 +402,14 @@ def _journal_row(row: tuple[Any, ...]) -> JournalRow:
 def _line(row: tuple[Any, ...]) -> LogLine:
     key, at, level, message, data, *rest = row
     return LogLine(key, at, level, message, None if data is None else data.encode(), *rest)
+
+
+def _offer(row: tuple[Any, ...]) -> OfferRow:
+    return OfferRow(*row[:6], Stage(row[6]), *row[7:])
+
+
+def _first(times: Sequence[int | None]) -> int | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def _turn(row: tuple[Any, ...]) -> TurnRow:
