@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perdure.engine.processes.watchdog import Watchdog
     from perdure.errors import ApplicationError, PerdureError
     from perdure.handle import Handle
+    from perdure.values.queues import TaskQueue
     from perdure.values.retry import Retry
     from perdure.values.states import Status
 
@@ -30,6 +31,7 @@ __all__ = [
     "PerdureError",
     "Retry",
     "Status",
+    "TaskQueue",
     "Watchdog",
     "activity",
     "human",
@@ -44,6 +46,7 @@ _HOMES = {
     "PerdureError": "perdure.errors",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
+    "TaskQueue": "perdure.values.queues",
     "Watchdog": "perdure.engine.processes.watchdog",
     "activity": "",
     "human": "",

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.store_contract import World, closing, request, turn, waiting
 
 from perdure.errors import LeaseLost
-from perdure.store.offers import Carried, Claimed, Key, Offer, Outcome, Stage, Then, Wanted
+from perdure.store.offers import Carried, Claimed, Offer, OfferKey, Outcome, Stage, Then, Wanted
 from perdure.store.port import Beat, Definition, StateWrite, Worker
 from perdure.values import events
 from perdure.values.queues import QueueLimit, TaskQueue
@@ -27,7 +27,9 @@ def offer(activity: int = 2, **rest: Any) -> Offer:
 
 def offering(world: World, workflow_id: str = "order-1", *offers: Offer, **rest: Any) -> int:
     """Start a run whose first turn offers an activity and then waits; return the run."""
-    first = turn(0, first=1, count=2, state=waiting(2), offers=offers or [offer()], payload=b"first")
+    first = turn(
+        0, first=1, count=2, state=waiting(2), offers=offers or [offer()], payload=b"first"
+    )
     return world.commit(starts=[request(workflow_id, first=first, **rest)]).started[0].run
 
 
@@ -47,7 +49,7 @@ def claim(
     )
 
 
-def keys(claimed: Claimed) -> list[Key]:
+def keys(claimed: Claimed) -> list[OfferKey]:
     return [(it.run, it.activity, it.attempt) for it in claimed.carried]
 
 
@@ -163,7 +165,7 @@ def test_an_outcome_takes_the_offer_away_and_goes_into_the_inbox(world: World):
     [carried] = claim(world).carried
     committed = world.commit(outcomes=[outcome(carried)])
     assert committed.void == frozenset()
-    [fed] = committed.fed
+    [fed] = committed.told
     assert (fed.run, fed.execution, fed.event) == (run, carried.execution, DONE)
     assert [row.id for row in world.load(run).inbox] == [fed.id]
     assert world.inbox(run) == [DONE]
@@ -179,7 +181,7 @@ def test_the_same_outcome_counts_once(world: World):
     world.commit(outcomes=[outcome(carried)])
     again = world.commit(outcomes=[outcome(carried)])
     assert again.void == {(run, 2, 1)}
-    assert again.fed == []
+    assert again.told == []
     assert len(world.inbox(run)) == 1
 
 
@@ -227,7 +229,7 @@ def test_many_outcomes_go_in_one_batch_with_turns(world: World):
     assert len(carried) == 150
     other = world.owned("other").run
     committed = world.commit(turn(other), outcomes=[outcome(it) for it in carried])
-    assert sorted(fed.run for fed in committed.fed) == sorted(runs)
+    assert sorted(told.run for told in committed.told) == sorted(runs)
     assert all(world.inbox(run) == [DONE] for run in (runs[0], runs[149]))
 
 

@@ -22,6 +22,7 @@ from perdure.engine import timeouts
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
 from perdure.engine.blind import WITHOUT_CODE
+from perdure.engine.carrier import Carrier
 from perdure.engine.clock import Clock
 from perdure.engine.commits import Commits
 from perdure.engine.committer import Committer
@@ -114,6 +115,7 @@ class Core:
         self.runner = Runner(
             self, slots=settings.activity_slots, thread_slots=settings.thread_slots
         )
+        self.carrier = Carrier(self, settings.task_queues)
         self.timers = Timers(clock, self.timer_due)
         self.intake = Intake(self)
         self.answers = Answers(self)
@@ -133,6 +135,7 @@ class Core:
         run = Run(0)
         run.workflow, run.workflow_id = request.workflow, request.workflow_id
         run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue
+        run.tenant = request.tenant or ""
         run.definition = definition
         run.started = started
         run.instance = Instance(definition, max_payload=self.max_payload)
@@ -424,6 +427,7 @@ class Core:
             run.inputs = []
             self.runner.cancel_all(run)
             self.forget(run)
+        self.carrier.drop()
         for answer in self.start_waiters.values():
             if not answer.done():
                 answer.set_exception(error)

@@ -92,7 +92,11 @@ class Intake:
         soon = now + _SOON
         if now >= self._news_at:
             self._news_at = now + _NEWS_EVERY
-            news = await core.desk.read(lambda store: store.news(now, soon, served, queues, worker))
+            acts = core.registry.activities
+            news = await core.desk.read(
+                lambda store: store.news(now, soon, served, queues, worker, acts)
+            )
+            core.carrier.hear(news.offers_due, has_any=news.has_offers)
             if news.inactive or core.registry.inactive:
                 core.registry.learn(await core.desk.read(lambda store: store.definitions()))
             if news.has_room:
@@ -100,14 +104,19 @@ class Intake:
             elif not (news.has_work or is_woken or self._reads_timers(now)):
                 return
         known = core.registry.names
-        claimable, beginning, inbox, questions = await core.desk.read(
+        acts = core.registry.activities if is_woken else ()
+        offers, claimable, beginning, inbox, questions = await core.desk.read(
             lambda store: (
+                store.offers(queues, acts) if acts else (False, None),
                 store.claimable(served, queues, limit=_PAGE),
                 store.beginning(soon, served, queues, limit=_PAGE),
                 store.inbox(served, queues, worker, limit=_PAGE),
                 store.questions(now, known, limit=100),
             )
         )
+        core.carrier.hear(offers[1], has_any=offers[0])
+        if is_woken:
+            core.carrier.check()
         for key in claimable:
             core.claim(key)
         for key, begins in beginning:

@@ -13,12 +13,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine import forks, timeouts
+from perdure.engine import forks, offers, timeouts
 from perdure.engine.replaying import replay
-from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.runs import Input, Offered, Phase, Run
 from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.store.complaints import Complaints
+from perdure.store.offers import Offer, Stage
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
 from perdure.values.concurrency import IN_QUEUE
@@ -134,6 +135,7 @@ class Loader:
             core.give_back(run)
             return
         run.definition = core.registry.definition(row.workflow, row.version)
+        run.offered = {one.activity: Offered(one.queue, one.created_at) for one in loaded.offers}
         last = loaded.turns[-1] if loaded.turns else None
         is_whole = last is not None and not loaded.broken
         run.length = last.first + last.count - 1 if last and is_whole else row.length
@@ -297,18 +299,37 @@ class Loader:
             or item.fact.activity in instance.activities
         ]
         facts = [item.fact for item in run.inputs]
+        lost = {fact.activity for fact in facts if isinstance(fact, ev.AttemptLost)}
+        told = {row.activity: row.queue for row in loaded.offers if row.stage is Stage.LOST}
+        told = {number: queue for number, queue in told.items() if number not in lost}
+        for number in told:
+            run.offered.pop(number, None)  # the loss was recorded while the run was stopped
         coming = {fact.activity for fact in facts if isinstance(fact, ev.OF_ATTEMPTS)}
         coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
             number: pending
             for number, pending in instance.activities.items()
-            if number not in coming and (number not in run.work or run.work[number].is_idle)
+            if number not in coming
+            and number not in run.offered
+            and (number not in run.work or run.work[number].is_idle)
         }
         if not missing:
-            if forks.is_copy(run.blind):
-                forks.taken_up(run, taken, is_copy=True)
+            is_adrift = run.offered and loaded.row.status is Status.RUNNING and not run.inputs
+            if forks.is_copy(run.blind) or is_adrift:
+                forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind))
             return
         pasts = _pasts(loaded, turns, set(missing))
+        renewed: list[Offer] = []
+        for number, pending in list(missing.items()):
+            queue = told.get(number) or offers.queue_of(core, run, pending)
+            if not queue:
+                continue
+            del missing[number]
+            found = offers.renewed(core, run, number, pending, pasts[number], queue)
+            if isinstance(found, Offer):
+                renewed.append(found)
+            else:
+                run.inputs.append(found)
         lost_until = (loaded.row.lost_until or core.clock.now()) if has_lost else 0
         facts: list[ev.Event] = []
         parked: ev.RunParked | None = None
@@ -332,7 +353,7 @@ class Loader:
             core.turns.blind.park(run, [], ParkReason.WORKER_LOST, parked.detail, first=inputs)
             return
         run.inputs[:0] = [_decided(run, fact) for fact in facts]
-        forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind))
+        forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind), offers=renewed)
         for fact in facts:
             if isinstance(fact, ev.ActivityFailed):
                 del run.work[fact.activity]
@@ -360,6 +381,7 @@ def identify(run: Run, row: RunRow) -> None:
     run.run_id = row.run_id
     run.namespace = row.namespace
     run.queue = row.queue
+    run.tenant = row.tenant or ""
     run.status = row.status
     run.wake_at = row.wake_at
     run.waits = row.waits

@@ -10,7 +10,8 @@ class News(msgspec.Struct, frozen=True):
 
     ``has_work``: something waits for a worker like this one. ``has_room``: ``admit`` would find an
     execution to let in. ``has_offers``: a claim would find something; ``offers_due``: when the next
-    offered activity is due, or the pause before its next attempt is over. ``inactive``: (name, version) of definitions that no start by name takes.
+    offered activity is due, or the pause before its next attempt is over. ``inactive``: (name,
+    version) of definitions that no start by name takes.
     """
 
     has_work: bool

@@ -11,7 +11,6 @@ attempt was cut off with its worker, the run was told, and decides whether there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
 
 import msgspec
@@ -31,8 +30,8 @@ class Offer(msgspec.Struct, gc=False):
 
     ``activity``: its event's number; ``call``: what a worker needs to carry it out, as the engine
     encodes it; ``lane``: for whom it is (fairness is between lanes); ``due``: when it fails if
-    nobody carries it out by then, 0 for never; ``lost``: attempts before this one that were lost
-    with their workers, in a row.
+    nobody carries it out by then, 0 for never; ``scheduled_at``: 0 is the turn's time; ``lost``:
+    attempts before this one that were lost with their workers, in a row.
     """
 
     activity: int
@@ -42,6 +41,7 @@ class Offer(msgspec.Struct, gc=False):
     lane: str = ""
     priority: int = 0
     attempt: int = 1
+    scheduled_at: int = 0
     not_before: int = 0
     due: int = 0
     lost: int = 0
@@ -79,7 +79,7 @@ class Outcome(msgspec.Struct, gc=False):
 
 
 class Wanted(msgspec.Struct, gc=False):
-    """What a worker takes of one queue: up to ``free``, with turns from behind lane ``after`` on."""
+    """What a worker takes of one queue: up to ``free``, with turns from behind lane ``after``."""
 
     queue: str
     free: int
@@ -117,7 +117,9 @@ class Claimed(msgspec.Struct):
 
 
 class OfferRow(msgspec.Struct, gc=False):
-    """An offer as it stands. ``owner``: the worker that has claimed it, at ``claimed_at``."""
+    """An offer as it stands. ``created_at``: when the activity was scheduled; ``owner``: the worker
+    that has claimed it, at ``claimed_at``.
+    """
 
     run: int
     execution: int
@@ -135,5 +137,5 @@ class OfferRow(msgspec.Struct, gc=False):
     call: bytes = b""
 
 
-Key = tuple[int, int, int]
+OfferKey = tuple[int, int, int]
 """Run, activity, attempt."""

@@ -57,7 +57,7 @@ from typing import Any, Protocol, TypeVar
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
-from perdure.store.offers import Claimed, Key, Wanted
+from perdure.store.offers import Claimed, OfferKey, Wanted
 from perdure.store.reader import Reader
 from perdure.store.rows import (
     Acted,
@@ -232,10 +232,12 @@ class Store(Reader, Protocol):
         now: int,
         wanted: Sequence[Wanted],
         activities: Sequence[str],
+        most: int = 100,
     ) -> Claimed:
         """Claim activities on offer that this worker knows by name, for its lease.
 
-        By priority, then one of each lane in turn, then by age; within the limits of the queue.
+        At most ``most`` in all. By priority, then one of each lane in turn, then by age; within the
+        limits of the queue.
         After a lost acknowledgement ``carried_by`` says what was claimed.
 
         Raises:
@@ -243,7 +245,7 @@ class Store(Reader, Protocol):
         """
         ...
 
-    def hand_back(self, worker: int, epoch: int, keys: Sequence[Key]) -> None:
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
         """Put on offer again what the worker has claimed and not begun. It may be repeated.
 
         Raises:

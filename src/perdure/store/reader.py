@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from perdure.store.journal import Journal
 from perdure.store.lines import LogLine
-from perdure.store.offers import Key, OfferRow
 from perdure.store.news import News
+from perdure.store.offers import OfferKey, OfferRow
 from perdure.store.rows import (
     Definition,
     Filter,
@@ -111,7 +111,8 @@ class Reader(Protocol):
         activities: Sequence[str] = (),
     ) -> News:
         """Tell whether ``claimable``, ``beginning`` (by ``soon``), ``inbox``, ``questions`` (of any
-        workflow), ``due`` (by ``now``), ``admit`` or a claim of ``activities`` would find something.
+        workflow), ``due`` (by ``now``), ``admit`` or a claim of ``activities`` would find
+        something.
         """
         ...
 
@@ -127,7 +128,7 @@ class Reader(Protocol):
         """Return offers that are due by ``now`` and that nobody carries out."""
         ...
 
-    def carried_by(self, worker: int) -> list[Key]:
+    def carried_by(self, worker: int) -> list[OfferKey]:
         """Return what a worker has claimed."""
         ...
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.store.offers import Key, OfferRow
+from perdure.store.offers import OfferKey, OfferRow
 from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.people import HumanTaskRow
 from perdure.values.states import Status
@@ -60,7 +60,8 @@ class Committed(msgspec.Struct):
     refusals, children's ends, parent-close requests. ``children``: runs started by turns.
     ``has_mail``: something went into a mailbox. ``is_recalled``: since the worker's last batch,
     runs were taken from it one by one. ``has_admitted``: runs that were queued are to run now.
-    ``void``: outcomes of offered activities that came too late; those of others are among ``fed``.
+    ``told``: inbox rows of the batch's outcomes of offered activities; ``void``: outcomes that came
+    too late.
     """
 
     started: Sequence[Started] = ()
@@ -72,7 +73,8 @@ class Committed(msgspec.Struct):
     is_recalled: bool = False
     has_mail: bool = False
     has_admitted: bool = False
-    void: frozenset[Key] = frozenset()
+    told: Sequence[Posted] = ()
+    void: frozenset[OfferKey] = frozenset()
 
 
 class Acted(msgspec.Struct):

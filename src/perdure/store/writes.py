@@ -172,9 +172,9 @@ class TurnWrite(msgspec.Struct, gc=False):
     or of this very turn, that it no longer waits for; if one was decided meanwhile, the turn is
     dropped and named in ``Committed.reopened``. A turn that closes the run cancels all that are
     open. ``offers``: activities put on offer in task queues; ``withdraws``: activities whose offer
-    this turn takes back, first of all. One that closes the run takes back all it has. ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run
-    goes by another version of its definition from here on. ``lines``: what the code logged in this
-    turn.
+    this turn takes back, first of all. One that closes the run takes back all it has. ``memo`` and
+    ``search`` are merged; ``None`` values remove a key. ``version``: the run goes by another
+    version of its definition from here on. ``lines``: what the code logged in this turn.
     """
 
     run: int

@@ -8,6 +8,7 @@ says all that a bucket of tokens would, and there is nothing to refill.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -123,11 +124,11 @@ class TaskQueue(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         where = f"task queue {self.name!r}"
-        name: object = self.name
-        if not isinstance(name, str) or not name:
+        name: Any = self.name
+        if not isinstance(name, str) or not name.strip():
             raise Invalid(f"task_queues: {self.name!r} is no name of a queue")
         for what in ("slots", "max_concurrent", "max_per_key"):
-            value: object = getattr(self, what)
+            value: Any = getattr(self, what)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
                 raise Invalid(f"{where}: {what}={value!r} must be a number of 0 (no limit) or more")
         if self.rate != "":

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from perdure.store import migrate
-from perdure.store.offers import Key
+from perdure.store.offers import OfferKey
 from perdure.store.port import (
     Act,
     Acted,
@@ -129,7 +129,7 @@ class PostgresStore(SqlStore, PostgresReader):
         super().answer(question, answer, now)
         self._hints.add()
 
-    def hand_back(self, worker: int, epoch: int, keys: Sequence[Key]) -> None:
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
         super().hand_back(worker, epoch, keys)
         self._hints.add()
 
@@ -169,6 +169,7 @@ def _concerns_others(batch: Batch, committed: Committed) -> bool:
     return bool(
         committed.posted
         or committed.fed
+        or committed.told
         or committed.has_mail
         or committed.has_admitted
         or committed.children

@@ -16,7 +16,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, StoreRefused
-from perdure.store.offers import Key
+from perdure.store.offers import OfferKey
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
@@ -177,10 +177,10 @@ class _Attempt:
             delivery = Delivery(database, batch.now)
             posted, fed = delivery.deliver(plan, len(batch.posts))
             has_mail = delivery.has_mail
-        void: frozenset[Key] = frozenset()
+        told: list[Posted] = []
+        void: frozenset[OfferKey] = frozenset()
         if batch.outcomes:
             told, void = Offers(database).settle(batch.outcomes, batch.worker, batch.now)
-            fed = [*fed, *told]
         return Committed(
             started=[decision.started for decision in self.decisions.own],
             posted=posted,
@@ -191,6 +191,7 @@ class _Attempt:
             is_recalled=is_recalled,
             has_mail=has_mail,
             has_admitted=has_admitted,
+            told=told,
             void=void,
         )
 

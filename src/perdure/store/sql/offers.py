@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from perdure.errors import LeaseLost
-from perdure.store.offers import Carried, Claimed, Key, Outcome, Stage, Then, Wanted
+from perdure.store.offers import Carried, Claimed, OfferKey, Outcome, Stage, Then, Wanted
 from perdure.store.port import Posted
 from perdure.store.sql.database import Writing, one
 from perdure.store.sql.encoding import from_json, to_json
@@ -87,7 +87,13 @@ class Offers:
     # -- claims ------------------------------------------------------------------------------
 
     def claim(
-        self, worker: int, epoch: int, now: int, wanted: Sequence[Wanted], activities: Sequence[str]
+        self,
+        worker: int,
+        epoch: int,
+        now: int,
+        wanted: Sequence[Wanted],
+        activities: Sequence[str],
+        most: int,
     ) -> Claimed:
         """Claim: see the port."""
         database = self._database
@@ -101,7 +107,8 @@ class Offers:
             queue = one_queue.queue
             room = rooms.get(queue) or _Room(None, 0, now)
             before = room.arrival
-            picked, last = self._pick(one_queue, names, room, claimed)
+            free = min(one_queue.free, most - len(ids))
+            picked, last = self._pick(one_queue, free, names, room, claimed)
             ids += picked
             if last is not None:
                 claimed.after[queue] = last
@@ -129,10 +136,10 @@ class Offers:
         return rooms
 
     def _pick(
-        self, wanted: Wanted, names: str, room: _Room, claimed: Claimed
+        self, wanted: Wanted, most: int, names: str, room: _Room, claimed: Claimed
     ) -> tuple[list[int], str | None]:
         """Choose from one queue, priority by priority, and count that in ``room``."""
-        free = min(wanted.free, room.free, _MOST)
+        free = max(0, min(most, room.free, _MOST))
         picked: list[int] = []
         last: str | None = None
         after = wanted.after
@@ -160,7 +167,7 @@ class Offers:
                 has_more = True
                 break
         has_more |= bool(free) and len(picked) == free
-        claimed.is_short |= has_more and len(picked) < wanted.free and room.free > 0
+        claimed.is_short |= has_more and len(picked) < most and room.free > 0
         return picked, last
 
     def _lanes(
@@ -189,7 +196,7 @@ class Offers:
                 waiting[lane].append(id)
         return waiting
 
-    def hand_back(self, worker: int, epoch: int, keys: Sequence[Key]) -> None:
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
         """Put on offer again what was claimed and not begun: see the port."""
         self._hold(worker, epoch)
         rows = self._database.run("hand_back_tasks", to_json(list(keys)), worker).fetchall()
@@ -201,7 +208,7 @@ class Offers:
 
     def settle(
         self, outcomes: Sequence[Outcome], worker: int, now: int
-    ) -> tuple[list[Posted], frozenset[Key]]:
+    ) -> tuple[list[Posted], frozenset[OfferKey]]:
         """Let those outcomes count whose offer is as they say; return the inbox rows, and which
         did not count.
         """
@@ -236,7 +243,9 @@ class Offers:
     def _tell(self, facts: Sequence[tuple[int, int, bytes]], now: int) -> list[Posted]:
         if not facts:
             return []
-        flat = [value for execution, _, event in facts for value in (execution, "", 0, event, 1, now)]
+        flat = [
+            value for execution, _, event in facts for value in (execution, "", 0, event, 1, now)
+        ]
         ids = self._database.insert("insert_inbox", 6, flat)
         self._database.written += sum(len(event) for *_, event in facts)
         return [
@@ -284,7 +293,7 @@ class Offers:
             self._database.run("delete_queue_limits", to_json(lifted))
 
 
-def _key(outcome: Outcome) -> Key:
+def _key(outcome: Outcome) -> OfferKey:
     return outcome.run, outcome.activity, outcome.attempt
 
 

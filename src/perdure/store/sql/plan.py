@@ -253,7 +253,8 @@ class Plan:
         for it in turn.offers:
             stage = Stage.DELAYED if it.not_before > turn.time else Stage.READY
             what = (it.activity, it.attempt, it.queue, it.name, it.lane, -it.priority, int(stage))
-            self.offered += (run, execution, *what, turn.time, it.not_before, it.due, it.lost)
+            times = (it.scheduled_at or turn.time, it.not_before, it.due)
+            self.offered += (run, execution, *what, *times, it.lost)
             self.offered.append(it.call)
             self.bytes += len(it.call)
 

@@ -9,7 +9,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import Corrupt
-from perdure.store.offers import Key, OfferRow, Stage
+from perdure.store.offers import OfferKey, OfferRow, Stage
 from perdure.store.port import (
     Beat,
     Definition,
@@ -209,7 +209,7 @@ class SqlReader:
         return [_offer(row) for row in self._all("overdue_offers", (now, limit))]
 
     @reading
-    def carried_by(self, worker: int) -> list[Key]:
+    def carried_by(self, worker: int) -> list[OfferKey]:
         return [tuple(row) for row in self._all("carried_by", (worker,))]
 
     @reading
@@ -405,7 +405,9 @@ def _line(row: tuple[Any, ...]) -> LogLine:
 
 
 def _offer(row: tuple[Any, ...]) -> OfferRow:
-    return OfferRow(*row[:6], Stage(row[6]), *row[7:])
+    fields: list[Any] = [*row]
+    fields[6] = Stage(row[6])
+    return OfferRow(*fields)
 
 
 def _first(times: Sequence[int | None]) -> int | None:

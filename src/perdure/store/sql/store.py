@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.errors import UsageError
-from perdure.store.offers import Claimed, Key, Wanted
+from perdure.store.offers import Claimed, OfferKey, Wanted
 from perdure.store.port import (
     Act,
     Acted,
@@ -120,11 +120,12 @@ class SqlStore(SqlReader):
         now: int,
         wanted: Sequence[Wanted],
         activities: Sequence[str],
+        most: int = 100,
     ) -> Claimed:
-        return Offers(self.database).claim(worker, epoch, now, wanted, activities)
+        return Offers(self.database).claim(worker, epoch, now, wanted, activities, most)
 
     @writing
-    def hand_back(self, worker: int, epoch: int, keys: Sequence[Key]) -> None:
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
         Offers(self.database).hand_back(worker, epoch, keys)
 
     @writing
