@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine import isolated as isolated_module
+from tests.engine import isolated as apart
 from tests.engine.support import engine_on, events_of, until, until_status
 
 from perdure import Engine, Retry, Status, TaskQueue, activity, workflow
@@ -18,7 +18,6 @@ from perdure.testing.simulator import Simulation
 
 attempts: list[tuple[str, int]] = []
 seen: dict[str, Any] = {}
-hold = threading.Event()
 
 
 @activity.define(task_queue="gpu")
@@ -41,7 +40,7 @@ async def told() -> dict[str, Any]:
         "workflow": info.workflow,
         "workflow_id": info.workflow_id,
         "run_id": info.run_id,
-        "context": dict(activity.context()) if callable(activity.context) else {},
+        "context": dict(activity.context),
         "services": dict(activity.services()),
     }
 
@@ -65,7 +64,7 @@ async def hopeless() -> None:
 async def waits() -> str:
     attempts.append(("waits", activity.info().attempt))
     try:
-        await asyncio.sleep(3600)  # sleep: cancelled, or in virtual time
+        await asyncio.sleep(100)  # sleep: cancelled, or in virtual time
     except asyncio.CancelledError:
         seen["cancelled"] = True
         raise
@@ -137,7 +136,6 @@ ACTIVITIES = [double, halve, told, flaky, hopeless, waits, here]
 def nothing_begun() -> None:
     attempts.clear()
     seen.clear()
-    hold.clear()
 
 
 def gpu(folder: Path, **options: Any) -> Engine:
@@ -308,20 +306,19 @@ async def test_what_a_queue_allows_holds_over_all_workers(tmp_path: Path):
 
 
 async def test_functions_run_in_threads_and_in_subprocesses_there_too(tmp_path: Path):
-    where = isolated_module.where_am_i.options(task_queue="gpu")
+    where = apart.where_plain.options(task_queue="gpu")
 
     @workflow.define
-    async def asking() -> list[int]:
-        return list(await asyncio.gather(where(), where()))
+    async def asking() -> list[dict[str, Any]]:
+        return list(await asyncio.gather(where(str(tmp_path)), where(str(tmp_path))))
 
     async with (
         engine_on(tmp_path, asking) as engine,
-        engine_on(tmp_path, isolated_module.where_am_i, task_queues=("gpu",), process_slots=1),
+        engine_on(tmp_path, apart.where_plain, task_queues=("gpu",), process_slots=1),
     ):
-        import os
-
-        pids = await engine.client.execute(asking)
-        assert os.getpid() not in pids
+        found = await engine.client.execute(asking)
+    assert len({one["pid"] for one in found}) == 1
+    assert os.getpid() not in {one["pid"] for one in found}
 
 
 async def test_a_transactional_activity_of_another_queue_fails_with_the_reason(tmp_path: Path):
@@ -412,8 +409,7 @@ async def test_the_log_of_an_attempt_elsewhere_is_the_runs(tmp_path: Path):
         await handle.result("20s")
 
         async def is_there() -> bool:
-            lines = [line.message async for line in handle.logs()]
-            return lines == ["from afar"]
+            return [line.message for line in await handle.logs()] == ["from afar"]
 
         await until(is_there)
 
@@ -556,7 +552,7 @@ def test_an_attempt_that_lost_its_worker_is_counted_and_done_again_elsewhere():
         await asyncio.sleep(5)  # sleep: virtual time
         workers[1].kill()
         await sim.worker("next", ACTIVITIES, task_queues=("gpu",)).start()
-        result = await process.spawn(handle.result("3h"))
+        result = await process.spawn(handle.result("300s"))
         history = await process.spawn(handle.history())
         return result, [event.kind for event in history]
 
@@ -580,7 +576,7 @@ def test_an_activity_that_lost_its_worker_three_times_in_a_row_parks_the_run_and
         parked = await process.spawn(handle.describe())
         assert len(attempts) == 3
         await process.spawn(handle.unpark())
-        return parked.status, parked.reason, await process.spawn(handle.result("3h"))
+        return parked.status, parked.reason, await process.spawn(handle.result("300s"))
 
     assert simulated(main) == (Status.PARKED, "worker_lost", "done")
     assert [number for _, number in attempts] == [1, 2, 3, 4]
@@ -593,7 +589,7 @@ def test_the_death_of_the_runs_own_worker_does_not_touch_what_others_carry_out()
         workers[0].kill()
         await asyncio.sleep(20)  # sleep: virtual time
         await sim.worker("home2", WORKFLOWS).start()
-        return await process.spawn(handle.result("3h"))
+        return await process.spawn(handle.result("300s"))
 
     assert simulated(main) == "done"
     assert attempts == [("waits", 1)]
@@ -623,7 +619,7 @@ def test_an_attempt_lost_while_its_run_was_paused_is_done_again_when_it_goes_on(
         await asyncio.sleep(60)  # sleep: virtual time
         assert len(attempts) == 1
         await process.spawn(handle.resume())
-        return await process.spawn(handle.result("3h"))
+        return await process.spawn(handle.result("300s"))
 
     assert simulated(main) == "done"
     assert attempts == [("waits", 1), ("waits", 2)]
@@ -638,7 +634,7 @@ def test_a_frozen_worker_tells_nothing_of_what_another_does_again():
         await asyncio.sleep(60)  # sleep: virtual time; past its lease
         assert len(attempts) == 2
         carrying.thaw()
-        result = await process.spawn(handle.result("3h"))
+        result = await process.spawn(handle.result("300s"))
         kinds = [event.kind for event in await process.spawn(handle.history())]
         return result, kinds.count("activity_completed"), kinds.count("attempt_lost")
 
