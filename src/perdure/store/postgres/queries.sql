@@ -783,9 +783,14 @@ DELETE FROM perdure_task WHERE run = ANY({numbers});
 
 -- Takes away those of (run, activity, attempt) that worker $2 (null: nobody) carries out.
 -- name: close_tasks
-DELETE FROM perdure_task t USING json_array_elements($1::json) v
-WHERE t.run = (v ->> 0)::bigint AND t.activity = (v ->> 1)::bigint AND t.attempt = (v ->> 2)::bigint
-    AND t.owner IS NOT DISTINCT FROM $2::bigint AND t.stage <> 3
+DELETE FROM perdure_task t
+WHERE t.id = ANY(ARRAY(
+    SELECT x.id FROM json_array_elements($1::json) v CROSS JOIN LATERAL (
+        SELECT o.id FROM perdure_task o
+        WHERE o.run = (v ->> 0)::bigint AND o.activity = (v ->> 1)::bigint
+            AND o.attempt = (v ->> 2)::bigint LIMIT 1
+    ) AS x
+)) AND t.owner IS NOT DISTINCT FROM $2::bigint AND t.stage <> 3
 RETURNING t.run, t.activity;
 
 -- The same rows get (stage, attempt, not before, due).
@@ -838,7 +843,10 @@ SELECT lane, count(*) FROM perdure_task WHERE queue = $1 AND stage = 2 GROUP BY 
 
 -- The highest priority that waits in a queue, below rank $2.
 -- name: task_level
-SELECT min(rank) FROM perdure_task WHERE queue = $1 AND stage = 0 AND rank > $2;
+SELECT (
+    SELECT rank FROM perdure_task WHERE queue = $1 AND stage = 0 AND rank > $2
+    ORDER BY rank, lane, name, id LIMIT 1
+);
 
 -- Who waits in queue $1 with rank $2, from lane $3 to $4, in order: lanes that are not among $6, and
 -- activities among $5. One step through the index for each, however many wait.
@@ -922,7 +930,9 @@ SELECT run, activity, attempt FROM perdure_task WHERE owner = $1;
 SELECT
     EXISTS (
         SELECT 1 FROM json_array_elements_text($1::json) q CROSS JOIN json_array_elements_text($2::json) n
-        JOIN perdure_task t ON t.queue = q AND t.name = n WHERE t.stage = 0
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM perdure_task t WHERE t.queue = q AND t.name = n AND t.stage = 0 LIMIT 1
+        ) AS found
     ),
     (SELECT min(not_before) FROM perdure_task WHERE stage = 1),
     (SELECT min(due) FROM perdure_task WHERE stage IN (0, 1) AND due > 0);
@@ -1187,7 +1197,9 @@ SELECT
     {is_admissible},
     EXISTS (
         SELECT 1 FROM json_array_elements_text($2::json) q CROSS JOIN json_array_elements_text($6::json) n
-        JOIN perdure_task t ON t.queue = q AND t.name = n WHERE t.stage = 0
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM perdure_task t WHERE t.queue = q AND t.name = n AND t.stage = 0 LIMIT 1
+        ) AS found
     ),
     (SELECT min(t.not_before) FROM perdure_task t WHERE t.stage = 1),
     (SELECT min(t.due) FROM perdure_task t WHERE t.stage IN (0, 1) AND t.due > 0),

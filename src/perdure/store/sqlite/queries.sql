@@ -645,7 +645,7 @@ UPDATE perdure_task SET
     stage = v ->> 3, attempt = v ->> 4, not_before = v ->> 5, due = v ->> 6,
     lost = CASE v ->> 3 WHEN 3 THEN lost ELSE 0 END, owner = NULL, claimed_at = NULL
 FROM (SELECT value AS v FROM json_each(?1))
-WHERE run = v ->> 0 AND activity = v ->> 1 AND attempt = v ->> 2 AND owner = ?2
+WHERE run = v ->> 0 AND activity = v ->> 1 AND attempt = v ->> 2 AND +owner = ?2
 RETURNING run, activity;
 
 -- name: hold_worker
@@ -684,7 +684,9 @@ SELECT lane, count(*) FROM perdure_task WHERE queue = ?1 AND stage = 2 GROUP BY 
 
 -- The highest priority that waits in a queue, below rank ?2.
 -- name: task_level
-SELECT min(rank) FROM perdure_task WHERE queue = ?1 AND stage = 0 AND rank > ?2;
+SELECT (
+    SELECT rank FROM perdure_task WHERE queue = ?1 AND stage = 0 AND rank > ?2 ORDER BY rank LIMIT 1
+);
 
 -- Who waits in queue ?1 with rank ?2, from lane ?3 to ?4, in order: lanes that are not among ?6, and
 -- activities among ?5. One step through the index for each, however many wait.
@@ -697,10 +699,17 @@ WITH RECURSIVE found (lane, name) AS (
     )
     UNION ALL
     SELECT n.lane, n.name
-    FROM found f CROSS JOIN perdure_task n ON n.id = (
-        SELECT x.id FROM perdure_task x
-        WHERE x.stage = 0 AND x.queue = ?1 AND x.rank = ?2 AND (x.lane, x.name) > (f.lane, f.name)
-        ORDER BY x.lane, x.name, x.id LIMIT 1
+    FROM found f CROSS JOIN perdure_task n ON n.id = coalesce(
+        (
+            SELECT x.id FROM perdure_task x
+            WHERE x.stage = 0 AND x.queue = ?1 AND x.rank = ?2 AND x.lane = f.lane AND x.name > f.name
+            ORDER BY x.name, x.id LIMIT 1
+        ),
+        (
+            SELECT y.id FROM perdure_task y
+            WHERE y.stage = 0 AND y.queue = ?1 AND y.rank = ?2 AND y.lane > f.lane
+            ORDER BY y.lane, y.name, y.id LIMIT 1
+        )
     )
     WHERE f.lane <= ?4
 )
@@ -735,7 +744,7 @@ ORDER BY t.id;
 
 -- name: hand_back_tasks
 UPDATE perdure_task SET stage = 0, owner = NULL, claimed_at = NULL
-WHERE owner = ?2 AND (run, activity, attempt) IN (
+WHERE +owner = ?2 AND (run, activity, attempt) IN (
     SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)
 )
 RETURNING queue;
@@ -769,8 +778,8 @@ SELECT run, activity, attempt FROM perdure_task WHERE owner = ?1;
 -- name: offers
 SELECT
     EXISTS (
-        SELECT 1 FROM json_each(?1) q CROSS JOIN json_each(?2) n
-        CROSS JOIN perdure_task t ON t.queue = q.value AND t.name = n.value WHERE t.stage = 0
+        SELECT 1 FROM json_each(?1) q CROSS JOIN json_each(?2) k
+        CROSS JOIN perdure_task t ON t.queue = q.value AND t.name = k.value WHERE t.stage = 0
     ),
     (SELECT min(not_before) FROM perdure_task WHERE stage = 1),
     (SELECT min(due) FROM perdure_task WHERE stage IN (0, 1) AND due > 0);
@@ -1031,8 +1040,8 @@ SELECT
     ),
     {is_admissible},
     EXISTS (
-        SELECT 1 FROM json_each(?2) q CROSS JOIN json_each(?6) n
-        CROSS JOIN perdure_task t ON t.queue = q.value AND t.name = n.value WHERE t.stage = 0
+        SELECT 1 FROM json_each(?2) q CROSS JOIN json_each(?6) k
+        CROSS JOIN perdure_task t ON t.queue = q.value AND t.name = k.value WHERE t.stage = 0
     ),
     (SELECT min(t.not_before) FROM perdure_task t WHERE t.stage = 1),
     (SELECT min(t.due) FROM perdure_task t WHERE t.stage IN (0, 1) AND t.due > 0),
