@@ -467,7 +467,7 @@ def taken_one_by_one(world: World, count: int, each: int = 1) -> list[str]:
 
 @pytest.mark.parametrize("each", [1, 3, 100])
 def test_a_flood_of_one_tenant_delays_anothers_by_one_of_its_own(world: World, each: int):
-    flood(world, "flooding", 1_000)
+    flood(world, "flooding", 20_000)
     flood(world, "small", 1)
     lanes = taken_one_by_one(world, max(each, 2), each)
     assert "small" in lanes[: max(each, 2)]

@@ -38,12 +38,14 @@ def pick(
     turn = 0
     while lanes and len(picked) < free:
         going: list[str] = []
-        for lane in lanes[: free - len(picked)]:
+        for lane in lanes:
+            if len(picked) == free:
+                break
             if turn < min(len(waiting[lane]), room(lane)):
                 picked.append(waiting[lane][turn])
                 last = lane
                 going.append(lane)
-        # Those that had no turn in this round have nothing left either, or the round was the last.
+        # Who had no turn in this round has nothing left, or this was the last round.
         lanes = [] if is_cut else going
         turn += 1
     return picked, last
