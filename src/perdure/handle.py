@@ -474,8 +474,7 @@ class Handle(Generic[T]):
         loaded = await self._door.read(lambda store: store.load([row.run])) if turns else []
         arrived = [why.fact_of(item.event) for each in loaded for item in each.inbox]
         now, offers = self._door.now(), [one for each in loaded for one in each.offers]
-        rest = {"arrived": arrived, "offers": offers}
-        return why.why(row, turns, workers, now, children, standing, **rest)
+        return why.why(row, turns, workers, now, children, standing, arrived=arrived, offers=offers)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

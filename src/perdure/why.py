@@ -219,7 +219,9 @@ def offered(offer: OfferRow, live: Sequence[Worker], now: int) -> str:
     if offer.stage is Stage.CLAIMED:
         names = [w.name for w in live if w.id == offer.owner]
         who = f"worker {names[0]!r}" if names else f"worker {offer.owner}, which does not live"
-        return f"is being carried out by {who} since {_ago(offer.claimed_at, now)}, attempt {attempt}"
+        return (
+            f"is being carried out by {who} since {_ago(offer.claimed_at, now)}, attempt {attempt}"
+        )
     if offer.stage is Stage.LOST:
         return f"lost attempt {attempt} with its worker, and what follows is to be recorded"
     serving_it = [w for w in live if queue in w.queues]
@@ -235,7 +237,9 @@ def offered(offer: OfferRow, live: Sequence[Worker], now: int) -> str:
         text = f"is due for attempt {attempt} {_in(offer.not_before, now)} in task queue {queue!r}"
         return f"{text}; {missing}" if missing else text
     text = f"waits{nth} for a worker of task queue {queue!r} since {_ago(offer.created_at, now)}"
-    return f"{text}; {missing or 'those that serve it have no free slot, or its limits are reached'}"
+    return (
+        f"{text}; {missing or 'those that serve it have no free slot, or its limits are reached'}"
+    )
 
 
 def _waiting_for(
@@ -257,7 +261,11 @@ def _waiting_for(
     for number, (name, since) in list(scheduled.items())[:3]:
         failed = retrying.get(number)
         if number in elsewhere:
-            because = f" (attempt {failed['attempt']} failed: {_text(failed['failure'])})" if failed else ""
+            because = (
+                f" (attempt {failed['attempt']} failed: {_text(failed['failure'])})"
+                if failed
+                else ""
+            )
             texts.append(f"activity {name!r}, which {elsewhere[number]}{because}")
         elif failed is not None:
             attempt = failed["attempt"] + 1

@@ -1,4 +1,4 @@
-"""A workflow whose activities are carried out by workers of another task queue, and these workers."""
+"""A workflow whose activities are carried out by workers of another task queue."""
 
 from __future__ import annotations
 
@@ -27,5 +27,3 @@ async def film(name: str) -> int:
     done = [await render(name, 0)]
     done += await asyncio.gather(*(render(name, number) for number in range(1, 6)))
     return sum(done)
-
-

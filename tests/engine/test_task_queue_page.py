@@ -12,5 +12,5 @@ PAGE = (Path(__file__).parents[2] / "docs" / "task-queues.md").read_text(encodin
 async def test_the_example_of_the_page_runs(tmp_path: Path):
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"__name__": "the_page"}
-    exec(compile(code, "docs/task-queues.md", "exec"), names)  # noqa: S102 - our own page
+    exec(compile(code, "docs/task-queues.md", "exec"), names)
     assert await names["main"](f"sqlite:///{tmp_path / 'page.db'}") == "a.mov.webm"

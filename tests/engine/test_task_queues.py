@@ -10,126 +10,27 @@ from typing import Any
 
 import pytest
 from tests.engine import isolated as apart
+from tests.engine.queued import (
+    ACTIVITIES,
+    WORKFLOWS,
+    attempts,
+    both,
+    by_name,
+    despairing,
+    double,
+    doubling,
+    giving_up,
+    here,
+    many,
+    seen,
+    telling,
+    waiting,
+    waits,
+)
 from tests.engine.support import engine_on, events_of, until, until_status
 
-from perdure import Engine, Retry, Status, TaskQueue, activity, workflow
-from perdure.errors import ActivityFailed, ApplicationError, Invalid
-from perdure.testing.simulator import Simulation
-
-attempts: list[tuple[str, int]] = []
-seen: dict[str, Any] = {}
-
-
-@activity.define(task_queue="gpu")
-async def double(number: int) -> int:
-    return number * 2
-
-
-@activity.define(task_queue="gpu")
-def halve(number: int) -> int:
-    return number // 2
-
-
-@activity.define(task_queue="gpu")
-async def told() -> dict[str, Any]:
-    info = activity.info()
-    seen["key"] = info.idempotency_key
-    return {
-        "queue": info.queue,
-        "attempt": info.attempt,
-        "workflow": info.workflow,
-        "workflow_id": info.workflow_id,
-        "run_id": info.run_id,
-        "context": dict(activity.context),
-        "services": dict(activity.services()),
-    }
-
-
-@activity.define(task_queue="gpu", retry=Retry(max_attempts=3, interval="1s", backoff=1.0))
-async def flaky(fails: int) -> list[Any]:
-    info = activity.info()
-    attempts.append((activity.info().activity, info.attempt))
-    activity.heartbeat({"done": info.attempt})
-    if info.attempt <= fails:
-        raise ValueError(f"attempt {info.attempt}")
-    return [info.attempt, info.heartbeat_details]
-
-
-@activity.define(task_queue="gpu", retry=Retry(max_attempts=5))
-async def hopeless() -> None:
-    raise ApplicationError("no way", retryable=False)
-
-
-@activity.define(task_queue="gpu")
-async def waits() -> str:
-    attempts.append(("waits", activity.info().attempt))
-    try:
-        await asyncio.sleep(100)  # sleep: cancelled, or in virtual time
-    except asyncio.CancelledError:
-        seen["cancelled"] = True
-        raise
-    return "done"
-
-
-@activity.define
-async def here() -> str:
-    return "here"
-
-
-@workflow.define
-async def doubling(number: int) -> int:
-    return await double(number)
-
-
-@workflow.define
-async def both(number: int) -> list[Any]:
-    return list(await asyncio.gather(here(), double(number), halve(number)))
-
-
-@workflow.define
-async def telling() -> dict[str, Any]:
-    return await told()
-
-
-@workflow.define
-async def by_name() -> int:
-    return await workflow.call("double", 4)
-
-
-@workflow.define
-async def trying(fails: int) -> list[Any]:
-    return await flaky(fails)
-
-
-@workflow.define
-async def despairing() -> str:
-    try:
-        await hopeless()
-    except ActivityFailed as exc:
-        return str(exc)
-    return "?"
-
-
-@workflow.define
-async def waiting() -> str:
-    return await waits()
-
-
-@workflow.define
-async def giving_up() -> str:
-    task = asyncio.ensure_future(waits())
-    await workflow.listen("enough").receive()
-    task.cancel()
-    return "gave up"
-
-
-@workflow.define
-async def many(count: int) -> int:
-    return sum(await asyncio.gather(*(double(n) for n in range(count))))
-
-
-WORKFLOWS = [doubling, both, telling, by_name, trying, despairing, waiting, giving_up, many]
-ACTIVITIES = [double, halve, told, flaky, hopeless, waits, here]
+from perdure import Engine, Status, TaskQueue, activity, workflow
+from perdure.errors import ActivityFailed, Invalid
 
 
 @pytest.fixture(autouse=True)
@@ -359,7 +260,7 @@ async def test_a_stop_lets_attempts_finish_within_the_grace(tmp_path: Path):
         handle = await engine.client.start(slowly)
         await until(lambda: bool(attempts))
         stopping = asyncio.ensure_future(there.stop("20s"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # sleep: gives way once
         release.set()
         await stopping
         assert await handle.result("20s") == "finished"
@@ -442,200 +343,3 @@ def test_queues_that_are_none_are_refused(given: Any, text: str):
 def test_a_task_queue_checks_what_it_is_given(make: Callable[[], TaskQueue]):
     with pytest.raises(Invalid):
         make()
-
-
-# -- in virtual time -------------------------------------------------------------------------------
-
-
-def simulated(main: Callable[[Simulation], Any], *, seed: int = 1) -> Any:
-    with Simulation(seed=seed) as sim:
-        return sim.run(main(sim))
-
-
-async def begun(
-    sim: Simulation, flow: Any, *args: Any, workers: int = 1, **options: Any
-) -> tuple[list[Any], Any, Any]:
-    """Start a worker for runs, some for the queue, and an execution; return workers and handle."""
-    found = [sim.worker("home", WORKFLOWS)]
-    found += [
-        sim.worker(f"gpu{n}", ACTIVITIES, task_queues=("gpu",), **options) for n in range(workers)
-    ]
-    for worker in found:
-        await worker.start()
-    process, client = sim.foreign_client("c")
-    handle = await process.spawn(client.start(flow.name, *args, id="w"))
-    return found, process, handle
-
-
-def test_failed_attempts_are_tried_again_as_the_policy_says_and_counted_in_the_history():
-    async def main(sim: Simulation) -> Any:
-        _, process, handle = await begun(sim, trying, 2, workers=2)
-        result = await process.spawn(handle.result("60s"))
-        history = await process.spawn(handle.history())
-        failed = [event.data["attempt"] for event in history if event.kind == "attempt_failed"]
-        return result, failed, sim.loop.time()
-
-    result, failed, _ = simulated(main)
-    assert result == [3, {"done": 2}]
-    assert failed == [1, 2]
-
-
-def test_the_last_failure_that_the_policy_allows_is_the_outcome():
-    async def main(sim: Simulation) -> Any:
-        _, process, handle = await begun(sim, trying, 9)
-        with pytest.raises(Exception, match="attempt 3"):
-            await process.spawn(handle.result("60s"))
-
-    simulated(main)
-    assert [number for _, number in attempts] == [1, 2, 3]
-
-
-TIMED = {
-    "timeout": {"timeout": "2s", "retry": Retry(max_attempts=1)},
-    "heartbeat": {"heartbeat_timeout": "2s", "retry": Retry(max_attempts=1)},
-    "schedule": {"schedule_timeout": "2s"},
-    "queue": {"queue_timeout": "2s"},
-}
-
-
-@pytest.mark.parametrize("which", list(TIMED))
-def test_each_timeout_holds(which: str):
-    calls = waits.options(**TIMED[which])
-
-    @workflow.define
-    async def timed() -> list[str]:
-        try:
-            await calls()
-        except ActivityFailed as exc:
-            return [str(exc), str(exc.kind)]
-        return []
-
-    async def main(sim: Simulation) -> Any:
-        home = sim.worker("home", [timed])
-        await home.start()
-        if which != "queue":
-            await sim.worker("gpu", [waits], task_queues=("gpu",)).start()
-        process, client = sim.foreign_client("c")
-        began = sim.loop.time()
-        handle = await process.spawn(client.start(timed.name))
-        found = await process.spawn(handle.result("60s"))
-        return found, sim.loop.time() - began
-
-    (text, kind), took = simulated(main)
-    named = "attempt" if which == "timeout" else which
-    assert f"the {named} timeout of 2 s passed" in text
-    assert kind == "Timeout"
-    assert 2 <= took < 4
-
-
-def test_timeouts_of_the_queue_hold_while_nobody_has_the_run_and_only_for_the_first_attempt():
-    calls = flaky.options(queue_timeout="2s", retry=Retry(max_attempts=2, interval="10s"))
-
-    @workflow.define
-    async def twice() -> list[Any]:
-        return await calls(1)
-
-    async def main(sim: Simulation) -> Any:
-        await sim.worker("home", [twice]).start()
-        await sim.worker("gpu", ACTIVITIES, task_queues=("gpu",)).start()
-        process, client = sim.foreign_client("c")
-        handle = await process.spawn(client.start(twice.name))
-        return await process.spawn(handle.result("60s"))
-
-    assert simulated(main)[0] == 2
-
-
-def test_an_attempt_that_lost_its_worker_is_counted_and_done_again_elsewhere():
-    async def main(sim: Simulation) -> Any:
-        workers, process, handle = await begun(sim, waiting, workers=1)
-        await sim.until(lambda: len(attempts) == 1)
-        await asyncio.sleep(5)  # sleep: virtual time
-        workers[1].kill()
-        await sim.worker("next", ACTIVITIES, task_queues=("gpu",)).start()
-        result = await process.spawn(handle.result("300s"))
-        history = await process.spawn(handle.history())
-        return result, [event.kind for event in history]
-
-    result, kinds = simulated(main)
-    assert result == "done"
-    assert attempts == [("waits", 1), ("waits", 2)]
-    assert kinds.count("attempt_lost") == 1
-    assert kinds.count("activity_completed") == 1
-
-
-def test_an_activity_that_lost_its_worker_three_times_in_a_row_parks_the_run_and_can_go_on():
-    async def main(sim: Simulation) -> Any:
-        workers, process, handle = await begun(sim, waiting, workers=1)
-        for number in (1, 2, 3):
-            await sim.until(lambda number=number: len(attempts) == number)
-            await asyncio.sleep(1)  # sleep: virtual time
-            workers[-1].kill()
-            workers.append(sim.worker(f"next{number}", ACTIVITIES, task_queues=("gpu",)))
-            await workers[-1].start()
-        await asyncio.sleep(5)  # sleep: virtual time
-        parked = await process.spawn(handle.describe())
-        assert len(attempts) == 3
-        await process.spawn(handle.unpark())
-        return parked.status, parked.reason, await process.spawn(handle.result("300s"))
-
-    assert simulated(main) == (Status.PARKED, "worker_lost", "done")
-    assert [number for _, number in attempts] == [1, 2, 3, 4]
-
-
-def test_the_death_of_the_runs_own_worker_does_not_touch_what_others_carry_out():
-    async def main(sim: Simulation) -> Any:
-        workers, process, handle = await begun(sim, waiting)
-        await sim.until(lambda: len(attempts) == 1)
-        workers[0].kill()
-        await asyncio.sleep(20)  # sleep: virtual time
-        await sim.worker("home2", WORKFLOWS).start()
-        return await process.spawn(handle.result("300s"))
-
-    assert simulated(main) == "done"
-    assert attempts == [("waits", 1)]
-
-
-def test_a_paused_run_takes_in_what_comes_and_goes_on_with_it():
-    async def main(sim: Simulation) -> Any:
-        _, process, handle = await begun(sim, trying, 1)
-        await sim.until(lambda: len(attempts) == 1)
-        await process.spawn(handle.pause())
-        await asyncio.sleep(10)  # sleep: virtual time
-        assert (await process.spawn(handle.describe())).status is Status.PAUSED
-        await process.spawn(handle.resume())
-        return await process.spawn(handle.result("60s"))
-
-    assert simulated(main)[0] == 2
-
-
-def test_an_attempt_lost_while_its_run_was_paused_is_done_again_when_it_goes_on():
-    async def main(sim: Simulation) -> Any:
-        workers, process, handle = await begun(sim, waiting)
-        await sim.until(lambda: len(attempts) == 1)
-        await process.spawn(handle.pause())
-        await asyncio.sleep(1)  # sleep: virtual time
-        workers[1].kill()
-        await sim.worker("next", ACTIVITIES, task_queues=("gpu",)).start()
-        await asyncio.sleep(60)  # sleep: virtual time
-        assert len(attempts) == 1
-        await process.spawn(handle.resume())
-        return await process.spawn(handle.result("300s"))
-
-    assert simulated(main) == "done"
-    assert attempts == [("waits", 1), ("waits", 2)]
-
-
-def test_a_frozen_worker_tells_nothing_of_what_another_does_again():
-    async def main(sim: Simulation) -> Any:
-        workers, process, handle = await begun(sim, waiting, workers=2)
-        await sim.until(lambda: len(attempts) == 1)
-        carrying = next(it for it in workers[1:] if it.engine.under_way)
-        carrying.freeze()
-        await asyncio.sleep(60)  # sleep: virtual time; past its lease
-        assert len(attempts) == 2
-        carrying.thaw()
-        result = await process.spawn(handle.result("300s"))
-        kinds = [event.kind for event in await process.spawn(handle.history())]
-        return result, kinds.count("activity_completed"), kinds.count("attempt_lost")
-
-    assert simulated(main) == ("done", 1, 1)

@@ -35,9 +35,7 @@ def test_turns_go_round_and_stop_where_there_is_no_more_room(
 
 
 @given(waiting, st.integers(0, 30))
-def test_one_round_only_where_some_lanes_were_not_looked_at(
-    lanes: dict[str, list[int]], free: int
-):
+def test_one_round_only_where_some_lanes_were_not_looked_at(lanes: dict[str, list[int]], free: int):
     picked, _ = pick(lanes, free, lambda _: 99, is_cut=True)
     of = {id: lane for lane, ids in lanes.items() for id in ids}
     assert max(Counter(of[id] for id in picked).values(), default=0) <= 1

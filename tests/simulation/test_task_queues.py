@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from perdure import Retry, TaskQueue, activity, workflow
+from perdure import Retry, Status, TaskQueue, activity, workflow
 from perdure.errors import PerdureError
 from perdure.testing.faults import RandomFaults
 from perdure.testing.simulator import Simulation
@@ -109,7 +109,7 @@ async def _judge(process: Any, index: int, handle: Any) -> list[str]:
     found: list[str] = []
     while True:
         status = (await process.spawn(handle.describe())).status
-        if status == "parked":
+        if status is Status.PARKED:
             await process.spawn(handle.unpark())  # its workers were lost three times in a row
         if status.is_terminal:
             break
@@ -152,7 +152,7 @@ def trouble_in(seed: int) -> str:
             ).fetchall()
             if left:
                 found.append(f"offers are left behind: {left}")
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the seed is to be told
+        except Exception as exc:
             found = [f"{type(exc).__name__}: {exc}"]
         found += sim.alarms
         return "\n".join([sim.report(60), f"seed {seed}:", *found]) if found else ""

@@ -440,8 +440,7 @@ class Runner:
     def _complete(self, work: Work, data: bytes) -> None:
         if not self._is_current(work):
             return
-        run = work.run
-        del run.work[work.number]
+        del work.run.work[work.number]
         fact = ev.ActivityCompleted(
             activity=work.number,
             result=data,
@@ -451,7 +450,7 @@ class Runner:
         if work.tell is not None:
             work.tell(work, fact)
         else:
-            self._core.turns.put(run, Input(fact))
+            self._core.turns.put(work.run, Input(fact))
 
     def _fail(self, work: Work, info: failures.FailureInfo, *, final: bool = False) -> None:
         if not self._is_current(work):

@@ -18,6 +18,7 @@ from perdure.engine.replaying import replay
 from perdure.engine.runs import Input, Offered, Phase, Run
 from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
+from perdure.kernel.pending import PendingActivity
 from perdure.store.complaints import Complaints
 from perdure.store.offers import Offer, Stage
 from perdure.store.port import InboxRow, Loaded, RunRow
@@ -299,11 +300,9 @@ class Loader:
             or item.fact.activity in instance.activities
         ]
         facts = [item.fact for item in run.inputs]
-        lost = {fact.activity for fact in facts if isinstance(fact, ev.AttemptLost)}
-        told = {row.activity: row.queue for row in loaded.offers if row.stage is Stage.LOST}
-        told = {number: queue for number, queue in told.items() if number not in lost}
+        told = _told_lost(loaded, facts)
         for number in told:
-            run.offered.pop(number, None)  # the loss was recorded while the run was stopped
+            run.offered.pop(number, None)
         coming = {fact.activity for fact in facts if isinstance(fact, ev.OF_ATTEMPTS)}
         coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
@@ -319,17 +318,7 @@ class Loader:
                 forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind))
             return
         pasts = _pasts(loaded, turns, set(missing))
-        renewed: list[Offer] = []
-        for number, pending in list(missing.items()):
-            queue = told.get(number) or offers.queue_of(core, run, pending)
-            if not queue:
-                continue
-            del missing[number]
-            found = offers.renewed(core, run, number, pending, pasts[number], queue)
-            if isinstance(found, Offer):
-                renewed.append(found)
-            else:
-                run.inputs.append(found)
+        renewed = self._renew(run, missing, pasts, told)
         lost_until = (loaded.row.lost_until or core.clock.now()) if has_lost else 0
         facts: list[ev.Event] = []
         parked: ev.RunParked | None = None
@@ -357,6 +346,34 @@ class Loader:
         for fact in facts:
             if isinstance(fact, ev.ActivityFailed):
                 del run.work[fact.activity]
+
+    def _renew(
+        self,
+        run: Run,
+        missing: dict[int, PendingActivity],
+        pasts: dict[int, Past],
+        told: dict[int, str],
+    ) -> list[Offer]:
+        """Take out of ``missing`` what is for other task queues, and put it on offer again."""
+        renewed: list[Offer] = []
+        for number, pending in list(missing.items()):
+            queue = told.get(number) or offers.queue_of(self._core, run, pending)
+            if not queue:
+                continue
+            del missing[number]
+            found = offers.renewed(self._core, run, number, pending, pasts[number], queue)
+            if isinstance(found, Offer):
+                renewed.append(found)
+            else:
+                run.inputs.append(found)
+        return renewed
+
+
+def _told_lost(loaded: Loaded, facts: list[ev.Event]) -> dict[int, str]:
+    """Return the queues of activities whose lost attempt was recorded while the run was stopped."""
+    coming = {fact.activity for fact in facts if isinstance(fact, ev.AttemptLost)}
+    lost = (row for row in loaded.offers if row.stage is Stage.LOST)
+    return {row.activity: row.queue for row in lost if row.activity not in coming}
 
 
 def _decided(run: Run, fact: ev.Event) -> Input:
