@@ -282,13 +282,7 @@ class Loader:
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
-        # What came while the run was stopped is recorded, and applied by its next turn.
-        known = [*run.blind, *(item.fact for item in run.inputs)]
-        answers = [fact for fact in known if isinstance(fact, ev.SendResolved)]
-        resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
-        for number in instance.sends:
-            if number not in resolved:
-                run.inputs.append(Input(ev.SendResolved(send=number, asked_by=run.run_id)))
+        _resolve_sends(run, instance)
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
         # What came while the cancel of its activity was in doubt comes too late (I4).
@@ -367,6 +361,17 @@ class Loader:
             else:
                 run.inputs.append(found)
         return renewed
+
+
+def _resolve_sends(run: Run, instance: Instance) -> None:
+    """Answer the sends that were committed by a worker that did not live to say so."""
+    # What came while the run was stopped is recorded, and applied by its next turn.
+    known = [*run.blind, *(item.fact for item in run.inputs)]
+    answers = [fact for fact in known if isinstance(fact, ev.SendResolved)]
+    resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
+    for number in instance.sends:
+        if number not in resolved:
+            run.inputs.append(Input(ev.SendResolved(send=number, asked_by=run.run_id)))
 
 
 def _told_lost(loaded: Loaded, facts: list[ev.Event]) -> dict[int, str]:
