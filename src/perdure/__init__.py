@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perdure.handle import Handle
     from perdure.store.blobs import BlobStore, FileBlobs
     from perdure.store.sealing import Codec
+    from perdure.values.queues import TaskQueue
     from perdure.values.retry import Retry
     from perdure.values.states import Status
 
@@ -35,6 +36,7 @@ __all__ = [
     "PerdureError",
     "Retry",
     "Status",
+    "TaskQueue",
     "Watchdog",
     "activity",
     "human",
@@ -52,6 +54,7 @@ _HOMES = {
     "PerdureError": "perdure.errors",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
+    "TaskQueue": "perdure.values.queues",
     "Watchdog": "perdure.engine.processes.watchdog",
     "activity": "",
     "human": "",

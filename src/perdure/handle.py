@@ -471,11 +471,10 @@ class Handle(Generic[T]):
         standing: Standing | None = None
         if row.status is Status.PENDING and row.reason is not None:
             standing = await self._door.read(lambda store: store.standing(row.execution))
-        arrived: list[str] = []
-        if row.status is Status.WAITING:
-            loaded = await self._door.read(lambda store: store.load([row.run]))
-            arrived = [why.fact_of(item.event) for each in loaded for item in each.inbox]
-        return why.why(row, turns, workers, self._door.now(), children, standing, arrived=arrived)
+        loaded = await self._door.read(lambda store: store.load([row.run])) if turns else []
+        arrived = [why.fact_of(item.event) for each in loaded for item in each.inbox]
+        now, offers = self._door.now(), [one for each in loaded for one in each.offers]
+        return why.why(row, turns, workers, now, children, standing, arrived=arrived, offers=offers)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

@@ -275,6 +275,8 @@ def waits_of(row: RunRow) -> dict[str, Any]:
 def _current_step(waits: dict[str, Any]) -> str | None:
     if waits.get("steps"):
         return ", ".join(waits["steps"])
+    if waits.get("queues"):
+        return "activity {} (task queue {})".format(*waits["queues"][0])
     topics = waits.get("topics")
     if topics:
         return f"message {topics[0]}"

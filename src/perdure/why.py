@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from perdure import errors
+from perdure.store.offers import OfferRow, Stage
 from perdure.store.port import RunRow, Standing, TurnRow, Worker
 from perdure.values import events as ev
 from perdure.values import failures
@@ -75,14 +76,17 @@ def why(
     standing: Standing | None = None,
     *,
     arrived: Sequence[str] = (),
+    offers: Sequence[OfferRow] = (),
 ) -> str:
     """Return one sentence: what the run waits for, or why it cannot go on.
 
     ``children``: the same sentences about the children it waits for (:func:`children_of`).
     ``standing``: of a run in the queue of a limit. ``arrived``: what no turn has taken in yet.
+    ``offers``: its activities in task queues.
     """
     name = f"{row.workflow} {row.workflow_id!r}"
-    text = f"{name} {_queued(row, standing, now) or _standing(row, turns, workers, now, arrived)}"
+    said = _queued(row, standing, now) or _standing(row, turns, workers, now, arrived, offers)
+    text = f"{name} {said}"
     return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
 
 
@@ -132,6 +136,7 @@ def _standing(
     workers: Sequence[Worker],
     now: int,
     arrived: Sequence[str],
+    offers: Sequence[OfferRow],
 ) -> str:
     if row.status.is_terminal:
         when = f" {_ago(row.closed_at, now)}" if row.closed_at else ""
@@ -143,9 +148,11 @@ def _standing(
         return f"{text}. To go on: {row.unblock}" if row.unblock else text
     if row.status is Status.PENDING and row.wake_at is not None and row.wake_at > now:
         return f"is pending: it begins {_in(row.wake_at, now)}"
-    unserved = _unserved(row, [w for w in workers if w.alive_for_sure is not False])
+    live = [w for w in workers if w.alive_for_sure is not False]
+    unserved = _unserved(row, live)
     worker = f"for a worker: {unserved}. Start one with {serving(row.queue)}" if unserved else ""
-    waiting = _waiting_for(turns, now, is_served=not unserved)
+    elsewhere = {it.activity: offered(it, live, now) for it in offers}
+    waiting = _waiting_for(turns, now, elsewhere, is_served=not unserved)
     if waiting:
         text = f"is {row.status}: it waits for {waiting}"
     elif row.status is Status.WAITING:
@@ -209,8 +216,40 @@ def _unserved(row: RunRow, live: Sequence[Worker]) -> str:
     return ""
 
 
-def _waiting_for(turns: Sequence[TurnRow], now: int, *, is_served: bool) -> str:
-    """Say which activities are open, from the history alone."""
+def offered(offer: OfferRow, live: Sequence[Worker], now: int) -> str:
+    """Say how it stands with an activity in a task queue."""
+    queue, attempt = offer.queue, offer.attempt
+    nth = f", attempt {attempt}" if attempt > 1 else ""
+    if offer.stage is Stage.CLAIMED:
+        names = [w.name for w in live if w.id == offer.owner]
+        who = f"worker {names[0]!r}" if names else f"worker {offer.owner}, which does not live"
+        return (
+            f"is being carried out by {who} since {_ago(offer.claimed_at, now)}, attempt {attempt}"
+        )
+    if offer.stage is Stage.LOST:
+        return f"lost attempt {attempt} with its worker, and what follows is to be recorded"
+    serving_it = [w for w in live if queue in w.queues]
+    if not serving_it:
+        missing = f"no live worker serves it. Start one with {serving(queue)}"
+    elif not any(offer.name in w.activities for w in serving_it):
+        names = ", ".join(repr(w.name) for w in serving_it[:3])
+        verb = "serves it but does" if len(serving_it) == 1 else "serve it but do"
+        missing = f"{names} {verb} not know the activity: register its module (definitions=)"
+    else:
+        missing = ""
+    if offer.stage is Stage.DELAYED:
+        text = f"is due for attempt {attempt} {_in(offer.not_before, now)} in task queue {queue!r}"
+        return f"{text}; {missing}" if missing else text
+    text = f"waits{nth} for a worker of task queue {queue!r} since {_ago(offer.created_at, now)}"
+    return (
+        f"{text}; {missing or 'those that serve it have no free slot, or its limits are reached'}"
+    )
+
+
+def _waiting_for(
+    turns: Sequence[TurnRow], now: int, elsewhere: Mapping[int, str], *, is_served: bool
+) -> str:
+    """Say which activities are open, from the history; ``elsewhere``: of those in task queues."""
     scheduled: dict[int, tuple[str, int]] = {}
     retrying: dict[int, dict[str, Any]] = {}
     for turn in turns:
@@ -225,7 +264,14 @@ def _waiting_for(turns: Sequence[TurnRow], now: int, *, is_served: bool) -> str:
     texts: list[str] = []
     for number, (name, since) in list(scheduled.items())[:3]:
         failed = retrying.get(number)
-        if failed is not None:
+        if number in elsewhere:
+            because = (
+                f" (attempt {failed['attempt']} failed: {_text(failed['failure'])})"
+                if failed
+                else ""
+            )
+            texts.append(f"activity {name!r}, which {elsewhere[number]}{because}")
+        elif failed is not None:
             attempt = failed["attempt"] + 1
             is_due = failed["retry_at"] > now or not is_served
             when = f"is due {_in(failed['retry_at'], now)}" if is_due else "runs"

@@ -92,7 +92,7 @@ async def by_name(
 async def test_a_call_by_name_has_the_options_of_the_definition(
     tmp_path: Path, name: str, says: str
 ):
-    async with engine_on(tmp_path, by_name, *ALL) as engine:
+    async with engine_on(tmp_path, by_name, *ALL, task_queues=("default", "gpu")) as engine:
         handle = await engine.client.start(by_name, name)
         assert await handle.result("10s") == says
     if name == "book":

@@ -55,6 +55,7 @@ PLAIN = {
     ("perdure_question", "id"),
     ("perdure_question", "name"),
     ("perdure_question", "update_id"),
+    ("perdure_queue", "queue"),
     ("perdure_rate", "key"),
     ("perdure_rate", "workflow"),
     ("perdure_run", "correlation_id"),
@@ -79,9 +80,13 @@ PLAIN = {
     ("perdure_sweep", "code"),
     ("perdure_sweep", "scope"),
     ("perdure_sweep", "workflow"),
+    ("perdure_task", "lane"),
+    ("perdure_task", "name"),
+    ("perdure_task", "queue"),
     ("perdure_watch", "asked_by"),
     ("perdure_watch", "mailbox"),
     ("perdure_watch", "way"),
+    ("perdure_worker", "activities"),
     ("perdure_worker", "host"),
     ("perdure_worker", "name"),
     ("perdure_worker", "queues"),
@@ -123,6 +128,7 @@ async def chatty(text: str) -> str:
     workflow.logger.info("in the workflow: %s", text)
     given = await workflow.listen("go").receive()
     workflow.spawn(hang(text))
+    workflow.spawn(hang.options(task_queue="elsewhere")(text))
     await write(await talk(given))
     decision: Any = await human.request(
         "Shall we?", description=text, data={"text": text}, form={"const": text}

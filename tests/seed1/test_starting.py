@@ -253,7 +253,6 @@ async def test_task_queue_and_eager_start(tmp_path: Path):
         }
 
 
-@pytest.mark.xfail(strict=True, reason="an activity runs in the worker that has its run")
 async def test_task_queue_of_an_activity(tmp_path: Path):
     """An activity with a queue of its own runs in a worker that serves that queue."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
@@ -28,6 +28,8 @@ from perdure.engine.work import (
     Work,
     current_task,
     enter,
+    lost_outcome,
+    misplaced,
     missing,
     resolved,
     timed,
@@ -37,8 +39,6 @@ from perdure.kernel.pending import PendingActivity
 from perdure.store.port import Beat
 from perdure.values import events as ev
 from perdure.values import failures, payload
-from perdure.values.limits import LOST_IN_A_ROW
-from perdure.values.states import ParkReason
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -114,7 +114,7 @@ class Runner:
                     self._begin_at(work, work.not_before)
             return
         assert isinstance(fact, (ev.AttemptFailed, ev.AttemptLost))
-        self._is_counted(run, fact.activity)
+        self.is_counted(run, fact.activity)
         work = run.work.get(fact.activity)
         if work is not None:
             work.attempt = fact.attempt + 1
@@ -122,28 +122,19 @@ class Runner:
 
     def lost_outcome(self, work: Work, attempt: int, in_a_row: int) -> ev.Event | None:
         """Return the outcome if a lost attempt was the last one the policy allows."""
-        policy = work.policy
-        if not policy.allows_after_loss(attempt):
-            info = failures.FailureInfo(
-                f"attempt {attempt} of {policy.max_attempts} was lost with its worker",
-                kind=errors.Kind.WORKER_LOST,
-                type="WorkerLost",
-                retryable=False,
-            )
-            return ev.ActivityFailed(activity=work.number, failure=info, attempt=attempt)
-        if in_a_row >= LOST_IN_A_ROW:
-            return ev.RunParked(
-                reason=ParkReason.WORKER_LOST,
-                detail=f"activity {work.event.name!r} lost its worker {in_a_row} times in a row",
-            )
-        return None
+        return lost_outcome(work.number, work.event.name, work.policy, attempt, in_a_row)
 
     def cancel(self, run: Run, number: int) -> None:
         """Stop an activity whose outcome no longer matters."""
         work = run.work.pop(number, None)
         if work is not None:
             self._stop(work)
-        self._is_counted(run, number)
+        self.is_counted(run, number)
+
+    def give_up(self, work: Work) -> None:
+        """Stop an attempt for another worker's run that is not this worker's any more."""
+        self._stop(work)
+        self.is_counted(work.run, work.number)
 
     def cancel_all(self, run: Run) -> None:
         """Stop everything of a run."""
@@ -151,16 +142,21 @@ class Runner:
         for work in works.values():
             self._stop(work)
             if run.status.is_terminal:
-                self._is_counted(run, work.number)
+                self.is_counted(run, work.number)
 
     def beats(self) -> list[Beat]:
         """Return heartbeat details of attempts under way (written with the lease)."""
         return [
-            Beat(run.key, work.number, work.details)
-            for run in self._core.runs.values()
-            for work in run.work.values()
+            Beat(work.run.key, work.number, work.details)
+            for work in self._works()
             if work.details is not None
         ]
+
+    def _works(self) -> Iterator[Work]:
+        """Yield what this worker carries out, for its own runs and for others'."""
+        for run in self._core.runs.values():
+            yield from run.work.values()
+        yield from self._core.carrier.works
 
     @property
     def under_way(self) -> int:
@@ -191,8 +187,7 @@ class Runner:
 
     async def _record_cuts(self) -> bool:
         """Record the attempts that were under way as lost: what they did may stand (I13)."""
-        works = [work for run in self._core.runs.values() for work in run.work.values()]
-        cut = [work for work in works if work.has_begun and work.is_cut_off]
+        cut = [work for work in self._works() if work.has_begun and work.is_cut_off]
         if not cut:
             return True
         names = ", ".join(repr(work) for work in cut[:_NAMED])
@@ -220,6 +215,9 @@ class Runner:
             heartbeat=work.details or work.left_details,
             by_stop=True,
         )
+        if work.tell is not None:
+            work.tell(work, fact)
+            return
         outcome = self.lost_outcome(work, work.attempt, 0)
         transaction = None
         if work.event.transactional:
@@ -230,7 +228,17 @@ class Runner:
             del run.work[work.number]
             self._core.turns.put(run, Input(outcome))
 
-    def _is_counted(self, run: Run, number: int) -> None:
+    @property
+    def room(self) -> int:
+        """How many more attempts could begin now."""
+        return max(0, self._slots - self._running - len(self._waiting) - len(self._waiting_apart))
+
+    def begin(self, work: Work) -> None:
+        """Begin an attempt for another worker's run."""
+        self._begin(work)
+
+    def is_counted(self, run: Run, number: int) -> None:
+        """What was cut off is in the store now."""
         self._uncounted.discard((run.key, number))
         if not self._uncounted:
             self._counted.set()
@@ -325,6 +333,9 @@ class Runner:
                 self._fail(work, missing(event.name), final=True)
                 return
             if event.transactional:
+                if event.queue and event.queue != work.run.queue:
+                    self._fail(work, misplaced(event, work.run.queue), final=True)
+                    return
                 await self._run_transaction(work, definition)
                 return
             if work.job is not None:
@@ -438,15 +449,17 @@ class Runner:
     def _complete(self, work: Work, data: bytes) -> None:
         if not self._is_current(work):
             return
-        run = work.run
-        del run.work[work.number]
+        del work.run.work[work.number]
         fact = ev.ActivityCompleted(
             activity=work.number,
             result=data,
             attempt=work.attempt,
             worker=self._core.worker_name,
         )
-        self._core.turns.put(run, Input(fact))
+        if work.tell is not None:
+            work.tell(work, fact)
+        else:
+            self._core.turns.put(work.run, Input(fact))
 
     def _fail(self, work: Work, info: failures.FailureInfo, *, final: bool = False) -> None:
         if not self._is_current(work):
@@ -477,6 +490,9 @@ class Runner:
                 worker=self._core.worker_name,
                 heartbeat=work.left_details,
             )
+        if work.tell is not None:
+            work.tell(work, fact)
+            return
         transaction = None
         if event.transactional:
             following = work.attempt + 1 if isinstance(fact, ev.AttemptFailed) else 0

@@ -46,6 +46,13 @@ class Apart:
         return self._pool is None or self._pool.has_room
 
     @property
+    def room(self) -> int:
+        """How many attempts can begin now."""
+        if self._pool is None:
+            return self._core.settings.process_slots or os.cpu_count() or 1
+        return self._pool.room
+
+    @property
     def pids(self) -> list[int]:
         """Ids of the subprocesses that there are."""
         return [] if self._pool is None else self._pool.pids

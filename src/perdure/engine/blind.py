@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure.engine import parking, writes
+from perdure.engine import offers, parking, writes
 from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnWrite
 from perdure.values import events as ev
@@ -194,6 +194,7 @@ class Blind:
             write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
             writes.announce_end(run, closing, write, now)
             writes.succeed(self._core, run, closing, write, now, facts)
+            offers.withdraw_all(run, write)
             if run.instance is not None:
                 run.drop_instance()
         elif not run.is_owned or run.status.is_stopped:

@@ -18,6 +18,7 @@ of the last batch until it answers, before anything else is written (I12).
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -28,13 +29,26 @@ from perdure import errors
 from perdure.engine.clock import Clock
 from perdure.store.complaints import Complaints
 from perdure.store.desk import Desk
+from perdure.store.offers import Outcome
 from perdure.store.port import Batch, Committed, LogLine, Post, Posted, StartRequest, TurnWrite
 from perdure.values import limits
 
 _Done = Callable[[Posted], None]
+_Settled = Callable[["Fate"], None]
 _log = logging.getLogger("perdure.engine")
 _RESOLVE_PAUSE = 0.05
 _RESOLVE_PAUSE_MAX = 2.0
+
+
+class Fate(enum.Enum):
+    """What became of an attempt's outcome."""
+
+    COUNTED = "counted"
+    VOID = "void"
+    """It came too late."""
+    UNWRITTEN = "unwritten"
+    REFUSED = "refused"
+    FENCED = "fenced"
 
 
 class Outcomes(Protocol):
@@ -81,6 +95,9 @@ class Committer:
         self._starts: list[StartRequest] = []
         self._turns: list[TurnWrite] = []
         self._posts: list[tuple[Post, _Done]] = []
+        self._attempts: list[Outcome] = []
+        self._settled: dict[int, _Settled] = {}
+        """Who is told of each outcome that is handed in, by its identity."""
         self._bytes = 0
         self._number = 0
         self._is_writing = False
@@ -120,6 +137,12 @@ class Committer:
         self._posts.append((post, done))
         self._soon()
 
+    def add_outcome(self, outcome: Outcome, settled: _Settled) -> None:
+        """Commit what came of an attempt of another worker's run."""
+        self._attempts.append(outcome)
+        self._settled[id(outcome)] = settled
+        self._soon()
+
     def flush_lines(self) -> None:
         """Write the log lines that wait, also if there is nothing else."""
         self._has_lines = True
@@ -142,7 +165,8 @@ class Committer:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._starts or self._turns or self._posts or self._has_lines)
+        work = self._starts or self._turns or self._posts or self._attempts
+        return bool(work or self._has_lines)
 
     async def drained(self) -> None:
         """Wait until everything handed in is decided."""
@@ -155,8 +179,10 @@ class Committer:
         """Forget what has not been written (the lease is gone)."""
         posts = self._posts
         self._starts, self._turns, self._posts, self._bytes = [], [], [], 0
+        attempts, self._attempts = self._attempts, []
         for _, done in posts:
             done(Posted("unavailable"))
+        self._settle(attempts, Fate.FENCED)
 
     async def stop(self, *, at_once: bool) -> None:
         """Write nothing from here on but what was handed in, or not even that (``at_once``)."""
@@ -187,6 +213,8 @@ class Committer:
         starts, turns, posts = self._take()
         self._has_lines = False
         batch = self._batch(starts, turns, [post for post, _ in posts], self._lines.take())
+        if self._attempts:
+            batch.outcomes = self._take_outcomes()
         then = functools.partial(self._answered, batch, [done for _, done in posts])
         self._desk.write(lambda store: store.commit(batch), then=then)
         self._is_writing = True
@@ -212,6 +240,17 @@ class Committer:
         for done, answer in zip(posted, result.posted, strict=True):
             done(answer)
         self._outcomes.committed(batch, result)
+        if batch.outcomes:
+            void = result.void
+            for it in batch.outcomes:
+                is_void = (it.run, it.activity, it.attempt) in void
+                self._settle([it], Fate.VOID if is_void else Fate.COUNTED)
+
+    def _settle(self, outcomes: Sequence[Outcome], fate: Fate) -> None:
+        for outcome in outcomes:
+            settled = self._settled.pop(id(outcome), None)
+            if settled is not None:
+                settled(fate)
 
     async def _mend(self, batch: Batch, posted: list[_Done], error: BaseException) -> None:
         """Find out what became of a batch, write what can be written, and go on."""
@@ -220,6 +259,7 @@ class Committer:
         except errors.LeaseLost:
             for done in posted:
                 done(Posted("unavailable"))
+            self._settle(batch.outcomes, Fate.FENCED)
             if (batch.worker, batch.epoch) == (self.worker, self.epoch):
                 self.discard()
                 self._outcomes.fenced()
@@ -260,6 +300,16 @@ class Committer:
             len(s.event) for s in self._starts
         )
         return starts, turns, posts
+
+    def _take_outcomes(self) -> list[Outcome]:
+        size = count = 0
+        for outcome in self._attempts:
+            size += len(outcome.event)
+            if count and (size > limits.BATCH_BYTES or count >= limits.BATCH_TURNS):
+                break
+            count += 1
+        taken, self._attempts = self._attempts[:count], self._attempts[count:]
+        return taken
 
     @staticmethod
     def _room(starts: list[StartRequest], turns: list[TurnWrite], size: int) -> bool:
@@ -310,6 +360,7 @@ class Committer:
             self._outcomes.unresolved(batch, was_written=was_written)
             for done in posted:
                 done(Posted("unavailable"))
+            self._settle(batch.outcomes, Fate.COUNTED if was_written else Fate.UNWRITTEN)
         else:
             _log.error("an internal error of the store", exc_info=error)
             refused = errors.StoreRefused(f"internal error: {type(error).__name__}: {error}")
@@ -333,8 +384,22 @@ class Committer:
                 return
             lines, batch.lines = batch.lines, ()
             await self._write(self._batch([], [], [], lines), [])
-            await self._write(self._batch(batch.starts, batch.turns, batch.posts), posted)
+            rest = self._batch(batch.starts, batch.turns, batch.posts)
+            rest.outcomes = batch.outcomes
+            await self._write(rest, posted)
             return
+        if len(batch.outcomes) == 1 and not items and not posted:
+            _log.error("the store refused what came of an activity: %s", error)
+            self._settle(batch.outcomes, Fate.REFUSED)
+            return
+        for outcome in batch.outcomes:
+            alone = self._batch([], [], [])
+            alone.outcomes = [outcome]
+            await self._write(alone, [])
+        if batch.outcomes:
+            batch.outcomes = ()
+            if not items and not posted:
+                return
         if len(items) + len(posted) <= 1:
             for done in posted:
                 done(Posted("refused"))

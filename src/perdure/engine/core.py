@@ -22,6 +22,7 @@ from perdure.engine import timeouts
 from perdure.engine.activities import Runner
 from perdure.engine.answers import Answers
 from perdure.engine.blind import WITHOUT_CODE
+from perdure.engine.carrier import Carrier
 from perdure.engine.clock import Clock
 from perdure.engine.commits import Commits
 from perdure.engine.committer import Committer
@@ -115,6 +116,7 @@ class Core:
         self.runner = Runner(
             self, slots=settings.activity_slots, thread_slots=settings.thread_slots
         )
+        self.carrier = Carrier(self, settings.task_queues)
         self.timers = Timers(clock, self.timer_due)
         self.intake = Intake(self)
         self.answers = Answers(self)
@@ -426,6 +428,7 @@ class Core:
             run.inputs = []
             self.runner.cancel_all(run)
             self.forget(run)
+        self.carrier.drop()
         for answer in self.start_waiters.values():
             if not answer.done():
                 answer.set_exception(error)

@@ -56,7 +56,8 @@ class Engine:
         url: ``"sqlite:///file.db"``, ``"sqlite:////absolute.db"``, ``"memory://"`` or
             ``"postgresql://user@host/db"`` (extra ``postgres``).
         definitions: modules, workflows and activities this worker knows.
-        task_queues: queues this worker serves.
+        task_queues: queues this worker serves: names, how many activities of each it carries out at
+            a time (``{"default": 0, "gpu": 2}``), or :class:`TaskQueue` (docs/task-queues.md).
         lease: how long an unreachable worker keeps its runs (a killed one loses them at once).
         max_payload: limit of each payload: bytes, or text like ``"2MiB"``.
         turn_limit: how long one turn of workflow code may hold the loop.
@@ -97,7 +98,7 @@ class Engine:
         url: str = "sqlite:///perdure.db",
         definitions: Sequence[Any] | Workflow[Any, Any] | Activity[..., Any] | ModuleType = (),
         *,
-        task_queues: Sequence[str] = ("default",),
+        task_queues: given.Queues = ("default",),
         lease: Duration = "10s",
         max_payload: int | str = limits.MAX_PAYLOAD,
         turn_limit: Duration = "10s",
@@ -131,7 +132,8 @@ class Engine:
         self._options = dict(sqlite or {})
         self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
         self._seal = make_seal(codec, compress_above, blobs, offload_above)
-        self._queues = given.queues(task_queues)
+        queues = given.queues(task_queues)
+        self._queues = [queue.name for queue in queues]
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -146,6 +148,8 @@ class Engine:
             kill_grace=microseconds(kill_grace, what="kill_grace"),
             watchdog=watchdog,
             process_slots=process_slots,
+            task_queues=queues,
+            queue_limits=given.limits(task_queues, queues),
         )
         self._name = name
         self._identity = identity
@@ -300,6 +304,7 @@ class Engine:
         limit = optional_microseconds(grace, what="grace")
         core.intake.is_stopping = core.sweeper.is_stopping = True
         core.intake.look()
+        await core.carrier.stop()
         is_gone = isinstance(self._gone, errors.StoreGone)
         if not is_gone:
             is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
@@ -436,6 +441,7 @@ class Engine:
                 await asyncio.sleep(_JOIN_AGAIN_SECONDS)
             else:
                 core.intake.look()
+                core.carrier.look()
                 core.sweeper.look()
                 return
 

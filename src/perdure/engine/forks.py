@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from perdure.engine import people
 from perdure.engine.runs import Input, Run
 from perdure.kernel.edge import StoredTurn
+from perdure.store.offers import Offer
 from perdure.store.port import TurnRow
 from perdure.values import events as ev
 from perdure.values.duration import soonest
@@ -44,13 +45,15 @@ def last_cancel(facts: Iterable[ev.Event], before: ev.CancelRequested | None = N
     return deadline
 
 
-def taken_up(run: Run, taken: ev.RunTaken, *, is_copy: bool) -> None:
+def taken_up(run: Run, taken: ev.RunTaken, *, is_copy: bool, offers: Sequence[Offer] = ()) -> None:
     """Let a run take a turn that says who has it now, before all else.
 
     The open transactional activities of a copy get deciding rows in the same commit, and what it
     asks people for gets rows of its own: those of the run it was copied from are that run's.
+    ``offers``: of activities in task queues that are on offer no more, or not yet.
     """
     item = Input(taken)
+    item.offering = tuple((offer.activity, offer) for offer in offers)
     if is_copy:
         item.asks = people.open_in(run)
         item.opens = tuple(

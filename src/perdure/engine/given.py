@@ -11,17 +11,41 @@ from perdure import errors
 from perdure.activity import Activity
 from perdure.definition import Workflow
 from perdure.values import payload
+from perdure.values.queues import QueueLimit, TaskQueue
+
+Queues = Sequence[str | TaskQueue] | Mapping[str, int]
+"""Task queues as they are given to an engine."""
 
 
-def queues(given: object) -> tuple[str, ...]:
-    """Return the task queues to serve.
+def queues(given: object) -> tuple[TaskQueue, ...]:
+    """Return the task queues to serve: names, :class:`TaskQueue`, or slots by name.
 
     Raises:
-        Invalid: they are no list of text.
+        Invalid: they are none of these, or one stands twice.
     """
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, Mapping):
+        slots = cast("Mapping[Any, Any]", given)
+        found = [TaskQueue(payload.text(name, what="task_queues"), slots[name]) for name in slots]
+    elif isinstance(given, str) or not isinstance(given, Iterable):
         raise errors.Invalid(f"task_queues: {given!r} is not a list of text; write [{given!r}]")
-    return tuple(payload.text(one, what="task_queues") for one in cast("Iterable[Any]", given))
+    else:
+        found = [
+            one if isinstance(one, TaskQueue) else TaskQueue(payload.text(one, what="task_queues"))
+            for one in cast("Iterable[Any]", given)
+        ]
+    names = [queue.name for queue in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise errors.Invalid(f"task_queues: {', '.join(map(repr, twice))} is named twice")
+    return tuple(found)
+
+
+def limits(given: object, queues: Sequence[TaskQueue]) -> tuple[QueueLimit, ...]:
+    """Return the limits that hold over all workers, of the queues that say something of these."""
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        return ()
+    said = {one.name for one in cast("Iterable[Any]", given) if isinstance(one, TaskQueue)}
+    return tuple(queue.limit for queue in queues if queue.name in said)
 
 
 def switch(given: object, what: str) -> bool:

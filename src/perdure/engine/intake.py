@@ -143,7 +143,11 @@ class Intake:
         soon = now + _SOON
         if now >= self._news_at:
             self._news_at = now + _NEWS_EVERY
-            news = await core.desk.read(lambda store: store.news(now, soon, served, queues, worker))
+            acts = core.registry.activities
+            news = await core.desk.read(
+                lambda store: store.news(now, soon, served, queues, worker, acts)
+            )
+            core.carrier.hear(news.offers_due, has_any=news.has_offers)
             if news.inactive or core.registry.inactive:
                 core.registry.learn(await core.desk.read(lambda store: store.definitions()))
             if news.next_at is not None:
@@ -154,10 +158,12 @@ class Intake:
             elif not (news.has_work or is_woken or self._reads_timers(now)):
                 return
         known = core.registry.names
+        acts = core.registry.activities if is_woken else ()
         room, after = HAND - self._in_hand(), self._after
         full = full_lanes(core.runner.lines)
-        claimable, again, beginning, inbox, questions = await core.desk.read(
+        offers, claimable, again, beginning, inbox, questions = await core.desk.read(
             lambda store: (
+                store.offers(queues, acts) if acts else (False, None),
                 store.claimable(served, queues, limit=HAND, after=after, passed_over=full)
                 if room >= _SHORT
                 else [],
@@ -167,6 +173,9 @@ class Intake:
                 store.questions(now, known, limit=100),
             )
         )
+        core.carrier.hear(offers[1], has_any=offers[0])
+        if is_woken:
+            core.carrier.check()
         self.passes_over = full
         self._has_more = room < _SHORT or len(claimable) == HAND or len(again) == _AGAIN
         self._claim(again)

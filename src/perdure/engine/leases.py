@@ -60,6 +60,8 @@ class Leases:
                 workflows=core.registry.listed,
                 queues=core.registry.queues,
                 definitions=definitions,
+                activities=core.registry.activities,
+                limits=core.carrier.limits,
             )
         )
         self._has_extended(now)
@@ -133,6 +135,7 @@ class Leases:
             self._recalled = recalled
             core.look_at_owned()
         core.clock.resync(time)
+        core.carrier.check()
 
     def extend_while_held(self) -> None:
         """Extend the lease in the guard's thread, while a long turn holds the loop (R8)."""

@@ -13,12 +13,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from perdure import errors
-from perdure.engine import forks, timeouts
+from perdure.engine import forks, offers, timeouts
 from perdure.engine.replaying import replay
-from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.runs import Input, Offered, Phase, Run
 from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
+from perdure.kernel.pending import PendingActivity
 from perdure.store.complaints import Complaints
+from perdure.store.offers import Offer, Stage
 from perdure.store.port import InboxRow, Loaded, RunRow
 from perdure.values import events as ev
 from perdure.values.concurrency import IN_QUEUE
@@ -157,6 +159,7 @@ class Loader:
             core.give_back(run)
             return
         run.definition = core.registry.definition(row.workflow, row.version)
+        run.offered = {one.activity: Offered(one.queue, one.created_at) for one in loaded.offers}
         last = loaded.turns[-1] if loaded.turns else None
         is_whole = last is not None and not loaded.broken
         run.length = last.first + last.count - 1 if last and is_whole else row.length
@@ -304,13 +307,7 @@ class Loader:
         if instance.started is None:
             run.inputs.insert(0, Input(taken))
             return
-        # What came while the run was stopped is recorded, and applied by its next turn.
-        known = [*run.blind, *(item.fact for item in run.inputs)]
-        answers = [fact for fact in known if isinstance(fact, ev.SendResolved)]
-        resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
-        for number in instance.sends:
-            if number not in resolved:
-                run.inputs.append(Input(ev.SendResolved(send=number, asked_by=run.run_id)))
+        _resolve_sends(run, instance)
         for number in [number for number in run.work if number not in instance.activities]:
             core.runner.cancel(run, number)
         # What came while the cancel of its activity was in doubt comes too late (I4).
@@ -322,18 +319,25 @@ class Loader:
             or item.fact.activity in instance.activities
         ]
         facts = [item.fact for item in run.inputs]
+        told = _told_lost(loaded, facts)
+        for number in told:
+            run.offered.pop(number, None)
         coming = {fact.activity for fact in facts if isinstance(fact, ev.OF_ATTEMPTS)}
         coming |= {fact.activity for fact in run.blind if isinstance(fact, _OUTCOMES)}
         missing = {
             number: pending
             for number, pending in instance.activities.items()
-            if number not in coming and (number not in run.work or run.work[number].is_idle)
+            if number not in coming
+            and number not in run.offered
+            and (number not in run.work or run.work[number].is_idle)
         }
         if not missing:
-            if forks.is_copy(run.blind):
-                forks.taken_up(run, taken, is_copy=True)
+            is_adrift = run.offered and loaded.row.status is Status.RUNNING and not run.inputs
+            if forks.is_copy(run.blind) or is_adrift:
+                forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind))
             return
         pasts = _pasts(loaded, turns, set(missing))
+        renewed = self._renew(run, missing, pasts, told)
         lost_until = (loaded.row.lost_until or core.clock.now()) if has_lost else 0
         facts: list[ev.Event] = []
         parked: ev.RunParked | None = None
@@ -357,10 +361,49 @@ class Loader:
             core.turns.blind.park(run, [], ParkReason.WORKER_LOST, parked.detail, first=inputs)
             return
         run.inputs[:0] = [_decided(run, fact) for fact in facts]
-        forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind))
+        forks.taken_up(run, taken, is_copy=forks.is_copy(run.blind), offers=renewed)
         for fact in facts:
             if isinstance(fact, ev.ActivityFailed):
                 del run.work[fact.activity]
+
+    def _renew(
+        self,
+        run: Run,
+        missing: dict[int, PendingActivity],
+        pasts: dict[int, Past],
+        told: dict[int, str],
+    ) -> list[Offer]:
+        """Take out of ``missing`` what is for other task queues, and put it on offer again."""
+        renewed: list[Offer] = []
+        for number, pending in list(missing.items()):
+            queue = told.get(number) or offers.queue_of(self._core, run, pending)
+            if not queue:
+                continue
+            del missing[number]
+            found = offers.renewed(self._core, run, number, pending, pasts[number], queue)
+            if isinstance(found, Offer):
+                renewed.append(found)
+            else:
+                run.inputs.append(found)
+        return renewed
+
+
+def _resolve_sends(run: Run, instance: Instance) -> None:
+    """Answer the sends that were committed by a worker that did not live to say so."""
+    # What came while the run was stopped is recorded, and applied by its next turn.
+    known = [*run.blind, *(item.fact for item in run.inputs)]
+    answers = [fact for fact in known if isinstance(fact, ev.SendResolved)]
+    resolved = {fact.send for fact in answers if fact.asked_by == run.run_id}
+    for number in instance.sends:
+        if number not in resolved:
+            run.inputs.append(Input(ev.SendResolved(send=number, asked_by=run.run_id)))
+
+
+def _told_lost(loaded: Loaded, facts: list[ev.Event]) -> dict[int, str]:
+    """Return the queues of activities whose lost attempt was recorded while the run was stopped."""
+    coming = {fact.activity for fact in facts if isinstance(fact, ev.AttemptLost)}
+    lost = (row for row in loaded.offers if row.stage is Stage.LOST)
+    return {row.activity: row.queue for row in lost if row.activity not in coming}
 
 
 def _decided(run: Run, fact: ev.Event) -> Input:

@@ -153,6 +153,11 @@ class Registry:
             for name, versions in self._workflows.items()
         }
 
+    @property
+    def activities(self) -> tuple[str, ...]:
+        """Names of the activities this worker knows."""
+        return tuple(self._activities)
+
     def activity(self, name: str) -> Activity[Any, Any] | None:
         """Return an activity registered by name."""
         return self._activities.get(name)

@@ -54,6 +54,11 @@ class Release:
                 self._reopened(run, taken, closes=write.closes)
             else:
                 self._release_safely(run, write, taken, turn)
+        for posted in result.told:
+            if posted.run in core.runs:
+                fed.append((posted, ev.decode_turn(posted.event)[0]))
+            elif core.registry.names:
+                core.intake.look()
         core.watch.committed()
         if result.has_mail:
             core.watch.look()
@@ -127,6 +132,8 @@ class Release:
             if item.done is not None:
                 item.done(None)
         core.listeners.recorded(run, write)
+        if write.offers:
+            core.carrier.look()
         state = write.state
         if state is not None:
             run.status = state.status

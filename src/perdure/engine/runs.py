@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from perdure.definition import Workflow
     from perdure.engine.work import Work
     from perdure.named import Past
+    from perdure.store.offers import Offer
     from perdure.store.port import TurnWrite
 
 Done = Callable[[BaseException | None], None]
@@ -41,10 +42,11 @@ class Input:
     ``transaction``: the fact decides an attempt of this transactional activity, and (if not 0) the
     attempt with this number follows: (activity, next attempt). ``name``: of the activity that the
     fact is about, if it failed. ``opens``: (activity, attempt) of transactional activities that get
-    a deciding row with it; ``asks``: (event, command) of human tasks that a copy asks for anew.
+    a deciding row with it; ``asks``: (event, command) of human tasks that a copy asks for anew;
+    ``offering``: activities whose offer in a task queue is taken back with it, and the next offer.
     """
 
-    __slots__ = ("asks", "done", "fact", "inbox", "name", "opens", "transaction")
+    __slots__ = ("asks", "done", "fact", "inbox", "name", "offering", "opens", "transaction")
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Input:
         self.transaction = transaction
         self.opens: tuple[tuple[int, int], ...] = ()
         self.asks: tuple[tuple[int, ev.HumanTaskOpened], ...] = ()
+        self.offering: tuple[tuple[int, Offer | None], ...] = ()
 
     @property
     def arrival(self) -> int:
@@ -70,6 +73,16 @@ class Input:
         sends nothing else.
         """
         return self.inbox or _BY_HAND
+
+
+class Offered(NamedTuple):
+    """An activity of a run in another task queue."""
+
+    queue: str
+    scheduled_at: int
+
+
+_NOTHING: dict[int, Offered] = {}
 
 
 class Run:
@@ -92,6 +105,7 @@ class Run:
         "key",
         "length",
         "namespace",
+        "offered",
         "on_idle",
         "parent",
         "past",
@@ -153,6 +167,8 @@ class Run:
         self.closing_tries = 0
         self.work: dict[int, Work] = {}
         """Attempts this worker has under way or in backoff, by activity."""
+        self.offered = _NOTHING
+        """Its activities that others carry out; added to by :meth:`offer`."""
         self.updates: dict[str, list[Callable[[ev.UpdateCompleted | None], None]]] = {}
         self.doubt: tuple[TurnWrite, list[Input]] | None = None
         """A turn whose commit is not known to have happened; settled when the run is loaded."""
@@ -179,6 +195,12 @@ class Run:
         if self.cancel_deadline and (not due or self.cancel_deadline < due):
             return self.cancel_deadline, "cancel"
         return due, which
+
+    def offer(self, activity: int, queue: str, scheduled_at: int) -> None:
+        """Note that an activity is on offer."""
+        if self.offered is _NOTHING:
+            self.offered = {}
+        self.offered[activity] = Offered(queue, scheduled_at)
 
     def is_out_of_time(self, now: int) -> bool:
         """Tell whether the deadline has passed."""

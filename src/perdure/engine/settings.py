@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure.engine.limits import Limits
 from perdure.engine.processes.watchdog import Watchdog
 from perdure.values.limits import MAX_PAYLOAD
+from perdure.values.queues import QueueLimit, TaskQueue
 
 
 class Settings:
@@ -29,12 +30,16 @@ class Settings:
         kill_grace: int = 5_000_000,
         watchdog: Watchdog | None = None,
         process_slots: int = 0,
+        task_queues: Sequence[TaskQueue] = (),
+        queue_limits: Sequence[QueueLimit] = (),
     ) -> None:
         self.services = services or {}
         self.isolated = isolated
         self.kill_grace = kill_grace
         self.watchdog = watchdog or Watchdog()
         self.process_slots = process_slots
+        self.task_queues = task_queues
+        self.queue_limits = queue_limits
         self.lease = lease
         self.max_payload = max_payload
         self.turn_limit_seconds = turn_limit_seconds

@@ -56,6 +56,11 @@ class ThreadPool:
         """Whether too many threads were abandoned to take on more."""
         return self.abandoned * 4 > self.slots
 
+    @property
+    def room(self) -> int:
+        """How many functions could begin at once."""
+        return 0 if self.is_exhausted else max(0, self.slots - self._open)
+
     def submit(
         self,
         fn: Callable[..., Any],

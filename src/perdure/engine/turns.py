@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure import errors
-from perdure.engine import parking, writes
+from perdure.engine import offers, parking, writes
 from perdure.engine.blind import Blind
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.logs import logged
@@ -165,6 +165,8 @@ class Turns:
         if run.instance is None:
             self._core.reload(run)
             return
+        if run.offered and not offers.decide(self._core, run):
+            return
         if run.inputs and _are_inert(run.inputs):
             self.blind.record(run)
             return
@@ -262,7 +264,9 @@ class Turns:
         )
         writes.note_sources(run, write, taken)
         self._prepare(run, instance, turn, write)
-        is_busy = bool(instance.activities or instance.sends)
+        if run.offered:
+            offers.settled(run, facts)
+        is_busy = offers.is_busy(run, instance)
         is_full = instance.unread >= limits.INBOX_PER_EXECUTION
         if (
             run.status is not Status.RUNNING
@@ -289,7 +293,8 @@ class Turns:
             write.closes = True
             write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
             writes.announce_end(run, closed, write, now)
-        elif instance.activities or instance.sends:
+            offers.withdraw_all(run, write)
+        elif offers.is_busy(run, instance):
             # A send is answered by this worker's memory: should it die first, a takeover must see
             # that somebody waits (I9).
             write.state = writes.open_state(
@@ -297,6 +302,8 @@ class Turns:
             )
         else:
             waits = instance.waits()
+            if run.offered:
+                waits.queues = offers.awaited(run, instance)
             text = _encode_waits(waits).decode()
             write.state = writes.open_state(
                 Status.WAITING,

@@ -15,8 +15,10 @@ from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.pending import PendingActivity
 from perdure.values import events as ev
 from perdure.values import failures, payload
+from perdure.values.limits import LOST_IN_A_ROW
 from perdure.values.lines import Line
 from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
+from perdure.values.states import ParkReason
 
 if TYPE_CHECKING:
     from perdure.engine.clock import Clock
@@ -56,6 +58,7 @@ class Work:
         "run",
         "scheduled_at",
         "task",
+        "tell",
         "time",
     )
 
@@ -91,6 +94,8 @@ class Work:
         self.place = "", 0
         """Its lane and priority there."""
         self.logs: Logs | None = None
+        self.tell: Callable[[Work, ev.Event], None] | None = None
+        """Who is told what comes of an attempt of another worker's run."""
         self.time = asyncio.get_running_loop().time
         """Seconds of the loop's clock; may be called from any thread."""
 
@@ -222,6 +227,26 @@ class Past:
         self.details: bytes | None = None
 
 
+def lost_outcome(
+    number: int, name: str, policy: RetryPolicy, attempt: int, in_a_row: int
+) -> ev.ActivityFailed | ev.RunParked | None:
+    """Return what a lost attempt ends, if the policy allows no other or it was one too many."""
+    if not policy.allows_after_loss(attempt):
+        info = failures.FailureInfo(
+            f"attempt {attempt} of {policy.max_attempts} was lost with its worker",
+            kind=errors.Kind.WORKER_LOST,
+            type="WorkerLost",
+            retryable=False,
+        )
+        return ev.ActivityFailed(activity=number, failure=info, attempt=attempt)
+    if in_a_row >= LOST_IN_A_ROW:
+        return ev.RunParked(
+            reason=ParkReason.WORKER_LOST,
+            detail=f"activity {name!r} lost its worker {in_a_row} times in a row",
+        )
+    return None
+
+
 class FailedElsewhere(Exception):
     """An attempt failed in its own process, which recorded the failure, or ended with it."""
 
@@ -318,6 +343,18 @@ def timed_out(which: str, limit: int, step: str = "") -> failures.FailureInfo:
         kind=errors.Kind.TIMEOUT,
         type="TimeoutError",
         details=payload.encode({"timeout_type": which}),
+    )
+
+
+def misplaced(event: ev.ActivityScheduled, queue: str) -> failures.FailureInfo:
+    """Return the failure of a transactional activity of another queue than its run's."""
+    return failures.FailureInfo(
+        f"activity {event.name!r} is transactional, and its task queue {event.queue!r} is another "
+        f"one than its run's ({queue!r}): it commits together with the run, so the worker that has "
+        "the run carries it out. Leave task_queue= out, or transactional=True",
+        kind=errors.Kind.INVALID,
+        type="Invalid",
+        retryable=False,
     )
 
 

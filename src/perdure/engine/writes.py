@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import errors
-from perdure.engine import people, refusals
+from perdure.engine import offers, people, refusals
 from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.values import endings, failures, ids, payload
@@ -138,6 +138,10 @@ def note_sources(run: Run, write: TurnWrite, taken: Sequence[Input]) -> None:
     for item in taken:
         if item.opens:
             write.opens = (*write.opens, *item.opens)
+        for number, offer in item.offering:
+            write.withdraws = (*write.withdraws, number)
+            if offer is not None:
+                write.offers = [*write.offers, offer]
         if item.asks:
             people.ask_anew(run, item.asks, write)
         if item.transaction is not None:
@@ -156,6 +160,8 @@ def _activity_scheduled(
     pending = run.instance.activities.get(number) if run.instance is not None else None
     if pending is not None and pending.definition is None:
         event = resolved(pending, core.registry.activity(event.name))  # as it will be dispatched
+    if event.queue and event.queue != run.queue and offers.schedule(core, run, number, write):
+        return
     if event.transactional:
         write.opens = (*write.opens, (number, 1))
 
@@ -166,6 +172,8 @@ def _activity_cancelled(
     work = run.work.get(event.activity)
     if work is not None and work.event.transactional:
         write.settles = (*write.settles, event.activity)
+    if run.offered:
+        offers.withdraw(run, event.activity, write)
 
 
 def _message_sent(
@@ -439,7 +447,7 @@ PREPARE: dict[type[ev.Event], Callable[[Any, Any, int, Any, TurnWrite], None]] =
 
 def _start_activity(core: Core, run: Run, number: int, event: ev.ActivityScheduled) -> None:
     pending = run.instance.activities.get(number) if run.instance is not None else None
-    if pending is not None:
+    if pending is not None and number not in run.offered:
         core.runner.dispatch(run, number, pending)
 
 

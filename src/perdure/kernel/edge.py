@@ -81,6 +81,7 @@ class Waits(msgspec.Struct, omit_defaults=True):
 
     ``updates`` are under way; ``handlers`` are the updates it would take. ``people`` are human
     tasks: for each (title, role, assignee, due). ``steps``: where the program says that it is.
+    ``queues``: activities that are in task queues, for whoever serves these: (name, queue).
     """
 
     topics: list[str] = []
@@ -94,3 +95,4 @@ class Waits(msgspec.Struct, omit_defaults=True):
     where: str = ""
     people: list[tuple[str, str | None, str | None, int]] = []
     steps: list[str] = []
+    queues: list[tuple[str, str]] = []

@@ -38,6 +38,9 @@ for its time is let in by whoever calls ``admit`` then.
 by ``act``, which puts the decision into the inbox of its execution in the same transaction; a turn
 that gives up what was decided meanwhile is dropped. So exactly one of them wins.
 
+**Offers** (``offers.py``) are activities in task queues that turns open, any worker claims, and
+outcomes, turns or the end of the run take away. What a worker has claimed hangs on its lease.
+
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
 
@@ -59,6 +62,7 @@ from typing import Any, Protocol, TypeVar
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
+from perdure.store.offers import Claimed, OfferKey, Wanted
 from perdure.store.reader import Reader
 from perdure.store.rows import (
     Acted,
@@ -90,6 +94,7 @@ from perdure.store.writes import (
 )
 from perdure.values.concurrency import Limit, Standing
 from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
+from perdure.values.queues import QueueLimit
 
 __all__ = [
     "Act",
@@ -225,8 +230,13 @@ class Store(Reader, Protocol):
         workflows: Sequence[str],
         queues: Sequence[str],
         definitions: Sequence[Definition],
+        activities: Sequence[str] = (),
+        limits: Sequence[QueueLimit] = (),
     ) -> Worker:
-        """Register a worker with a new id, what it serves, and its definitions."""
+        """Register a worker with a new id, what it serves, and its definitions.
+
+        ``limits``: of task queues; they hold for all workers from now on.
+        """
         ...
 
     def extend(
@@ -241,16 +251,46 @@ class Store(Reader, Protocol):
         ...
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
-        """Hand all runs back and end the worker's registration."""
+        """Hand all runs back, and what was claimed and not begun; end the worker's registration."""
         ...
 
     def take_over(
         self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
     ) -> bool:
-        """End the lease of a dead worker (if its epoch still is ``epoch``) and release its runs.
+        """End the lease of a dead worker (if its epoch still is ``epoch``) and release its runs;
+        the runs whose offered activities it has claimed hear that an attempt was lost.
 
         Returns ``False`` if somebody else did, or if the lease has been extended since it was seen
         to end at ``lease_until``.
+        """
+        ...
+
+    def claim(
+        self,
+        worker: int,
+        epoch: int,
+        *,
+        now: int,
+        wanted: Sequence[Wanted],
+        activities: Sequence[str],
+        most: int = 100,
+    ) -> Claimed:
+        """Claim activities on offer that this worker knows by name, for its lease.
+
+        At most ``most`` in all. By priority, then one of each lane in turn, then by age; within the
+        limits of the queue.
+        After a lost acknowledgement ``carried_by`` says what was claimed.
+
+        Raises:
+            LeaseLost: the worker's epoch is not current.
+        """
+        ...
+
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
+        """Put on offer again what the worker has claimed and not begun. It may be repeated.
+
+        Raises:
+            LeaseLost: the worker's epoch is not current.
         """
         ...
 

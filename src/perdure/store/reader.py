@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from perdure.store.journal import Journal
 from perdure.store.lines import LogLine
 from perdure.store.news import News
+from perdure.store.offers import OfferKey, OfferRow
 from perdure.store.rows import (
     Definition,
     Filter,
@@ -101,11 +102,34 @@ class Reader(Protocol):
         ...
 
     def news(
-        self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
+        self,
+        now: int,
+        soon: int,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        worker: int,
+        activities: Sequence[str] = (),
     ) -> News:
         """Tell whether ``claimable``, ``served_again``, ``beginning`` (by ``soon``), ``inbox``,
-        ``questions`` (of any workflow), ``due`` (by ``now``) or ``admit`` would find something.
+        ``questions`` (of any workflow), ``due`` (by ``now``), ``admit`` or a claim
+        of ``activities`` would find something.
         """
+        ...
+
+    def offers(self, queues: Sequence[str], activities: Sequence[str]) -> tuple[bool, int | None]:
+        """Tell what ``news`` says of offered activities: whether there is one, and what is due."""
+        ...
+
+    def offers_of(self, run: int) -> list[OfferRow]:
+        """Return what a run has on offer, without ``call``, by activity."""
+        ...
+
+    def overdue_offers(self, now: int, *, limit: int) -> list[OfferRow]:
+        """Return offers that are due by ``now`` and that nobody carries out."""
+        ...
+
+    def carried_by(self, worker: int) -> list[OfferKey]:
+        """Return what a worker has claimed."""
         ...
 
     def claimable(

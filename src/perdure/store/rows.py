@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.store.offers import OfferKey, OfferRow
 from perdure.values.concurrency import NO_LIMIT, Limit
 from perdure.values.people import HumanTaskRow
 from perdure.values.states import Status
@@ -74,6 +75,8 @@ class Committed(msgspec.Struct):
     ``has_mail``: something went into a mailbox. ``is_recalled``: since the worker's last batch,
     runs were taken from it one by one. ``has_admitted``: runs that were queued are to run now.
     ``next_at``: when a rate lets the first of those begin whom this batch found held back by it.
+    ``told``: inbox rows of the batch's outcomes of offered activities; ``void``: outcomes that came
+    too late.
     """
 
     started: Sequence[Started] = ()
@@ -86,6 +89,8 @@ class Committed(msgspec.Struct):
     has_mail: bool = False
     has_admitted: bool = False
     next_at: int | None = None
+    told: Sequence[Posted] = ()
+    void: frozenset[OfferKey] = frozenset()
 
 
 class Acted(msgspec.Struct):
@@ -111,6 +116,7 @@ class Worker(msgspec.Struct):
     last_batch: int = 0
     workflows: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
+    activities: tuple[str, ...] = ()
     alive_for_sure: bool | None = None
 
 
@@ -279,6 +285,7 @@ class Loaded(msgspec.Struct):
     turns: list[TurnRow]
     inbox: list[InboxRow]
     beats: list[Beat] = []
+    offers: list[OfferRow] = []
     broken: str = ""
     is_sealed: bool = False
     is_unavailable: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.lines import LogLine
+from perdure.store.offers import Offer, Outcome
 from perdure.store.rows import TurnRow
 from perdure.values.commands import HumanTaskOpened
 from perdure.values.people import HumanTaskStatus
@@ -170,9 +171,10 @@ class TurnWrite(msgspec.Struct, gc=False):
     ``asks``: human tasks that this turn opens; ``gives_up``: (id, what it is now) of those, before
     or of this very turn, that it no longer waits for; if one was decided meanwhile, the turn is
     dropped and named in ``Committed.reopened``. A turn that closes the run cancels all that are
-    open. ``memo`` and ``search`` are merged; ``None`` values remove a key. ``version``: the run
-    goes by another version of its definition from here on. ``lines``: what the code logged in this
-    turn.
+    open. ``offers``: activities put on offer in task queues; ``withdraws``: activities whose offer
+    this turn takes back, first of all. One that closes the run takes back all it has. ``memo`` and
+    ``search`` are merged; ``None`` values remove a key. ``version``: the run goes by another
+    version of its definition from here on. ``lines``: what the code logged in this turn.
     """
 
     run: int
@@ -196,6 +198,8 @@ class TurnWrite(msgspec.Struct, gc=False):
     settles: tuple[int, ...] = ()
     asks: Sequence[HumanTaskWrite] = ()
     gives_up: tuple[tuple[str, HumanTaskStatus], ...] = ()
+    offers: Sequence[Offer] = ()
+    withdraws: tuple[int, ...] = ()
     memo: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
     progress: str | None = None
@@ -207,7 +211,7 @@ class Batch(msgspec.Struct):
     """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13).
 
     ``lines``: log lines of any runs, before those of the turns; those of a run that is not there
-    are left out.
+    are left out. ``outcomes``: of attempts of offered activities, judged after the turns.
     """
 
     worker: int
@@ -219,3 +223,4 @@ class Batch(msgspec.Struct):
     turns: Sequence[TurnWrite] = ()
     posts: Sequence[Post] = ()
     lines: Sequence[LogLine] = ()
+    outcomes: Sequence[Outcome] = ()

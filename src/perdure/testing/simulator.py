@@ -49,6 +49,7 @@ class _Inline:
     """Stands where a worker's threads are: what is submitted runs on the loop, all at once."""
 
     is_exhausted = False
+    room = 100
 
     def __init__(self, desk: FaultyDesk) -> None:
         self._desk = desk

@@ -104,6 +104,7 @@ class AttemptLost(Event, tag="attempt_lost"):
     """An attempt was cut off with its worker. It counts as an attempt.
 
     ``by_stop``: the worker was asked to stop and cut it off; nothing speaks against the activity.
+    ``in_a_row``: of an attempt in a task queue: which one in a row that was lost with its worker.
     """
 
     activity: int
@@ -111,6 +112,7 @@ class AttemptLost(Event, tag="attempt_lost"):
     worker: str = ""
     heartbeat: bytes | None = None
     by_stop: bool = False
+    in_a_row: int = 0
 
     def brief(self) -> str:
         return f"attempt_lost #{self.activity} attempt {self.attempt} with {self.worker}"

@@ -40,6 +40,7 @@ GROWING = {
         "sender",
         "slot",
         "state",
+        "task",
         "watch",
     )
 }
@@ -53,6 +54,8 @@ ORDERED = {
     "perdure_slot_ready",
     "perdure_state_claimable",
     "perdure_state_unserved",
+    "perdure_task_delayed",
+    "perdure_task_due",
 }
 """Read in their order up to a limit, or partial indexes whose rows are all wanted."""
 FILL = """
@@ -91,6 +94,11 @@ INSERT INTO perdure_beat SELECT n, 1, 'x' FROM generate_series(1, 10000) n;
 INSERT INTO perdure_fork SELECT n, n + 1, 1, 'fork' FROM generate_series(1, 10000) n;
 INSERT INTO perdure_copy SELECT n, 1 FROM generate_series(1, 10000) n;
 INSERT INTO perdure_blob SELECT 'b/' || n, n, 1 FROM generate_series(1, 10000) n;
+INSERT INTO perdure_task (run, execution, activity, attempt, queue, name, lane, rank, stage,
+    created_at, not_before, due, lost, owner, call)
+SELECT n, n, 2, 1, 'q' || n % 3, 'a' || n % 2, 't' || n % 100, 0, n % 4, n, n, n % 10, 0,
+    CASE WHEN n % 4 = 2 THEN n % 7 END, 'x'
+FROM generate_series(1, 10000) n;
 """
 
 
@@ -186,6 +194,7 @@ PARTS = {
     "numbers",
     "of_inbox",
     "of_namespace",
+    "offer_columns",
     "real_length",
     "row_columns",
     "row_tables",
@@ -267,6 +276,18 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("close_human_tasks_of_runs", "perdure_human_task_by_run"),
         ("log", "perdure_log_by_run"),
         ("forks", "perdure_fork_by_origin"),
+        ("delete_tasks", "perdure_task_by_run"),
+        ("close_tasks", "perdure_task_by_run"),
+        ("ripen_tasks", "perdure_task_delayed"),
+        ("claimed_of_lanes", "perdure_task_claimed"),
+        ("task_level", "perdure_task_ready"),
+        ("task_groups", "perdure_task_ready"),
+        ("task_heads", "perdure_task_ready"),
+        ("lose_tasks", "perdure_task_by_owner"),
+        ("carried_by", "perdure_task_by_owner"),
+        ("offers_of_runs", "perdure_task_by_run"),
+        ("overdue_offers", "perdure_task_due"),
+        ("offers", "perdure_task_known"),
     ],
 )
 def test_a_hot_query_uses_its_index(store: PostgresStore, name: str, index: str):

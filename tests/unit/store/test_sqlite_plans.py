@@ -36,6 +36,8 @@ GROWING = (
     "t",
     "perdure_human_task",
     "perdure_blob",
+    "perdure_task",
+    "n",
 )
 
 
@@ -128,6 +130,24 @@ def scans(lines: list[str]) -> list[str]:
         ("unused_blobs", "h USING COVERING INDEX perdure_history_by_run (run=? AND first=?)"),
         ("forget_blobs", "perdure_blob USING PRIMARY KEY (name=?)"),
         ("payload_of", "perdure_history USING INDEX perdure_history_by_run (run=? AND first=?)"),
+        ("delete_tasks", "perdure_task USING INDEX perdure_task_by_run (run=? AND activity=?)"),
+        ("delete_tasks_of_runs", "perdure_task USING INDEX perdure_task_by_run (run=?)"),
+        ("close_tasks", "perdure_task USING INDEX perdure_task_by_run (run=? AND activity=?)"),
+        ("redo_tasks", "perdure_task USING INDEX perdure_task_by_run (run=? AND activity=?)"),
+        ("hand_back_tasks", "perdure_task USING INDEX perdure_task_by_run (run=? AND activity=?)"),
+        ("ripen_tasks", "perdure_task_delayed (not_before<?)"),
+        ("claimed_of_lanes", "perdure_task USING INDEX perdure_task_claimed (queue=?)"),
+        ("task_level", "perdure_task_ready (queue=? AND rank>?)"),
+        ("task_groups", "t USING INDEX perdure_task_ready (queue=? AND rank=? AND lane>?)"),
+        ("task_groups", "perdure_task_ready (queue=? AND rank=? AND lane=? AND name>?)"),
+        ("task_groups", "y USING INDEX perdure_task_ready (queue=? AND rank=? AND lane>?)"),
+        ("task_heads", "perdure_task_ready (queue=? AND rank=? AND lane=? AND name=?)"),
+        ("release_tasks", "perdure_task_by_owner (owner=?)"),
+        ("lose_tasks", "perdure_task_by_owner (owner=?)"),
+        ("carried_by", "perdure_task_by_owner (owner=?)"),
+        ("offers_of_runs", "perdure_task USING INDEX perdure_task_by_run (run=?)"),
+        ("overdue_offers", "perdure_task_due (due>? AND due<?)"),
+        ("offers", "t USING INDEX perdure_task_known (queue=? AND name=?)"),
     ],
 )
 def test_a_hot_query_uses_its_index(store: SqliteStore, name: str, uses: str):
@@ -152,6 +172,7 @@ NOT_QUERIES = {
     "json_value",
     "of_inbox",
     "of_namespace",
+    "offer_columns",
     "real_length",
     "row_columns",
     "row_tables",
@@ -159,7 +180,7 @@ NOT_QUERIES = {
     "task_tables",
     "turn_columns",
 }
-MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats", "insert_mail"}
+MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats", "insert_mail", "insert_tasks"}
 
 
 @pytest.mark.parametrize("name", sorted(set(SQL) - NOT_QUERIES - MANY_ROWS - {"inbox", "news"}))

@@ -69,6 +69,11 @@ class ProcessPool:
         self.is_closing = False
 
     @property
+    def room(self) -> int:
+        """How many attempts can begin now."""
+        return len(self._idle) + max(0, self.slots - len(self._all))
+
+    @property
     def has_room(self) -> bool:
         """Whether an attempt can begin now."""
         return bool(self._idle) or len(self._all) < self.slots

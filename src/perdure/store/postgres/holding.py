@@ -6,7 +6,9 @@ asked for in a later statement, which sees what those have committed who were wa
 * the worker whose run a start replaces: its row, so that a batch of it is not under way;
 * slots, where there are limits: one advisory lock;
 * a workflow id that a start wants: an advisory lock;
-* an execution whose inbox, end or claim a batch touches: the row of its first run.
+* an execution whose inbox, end or claim a batch touches: the row of its first run;
+* an activity on offer: its row, by whoever holds its execution, or has passed by all that others
+  hold (``store/sql/offers.py``). Claims begin with the worker's row, and the row of a queue.
 
 They are taken in this order (a worker's batch has its own row from the fence), and rows of a kind
 in one statement by their numbers, so two batches do not wait for each other. Where two do all the
@@ -123,6 +125,7 @@ def _touched(
             executions.add(request.parent[0])  # a refusal goes there
     for post in batch.posts:
         address(post)
+    executions.update(outcome.execution for outcome in batch.outcomes)
     for turn in batch.turns:
         if turn.closes or turn.closes_children:
             closing.add(turn.execution)

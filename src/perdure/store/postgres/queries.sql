@@ -525,8 +525,10 @@ WHERE id = $1 AND status = $12 AND claimed_by IS NOT DISTINCT FROM $13
 SELECT perdure_now();
 
 -- name: insert_worker
-INSERT INTO perdure_worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
-VALUES (1, 'live', $1, $2, $3, perdure_now(), perdure_now() + ($5::bigint - $4::bigint), $6, $7)
+INSERT INTO perdure_worker (
+    epoch, state, name, pid, host, started_at, lease_until, workflows, queues, activities
+)
+VALUES (1, 'live', $1, $2, $3, perdure_now(), perdure_now() + ($5::bigint - $4::bigint), $6, $7, $8)
 RETURNING id, started_at, lease_until;
 
 -- name: forget_workers
@@ -591,7 +593,7 @@ SELECT last_batch FROM perdure_worker WHERE id = $1 AND epoch = $2 AND state = '
 
 -- name: workers
 SELECT
-    id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues
+    id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues, activities
 FROM perdure_worker WHERE state = 'live' ORDER BY id;
 
 -- Limits -----------------------------------------------------------------------------------------
@@ -861,6 +863,188 @@ WHERE s.workflow = $1 AND s.place = 1
 SELECT count(*) FROM perdure_slot s
 WHERE s.workflow = $1 AND s.key = $2 AND s.place IN (0, 1)
     AND (-s.priority, s.since, s.execution) < (-($3::bigint), $4::bigint, $5::bigint);
+
+-- Task queues ------------------------------------------------------------------------------------
+
+-- name: insert_tasks
+INSERT INTO perdure_task (
+    run, execution, activity, attempt, queue, name, lane, rank, stage, created_at, not_before, due, lost, call
+)
+SELECT
+    u.run, u.execution, u.activity, u.attempt, u.queue, u.name, u.lane, u.rank, u.stage, u.created_at,
+    u.not_before, u.due, u.lost, u.call
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+    $9::smallint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bytea[]
+) WITH ORDINALITY AS u (
+    run, execution, activity, attempt, queue, name, lane, rank, stage, created_at, not_before, due, lost, call, n
+)
+ORDER BY u.n;
+
+-- name: delete_tasks
+DELETE FROM perdure_task
+WHERE (run, activity) IN (
+    SELECT (v ->> 0)::bigint, (v ->> 1)::bigint FROM json_array_elements($1::json) v
+);
+
+-- name: delete_tasks_of_runs
+DELETE FROM perdure_task WHERE run = ANY({numbers});
+
+-- Takes away those of (run, activity, attempt) that worker $2 (null: nobody) carries out.
+-- name: close_tasks
+DELETE FROM perdure_task t
+WHERE t.id = ANY(ARRAY(
+    SELECT x.id FROM json_array_elements($1::json) v CROSS JOIN LATERAL (
+        SELECT o.id FROM perdure_task o
+        WHERE o.run = (v ->> 0)::bigint AND o.activity = (v ->> 1)::bigint
+            AND o.attempt = (v ->> 2)::bigint LIMIT 1
+    ) AS x
+)) AND t.owner IS NOT DISTINCT FROM $2::bigint AND t.stage <> 3
+RETURNING t.run, t.activity;
+
+-- The same rows get (stage, attempt, not before, due).
+-- name: redo_tasks
+UPDATE perdure_task t SET
+    stage = (v ->> 3)::smallint, attempt = (v ->> 4)::bigint, not_before = (v ->> 5)::bigint,
+    due = (v ->> 6)::bigint, lost = CASE (v ->> 3)::smallint WHEN 3 THEN lost ELSE 0 END,
+    owner = NULL, claimed_at = NULL
+FROM json_array_elements($1::json) v
+WHERE t.run = (v ->> 0)::bigint AND t.activity = (v ->> 1)::bigint AND t.attempt = (v ->> 2)::bigint
+    AND t.owner = $2::bigint
+RETURNING t.run, t.activity;
+
+-- name: hold_worker
+SELECT 1 FROM perdure_worker WHERE id = $1 AND epoch = $2 AND state = 'live' FOR NO KEY UPDATE;
+
+-- Those whose pause is over are ready.
+-- name: ripen_tasks
+UPDATE perdure_task SET stage = 0 WHERE id = ANY(ARRAY(
+    SELECT id FROM perdure_task WHERE stage = 1 AND not_before <= $1
+    ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
+-- Whoever claims from a queue with limits holds its row.
+-- name: queue_limits
+SELECT queue, max_open, max_per_key, spacing, burst, arrival FROM perdure_queue
+WHERE queue = ANY({texts}) ORDER BY queue FOR UPDATE;
+
+-- name: upsert_queue_limits
+INSERT INTO perdure_queue (queue, max_open, max_per_key, spacing, burst)
+SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, (v ->> 3)::bigint, (v ->> 4)::bigint
+FROM json_array_elements($1::json) v ORDER BY v ->> 0
+ON CONFLICT (queue) DO UPDATE SET
+    max_open = excluded.max_open, max_per_key = excluded.max_per_key, spacing = excluded.spacing,
+    burst = excluded.burst;
+
+-- name: delete_queue_limits
+DELETE FROM perdure_queue WHERE queue = ANY({texts});
+
+-- name: set_arrival
+UPDATE perdure_queue SET arrival = $2 WHERE queue = $1;
+
+-- What was taken of a rate and not used.
+-- name: return_arrivals
+UPDATE perdure_queue SET arrival = arrival - spacing * (v ->> 1)::bigint
+FROM json_array_elements($1::json) v WHERE queue = v ->> 0 AND spacing > 0;
+
+-- name: claimed_of_lanes
+SELECT lane, count(*) FROM perdure_task WHERE queue = $1 AND stage = 2 GROUP BY lane;
+
+-- The highest priority that waits in a queue, below rank $2.
+-- name: task_level
+SELECT (
+    SELECT rank FROM perdure_task WHERE queue = $1 AND stage = 0 AND rank > $2
+    ORDER BY rank, lane, name, id LIMIT 1
+);
+
+-- Who waits in queue $1 with rank $2, from lane $3 to $4, in order: lanes that are not among $6, and
+-- activities among $5. One step through the index for each, however many wait.
+-- name: task_groups
+WITH RECURSIVE found (lane, name) AS (
+    (
+        SELECT t.lane, t.name FROM perdure_task t
+        WHERE t.stage = 0 AND t.queue = $1 AND t.rank = $2 AND t.lane >= $3
+        ORDER BY t.lane, t.name LIMIT 1
+    )
+    UNION ALL
+    SELECT n.lane, n.name
+    FROM found f CROSS JOIN LATERAL (
+        SELECT x.lane, x.name FROM perdure_task x
+        WHERE x.stage = 0 AND x.queue = $1 AND x.rank = $2 AND (x.lane, x.name) > (f.lane, f.name)
+        ORDER BY x.lane, x.name LIMIT 1
+    ) AS n
+    WHERE f.lane <= $4
+)
+SELECT lane, name FROM found
+WHERE lane <= $4 AND name = ANY(ARRAY(SELECT e FROM json_array_elements_text($5::json) e))
+    AND lane <> ALL(ARRAY(SELECT e FROM json_array_elements_text($6::json) e))
+LIMIT $7;
+
+-- The oldest $4 of each (lane, activity) that nobody else is about to take.
+-- name: task_heads
+SELECT t.id, t.lane
+FROM json_array_elements($1::json) v CROSS JOIN LATERAL (
+    SELECT x.id, x.lane FROM perdure_task x
+    WHERE x.stage = 0 AND x.queue = $2 AND x.rank = $3 AND x.lane = v ->> 0 AND x.name = v ->> 1
+    ORDER BY x.id LIMIT $4 FOR UPDATE SKIP LOCKED
+) AS t;
+
+-- name: claim_tasks
+UPDATE perdure_task SET stage = 2, owner = $2, claimed_at = $3 WHERE id = ANY({numbers});
+
+-- name: claimed_tasks
+SELECT
+    t.run, t.execution, t.activity, t.attempt, t.queue, t.lane, t.lost, t.call, b.details, r.workflow_id,
+    r.run_id, r.workflow, r.namespace
+FROM perdure_task t
+JOIN perdure_run r ON r.run = t.run
+LEFT JOIN perdure_beat b ON b.run = t.run AND b.activity = t.activity
+WHERE t.id = ANY({numbers})
+ORDER BY t.id;
+
+-- name: hand_back_tasks
+UPDATE perdure_task t SET stage = 0, owner = NULL, claimed_at = NULL
+FROM json_array_elements($1::json) v
+WHERE t.run = (v ->> 0)::bigint AND t.activity = (v ->> 1)::bigint AND t.attempt = (v ->> 2)::bigint
+    AND t.owner = $2::bigint
+RETURNING t.queue;
+
+-- name: release_tasks
+UPDATE perdure_task SET stage = 0, owner = NULL, claimed_at = NULL WHERE owner = $1;
+
+-- name: executions_of_tasks
+SELECT coalesce(json_agg(DISTINCT execution), '[]')::text FROM perdure_task WHERE owner = $1;
+
+-- name: lose_tasks
+UPDATE perdure_task SET stage = 3, owner = NULL, claimed_at = NULL, lost = lost + 1
+WHERE owner = $1 RETURNING run, execution, activity, attempt, lost;
+
+-- name: offer_columns
+run, execution, activity, attempt, queue, name, stage, created_at, not_before, due, owner, claimed_at, lost
+
+-- name: offers_of_runs
+SELECT {offer_columns}, ''::bytea FROM perdure_task
+WHERE run = ANY({numbers}) ORDER BY run, activity;
+
+-- name: overdue_offers
+SELECT {offer_columns}, call FROM perdure_task
+WHERE stage IN (0, 1) AND due > 0 AND due <= $1 ORDER BY due LIMIT $2;
+
+-- name: carried_by
+SELECT run, activity, attempt FROM perdure_task WHERE owner = $1;
+
+-- Whether something is ready for a worker that serves the queues $1 and knows the activities $2, and
+-- when something is due.
+-- name: offers
+SELECT
+    EXISTS (
+        SELECT 1 FROM json_array_elements_text($1::json) q CROSS JOIN json_array_elements_text($2::json) n
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM perdure_task t WHERE t.queue = q AND t.name = n AND t.stage = 0 LIMIT 1
+        ) AS found
+    ),
+    (SELECT min(not_before) FROM perdure_task WHERE stage = 1),
+    (SELECT min(due) FROM perdure_task WHERE stage IN (0, 1) AND due > 0);
 
 -- Questions --------------------------------------------------------------------------------------
 
@@ -1157,6 +1341,14 @@ SELECT
             AND state.wake_at <= $4 AND (state.status IN (3, 4) OR {is_served})
     ),
     {is_admissible},
+    EXISTS (
+        SELECT 1 FROM json_array_elements_text($2::json) q CROSS JOIN json_array_elements_text($6::json) n
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM perdure_task t WHERE t.queue = q AND t.name = n AND t.stage = 0 LIMIT 1
+        ) AS found
+    ),
+    (SELECT min(t.not_before) FROM perdure_task t WHERE t.stage = 1),
+    (SELECT min(t.due) FROM perdure_task t WHERE t.stage IN (0, 1) AND t.due > 0),
     (
         SELECT coalesce(json_agg(json_build_array(d.name, d.version)), '[]')::text
         FROM perdure_definition d WHERE d.is_active = 0

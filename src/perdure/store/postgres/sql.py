@@ -76,6 +76,9 @@ class Statements:
     def hold_slots(self) -> None:
         self.run("hold_slots")
 
+    def hold_executions(self, executions: Sequence[int]) -> None:
+        hold_executions(self, executions)
+
     def hold_human_task(self, id: str) -> None:
         found = self.run("execution_of_human_task", id).fetchone()
         if found is not None and found[0] is not None:

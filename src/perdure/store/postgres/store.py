@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from perdure.store import migrate
+from perdure.store.offers import OfferKey
 from perdure.store.port import (
     Act,
     Acted,
@@ -129,6 +130,17 @@ class PostgresStore(SqlStore, PostgresReader):
         super().answer(question, answer, now)
         self._hints.add()
 
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
+        super().hand_back(worker, epoch, keys)
+        self._hints.add()
+
+    def take_over(
+        self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
+    ) -> bool:
+        taken = super().take_over(worker, epoch, now, lease_until=lease_until)
+        self._hints.add()
+        return taken
+
     def leave(self, worker: int, epoch: int, now: int) -> None:
         super().leave(worker, epoch, now)
         self._hints.add()
@@ -154,12 +166,14 @@ class PostgresStore(SqlStore, PostgresReader):
 
 def _concerns_others(batch: Batch, committed: Committed) -> bool:
     """Tell whether a commit gives others something to do, or to hear of."""
+    turns = (*batch.turns, *(start.first for start in batch.starts if start.first is not None))
     return bool(
         committed.posted
         or committed.fed
+        or committed.told
         or committed.has_mail
         or committed.has_admitted
         or committed.children
-        or any(turn.closes for turn in batch.turns)
-        or any(request.first is None or request.first.closes for request in batch.starts)
+        or any(turn.closes or turn.offers or turn.withdraws for turn in turns)
+        or any(request.first is None for request in batch.starts)
     )

@@ -16,10 +16,12 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, Sealed, StoreRefused
+from perdure.store.offers import OfferKey
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sealing import Packing
 from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
+from perdure.store.sql.offers import Offers
 from perdure.store.sql.plan import REPLACED, Plan, make_plan
 from perdure.store.sql.posting import Delivery
 from perdure.store.sql.rooms import Room
@@ -36,6 +38,7 @@ from perdure.values import events, limits
 from perdure.values.states import CODES, Status
 
 _HISTORY_COLUMNS = 8
+_OFFER_COLUMNS = 14
 _TERMINATED = CODES[Status.TERMINATED]
 _NOBODY: frozenset[int] = frozenset()
 
@@ -176,6 +179,10 @@ class _Attempt:
             delivery = Delivery(database, batch.now, self._packing)
             posted, fed = delivery.deliver(plan, len(batch.posts))
             has_mail = delivery.has_mail
+        told: list[Posted] = []
+        void: frozenset[OfferKey] = frozenset()
+        if batch.outcomes:
+            told, void = Offers(database).settle(batch.outcomes, batch.worker, batch.now)
         return Committed(
             started=[decision.started for decision in self.decisions.own],
             posted=posted,
@@ -187,6 +194,8 @@ class _Attempt:
             has_mail=has_mail,
             has_admitted=has_admitted,
             next_at=None if self._slots is None else self._slots.next_at,
+            told=told,
+            void=void,
         )
 
     def _ask(self, questions: Mapping[str, str]) -> None:
@@ -320,6 +329,7 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         plan.packing.check_fresh()
     if plan.replaced:  # after the rows of this batch: a child may replace one started with it
         _end_replaced(database, plan, now)
+        run("delete_tasks_of_runs", json["replaced"])
         run("recall", json["replaced"])
         run("end_states", json["replaced"], now, _TERMINATED)
     if plan.updates:
@@ -336,6 +346,10 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         run("delete_open_tx", json["settled"])
     if plan.opened:
         run("insert_open_tx", json["opened"])
+    if plan.withdrawn:
+        run("delete_tasks", json["withdrawn"])
+    if plan.offered:
+        database.insert("insert_tasks", _OFFER_COLUMNS, plan.offered)
     if plan.asked:
         run("insert_human_tasks", json["asked"])
     if plan.given_up:

@@ -82,6 +82,10 @@ class Writing(Protocol):
         """Keep everybody else from giving or taking slots, to the commit."""
         ...
 
+    def hold_executions(self, executions: Sequence[int]) -> None:
+        """Keep everybody else from changing what becomes of these executions, to the commit."""
+        ...
+
     def hold_human_task(self, id: str) -> None:
         """Keep everybody else from changing what becomes of a human task, to the commit."""
         ...

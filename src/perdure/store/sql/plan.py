@@ -16,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import StoreRefused
+from perdure.store.offers import Stage
 from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sealing import Packing
 from perdure.store.sql.encoding import to_json
@@ -74,6 +75,7 @@ class Plan:
         "memo_changes",
         "memos",
         "moved",
+        "offered",
         "opened",
         "orphaned",
         "outgoing",
@@ -89,6 +91,7 @@ class Plan:
         "updates",
         "watches",
         "watching",
+        "withdrawn",
         "worker",
     )
 
@@ -107,6 +110,8 @@ class Plan:
         self.moved: list[Any] = []
         self.opened: list[Any] = []
         self.settled: list[Any] = []
+        self.offered: list[Any] = []
+        self.withdrawn: list[Any] = []
         self.asked: list[Any] = []
         self.given_up: list[Any] = []
         self.closed: list[int] = []
@@ -234,6 +239,10 @@ class Plan:
             ]
         if turn.gives_up:
             self.given_up += [(id, PEOPLE[status], turn.time) for id, status in turn.gives_up]
+        if turn.withdraws:
+            self.withdrawn += [(run, activity) for activity in turn.withdraws]
+        if turn.offers:
+            self._offer(turn, run, execution)
         if turn.version is not None:
             self.moved.append((run, turn.version))
         if turn.search:
@@ -249,6 +258,15 @@ class Plan:
             data = self._text(None if line.data is None else line.data.decode())
             message, place = self._text(line.message), (line.step, line.attempt)
             self.lines.append((run or line.run, line.at, line.level, message, data, *place))
+
+    def _offer(self, turn: TurnWrite, run: int, execution: int) -> None:
+        for it in turn.offers:
+            stage = Stage.DELAYED if it.not_before > turn.time else Stage.READY
+            what = (it.activity, it.attempt, it.queue, it.name, it.lane, -it.priority, int(stage))
+            times = (it.scheduled_at or turn.time, it.not_before, it.due)
+            self.offered += (run, execution, *what, *times, it.lost)
+            self.offered.append(self.packing.seal.seal(it.call))
+            self.bytes += len(it.call)
 
     def encoded(self) -> Plan:
         """Encode everything that is not bytes."""
@@ -387,6 +405,7 @@ _AS_JSON = (
     "settled",
     "asked",
     "given_up",
+    "withdrawn",
     "closed",
     "ended",
     "inherited",

@@ -10,6 +10,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.errors import Corrupt, Sealed, Unavailable
+from perdure.store.offers import OfferKey, OfferRow, Stage
 from perdure.store.port import (
     Beat,
     Definition,
@@ -157,6 +158,7 @@ class SqlReader:
             turns = self._all("histories", wanted)
             inbox = self._all("inboxes", wanted)
             beats = self._all("beats", wanted)
+            offers = self._all("offers_of_runs", wanted)
         loaded: dict[int, Loaded] = {}
         for row in rows:
             state = self._run(row)
@@ -168,6 +170,9 @@ class SqlReader:
             found.broken = found.broken or _fault(found, row)
             if not found.broken:
                 self._add_turn(found, row)
+        for offer in offers:
+            if offer[0] in loaded:
+                loaded[offer[0]].offers.append(_offer(offer))
         for run, activity, details in beats:
             if run in loaded:
                 self._add_beat(loaded[run], activity, details)
@@ -182,13 +187,39 @@ class SqlReader:
 
     @reading
     def news(
-        self, now: int, soon: int, workflows: Sequence[str], queues: Sequence[str], worker: int
+        self,
+        now: int,
+        soon: int,
+        workflows: Sequence[str],
+        queues: Sequence[str],
+        worker: int,
+        activities: Sequence[str] = (),
     ) -> News:
         served = (to_json(list(workflows)), to_json(list(queues)))
-        row = self._one("news", (*served, worker, now, soon))
-        has_work, has_room, inactive, next_at = row
+        known = to_json(list(activities))
+        found = self._one("news", (*served, worker, now, soon, known))
+        has_work, has_room, has_offers, *due, inactive, next_at = found
         names = frozenset((name, version) for name, version in from_json(inactive))
-        return News(bool(has_work), bool(has_room), names, next_at)
+        has = bool(has_work), bool(has_room)
+        return News(*has, names, next_at, bool(has_offers), _first(due))
+
+    @reading
+    def offers(self, queues: Sequence[str], activities: Sequence[str]) -> tuple[bool, int | None]:
+        known = (to_json(list(queues)), to_json(list(activities)))
+        has_offers, *due = self._one("offers", known)
+        return bool(has_offers), _first(due)
+
+    @reading
+    def offers_of(self, run: int) -> list[OfferRow]:
+        return [_offer(row) for row in self._all("offers_of_runs", (to_json([run]),))]
+
+    @reading
+    def overdue_offers(self, now: int, *, limit: int) -> list[OfferRow]:
+        return [self._opened_offer(row) for row in self._all("overdue_offers", (now, limit))]
+
+    @reading
+    def carried_by(self, worker: int) -> list[OfferKey]:
+        return [tuple(row) for row in self._all("carried_by", (worker,))]
 
     @reading
     def claimable(
@@ -285,6 +316,7 @@ class SqlReader:
                 *row[:9],
                 workflows=tuple(from_json(row[9])),
                 queues=tuple(from_json(row[10])),
+                activities=tuple(from_json(row[11])),
                 alive_for_sure=self._is_alive(row[0]),
             )
             for row in self._all("workers", ())
@@ -399,6 +431,12 @@ class SqlReader:
         else:
             found.beats.append(Beat(found.row.run, activity, details))
 
+    def _opened_offer(self, row: tuple[Any, ...]) -> OfferRow:
+        offer = _offer(row)
+        with suppress(Corrupt):  # whoever decodes the call finds out
+            offer.call = self.database.seal.open(offer.call)
+        return offer
+
     def _inbox_row(self, row: tuple[Any, ...], found: Loaded | None = None) -> InboxRow:
         id, execution, run, stored = row
         try:
@@ -479,6 +517,16 @@ def _breaks(found: Loaded, why: str, exc: Exception) -> None:
     found.broken = found.broken or why
     found.is_sealed |= isinstance(exc, Sealed)
     found.is_unavailable |= isinstance(exc, Unavailable)
+
+
+def _offer(row: tuple[Any, ...]) -> OfferRow:
+    fields: list[Any] = [*row]
+    fields[6] = Stage(row[6])
+    return OfferRow(*fields)
+
+
+def _first(times: Sequence[int | None]) -> int | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def _fault(loaded: Loaded, row: tuple[Any, ...]) -> str:

@@ -42,6 +42,7 @@ TABLES = (
     Table("perdure_mail", ("id",), ("event",)),
     Table("perdure_question", ("id",), ("args", "answer"), first=("",)),
     Table("perdure_beat", ("run", "activity"), ("details",), first=(-1, -1)),
+    Table("perdure_task", ("id",), ("call",)),
     Table("perdure_state", ("run",), ("detail", "progress"), is_text=True),
     Table("perdure_memo", ("run",), ("memo",), is_text=True),
     Table(

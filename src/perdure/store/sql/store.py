@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.errors import Sealed, UsageError
+from perdure.store.offers import Claimed, OfferKey, Wanted
 from perdure.store.port import (
     Act,
     Acted,
@@ -31,6 +32,7 @@ from perdure.store.sealing import Packing
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
+from perdure.store.sql.offers import Offers
 from perdure.store.sql.people import act_on
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
@@ -38,6 +40,7 @@ from perdure.store.sql.reads import SqlReader
 from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workers import Workers
+from perdure.values.queues import QueueLimit
 
 _KEEP_ANSWERS = 60 * 1_000_000
 
@@ -77,6 +80,8 @@ class SqlStore(SqlReader):
         workflows: Sequence[str],
         queues: Sequence[str],
         definitions: Sequence[Definition],
+        activities: Sequence[str] = (),
+        limits: Sequence[QueueLimit] = (),
     ) -> Worker:
         worker = Worker(
             id=0,
@@ -89,9 +94,10 @@ class SqlStore(SqlReader):
             lease_until=lease_until,
             workflows=tuple(workflows),
             queues=tuple(queues),
+            activities=tuple(activities),
         )
         self.database.hold_slots()
-        return self._joined(self._workers.join(worker, now, definitions))
+        return self._joined(self._workers.join(worker, now, definitions, limits))
 
     @writing
     def extend(
@@ -107,7 +113,24 @@ class SqlStore(SqlReader):
     def take_over(
         self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
     ) -> bool:
-        return self._workers.take_over(worker, epoch, lease_until)
+        return self._workers.take_over(worker, epoch, now, lease_until)
+
+    @writing
+    def claim(
+        self,
+        worker: int,
+        epoch: int,
+        *,
+        now: int,
+        wanted: Sequence[Wanted],
+        activities: Sequence[str],
+        most: int = 100,
+    ) -> Claimed:
+        return Offers(self.database).claim(worker, epoch, now, wanted, activities, most)
+
+    @writing
+    def hand_back(self, worker: int, epoch: int, keys: Sequence[OfferKey]) -> None:
+        Offers(self.database).hand_back(worker, epoch, keys)
 
     @writing
     def admit(self, now: int) -> int:

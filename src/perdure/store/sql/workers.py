@@ -11,8 +11,10 @@ from perdure.errors import LeaseLost
 from perdure.store.port import Beat, Definition, Worker
 from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
+from perdure.store.sql.offers import Offers
 from perdure.store.sql.slots import Slots
 from perdure.values.ids import definition_id
+from perdure.values.queues import QueueLimit
 
 _FORGET_AFTER = 7 * 86_400 * 1_000_000
 
@@ -23,7 +25,13 @@ class Workers:
     def __init__(self, database: Writing) -> None:
         self._database = database
 
-    def join(self, worker: Worker, now: int, definitions: Sequence[Definition]) -> Worker:
+    def join(
+        self,
+        worker: Worker,
+        now: int,
+        definitions: Sequence[Definition],
+        limits: Sequence[QueueLimit],
+    ) -> Worker:
         """Insert a worker's row; return the worker with its id."""
         run = self._database.run
         run("forget_workers", now - _FORGET_AFTER)
@@ -36,10 +44,13 @@ class Workers:
             worker.lease_until,
             to_json(worker.workflows),
             to_json(worker.queues),
+            to_json(worker.activities),
         ).fetchone()
         if definitions:
             self.define(definitions, now)
             Slots(self._database).register(definitions, now)
+        if limits:
+            Offers(self._database).register(limits)
         return msgspec.structs.replace(
             worker, id=id, started_at=started_at, lease_until=lease_until
         )
@@ -81,11 +92,13 @@ class Workers:
         if self._database.run("leave", worker, epoch, now).rowcount != 1:
             raise _lost(worker, epoch)
         self._database.run("release_runs", worker, None)
+        Offers(self._database).release(worker)
 
-    def take_over(self, worker: int, epoch: int, lease_until: int | None) -> bool:
+    def take_over(self, worker: int, epoch: int, now: int, lease_until: int | None) -> bool:
         """End a dead worker's lease."""
         if self._database.run("take_over", worker, epoch, lease_until).rowcount != 1:
             return False
+        Offers(self._database).lose(worker, now)
         self._database.run("release_runs", worker, worker)
         return True
 

@@ -397,8 +397,10 @@ WHERE id = ?1 AND status = ?12 AND claimed_by IS ?13 AND claimed_until IS ?14;
 -- Workers ----------------------------------------------------------------------------------------
 
 -- name: insert_worker
-INSERT INTO perdure_worker (epoch, state, name, pid, host, started_at, lease_until, workflows, queues)
-VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7)
+INSERT INTO perdure_worker (
+    epoch, state, name, pid, host, started_at, lease_until, workflows, queues, activities
+)
+VALUES (1, 'live', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
 RETURNING id, started_at, lease_until;
 
 -- name: forget_workers
@@ -458,7 +460,7 @@ SELECT last_batch FROM perdure_worker WHERE id = ?1 AND epoch = ?2 AND state = '
 
 -- name: workers
 SELECT
-    id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues
+    id, epoch, name, pid, host, state, started_at, lease_until, last_batch, workflows, queues, activities
 FROM perdure_worker WHERE state = 'live' ORDER BY id;
 
 -- Limits -----------------------------------------------------------------------------------------
@@ -705,6 +707,173 @@ WHERE s.workflow = ?1 AND s.place = 1 AND (-s.priority, s.rank, s.turn) < (-?2, 
 SELECT count(*) FROM perdure_slot s INDEXED BY perdure_slot_of_key
 WHERE s.workflow = ?1 AND s.key = ?2 AND s.place IN (0, 1)
     AND (-s.priority, s.since, s.execution) < (-?3, ?4, ?5);
+
+-- Task queues ------------------------------------------------------------------------------------
+
+-- name: insert_tasks
+INSERT INTO perdure_task (
+    run, execution, activity, attempt, queue, name, lane, rank, stage, created_at, not_before, due, lost, call
+) VALUES
+
+-- name: delete_tasks
+DELETE FROM perdure_task
+WHERE (run, activity) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1));
+
+-- name: delete_tasks_of_runs
+DELETE FROM perdure_task WHERE run IN (SELECT value FROM json_each(?1));
+
+-- Takes away those of (run, activity, attempt) that worker ?2 (null: nobody) carries out.
+-- name: close_tasks
+DELETE FROM perdure_task
+WHERE owner IS ?2 AND stage <> 3 AND (run, activity, attempt) IN (
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)
+)
+RETURNING run, activity;
+
+-- The same rows get (stage, attempt, not before, due).
+-- name: redo_tasks
+UPDATE perdure_task SET
+    stage = v ->> 3, attempt = v ->> 4, not_before = v ->> 5, due = v ->> 6,
+    lost = CASE v ->> 3 WHEN 3 THEN lost ELSE 0 END, owner = NULL, claimed_at = NULL
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE run = v ->> 0 AND activity = v ->> 1 AND attempt = v ->> 2 AND +owner = ?2
+RETURNING run, activity;
+
+-- name: hold_worker
+SELECT 1 FROM perdure_worker WHERE id = ?1 AND epoch = ?2 AND state = 'live';
+
+-- Those whose pause is over are ready.
+-- name: ripen_tasks
+UPDATE perdure_task SET stage = 0 WHERE id IN (
+    SELECT id FROM perdure_task WHERE stage = 1 AND not_before <= ?1 ORDER BY not_before LIMIT ?2
+);
+
+-- name: queue_limits
+SELECT queue, max_open, max_per_key, spacing, burst, arrival FROM perdure_queue
+WHERE queue IN (SELECT value FROM json_each(?1)) ORDER BY queue;
+
+-- name: upsert_queue_limits
+INSERT INTO perdure_queue (queue, max_open, max_per_key, spacing, burst)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) WHERE true
+ON CONFLICT (queue) DO UPDATE SET
+    max_open = excluded.max_open, max_per_key = excluded.max_per_key, spacing = excluded.spacing,
+    burst = excluded.burst;
+
+-- name: delete_queue_limits
+DELETE FROM perdure_queue WHERE queue IN (SELECT value FROM json_each(?1));
+
+-- name: set_arrival
+UPDATE perdure_queue SET arrival = ?2 WHERE queue = ?1;
+
+-- What was taken of a rate and not used.
+-- name: return_arrivals
+UPDATE perdure_queue SET arrival = arrival - spacing * (v ->> 1)
+FROM (SELECT value AS v FROM json_each(?1)) WHERE queue = v ->> 0 AND spacing > 0;
+
+-- name: claimed_of_lanes
+SELECT lane, count(*) FROM perdure_task WHERE queue = ?1 AND stage = 2 GROUP BY lane;
+
+-- The highest priority that waits in a queue, below rank ?2.
+-- name: task_level
+SELECT (
+    SELECT rank FROM perdure_task WHERE queue = ?1 AND stage = 0 AND rank > ?2 ORDER BY rank LIMIT 1
+);
+
+-- Who waits in queue ?1 with rank ?2, from lane ?3 to ?4, in order: lanes that are not among ?6, and
+-- activities among ?5. One step through the index for each, however many wait.
+-- name: task_groups
+WITH RECURSIVE found (lane, name) AS (
+    SELECT * FROM (
+        SELECT t.lane, t.name FROM perdure_task t
+        WHERE t.stage = 0 AND t.queue = ?1 AND t.rank = ?2 AND t.lane >= ?3
+        ORDER BY t.lane, t.name LIMIT 1
+    )
+    UNION ALL
+    SELECT n.lane, n.name
+    FROM found f CROSS JOIN perdure_task n ON n.id = coalesce(
+        (
+            SELECT x.id FROM perdure_task x
+            WHERE x.stage = 0 AND x.queue = ?1 AND x.rank = ?2 AND x.lane = f.lane AND x.name > f.name
+            ORDER BY x.name, x.id LIMIT 1
+        ),
+        (
+            SELECT y.id FROM perdure_task y
+            WHERE y.stage = 0 AND y.queue = ?1 AND y.rank = ?2 AND y.lane > f.lane
+            ORDER BY y.lane, y.name, y.id LIMIT 1
+        )
+    )
+    WHERE f.lane <= ?4
+)
+SELECT lane, name FROM found
+WHERE lane <= ?4 AND name IN (SELECT value FROM json_each(?5))
+    AND lane NOT IN (SELECT value FROM json_each(?6))
+LIMIT ?7;
+
+-- The oldest ?4 of each (lane, activity).
+-- name: task_heads
+SELECT t.id, t.lane
+FROM json_each(?1) j CROSS JOIN perdure_task t ON t.id IN (
+    SELECT x.id FROM perdure_task x
+    WHERE x.stage = 0 AND x.queue = ?2 AND x.rank = ?3 AND x.lane = j.value ->> 0
+        AND x.name = j.value ->> 1
+    ORDER BY x.id LIMIT ?4
+);
+
+-- name: claim_tasks
+UPDATE perdure_task SET stage = 2, owner = ?2, claimed_at = ?3
+WHERE id IN (SELECT value FROM json_each(?1));
+
+-- name: claimed_tasks
+SELECT
+    t.run, t.execution, t.activity, t.attempt, t.queue, t.lane, t.lost, t.call, b.details, r.workflow_id,
+    r.run_id, r.workflow, r.namespace
+FROM json_each(?1) j
+CROSS JOIN perdure_task t ON t.id = j.value
+CROSS JOIN perdure_run r ON r.run = t.run
+LEFT JOIN perdure_beat b ON b.run = t.run AND b.activity = t.activity
+ORDER BY t.id;
+
+-- name: hand_back_tasks
+UPDATE perdure_task SET stage = 0, owner = NULL, claimed_at = NULL
+WHERE +owner = ?2 AND (run, activity, attempt) IN (
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)
+)
+RETURNING queue;
+
+-- name: release_tasks
+UPDATE perdure_task SET stage = 0, owner = NULL, claimed_at = NULL WHERE owner = ?1;
+
+-- name: executions_of_tasks
+SELECT json_group_array(DISTINCT execution) FROM perdure_task WHERE owner = ?1;
+
+-- name: lose_tasks
+UPDATE perdure_task SET stage = 3, owner = NULL, claimed_at = NULL, lost = lost + 1
+WHERE owner = ?1 RETURNING run, execution, activity, attempt, lost;
+
+-- name: offer_columns
+run, execution, activity, attempt, queue, name, stage, created_at, not_before, due, owner, claimed_at, lost
+
+-- name: offers_of_runs
+SELECT {offer_columns}, X'' FROM perdure_task
+WHERE run IN (SELECT value FROM json_each(?1)) ORDER BY run, activity;
+
+-- name: overdue_offers
+SELECT {offer_columns}, call FROM perdure_task
+WHERE stage IN (0, 1) AND due > 0 AND due <= ?1 ORDER BY due LIMIT ?2;
+
+-- name: carried_by
+SELECT run, activity, attempt FROM perdure_task WHERE owner = ?1;
+
+-- Whether something is ready for a worker that serves the queues ?1 and knows the activities ?2, and
+-- when something is due.
+-- name: offers
+SELECT
+    EXISTS (
+        SELECT 1 FROM json_each(?1) q CROSS JOIN json_each(?2) k
+        CROSS JOIN perdure_task t ON t.queue = q.value AND t.name = k.value WHERE t.stage = 0
+    ),
+    (SELECT min(not_before) FROM perdure_task WHERE stage = 1),
+    (SELECT min(due) FROM perdure_task WHERE stage IN (0, 1) AND due > 0);
 
 -- Questions --------------------------------------------------------------------------------------
 
@@ -995,6 +1164,12 @@ SELECT
             AND state.wake_at <= ?4 AND (state.status IN (3, 4) OR {is_served})
     ),
     {is_admissible},
+    EXISTS (
+        SELECT 1 FROM json_each(?2) q CROSS JOIN json_each(?6) k
+        CROSS JOIN perdure_task t ON t.queue = q.value AND t.name = k.value WHERE t.stage = 0
+    ),
+    (SELECT min(t.not_before) FROM perdure_task t WHERE t.stage = 1),
+    (SELECT min(t.due) FROM perdure_task t WHERE t.stage IN (0, 1) AND t.due > 0),
     (SELECT json_group_array(json_array(d.name, d.version)) FROM perdure_definition d WHERE d.is_active = 0),
     (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL);
 

@@ -84,6 +84,9 @@ class Statements:
     def hold_slots(self) -> None:
         pass
 
+    def hold_executions(self, executions: Sequence[int]) -> None:
+        pass
+
     def hold_human_task(self, id: str) -> None:
         pass
 

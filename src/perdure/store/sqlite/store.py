@@ -28,6 +28,7 @@ from perdure.store.sqlite.database import Database
 from perdure.store.sqlite.ledger import SqliteLedger
 from perdure.store.sqlite.presence import Presence
 from perdure.store.sqlite.transaction import GatedConnection, run_transaction
+from perdure.values.queues import QueueLimit
 
 R = TypeVar("R")
 
@@ -101,6 +102,8 @@ class SqliteStore(SqlStore):
         workflows: Sequence[str],
         queues: Sequence[str],
         definitions: Sequence[Definition],
+        activities: Sequence[str] = (),
+        limits: Sequence[QueueLimit] = (),
     ) -> Worker:
         self._checkpointer.lay_out()
         return super().join(
@@ -112,6 +115,8 @@ class SqliteStore(SqlStore):
             workflows=workflows,
             queues=queues,
             definitions=definitions,
+            activities=activities,
+            limits=limits,
         )
 
     def leave(self, worker: int, epoch: int, now: int) -> None:
