@@ -34,6 +34,9 @@ def judge(world: World) -> list[str]:
     found += rows.orphans_at_the_end(world.sim.store)
     owned = [h.name for h in read if h.row.owner is not None]
     found += [f"{name} has an owner though all workers left" for name in owned]
+    if world.fleet is not None:
+        left = [worker.name for worker in world.sim.store.workers()]
+        found += [f"{name} left, and has a row that says it lives" for name in left]
     found += [f"alarm: {text}" for text in world.sim.alarms]
     found += [f"loop: {context.get('exception')!r} {context}" for context in world.sim.loop.errors]
     return found

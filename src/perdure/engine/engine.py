@@ -424,7 +424,8 @@ async def _drained(core: Core) -> bool:
     return not any(
         isinstance(item.fact, ev.OF_ATTEMPTS) and not item.inbox
         for run in core.runs.values()
-        for item in run.inputs
+        # A turn whose acknowledgement was lost may not have been written either.
+        for item in (*run.inputs, *(run.doubt[1] if run.doubt is not None else ()))
     )
 
 
