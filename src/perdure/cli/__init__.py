@@ -59,6 +59,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "People": {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),
     },
+    "Database": {
+        "db": ("db", "Bring a database to this version, or print the SQL; see how far it is."),
+    },
     "About": {
         "version": ("version", "Print the version."),
     },
