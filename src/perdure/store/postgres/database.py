@@ -22,7 +22,7 @@ import psycopg
 
 from perdure.errors import Unavailable, UsageError
 from perdure.store.postgres import faults
-from perdure.store.postgres.connect import SILENT_SECONDS, Settings, connect
+from perdure.store.postgres.connect import SILENT_SECONDS, Settings, connect, local_settings
 from perdure.store.postgres.holding import Overtaken
 from perdure.store.postgres.sql import Statements, queries_in
 
@@ -46,6 +46,9 @@ class Database(Statements):
         self._pid = os.getpid()
         self._closed = False
         self.pipeline = None
+        self._settings_of_writes, self._begins_reading = (
+            local_settings(settings) if settings.pooler else ("", "")
+        )
 
     def check(self) -> None:
         """Make sure that the connection may be used, opening it again after it was lost.
@@ -69,7 +72,7 @@ class Database(Statements):
         self.check()
         for is_last in (False, True):
             try:
-                return call()
+                return self._within(call) if self._begins_reading else call()
             except (psycopg.Error, *faults.BAD_VALUES) as exc:
                 self.roll_back()
                 is_blocked = faults.is_blocked(exc)
@@ -79,6 +82,15 @@ class Database(Statements):
                 if is_blocked:
                     self._end_silent()
         raise AssertionError
+
+    def _within(self, call: Callable[[], R]) -> R:
+        """Read in one transaction, which has the settings that a session would have."""
+        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return call()  # within another verb
+        self.connection.cursor().execute(self._begins_reading.encode(), prepare=False)
+        result = call()
+        self.execute("COMMIT")
+        return result
 
     def write(self, call: Callable[[], R], *, is_script: bool = False) -> R:
         """Call something that writes in one short transaction, again if it was in another's way.
@@ -99,6 +111,8 @@ class Database(Statements):
             try:
                 with self._pipeline(is_script) as self.pipeline:
                     self.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    if self._settings_of_writes:
+                        self.execute(self._settings_of_writes)
                     result = call()
                     is_committing = True
                     self.execute("COMMIT")
@@ -157,6 +171,10 @@ class Database(Statements):
     @contextmanager
     def snapshot(self) -> Generator[None]:
         """Let the queries of a ``with`` block see one state of the database."""
+        if self._begins_reading:
+            self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield
+            return
         self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
         self.execute("COMMIT")  # after an error ``read`` rolls back
