@@ -289,7 +289,8 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
+        became = "nothing was written" if is_written else "it may or may not have been written"
+        core.drop(errors.Unavailable(f"this worker has stopped; {became}, try again"))
         if self._gone is None:
             await leases.leave(is_clean=is_counted and is_written)
         core.guard.stop()

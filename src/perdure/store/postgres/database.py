@@ -147,7 +147,25 @@ class Database(Statements):
         )
 
     def _pipeline(self, is_script: bool) -> AbstractContextManager[psycopg.Pipeline | None]:
-        return nullcontext() if is_script else self.connection.pipeline()
+        return nullcontext() if is_script else self._quiet_pipeline()
+
+    @contextmanager
+    def _quiet_pipeline(self) -> Generator[psycopg.Pipeline]:
+        """Send a block's statements in a pipeline. What fails in it passes by the driver's own
+        pipeline, which would print on stderr that it cannot end it in order.
+        """
+        failed: Exception | None = None
+        try:
+            with self.connection.pipeline() as pipeline:
+                try:
+                    yield pipeline
+                except Exception as exc:  # noqa: BLE001 - it is raised below
+                    failed = exc
+        except psycopg.Error:
+            if failed is None:
+                raise
+        if failed is not None:
+            raise failed
 
     def _is_lost(self, exc: BaseException) -> bool:
         return self.connection.closed or faults.state_of(exc)[:2] in ("08", "57")
