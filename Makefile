@@ -1,8 +1,13 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-# Tests outside of these folders start no engine of their own.
-WITH_ENGINE := tests/cli tests/e2e tests/engine tests/patterns tests/seed1 tests/seed3 tests/seed4 tests/simulation
+# Where a replay after each turn may make a difference: tests of other folders start no engine, and the
+# other commands only read what an engine has written.
+WITH_ENGINE := tests/cli/test_running.py tests/cli/test_run_among_others.py tests/e2e tests/engine \
+	tests/patterns tests/seed1 tests/seed3 tests/seed4 tests/simulation
+# Of those that kill processes: where workflow code goes on in another one. How workers lose each other
+# and the database is the same without a replay.
+WITH_KILLS := tests/crash/test_kills.py tests/crash/test_families.py tests/crash/test_limits.py tests/crash/test_people.py
 STAMP := .venv/.perdure-setup
 NEEDED := import sys, sqlite3, ssl; sys.exit(sys.version_info < (3, 11))
 
@@ -39,8 +44,8 @@ demo: setup  ## Run an order workflow, kill its worker half way, and watch it fi
 test: check  ## Run every check and every test (the ones that kill processes alone)
 	$(BIN)/pytest -q -n auto --ignore=tests/crash
 	$(BIN)/pytest -q tests/crash
-	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q -n auto --ignore=tests/crash $(WITH_ENGINE)
-	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q tests/crash
+	PERDURE_ALWAYS_REPLAY=1 PERDURE_SIM_SEEDS=400 $(BIN)/pytest -q -n auto $(WITH_ENGINE)
+	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q $(WITH_KILLS)
 
 check: setup  ## Check format, style, types and floors
 	$(BIN)/ruff format --check .
@@ -48,8 +53,9 @@ check: setup  ## Check format, style, types and floors
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
-sim: setup  ## Run the simulator: SEED=7 repeats one run, SEEDS=500 tries that many
-	$(if $(SEED),PERDURE_SIM_SEED=$(SEED)) $(if $(SEEDS),PERDURE_SIM_SEEDS=$(SEEDS)) $(BIN)/pytest -q tests/simulation
+sim: setup  ## Run the simulator: SEED=7 or fleet-7 repeats one run, SEEDS=500 tries that many
+	$(if $(SEED),PERDURE_SIM_SEED=$(SEED)) $(if $(SEEDS),PERDURE_SIM_SEEDS=$(SEEDS)) $(BIN)/pytest -q -n auto \
+	  $(if $(SEED),-n 0 -s) tests/simulation
 
 bench: setup  ## Measure, beside DBOS: ARGS='--only one_step --no-peers'
 	$(BIN)/python bench/run.py $(ARGS)

@@ -105,13 +105,14 @@ class Client:
         if self._own is None:
             assert self._url is not None
             desk = open_desk(self._url, readonly=self._read_only, seal=self.seal)
-            now = _now()
             try:
-                await desk.write(lambda store: store.migrate(now))
+                await desk.write(lambda store: store.migrate(_now()))
+                told = await desk.write(lambda store: store.time())
             except BaseException:
                 await desk.close()
                 raise
-            self._own = StoreDoor(desk, _now, os.urandom)
+            ahead = _now() - told if told else 0  # of the server's clock: all go by that
+            self._own = StoreDoor(desk, lambda: _now() - ahead, os.urandom)
 
     async def close(self) -> None:
         """Close what :meth:`open` opened."""
@@ -494,5 +495,4 @@ def _address(sender: Any) -> str:
 
 
 def _now() -> int:
-    # Without a worker in this process there is no engine's clock to ask.
-    return time.time_ns() // 1000  # noqa: TID251
+    return time.time_ns() // 1000  # noqa: TID251 - no engine's clock is at hand

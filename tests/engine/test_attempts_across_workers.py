@@ -10,8 +10,6 @@ import pytest
 
 from perdure import Retry, Status, activity, workflow
 from perdure.errors import ActivityFailed
-from perdure.testing import simulator
-from perdure.testing.clock import VirtualClock
 from perdure.testing.simulator import SimulatedWorker, Simulation
 
 HOUR = 3_600_000_000
@@ -182,7 +180,7 @@ async def _stopped(worker: SimulatedWorker) -> None:
 
 @pytest.mark.parametrize("end", [_killed, _stopped], ids=["killed", "stopped"])
 def test_a_runs_time_never_goes_back_when_a_worker_with_a_slower_clock_takes_it_over(
-    monkeypatch: pytest.MonkeyPatch, end: Callable[[SimulatedWorker], Awaitable[None]]
+    end: Callable[[SimulatedWorker], Awaitable[None]],
 ):
     with Simulation(seed=1) as sim:
 
@@ -190,9 +188,7 @@ def test_a_runs_time_never_goes_back_when_a_worker_with_a_slower_clock_takes_it_
             first, process, handle = await _begin(sim, two_steps)
             await asyncio.sleep(1)  # sleep: virtual time
             await end(first)
-            slow = lambda loop: VirtualClock(loop, -HOUR)  # noqa: E731 - one line says it
-            monkeypatch.setattr(simulator, "VirtualClock", slow)
-            await sim.worker("b", DEFINITIONS).start()
+            await sim.worker("b", DEFINITIONS, clock_offset=-HOUR).start()
             done = await process.spawn(handle.result("60s"))
             return [done, [event.time for event in await process.spawn(handle.history())]]
 

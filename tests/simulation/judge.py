@@ -34,6 +34,9 @@ def judge(world: World) -> list[str]:
     found += rows.orphans_at_the_end(world.sim.store)
     owned = [h.name for h in read if h.row.owner is not None]
     found += [f"{name} has an owner though all workers left" for name in owned]
+    if world.fleet is not None:
+        left = [worker.name for worker in world.sim.store.workers()]
+        found += [f"{name} left, and has a row that says it lives" for name in left]
     found += [f"alarm: {text}" for text in world.sim.alarms]
     found += [f"loop: {context.get('exception')!r} {context}" for context in world.sim.loop.errors]
     return found
@@ -111,21 +114,33 @@ def _ended_right(runs: list[History], plan: Plan) -> Iterator[str]:
 
 
 def _seen_results(world: World, read: list[History]) -> Iterator[str]:
-    """What a client was told is what is recorded."""
-    last = {history.row.workflow_id: history for history in read}
+    """What a client was told is what is recorded, of the last execution or of one it replaced.
+
+    A start that was not acknowledged may come late, after the result was taken.
+    """
+    ended: dict[str, list[History]] = {}
+    for history in read:
+        ended.setdefault(history.row.workflow_id, []).append(history)
+    many = {plan.id for plan in world.workload.plans if plan.is_many}
     for id, result in world.seen_results:
-        event = last[id].events[-1]
-        if isinstance(result, Exception):
-            kinds = {
-                "WorkflowFailed": ev.RunFailed,
-                "WorkflowCancelled": ev.RunCancelled,
-                "WorkflowTerminated": ev.RunTerminated,
-                "WorkflowTimedOut": ev.RunTimedOut,
-            }
-            if not isinstance(event, kinds[type(result).__name__]):
-                yield f"the client of {id} heard {result!r}; recorded is {event.brief()}"
-        elif not isinstance(event, ev.RunCompleted) or payload.decode(event.result) != result:
-            yield f"the client of {id} heard {result!r}; recorded is {event.brief()}"
+        histories = ended[id] if id in many else ended[id][-1:]
+        if not any(_tells(history.events[-1], result) for history in histories):
+            brief = ", ".join(history.events[-1].brief() for history in histories)
+            yield f"the client of {id} heard {result!r}; recorded is {brief}"
+
+
+_KINDS: dict[str, type[ev.Event]] = {
+    "WorkflowFailed": ev.RunFailed,
+    "WorkflowCancelled": ev.RunCancelled,
+    "WorkflowTerminated": ev.RunTerminated,
+    "WorkflowTimedOut": ev.RunTimedOut,
+}
+
+
+def _tells(event: ev.Event, result: Any) -> bool:
+    if isinstance(result, Exception):
+        return isinstance(event, _KINDS[type(result).__name__])
+    return isinstance(event, ev.RunCompleted) and payload.decode(event.result) == result
 
 
 def _effects(world: World, read: list[History]) -> Iterator[str]:

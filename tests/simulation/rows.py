@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from perdure.values.concurrency import Place
+from perdure.values.states import CODES, Status
+
 _TWICE_OPEN = """
 SELECT r.namespace, r.workflow_id, count(*) FROM perdure_state s JOIN perdure_run r USING (run)
 WHERE s.status < 5 GROUP BY r.namespace, r.workflow_id HAVING count(*) > 1
@@ -25,6 +28,12 @@ _ORPHANS = {
     "heartbeats": "SELECT run, activity FROM perdure_beat "
     "WHERE run NOT IN (SELECT run FROM perdure_state WHERE status < 5)",
 }
+_BEGUN = ", ".join(str(CODES[it]) for it in (Status.RUNNING, Status.WAITING, Status.PARKED))
+_ADMITTED = f"""
+SELECT DISTINCT r.workflow_id FROM perdure_state s JOIN perdure_run r USING (run)
+LEFT JOIN perdure_slot p ON p.execution = s.execution
+WHERE s.status < 5 AND (p.place = {int(Place.TAKEN)} OR s.status IN ({_BEGUN}))
+"""
 _FAR = 1 << 60
 
 
@@ -48,6 +57,11 @@ def twice_open(store: Any) -> list[str]:
     """Name the workflow ids of which more than one run is open."""
     found = select(store, _TWICE_OPEN)
     return [f"{id!r} has {count} open runs at once" for _, id, count in found]
+
+
+def admitted(store: Any) -> set[str]:
+    """Return the workflow ids of those that a limit has let in, or that run whatever it says."""
+    return {id for (id,) in select(store, _ADMITTED)}
 
 
 def orphans(store: Any) -> Iterator[str]:

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 from tests.simulation import errands, rows
 from tests.simulation.errands import Stop
+from tests.simulation.fleet import Fleet
+from tests.simulation.kinds import some_faults
 from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
 from tests.simulation.workload import Plan, Workload
 
@@ -22,12 +24,13 @@ from perdure import errors
 from perdure.activity import Info
 from perdure.client import Client
 from perdure.engine.engine import Engine
-from perdure.store.port import Filter
 from perdure.testing.clock import Idle, Process, State, TooLong
-from perdure.testing.faults import FaultyDesk, RandomFaults
+from perdure.testing.faults import FaultyDesk
 from perdure.testing.simulator import SimulatedWorker, Simulation, ended
 from perdure.values.states import Status
 
+FLEET = "fleet-"
+"""So begin the names of seeds whose database is on a server."""
 _HANGS_AFTER = 60.0
 _CALM_LASTS = 300.0
 
@@ -55,16 +58,20 @@ class Row(msgspec.Struct, frozen=True):
 class World:
     """See the module's text."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: str) -> None:
         chance = Random(f"{seed}/world")
         self.chance = chance
-        self.faults = _faults(chance, Random(f"{seed}/faults"))
-        self.sim = Simulation(seed, plan=self.faults)
+        self.faults = some_faults(chance, Random(f"{seed}/faults"))
+        self.sim = Simulation(seed, plan=self.faults, on_server=seed.startswith(FLEET))
         self.workload = Workload(Random(f"{seed}/workload"))
         self._limit_some(Random(f"{seed}/limits"))
         rows.make_ledger(self.sim.store)
         self.sim.sea.on_written = self._written
-        self.sim.sea.knows_the_dead = chance.random() < 0.7
+        knows_the_dead = chance.random() < 0.7
+        network = self.sim.network
+        if network is None:
+            self.sim.sea.knows_the_dead = knows_the_dead
+        self.fleet = network and Fleet(self, network, Random(f"{seed}/fleet"))
         self.trouble_seconds = chance.choice((0.0, 2.0, 4.0, 6.0))
         self.is_calm = False
         self.effects: list[Effect] = []
@@ -107,15 +114,20 @@ class World:
 
     async def _main(self) -> None:
         loop = asyncio.get_running_loop()
-        self._foreign = self.sim.foreign_client("cli")
-        self._staff = [loop.create_task(self._employ()) for _ in range(self._wanted)]
+        self._foreign = self.sim.foreign_client("cli", clock_offset=self._clock_offset())
+        for _ in range(self._wanted):
+            self.employ()
         jobs = [loop.create_task(self._see_through(plan)) for plan in self.workload.plans]
-        chaos = loop.create_task(self._make_trouble())
-        await chaos
+        chaos = [loop.create_task(self._make_trouble())]
+        if self.fleet is not None:
+            chaos.append(loop.create_task(self.fleet.make_trouble()))
+        await asyncio.gather(*chaos)
         await self._calm_down()
         await self._wait_until_ended(jobs)
         for job in jobs:
             job.result()
+        if self.fleet is not None:
+            await self.fleet.until_nobody_is_missed()
         for staff in self._staff:
             staff.cancel()
         await asyncio.gather(*[worker.stop() for worker in self.up()])
@@ -145,6 +157,8 @@ class World:
         self.is_calm = True
         self.sim.note("world", "calm")
         self.faults.calm()
+        if self.sim.network is not None:
+            self.sim.network.calm()
         for worker in self.sim.workers:
             self._thaw(worker)
         await self.sim.until(lambda: bool(self.up()))
@@ -212,10 +226,21 @@ class World:
         """Return the workers that run."""
         return [w for w in self.sim.workers if w.is_up and w.process.state is State.RUNNING]
 
+    def employ(self) -> None:
+        """Have one worker more from now on."""
+        self._staff.append(asyncio.get_running_loop().create_task(self._employ()))
+
+    def _clock_offset(self) -> int:
+        return self.fleet.clock_offset() if self.fleet is not None else 0
+
     async def _employ(self) -> None:
         self._names += 1
         worker = self.sim.worker(
-            f"w{self._names}", DEFINITIONS, prepare=self._prepare, **self._options
+            f"w{self._names}",
+            DEFINITIONS,
+            prepare=self._prepare,
+            clock_offset=self._clock_offset(),
+            **self._options,
         )
         worker.process.put(log_effect, self._log_effect)
         worker.may_die = worker.desk.may_die = True
@@ -233,14 +258,18 @@ class World:
 
     # -- clients -------------------------------------------------------------------------------
 
+    def foreign(self) -> tuple[Process, Client]:
+        """Return the client that has the database alone."""
+        assert self._foreign is not None
+        return self._foreign
+
     def some_client(self) -> tuple[Process, Client]:
         """Return a client: of a worker, or one that has the database alone."""
         up = self.up()
         if up and self.chance.random() < 0.6:
             worker = self.chance.choice(up)
             return worker.process, worker.client
-        assert self._foreign is not None
-        return self._foreign
+        return self.foreign()
 
     async def ask(
         self,
@@ -289,10 +318,7 @@ class World:
 
     def _check_limits(self) -> None:
         """Never are two executions with one key admitted at once, whatever happens."""
-        begun: set[str] = set()
-        for status in (Status.RUNNING, Status.WAITING, Status.PAUSED, Status.PARKED):
-            rows = self.sim.store.list(Filter(status=(status,)), limit=1_000)
-            begun |= {row.workflow_id for row in rows if row.workflow_id in self._keyed}
+        begun = {id for id in rows.admitted(self.sim.store) if id in self._keyed}
         if len(begun) > 1:
             self.sim.alarms.append(f"more than one of a key is admitted: {sorted(begun)}")
 
@@ -551,12 +577,6 @@ def _first(exc: BaseException) -> BaseException:
     return exc
 
 
-class _Faults(RandomFaults):
-    kills = 0.0
-    freezes = 0.0
-    stops = 0.0
-
-
 _ALONE = frozenset(
     {"continue", "doomed", "fatal", "gather", "group", "hear", "impatient", "late", "leave", "nap"}
     | {"slow", "step"}
@@ -570,26 +590,3 @@ def _is_alone(parts: Sequence[Any]) -> bool:
         and all(_is_alone(inner) for inner in part[1:] if isinstance(inner, (list, tuple)))
         for part in parts
     )
-
-
-def _faults(world: Random, chance: Random) -> _Faults:
-    """Choose what kinds of things go wrong in this seed."""
-    faults = _Faults(chance, lost_hint=world.choice((0.0, 0.1, 0.5, 1.0)))
-    level = world.choice((0.0, 0.5, 1.0, 2.0))
-    if world.random() < 0.5:
-        faults.error = 0.02 * level
-    if world.random() < 0.6:
-        faults.lost_ack = 0.04 * level
-    if world.random() < 0.4:
-        faults.death = 0.02 * level
-    if world.random() < 0.6:
-        faults.slow, faults.slow_seconds = 0.2 * level, world.choice((0.01, 0.05, 0.3))
-    if world.random() < 0.25:
-        faults.stuck, faults.stuck_seconds = 0.01 * level, 4.0
-    if world.random() < 0.4:
-        faults.kills = 0.4
-    if world.random() < 0.35:
-        faults.freezes = 0.3
-    if world.random() < 0.3:
-        faults.stops = 0.3
-    return faults

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import pooler
 from tests.support.postgres import Cluster, Home, Server, find_programs
 
 URL = "PERDURE_TEST_POSTGRES_URL"
@@ -116,6 +117,23 @@ def postgres_url(postgres_server: Server, _postgres_database: str) -> str:
     """The URL of an empty database that nobody else has."""
     postgres_server.clear_database(_postgres_database)
     return _postgres_database
+
+
+@pytest.fixture(scope="session")
+def _pooler(postgres_server: Server) -> Iterator[pooler.Pooler]:
+    program = pooler.find_program()
+    if program is None:
+        pytest.skip(pooler.HOW_TO_GET_IT)
+    running = pooler.Pooler(program, postgres_server)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def pooled_url(_pooler: pooler.Pooler, postgres_url: str) -> str:
+    """The URL of the same database through PgBouncer in transaction mode."""
+    _pooler.await_answer(postgres_url)
+    return _pooler.url(postgres_url)
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ class Cluster(Server):
         self.programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=home))
         self.data = self.folder / "data"
-        self._account = _unprivileged()
+        self._account = unprivileged()
         if self._account is not None:
             os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
         user = "" if self._account is None else self._account.pw_name
@@ -284,7 +284,7 @@ def _version(folder: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", str(folder)))
 
 
-def _unprivileged() -> pwd.struct_passwd | None:
+def unprivileged() -> pwd.struct_passwd | None:
     """Return the account that programs run as, or ``None`` for our own: they refuse to be root."""
     if os.geteuid() != 0:
         return None
@@ -297,7 +297,7 @@ def _unprivileged() -> pwd.struct_passwd | None:
 def _open_to_all() -> Path:
     """Return a folder for temporary files that the server's user can reach as well."""
     chosen = Path(tempfile.gettempdir()).resolve()
-    if _unprivileged() is None:
+    if unprivileged() is None:
         return chosen
     for folder in (chosen, Path("/tmp"), Path("/var/tmp")):  # where root's own is private
         parts = (folder, *folder.parents)

@@ -59,8 +59,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "People": {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),
     },
-    "Tend": {
-        "db": ("db", "What is stored, and how: seal it anew, sweep blobs."),
+    "Database": {
+        "db": (
+            "db",
+            "Tables and data: migrate, print the SQL, status, seal anew.",
+        ),
     },
     "About": {
         "version": ("version", "Print the version."),

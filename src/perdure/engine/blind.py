@@ -70,20 +70,26 @@ class Blind:
             self._pause(run)
         return is_asked_to_pause
 
-    def end(self, run: Run, end: Input) -> None:
+    def end(self, run: Run, end: Input, *, asked: Sequence[Input] = ()) -> None:
         """Record the end, after the messages that nobody will read: they were acknowledged (I7).
 
-        So were people's decisions.
+        So were people's decisions. ``asked``: who wanted it, if the end does not say it.
         """
         unread = [item for item in run.inputs if isinstance(item.fact, ev.ACKNOWLEDGED)]
         # In the order in which applied ones are read.
         unread.sort(key=lambda item: item.arrival)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
         run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
-        taken = [*dropped, *unread, end]
+        taken = [*dropped, *unread, *asked, end]
         if isinstance(end.fact, ev.RunTimedOut):
             writes.name_successor(self._core, run, end.fact, self._core.clock.now())
-        self.commit(run, taken, [*unread, end], closing=end.fact)
+        self.commit(run, taken, [*unread, *asked, end], closing=end.fact)
+
+    def _cancel_unbegun(self, run: Run, asked: Input) -> None:
+        """A run that has not begun ends when somebody cancels it."""
+        assert isinstance(asked.fact, ev.CancelRequested)
+        run.inputs.remove(asked)
+        self.end(run, Input(ev.RunCancelled(reason=asked.fact.reason)), asked=[asked])
 
     def _pause(self, run: Run) -> None:
         """Take no turns from here on; what is under way goes on, and its outcome is recorded."""
@@ -120,11 +126,10 @@ class Blind:
     def _go_on(self, run: Run, asked: Input) -> None:
         begins = run.started.not_before if run.started is not None else 0
         if begins > self._core.clock.now() and run.status is Status.PAUSED:
-            run.inputs.remove(asked)
             if isinstance(asked.fact, ev.CancelRequested):
-                end = Input(ev.RunCancelled(reason=asked.fact.reason))
-                self.commit(run, [asked, end], [asked, end], closing=end.fact)
+                self._cancel_unbegun(run, asked)
                 return
+            run.inputs.remove(asked)
             run.status, run.wake_at, run.stop = Status.PENDING, begins, ("", "", "")
             self.commit(run, [asked], [asked])
             return
@@ -156,9 +161,7 @@ class Blind:
                 self.commit(run, [item], [item])
                 return
             if isinstance(item.fact, ev.CancelRequested):
-                run.inputs.remove(item)
-                end = Input(ev.RunCancelled(reason=item.fact.reason))
-                self.commit(run, [item, end], [item, end], closing=end.fact)
+                self._cancel_unbegun(run, item)
                 return
             if isinstance(item.fact, ev.RunPaused):
                 self._pause(run)

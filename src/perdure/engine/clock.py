@@ -21,9 +21,9 @@ class Clock(Protocol):
         """Return microseconds since 1970; never less than before."""
         ...
 
-    def resync(self, now: int | None = None) -> None:
+    def resync(self, now: int | None = None, within: int = 0) -> None:
         """Look at the wall clock again (called at each lease extension), or go by the store's,
-        which says ``now``.
+        which said ``now`` at some moment of the last ``within`` microseconds.
         """
         ...
 
@@ -33,18 +33,34 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._last = 0
+        self._monotonic = time.monotonic_ns()
         self.resync()
 
-    def resync(self, now: int | None = None) -> None:
-        self._wall = time.time_ns() // 1000 if now is None else now
+    def resync(self, now: int | None = None, within: int = 0) -> None:
+        if now is None:
+            self._wall = time.time_ns() // 1000
+        else:
+            self._wall = told_by_store(now, within, self._wall + self._passed())
         if now is not None and self._last - now > _FAR_OFF:
             self._last = now  # this machine's clock was ahead of the store's
         self._monotonic = time.monotonic_ns()
 
     def now(self) -> int:
-        now = self._wall + (time.monotonic_ns() - self._monotonic) // 1000
+        now = self._wall + self._passed()
         self._last = max(self._last, now)
         return self._last
+
+    def _passed(self) -> int:
+        return (time.monotonic_ns() - self._monotonic) // 1000
+
+
+def told_by_store(told: int, within: int, here: int) -> int:
+    """Return what time it is, if the store said ``told`` in the last ``within`` microseconds.
+
+    A clock that may be right stays as it is: an answer that took long must not set it back, or what
+    was due by it would not be due any more.
+    """
+    return here if told <= here <= told + within else told
 
 
 monotonic = time.monotonic

@@ -412,7 +412,8 @@ class Core:
     def fenced(self) -> None:
         """Drop everything this worker held; :attr:`on_fenced` rejoins."""
         _log.warning("the lease of %s was taken over; dropping all its runs", self.worker_name)
-        self.drop(errors.Unavailable("this worker lost its lease; nothing was written, try again"))
+        became = "it may or may not have been written"  # before the lease was lost
+        self.drop(errors.Unavailable(f"this worker lost its lease; {became}, try again"))
         self.on_fenced()
 
     def drop(self, error: errors.Unavailable) -> None:

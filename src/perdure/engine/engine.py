@@ -323,7 +323,8 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        core.drop(errors.Unavailable("this worker has stopped; nothing was written, try again"))
+        became = "nothing was written" if is_written else "it may or may not have been written"
+        core.drop(errors.Unavailable(f"this worker has stopped; {became}, try again"))
         if not is_gone:
             await leases.leave(is_clean=is_counted and is_written)
         core.guard.stop()
@@ -472,7 +473,8 @@ async def _drained(core: Core) -> bool:
     return not any(
         isinstance(item.fact, ev.OF_ATTEMPTS) and not item.inbox
         for run in core.runs.values()
-        for item in run.inputs
+        # A turn whose acknowledgement was lost may not have been written either.
+        for item in (*run.inputs, *(run.doubt[1] if run.doubt is not None else ()))
     )
 
 

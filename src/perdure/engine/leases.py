@@ -46,7 +46,9 @@ class Leases:
     async def join(self) -> None:
         """Become a worker, with a new id and a lease."""
         core = self._core
-        core.clock.resync(await core.desk.write(lambda store: store.time()))
+        asked = self._time()
+        told = await core.desk.write(lambda store: store.time())
+        core.clock.resync(told, self._time() - asked)
         now = core.clock.now()
         name = self._name or f"{socket.gethostname()}-{os.getpid()}"
         definitions = core.registry.described(core.registry.workflows(), now)
@@ -121,6 +123,7 @@ class Leases:
         if worker is None or now - self._extended_at < core.settings.lease // 3:
             return
         beats = core.runner.beats()
+        asked = self._time()
         recalled, time = await core.desk.write(
             lambda store: store.extend(
                 worker.id,
@@ -134,8 +137,13 @@ class Leases:
         if recalled != self._recalled:
             self._recalled = recalled
             core.look_at_owned()
-        core.clock.resync(time)
+        core.clock.resync(time, self._time() - asked)
         core.carrier.check()
+
+    @staticmethod
+    def _time() -> int:
+        """Return microseconds that only tell how long something took."""
+        return round(asyncio.get_running_loop().time() * 1_000_000)
 
     def extend_while_held(self) -> None:
         """Extend the lease in the guard's thread, while a long turn holds the loop (R8)."""

@@ -44,7 +44,15 @@ class Ledger(Protocol):
         ...
 
     def apply(self, missing: Sequence[Migration], now: int) -> None:
-        """Apply and record migrations in one transaction."""
+        """Apply and record migrations in one transaction.
+
+        Raises:
+            SchemaMismatch: a statement failed, or whoever asks may not make tables.
+        """
+        ...
+
+    def tables(self) -> dict[str, int]:
+        """Return the names of the tables, and how many rows each has."""
         ...
 
 
@@ -111,6 +119,18 @@ def migrate(
             "(`perdure dev MODULE`)"
         )
     ledger.apply(needed, now)
+
+
+def recorded(one: Migration, now: str) -> str:
+    """Return the statement that records a migration; ``now``: how its database says the time."""
+    values = [one.name, one.checksum, perdure_version()]
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"INSERT INTO perdure_migration VALUES ({one.number}, {quoted}, {now});"  # noqa: S608 - ours
+
+
+def listed(migrations: Sequence[Migration]) -> str:
+    """Return numbers and names, for people."""
+    return ", ".join(f"{one.number:04} ({one.name})" for one in migrations)
 
 
 def perdure_version() -> str:

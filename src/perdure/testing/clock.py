@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from perdure.engine.clock import told_by_store
+
 T = TypeVar("T")
 EPOCH = 1_800_000_000_000_000
 """Where virtual time begins, in microseconds since 1970."""
@@ -357,8 +359,10 @@ class VirtualClock:
         """Return microseconds since 1970."""
         return self._start + round(self._loop.time() * 1_000_000)
 
-    def resync(self, now: int | None = None) -> None:
-        """Nothing to look at."""
+    def resync(self, now: int | None = None, within: int = 0) -> None:
+        """Go by the store's clock, which said ``now``, if it has one."""
+        if now is not None:
+            self._start += told_by_store(now, within, self.now()) - self.now()
 
 
 def _close(coro: Any) -> None:

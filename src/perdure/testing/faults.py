@@ -10,187 +10,25 @@ Production code knows nothing of it.
 from __future__ import annotations
 
 import asyncio
-import enum
+import functools
 from collections import deque
 from collections.abc import Callable
-from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from perdure import errors
 from perdure.store.port import Batch, Posted, Reader, Started, StartRequest, Store, Worker
 from perdure.testing.clock import Process, VirtualLoop
+from perdure.testing.network import Line, Network, Outcome
+from perdure.testing.plans import WRITES, Calm, Fault, NthCommit, Plan, RandomFaults
 
 T = TypeVar("T")
 R = TypeVar("R")
 POISON = b"poison-pill"
 """A batch whose payloads hold these bytes is refused, as data that a database cannot take."""
 
-WRITES = frozenset(
-    {
-        "act",
-        "activate",
-        "admit",
-        "answer",
-        "ask",
-        "claim",
-        "close_mailboxes",
-        "commit",
-        "define",
-        "drop_mail",
-        "extend",
-        "forget_codecs",
-        "hand_back",
-        "join",
-        "keep_mailboxes",
-        "leave",
-        "post",
-        "reseal",
-        "start",
-        "take_over",
-        "transact",
-        "unused_blobs",
-        "watch",
-    }
-)
-
-
-class Fault(enum.Enum):
-    """What happens to one verb."""
-
-    NONE = "none"
-    ERROR = "error"
-    """Unavailable, and nothing was written."""
-    LOST_ACK = "lost ack"
-    """Unavailable, though it was written."""
-    DIE_BEFORE = "die before"
-    DIE_AFTER = "die after"
-
-
-class Plan(Protocol):
-    """Decides what goes wrong."""
-
-    def fault(self, desk: FaultyDesk, verb: str) -> Fault:
-        """Say what happens to this call of ``verb``."""
-        ...
-
-    def delay(self, desk: FaultyDesk) -> float:
-        """Return seconds for one half of a verb's way: to the database, or back."""
-        ...
-
-    def hint(self, desk: FaultyDesk) -> float | None:
-        """Return after how many seconds a foreign commit is noticed; ``None``: never."""
-        ...
-
-
-class Calm:
-    """Nothing goes wrong; foreign commits are noticed as a file database would."""
-
-    def fault(self, desk: FaultyDesk, verb: str) -> Fault:
-        """Nothing happens."""
-        return Fault.NONE
-
-    def delay(self, desk: FaultyDesk) -> float:
-        """Verbs take no time."""
-        return 0.0
-
-    def hint(self, desk: FaultyDesk) -> float | None:
-        """Look every 20 ms."""
-        return 0.02
-
-
-class RandomFaults:
-    """Faults by chance; every probability is per verb (deaths: per writing verb)."""
-
-    def __init__(
-        self,
-        chance: Random,
-        *,
-        error: float = 0.0,
-        lost_ack: float = 0.0,
-        death: float = 0.0,
-        slow: float = 0.0,
-        slow_seconds: float = 0.05,
-        stuck: float = 0.0,
-        stuck_seconds: float = 3.0,
-        lost_hint: float = 0.0,
-        hint_seconds: float = 0.04,
-    ) -> None:
-        self._chance = chance
-        self.error = error
-        self.lost_ack = lost_ack
-        self.death = death
-        self.slow = slow
-        self.slow_seconds = slow_seconds
-        self.stuck = stuck
-        self.stuck_seconds = stuck_seconds
-        self.lost_hint = lost_hint
-        self.hint_seconds = hint_seconds
-
-    def calm(self) -> None:
-        """Let nothing go wrong from here on, except that hints still get lost."""
-        self.error = self.lost_ack = self.death = self.slow = self.stuck = 0.0
-
-    def fault(self, desk: FaultyDesk, verb: str) -> Fault:
-        """Draw what happens."""
-        if not (self.error or self.lost_ack or self.death):
-            return Fault.NONE
-        drawn = self._chance.random()
-        if drawn < self.error:
-            return Fault.ERROR
-        if verb not in WRITES:
-            return Fault.NONE
-        drawn -= self.error
-        if drawn < self.lost_ack:
-            return Fault.LOST_ACK
-        drawn -= self.lost_ack
-        if drawn < self.death and desk.may_die:
-            return Fault.DIE_BEFORE if drawn < self.death / 2 else Fault.DIE_AFTER
-        return Fault.NONE
-
-    def delay(self, desk: FaultyDesk) -> float:
-        """Draw a delay; mostly none."""
-        if not (self.slow or self.stuck):
-            return 0.0
-        drawn = self._chance.random()
-        if drawn < self.stuck:
-            return self._chance.random() * self.stuck_seconds
-        if drawn < self.stuck + self.slow:
-            return self._chance.random() * self.slow_seconds
-        return 0.0
-
-    def hint(self, desk: FaultyDesk) -> float | None:
-        """Draw whether, and when, a foreign commit is noticed."""
-        if self._chance.random() < self.lost_hint:
-            return None
-        return self._chance.random() * self.hint_seconds
-
-
-class NthCommit:
-    """One fault, at the N-th commit of all workers; counts them."""
-
-    def __init__(self, number: int, fault: Fault) -> None:
-        self._number = number
-        self._fault = fault
-        self.commits = 0
-        self.has_failed = False
-
-    def fault(self, desk: FaultyDesk, verb: str) -> Fault:
-        """Let the N-th commit fail."""
-        if verb != "commit":
-            return Fault.NONE
-        self.commits += 1
-        if self.commits != self._number or not desk.may_die:
-            return Fault.NONE
-        self.has_failed = True
-        return self._fault
-
-    def delay(self, desk: FaultyDesk) -> float:
-        """Verbs take no time."""
-        return 0.0
-
-    def hint(self, desk: FaultyDesk) -> float | None:
-        """Look every 20 ms."""
-        return 0.02
+_FENCED = frozenset({"commit", "transact"})
 
 
 class Died(BaseException):
@@ -204,14 +42,18 @@ class Sea:
     ``on_fault(desk, verb, fault)`` when one is injected.
     """
 
-    def __init__(self, loop: VirtualLoop, store: Any, plan: Plan) -> None:
+    def __init__(
+        self, loop: VirtualLoop, store: Any, plan: Plan, network: Network | None = None
+    ) -> None:
         self.loop = loop
         self.store = store
         self.plan = plan
+        self.network = network
+        """Between the workers and a server; ``None``: the database is a file of their machine."""
         self.desks: list[FaultyDesk] = []
         self.owners: dict[int, FaultyDesk] = {}
         """Whose worker row is whose."""
-        self.knows_the_dead = True
+        self.knows_the_dead = network is None
         """Whether a dead worker's lock is seen to be free; else only the lease's time tells."""
         self.on_written: Callable[[FaultyDesk, str, Any, Any], None] = _ignore
         self.on_fault: Callable[[FaultyDesk, str, Fault], None] = _ignore
@@ -252,26 +94,70 @@ class FaultyStore:
             worker.alive_for_sure = is_alive if self._sea.knows_the_dead else None
         return workers
 
-    def join(self, *args: Any, **options: Any) -> Worker:
+    def time(self) -> int | None:
+        """Return what the server's clock says, if there is one."""
+        network = self._sea.network
+        return self._call("time", network.time if network else self._sea.store.time, (), {})
+
+    def join(self, *args: Any, now: int, lease_until: int, **options: Any) -> Worker:
         """Join, and take the lock."""
 
         def join(*args: Any, **options: Any) -> Worker:
-            worker: Worker = self._sea.store.join(*args, **options)
+            until = self._lease(now, lease_until)
+            worker: Worker = self._sea.store.join(*args, now=now, lease_until=until, **options)
             self._sea.owners[worker.id] = self._desk
             return worker
 
         return self._call("join", join, args, options)
+
+    def extend(
+        self, worker: int, epoch: int, *, now: int, lease_until: int, **options: Any
+    ) -> tuple[int, int | None]:
+        """Extend a lease, by the server's clock if there is one."""
+        network = self._sea.network
+
+        def extend(worker: int, epoch: int, **options: Any) -> tuple[int, int | None]:
+            until = self._lease(now, lease_until)
+            recalled, time = self._sea.store.extend(
+                worker, epoch, now=now, lease_until=until, **options
+            )
+            return recalled, network.time() if network else time
+
+        return self._call("extend", extend, (worker, epoch), options)
+
+    def take_over(
+        self, worker: int, epoch: int, now: int, *, lease_until: int | None = None
+    ) -> bool:
+        """Take a worker's runs over, unless its lease goes on by the server's clock."""
+        network = self._sea.network
+
+        def take_over(worker: int, *args: Any, **options: Any) -> bool:
+            if network and lease_until is not None and lease_until >= network.time():
+                return False
+            return self._sea.store.take_over(worker, *args, **options)
+
+        options = {"lease_until": lease_until}
+        return self._call("take_over", take_over, (worker, epoch, now), options)
 
     def commit(self, batch: Batch) -> Any:
         """Commit, unless the data is poison."""
         if _is_poisoned(batch):
             self._sea.on_fault(self._desk, "commit refused", Fault.NONE)
             raise errors.StoreRefused("the database does not take this data")
+        until = self._lease(batch.now, batch.lease_until)
+        batch = msgspec.structs.replace(batch, lease_until=until)
         return self._call("commit", self._sea.store.commit, (batch,), {})
+
+    def _lease(self, now: int, until: int) -> int:
+        network = self._sea.network
+        return network.lease(now, until) if network else until
 
     def _call(self, verb: str, call: Callable[..., T], args: Any, options: Any) -> T:
         desk, sea = self._desk, self._sea
-        fault = sea.plan.fault(desk, verb)
+        if desk.is_late and verb in _FENCED:
+            raise errors.Unavailable("planted: its transaction ended with its connection")
+        is_here = desk.process.is_alive and not desk.is_late
+        fault = sea.plan.fault(desk, verb) if is_here else Fault.NONE
         if fault is not Fault.NONE:
             sea.on_fault(desk, verb, fault)
         if fault is Fault.ERROR:
@@ -311,12 +197,25 @@ class _Lane:
         self.is_busy = False
 
 
+def _tell(
+    future: asyncio.Future[Any], then: _Then, answer: Any, error: BaseException | None
+) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(error)
+    if then is not None:
+        then(future)
+
+
 class FaultyDesk:
     """A desk of one process; see the module's text."""
 
     def __init__(self, sea: Sea, process: Process, *, may_die: bool = False) -> None:
         self.on_change: Callable[[], None] | None = None
-        self.look_seconds = 0.2
+        self.look_seconds = 0.2 if sea.network is None else 0.7
         self.process = process
         self.may_die = may_die
         self.on_death: Callable[[], None] = _ignore
@@ -324,6 +223,11 @@ class FaultyDesk:
         self._store: Any = FaultyStore(self, sea)
         self._writing = _Lane()
         self._reading = _Lane()
+        self._lines: tuple[Line, Line] | None = None
+        if sea.network is not None:
+            self._lines = sea.network.line(self), sea.network.line(self)
+        self.is_late = False
+        """Whether what is carried out now was given up long ago."""
         self._is_noticed = False
         self._is_closed = False
         sea.desks.append(self)
@@ -362,6 +266,8 @@ class FaultyDesk:
 
     def write_from_thread(self, verb: Callable[[Store], T]) -> T:
         """Run ``verb`` at once: a simulation has one thread."""
+        if self._sea.network is not None:
+            self._sea.network.check(self.process)
         return verb(self._store)
 
     async def close(self) -> None:
@@ -373,6 +279,8 @@ class FaultyDesk:
     def die(self) -> None:
         """End the process this desk belongs to."""
         self.process.kill()
+        if self._sea.network is not None:
+            self._sea.network.gone(self.process)
         if self in self._sea.desks:
             self._sea.desks.remove(self)
         self.on_death()
@@ -380,6 +288,9 @@ class FaultyDesk:
     def notice(self) -> None:
         """Somebody else has committed; tell ``on_change`` soon, or never."""
         if self._is_noticed or self.on_change is None:
+            return
+        network = self._sea.network
+        if network and not (network.hears_hints and network.reaches(self.process)):
             return
         after = self._sea.plan.hint(self)
         if after is not None:
@@ -400,6 +311,10 @@ class FaultyDesk:
         if self._is_closed:
             raise errors.UsageError("the store was closed")
         future: asyncio.Future[T] = self._sea.loop.create_future()
+        if self._lines is not None:
+            line = self._lines[lane is self._reading]
+            line.hand_in(verb, functools.partial(_tell, future, then))
+            return future
         lane.waiting.append((verb, future, then))
         if not lane.is_busy:
             self._next(lane)
@@ -411,16 +326,10 @@ class FaultyDesk:
 
     def _run(self, lane: _Lane) -> None:
         verb, future, then = lane.waiting.popleft()
-        answer: Any = None
-        error: BaseException | None = None
-        try:
-            answer = verb(self._store)
-        except Died:
-            self.die()
+        outcome = self.carry_out(verb)
+        if outcome is None:
             return
-        except Exception as exc:  # noqa: BLE001 - it is raised again where the verb was handed in
-            error = exc
-        lane.answers.append((future, then, answer, error))
+        lane.answers.append((future, then, *outcome))
         self._after_delay(self._deliver, lane)
         if lane.waiting:
             self._next(lane)
@@ -428,15 +337,24 @@ class FaultyDesk:
             lane.is_busy = False
 
     def _deliver(self, lane: _Lane) -> None:
-        future, then, answer, error = lane.answers.popleft()
-        if future.done():
-            return
-        if error is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(error)
-        if then is not None:
-            then(future)
+        _tell(*lane.answers.popleft())
+
+    def carry_out(self, verb: Callable[[Any], Any], *, is_late: bool = False) -> Outcome | None:
+        """Let the store do it; ``None``: the process died of it."""
+        self.is_late = is_late
+        try:
+            return verb(self._store), None
+        except Died:
+            self.die()
+            return None
+        except Exception as exc:  # noqa: BLE001 - it is raised again where the verb was handed in
+            return None, exc
+        finally:
+            self.is_late = False
+
+    def seconds(self) -> float:
+        """Return how long a verb travels to the server, or its answer back."""
+        return self._sea.plan.delay(self)
 
     def _after_delay(self, callback: Callable[[_Lane], None], lane: _Lane) -> None:
         # As the process itself: whoever handed the verb in, threads of the process carry it out.

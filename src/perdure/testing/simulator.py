@@ -2,7 +2,8 @@
 
 ``Simulation`` wires a virtual loop, a shared in-memory database and any number of workers, each an
 ordinary engine in a process of its own behind a faulty desk. All that is left to chance comes from
-the seed: the same seed gives the same run, callback by callback::
+the seed: the same seed gives the same run, callback by callback. With ``on_server`` the database is
+on a server (``network.py``), else a file of the workers' machine::
 
     async def main() -> Receipt:
         worker = sim.worker("a", [orders, charge])
@@ -39,6 +40,7 @@ from perdure.engine.work import Work
 from perdure.store.opening import open_store
 from perdure.testing.clock import Process, VirtualClock, VirtualLoop
 from perdure.testing.faults import Calm, Died, Fault, FaultyDesk, Plan, Sea
+from perdure.testing.network import Network
 
 T = TypeVar("T")
 _LOGGERS = ("perdure", "asyncio")
@@ -105,6 +107,7 @@ class SimulatedWorker:
         definitions: Sequence[Any],
         options: dict[str, Any],
         prepare: Callable[[Engine], None] | None = None,
+        clock_offset: int = 0,
     ) -> None:
         self.name = name
         self.process = sim.process(name)
@@ -116,6 +119,7 @@ class SimulatedWorker:
         self._definitions = definitions
         self._options = options
         self._prepare = prepare
+        self._clock_offset = clock_offset
         self.engine = self._make_engine()
 
     def __repr__(self) -> str:
@@ -145,7 +149,7 @@ class SimulatedWorker:
         engine = Engine(
             definitions=self._definitions,
             desk=self.desk,
-            clock=VirtualClock(self._sim.loop),
+            clock=VirtualClock(self._sim.loop, self._clock_offset),
             chance=self._sim.bytes,
             name=self.name,
             **self._options,
@@ -222,14 +226,20 @@ class Simulation:
     """See the module's text. Use it as a context manager: it keeps logs and closes the database."""
 
     def __init__(
-        self, seed: int | str, *, plan: Plan | None = None, limit_seconds: float = 600.0
+        self,
+        seed: int | str,
+        *,
+        plan: Plan | None = None,
+        limit_seconds: float = 600.0,
+        on_server: bool = False,
     ) -> None:
         self.seed = seed
         self.loop = VirtualLoop(limit_seconds=limit_seconds, limit_calls=_LIMIT_CALLS)
         self.clock = VirtualClock(self.loop)
         self.store: Any = open_store("memory://")
         self.store.migrate(self.clock.now())
-        self.sea = Sea(self.loop, self.store, plan or Calm())
+        self.network = Network(self.loop, self.chance("network")) if on_server else None
+        self.sea = Sea(self.loop, self.store, plan or Calm(), self.network)
         self.sea.on_fault = self._fault
         self.workers: list[SimulatedWorker] = []
         self.trace: list[tuple[float, str, str, tuple[Any, ...]]] = []
@@ -285,18 +295,25 @@ class Simulation:
         definitions: Sequence[Any],
         *,
         prepare: Callable[[Engine], None] | None = None,
+        clock_offset: int = 0,
         **options: Any,
     ) -> SimulatedWorker:
-        """Make a worker; ``options`` go to its engine, which ``prepare`` gets before it starts."""
-        worker = SimulatedWorker(self, name, definitions, options, prepare)
+        """Make a worker; ``options`` go to its engine, which ``prepare`` gets before it starts.
+
+        ``clock_offset``: how many microseconds its machine's clock is ahead.
+        """
+        worker = SimulatedWorker(self, name, definitions, options, prepare, clock_offset)
         self.workers.append(worker)
         return worker
 
-    def foreign_client(self, name: str) -> tuple[Process, Client]:
+    def foreign_client(self, name: str, *, clock_offset: int = 0) -> tuple[Process, Client]:
         """Make a client in a process of its own that talks to the database alone."""
         process = self.process(name)
         desk = FaultyDesk(self.sea, process)
-        return process, Client(door=StoreDoor(desk, self.clock.now, self.bytes))
+        clock = VirtualClock(self.loop, clock_offset)
+        if self.network is not None:
+            clock.resync(self.network.time())  # as a client does that is opened
+        return process, Client(door=StoreDoor(desk, clock.now, self.bytes))
 
     async def until(self, holds: Callable[[], bool], *, every: float = 0.25) -> None:
         """Wait until ``holds()``, looking every so many seconds of virtual time."""

@@ -117,6 +117,23 @@ def test_two_schemas_in_one_database_do_not_see_each_other(postgres_url: str):
     two.store.close()
 
 
+def test_a_connection_that_is_lost_within_a_batch_makes_no_noise_of_the_driver(
+    world: World, postgres_url: str, caplog: pytest.LogCaptureFixture
+):
+    assert isinstance(world.store, PostgresStore)
+    database, lost = world.store.database, session(world)
+
+    def verb() -> int:
+        if session(world) == lost:
+            end_session(postgres_url, lost)
+        return int(database.run("now").fetchone()[0])
+
+    with caplog.at_level(logging.DEBUG):
+        assert database.write(verb) > 0
+    assert session(world) != lost
+    assert [record.getMessage() for record in caplog.records if record.name == "psycopg"] == []
+
+
 def test_a_pooler_is_asked_to_keep_nothing(postgres_url: str):
     world = World(open_store(f"{postgres_url}?pooler=1"))
     run = world.owned().run

@@ -196,17 +196,38 @@ def _defaults(settings: Settings, *, is_lent: bool) -> dict[str, Any]:
         "keepalives_count": 3,
     }
     if not settings.pooler:
-        session: dict[str, Any] = {} if is_lent else dict(_SESSION)
-        if not is_lent:
-            session["statement_timeout"] = settings.statement_timeout
+        session = _lent_settings(settings) if is_lent else _own_settings(settings)
         if settings.readonly:
             session["default_transaction_read_only"] = "on"
-        if settings.synchronous_commit:
-            session["synchronous_commit"] = settings.synchronous_commit
         said = str(given.get("options", ""))
         wanted["options"] = f"{said} " + " ".join(f"-c {key}={session[key]}" for key in session)
         given.pop("options", None)
     return {key: value for key, value in wanted.items() if key not in given}
+
+
+def _own_settings(settings: Settings) -> dict[str, Any]:
+    """Return what our statements want of the server."""
+    own = {**_SESSION, "statement_timeout": settings.statement_timeout}
+    return {**own, **_lent_settings(settings)}
+
+
+def _lent_settings(settings: Settings) -> dict[str, Any]:
+    wanted = settings.synchronous_commit
+    return {"synchronous_commit": wanted} if wanted else {}
+
+
+def local_settings(settings: Settings) -> tuple[str, str]:
+    """Return what begins a transaction that writes, and one that reads, behind a pooler.
+
+    Behind one, the next transaction may be in another session: so settings go with each. To set
+    them takes no snapshot; it is one statement where a pipeline takes no more, else a script.
+    """
+    own = {key: str(value) for key, value in _own_settings(settings).items()}
+    if settings.readonly:
+        own["transaction_read_only"] = "on"
+    calls = ", ".join(f"set_config('{key}', '{value}', true)" for key, value in own.items())
+    lines = "; ".join(f"SET LOCAL {key} = '{value}'" for key, value in own.items())
+    return f"SELECT {calls}", f"BEGIN ISOLATION LEVEL READ COMMITTED; {lines}"
 
 
 def _milliseconds(value: Any) -> int:

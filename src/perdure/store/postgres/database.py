@@ -22,7 +22,7 @@ import psycopg
 
 from perdure.errors import Unavailable, UsageError
 from perdure.store.postgres import faults
-from perdure.store.postgres.connect import SILENT_SECONDS, Settings, connect
+from perdure.store.postgres.connect import SILENT_SECONDS, Settings, connect, local_settings
 from perdure.store.postgres.holding import Overtaken
 from perdure.store.postgres.sql import Statements, queries_in
 
@@ -47,6 +47,9 @@ class Database(Statements):
         self._pid = os.getpid()
         self._closed = False
         self.pipeline = None
+        self._settings_of_writes, self._begins_reading = (
+            local_settings(settings) if settings.pooler else ("", "")
+        )
 
     def check(self) -> None:
         """Make sure that the connection may be used, opening it again after it was lost.
@@ -70,7 +73,7 @@ class Database(Statements):
         self.check()
         for is_last in (False, True):
             try:
-                return call()
+                return self._within(call) if self._begins_reading else call()
             except (psycopg.Error, *faults.BAD_VALUES) as exc:
                 self.roll_back()
                 is_blocked = faults.is_blocked(exc)
@@ -80,6 +83,15 @@ class Database(Statements):
                 if is_blocked:
                     self._end_silent()
         raise AssertionError
+
+    def _within(self, call: Callable[[], R]) -> R:
+        """Read in one transaction, which has the settings that a session would have."""
+        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return call()  # within another verb
+        self.connection.cursor().execute(self._begins_reading.encode(), prepare=False)
+        result = call()
+        self.execute("COMMIT")
+        return result
 
     def write(self, call: Callable[[], R], *, is_script: bool = False) -> R:
         """Call something that writes in one short transaction, again if it was in another's way.
@@ -100,6 +112,8 @@ class Database(Statements):
             try:
                 with self._pipeline(is_script) as self.pipeline:
                     self.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    if self._settings_of_writes:
+                        self.execute(self._settings_of_writes)
                     result = call()
                     is_committing = True
                     self.execute("COMMIT")
@@ -134,7 +148,25 @@ class Database(Statements):
         )
 
     def _pipeline(self, is_script: bool) -> AbstractContextManager[psycopg.Pipeline | None]:
-        return nullcontext() if is_script else self.connection.pipeline()
+        return nullcontext() if is_script else self._quiet_pipeline()
+
+    @contextmanager
+    def _quiet_pipeline(self) -> Generator[psycopg.Pipeline]:
+        """Send a block's statements in a pipeline. What fails in it passes by the driver's own
+        pipeline, which would print on stderr that it cannot end it in order.
+        """
+        failed: Exception | None = None
+        try:
+            with self.connection.pipeline() as pipeline:
+                try:
+                    yield pipeline
+                except Exception as exc:  # noqa: BLE001 - it is raised below
+                    failed = exc
+        except psycopg.Error:
+            if failed is None:
+                raise
+        if failed is not None:
+            raise failed
 
     def _is_lost(self, exc: BaseException) -> bool:
         return self.connection.closed or faults.state_of(exc)[:2] in ("08", "57")
@@ -158,6 +190,10 @@ class Database(Statements):
     @contextmanager
     def snapshot(self) -> Generator[None]:
         """Let the queries of a ``with`` block see one state of the database."""
+        if self._begins_reading:
+            self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield
+            return
         self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield
         self.execute("COMMIT")  # after an error ``read`` rolls back

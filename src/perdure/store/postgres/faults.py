@@ -16,6 +16,7 @@ _DATA = ("22", "23", "54")
 _AWAY = ("08", "53", "55", "57", "58", "25")
 _NO_TABLES = frozenset({"42P01", "42883", "42703", "3F000"})
 _BROKEN = ("XX",)
+_FORBIDDEN = "42501"
 
 BAD_VALUES = (OverflowError, UnicodeError)
 """What the driver raises, besides its own errors, for values that no column can hold."""
@@ -36,12 +37,23 @@ def is_blocked(exc: BaseException) -> bool:
     return state_of(exc) == _BLOCKED
 
 
+def is_forbidden(exc: BaseException) -> bool:
+    """Tell whether the role lacks a right."""
+    return state_of(exc) == _FORBIDDEN
+
+
 def translate(exc: BaseException, where: str) -> StoreError:
     """Return the store's error for a driver's error."""
     state = state_of(exc)
     text = str(exc).strip()
     if isinstance(exc, BAD_VALUES) or state[:2] in _DATA:
         return StoreRefused(f"{where} refused the data: {text}", cause=exc)
+    if is_forbidden(exc):
+        return SchemaMismatch(
+            f"{where} does not let this role work with Perdure's tables ({text}): let their owner "
+            "run what `perdure db migrate --sql --pending --role ROLE` prints",
+            cause=exc,
+        )
     if state in _NO_TABLES:
         return SchemaMismatch(
             f"{where} does not have Perdure's tables ({text}): a worker makes them when it starts "

@@ -5,7 +5,8 @@ most every 5 ms: inside the durable one it would make commits wait for each othe
 ever needed: everybody also looks once a second. Who listens has a connection for it that is idle
 and in no transaction, so it holds up no vacuum.
 
-Behind a pooler in transaction mode there are none; then everybody looks often.
+Nobody can listen behind a pooler in transaction mode: who is there looks often, and sends hints to
+those who are not.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Hints:
 
     def send(self) -> float | None:
         """Send a hint if one is due; return in how many seconds it may be sent, if not yet."""
-        if not self._is_due or self._database.settings.pooler:
+        if not self._is_due:
             return None
         wait = self._sent + _EVERY_SECONDS - time.monotonic()
         if wait > 0:

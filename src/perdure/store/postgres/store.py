@@ -74,9 +74,15 @@ class PostgresStore(SqlStore, PostgresReader):
         """Open a connection that only reads."""
         return PostgresReader(Database(msgspec.structs.replace(self.settings, readonly=True)))
 
+    migrations = MIGRATIONS
+
+    def ledger(self) -> PostgresLedger:
+        """Return the books of migrations."""
+        return PostgresLedger(self.database)
+
     def migrate(self, now: int) -> None:
-        ledger, where = PostgresLedger(self.database), self.database.name
-        migrate.migrate(ledger, MIGRATIONS, where, now, readonly=self.settings.readonly)
+        where = self.database.name
+        migrate.migrate(self.ledger(), MIGRATIONS, where, now, readonly=self.settings.readonly)
         self._meet_codecs(is_new=not self.settings.readonly)
 
     def start_within(

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from perdure.errors import SchemaMismatch
-from perdure.store.migrate import Applied, Migration, perdure_version
+from perdure.store.migrate import Applied, Migration, listed, perdure_version, recorded
 from perdure.store.sql.database import reading, writing
 from perdure.store.sqlite import faults
 from perdure.store.sqlite.database import Database
@@ -20,6 +20,19 @@ CREATE TABLE perdure_migration (
     applied_at INTEGER NOT NULL
 )
 """
+
+
+_NOW = "CAST(strftime('%s', 'now') AS INTEGER) * 1000000"
+
+
+def script(missing: Sequence[Migration], *, is_new: bool) -> str:
+    """Return what ``apply`` does as a text for sqlite3; ``is_new``: nothing is there yet."""
+    parts = [f"-- Perdure {perdure_version()} for SQLite: {listed(missing)}", "BEGIN IMMEDIATE;"]
+    if is_new:
+        parts.append(f"{_TABLE.strip()};")
+    for one_of in missing:
+        parts += [one_of.sql.strip(), recorded(one_of, _NOW)]
+    return "\n\n".join([*parts, "COMMIT;"])
 
 
 class SqliteLedger:
@@ -47,6 +60,16 @@ class SqliteLedger:
                 self._run(statement, f"migration {one_of.number:04} ({one_of.name})")
             row = (one_of.number, one_of.name, one_of.checksum, version, now)
             self.database.execute("INSERT INTO perdure_migration VALUES (?, ?, ?, ?, ?)", row)
+
+    @reading
+    def tables(self) -> dict[str, int]:
+        """Return the names of the tables, and how many rows each has."""
+        names = self.database.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'perdure\\_%'"
+            " ESCAPE '\\' ORDER BY name"
+        ).fetchall()
+        count = "SELECT count(*) FROM "
+        return {name: self.database.execute(count + name).fetchone()[0] for (name,) in names}
 
     def _applied(self) -> list[Applied]:
         if not self._has_table():

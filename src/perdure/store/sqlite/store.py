@@ -79,9 +79,15 @@ class SqliteStore(SqlStore):
         settings = msgspec.structs.replace(self.settings, readonly=True)
         return SqliteReader(Database(settings), self._presence)
 
+    migrations = MIGRATIONS
+
+    def ledger(self) -> SqliteLedger:
+        """Return the books of migrations."""
+        return SqliteLedger(self.database)
+
     def migrate(self, now: int) -> None:
-        ledger, where = SqliteLedger(self.database), self.database.name
-        migrate.migrate(ledger, MIGRATIONS, where, now, readonly=self.settings.readonly)
+        where = self.database.name
+        migrate.migrate(self.ledger(), MIGRATIONS, where, now, readonly=self.settings.readonly)
         self._meet_codecs(is_new=not self.settings.readonly)
 
     def start_within(
