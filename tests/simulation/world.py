@@ -291,7 +291,7 @@ class World:
         """Never are two executions with one key admitted at once, whatever happens."""
         begun: set[str] = set()
         for status in (Status.RUNNING, Status.WAITING, Status.PAUSED, Status.PARKED):
-            rows = self.sim.store.list(Filter(status=(status,)), limit=1_000)
+            rows = self.sim.store.list(Filter(status=(status,)), limit=1_000).rows
             begun |= {row.workflow_id for row in rows if row.workflow_id in self._keyed}
         if len(begun) > 1:
             self.sim.alarms.append(f"more than one of a key is admitted: {sorted(begun)}")

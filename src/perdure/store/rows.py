@@ -274,6 +274,27 @@ class Filter(msgspec.Struct, gc=False):
     started_before: int | None = None
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a list goes on: behind this run. ``at``: when it was created, if the list is by time."""
+
+    run: int
+    at: int = 0
+
+
+class Listed(msgspec.Struct, gc=False):
+    """A page of a list. ``goes_on``: from where there may be more; the page may be short of it."""
+
+    rows: list[RunRow]
+    goes_on: Place | None = None
+
+
+class Counted(msgspec.Struct, gc=False):
+    """How many runs match; there are more than ``number``, or may be, unless it ``is_all``."""
+
+    number: int
+    is_all: bool = True
+
+
 class Question(msgspec.Struct, gc=False):
     """A query or an update for live code. ``args``: JSON array; ``update``: an update's own id."""
 

@@ -830,11 +830,8 @@ JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin ORDER
 JOIN
 
 -- Whatever leads, this does not: no index is searched for an expression.
--- name: of_namespace
-r.namespace || '' = ?
-
--- name: has_tag
-EXISTS (SELECT 1 FROM json_array_elements_text(r.tags::json) t WHERE t = ?)
+-- name: of_column
+r.{} || '' = ?
 
 -- A search attribute, given as JSON.
 -- name: json_value

@@ -11,6 +11,7 @@ import msgspec
 from perdure.errors import Corrupt
 from perdure.store.port import (
     Beat,
+    Counted,
     Definition,
     Filter,
     Fork,
@@ -19,10 +20,12 @@ from perdure.store.port import (
     InboxRow,
     Journal,
     JournalRow,
+    Listed,
     Loaded,
     LogLine,
     News,
     OpenRun,
+    Place,
     Question,
     RunRow,
     Sweep,
@@ -106,12 +109,21 @@ class SqlReader:
         return [_run(row) for row in self._all("rows", (to_json(runs),))]
 
     @reading
-    def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
-        return [_run(row) for row in self._made(*list_query(self.database, where, limit, before))]
+    def list(self, where: Filter, *, limit: int, before: Place | None = None) -> Listed:
+        query = list_query(self.database, where, limit + 1, before)
+        rows = [_run(row) for row in self._made(query.text, query.parameters)]
+        if len(rows) <= limit:
+            return Listed(rows, query.floor)
+        last = rows[limit - 1]
+        return Listed(rows[:limit], Place(last.run, last.created_at))
 
     @reading
-    def count(self, where: Filter, *, limit: int | None = None) -> int:
-        return int(self._made(*count_query(self.database, where, limit))[0][0])
+    def count(self, where: Filter, *, limit: int | None = None) -> Counted:
+        query = count_query(self.database, where, None if limit is None else limit + 1)
+        found = int(self._made(query.text, query.parameters)[0][0])
+        if limit is not None and found > limit:
+            return Counted(limit, is_all=False)
+        return Counted(found, is_all=query.floor is None)
 
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:

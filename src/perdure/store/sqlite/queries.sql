@@ -690,12 +690,9 @@ WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
 -- name: join_after
 CROSS JOIN
 
--- The plus keeps SQLite from leading with the namespace, which nearly all runs share.
--- name: of_namespace
-+r.namespace = ?
-
--- name: has_tag
-EXISTS (SELECT 1 FROM json_each(r.tags) t WHERE t.value = ?)
+-- The plus keeps SQLite from leading with this column: the leader was chosen by counting.
+-- name: of_column
++r.{} = ?
 
 -- A search attribute, given as JSON.
 -- name: json_value
