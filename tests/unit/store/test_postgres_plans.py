@@ -169,16 +169,19 @@ def told(nodes: list[Any]) -> str:
 
 
 PARTS = {
-    "has_tag",
+    "for_each",
     "is_admissible",
+    "is_boolean",
     "is_mine",
+    "is_number",
     "is_served",
-    "join_after",
+    "join_run",
+    "join_state",
     "journal_columns",
     "json_value",
     "numbers",
+    "of_column",
     "of_inbox",
-    "of_namespace",
     "real_length",
     "row_columns",
     "row_tables",

@@ -825,9 +825,17 @@ FROM (
 ) AS f
 JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin ORDER BY f.run;
 
--- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
--- name: join_after
-JOIN
+-- What lists are made of (store/sql/listing.py). What leads was chosen by counting, and is written so
+-- that it does lead, whatever the planner believes of the tables: a subquery with OFFSET is taken as
+-- it stands, and asked for each row.
+-- name: join_run
+CROSS JOIN LATERAL (SELECT x.* FROM perdure_run x WHERE x.run = {} OFFSET 0) AS r
+
+-- name: join_state
+CROSS JOIN LATERAL (SELECT x.status FROM perdure_state x WHERE x.run = {} OFFSET 0) AS s
+
+-- name: for_each
+OFFSET 0
 
 -- Whatever leads, this does not: no index is searched for an expression.
 -- name: of_column
@@ -836,6 +844,11 @@ r.{} || '' = ?
 -- A search attribute, given as JSON.
 -- name: json_value
 ?::jsonb
+
+-- The value itself says which it is.
+-- name: is_boolean
+
+-- name: is_number
 
 -- name: history
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = $1 AND first > $2 ORDER BY first LIMIT $3;

@@ -28,10 +28,10 @@ from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
 from perdure.values.states import CODES
 
-WINDOW = 50_000
+WINDOW = 20_000
 """Candidates that one page looks at: with a few lookups for each, a tenth of a second."""
-_BOUNDS = (2_000, 10_000, WINDOW)
-_SORTED = 10_000
+_BOUNDS = (1_000, 5_000, WINDOW)
+_SORTED = 5_000
 """As many runs as are sorted; beyond, the index that has the order leads."""
 _NO_BOUND = 2**62
 
@@ -39,7 +39,8 @@ _NO_BOUND = 2**62
 class Leader(msgspec.Struct, frozen=True):
     """A way to find candidates: a table, conditions on it, and its column of runs.
 
-    ``covers``: which condition of the filter it has settled.
+    ``covers``: which condition of the filter it has settled. ``rest``: a part of this condition
+    that its index does not hold.
     """
 
     table: str
@@ -47,6 +48,7 @@ class Leader(msgspec.Struct, frozen=True):
     parameters: tuple[Any, ...]
     run: str
     covers: str
+    rest: str = ""
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -61,13 +63,11 @@ def list_query(database: Writing, where: Filter, limit: int, before: Place | Non
     """Return the statement for ``list``."""
     search = _Search(database, where, before)
     floor = search.floor()
-    branches, parameters = search.branches(floor)
-    order = "began DESC, run DESC" if search.by_time else "run DESC"
-    ids = f"{' UNION ALL '.join(branches)} ORDER BY {order} LIMIT ?"
+    ids, parameters = search.ids(floor, limit)
     columns, tables = database.sql["row_columns"], database.sql["row_tables"]
     text = f"SELECT {columns} FROM ({ids}) k CROSS JOIN {tables} WHERE r.run = k.run "  # noqa: S608 - names from above
     last = "r.created_at DESC, r.run DESC" if search.by_time else "r.run DESC"
-    return Query(f"{text}ORDER BY {last}", [*parameters, limit], floor)
+    return Query(f"{text}ORDER BY {last}", parameters, floor)
 
 
 def count_query(database: Writing, where: Filter, limit: int | None) -> Query:
@@ -97,17 +97,26 @@ class _Search:
         """Return the last candidate to look at; ``None``: there are not so many."""
         if not self._conditions or not self._is_long:
             return None
-        branches, parameters = self.branches(None, is_leader_only=True)
-        order = "began DESC, run DESC" if self.by_time else "run DESC"
-        text = f"{' UNION ALL '.join(branches)} ORDER BY {order} LIMIT 1 OFFSET {WINDOW - 1}"
+        ids, parameters = self.ids(None, WINDOW, is_leader_only=True)
+        text = f"SELECT * FROM ({ids}) w LIMIT 1 OFFSET {WINDOW - 1}"  # noqa: S608 - names from above
         found = self._database.ask(text, parameters).fetchone()
         return None if found is None else Place(*found)
+
+    def ids(
+        self, floor: Place | None, limit: int, *, is_leader_only: bool = False
+    ) -> tuple[str, list[Any]]:
+        """Return a SELECT of the first ``limit`` runs, in the order of the list."""
+        branches, parameters = self.branches(floor, is_leader_only=is_leader_only)
+        order = f"ORDER BY {'began DESC, run DESC' if self.by_time else 'run DESC'} LIMIT {limit}"
+        if len(branches) > 1:  # each stops by itself, whether or not the database merges them
+            branches = [f"SELECT * FROM ({one} {order}) b{n}" for n, one in enumerate(branches)]  # noqa: S608 - names from above
+        return f"{' UNION ALL '.join(branches)} {order}", parameters
 
     def branches(
         self, floor: Place | None, *, is_leader_only: bool = False
     ) -> tuple[list[str], list[Any]]:
         """Return a SELECT of candidates for each way the leader goes, and their parameters."""
-        leader, join = self._leader, self._sql["join_after"]
+        leader = self._leader
         conditions = [] if is_leader_only else list(self._conditions)
         values = [] if is_leader_only else list(self._values)
         for condition, *given in self._span(floor):
@@ -116,14 +125,17 @@ class _Search:
         tables = leader.table
         text = " ".join(conditions)
         if leader.run != "r.run" and "r." in text:
-            tables += f" {join} perdure_run r ON r.run = {leader.run}"
+            tables += f" {self._sql['join_run'].format(leader.run)}"
         if leader.run != "s.run" and "s.status" in text:
-            tables += f" {join} perdure_state s ON s.run = {leader.run}"
-        starts: list[tuple[str, tuple[Any, ...]]] = [(leader.where, leader.parameters)]
+            tables += f" {self._sql['join_state'].format(leader.run)}"
+        starts: list[tuple[str, tuple[Any, ...]]] = [
+            (leader.where + leader.rest, leader.parameters)
+        ]
         if leader.covers == "status":
             starts = [("s.status = ?", (code,)) for code in leader.parameters]
         elif leader.covers == "time":
-            starts = [("", ())]  # the span says it, and from where to go on
+            # The span says the rest, and from where to go on.
+            starts = [("r.namespace = ?", (self._where.namespace,))]
         columns = f"{leader.run} AS run, {'r.created_at' if self.by_time else '0'} AS began"
         texts: list[str] = []
         parameters: list[Any] = []
@@ -187,29 +199,33 @@ class _Search:
             first = _values(key, value)[0]
             condition = f"a.namespace = ? AND a.key = ? AND a.value = {sql['json_value']}"
             parameters = (where.namespace, key, to_json(first))
-            condition += _of_type(first)
-            yield Leader("perdure_attr a", condition, parameters, "a.run", f"search:{key}")
+            covers, rest = f"search:{key}", _of_type(sql, first)
+            yield Leader("perdure_attr a", condition, parameters, "a.run", covers, rest)
         for tag in where.tags:
-            yield Leader("perdure_tag t", "t.tag = ?", (tag,), "t.run", f"tag:{tag}")
+            own = (where.namespace, tag)
+            yield Leader("perdure_tag t", "t.namespace = ? AND t.tag = ?", own, "t.run", f"tag:{tag}")
         for column in ("workflow", "correlation_id", "tenant", "created_by"):
             value = getattr(where, column)
             if value:
-                yield Leader("perdure_run r", f"r.{column} = ?", (value,), "r.run", column)
+                own = (where.namespace, value)
+                condition = f"r.namespace = ? AND r.{column} = ?"
+                yield Leader("perdure_run r", condition, own, "r.run", column)
         if where.status:
             codes = tuple(CODES[status] for status in where.status)
             marks = ",".join("?" * len(codes))
             yield Leader("perdure_state s", f"s.status IN ({marks})", codes, "s.run", "status")
-        if not where.workflow_id:
-            own = (where.namespace,)
-            yield Leader("perdure_run r", "r.namespace = ?", own, "r.run", "namespace")
+        own = (where.namespace,)
         if self.by_time:
             yield Leader("perdure_run r", *_between(where), "r.run", "time")
+        else:
+            yield Leader("perdure_run r", "r.namespace = ?", own, "r.run", "namespace")
 
 
-def _between(where: Filter) -> tuple[str, tuple[int, ...]]:
+def _between(where: Filter) -> tuple[str, tuple[Any, ...]]:
     ends = (("r.created_at < ?", where.started_before), ("r.created_at >= ?", where.started_after))
     given = [(text, value) for text, value in ends if value is not None]
-    return " AND ".join(text for text, _ in given), tuple(value for _, value in given)
+    texts = ["r.namespace = ?", *(text for text, _ in given)]
+    return " AND ".join(texts), (where.namespace, *(value for _, value in given))
 
 
 def _conditions(
@@ -224,7 +240,7 @@ def _conditions(
         parameters.extend(values)
 
     of_column = sql["of_column"]
-    if not leader.covers.startswith(("workflow_id", "namespace", "search:")):
+    if leader.covers == "status":  # all others begin with the namespace
         need(of_column.format("namespace"), where.namespace)
     for column in ("workflow_id", "workflow", "correlation_id", "tenant", "created_by"):
         value = getattr(where, column)
@@ -232,13 +248,18 @@ def _conditions(
             need(of_column.format(column), value)
     for tag in where.tags:
         if leader.covers != f"tag:{tag}":
-            at = f"x.tag = ? AND x.run = {leader.run}"
-            need(f"EXISTS (SELECT 1 FROM perdure_tag x WHERE {at})", tag)  # noqa: S608 - names from above
+            need(
+                "EXISTS (SELECT 1 FROM perdure_tag x WHERE x.namespace = ? AND x.tag = ? "  # noqa: S608 - names from above
+                f"AND x.run = {leader.run} {sql['for_each']})",
+                where.namespace,
+                tag,
+            )
     for key, value in where.search.items():
         for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
             need(
                 "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? "  # noqa: S608 - names from above
-                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}{_of_type(wanted)})",
+                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}{_of_type(sql, wanted)} "
+                f"{sql['for_each']})",
                 where.namespace,
                 key,
                 to_json(wanted),
@@ -257,8 +278,8 @@ def _values(key: str, value: Any) -> list[Any]:
     return values
 
 
-def _of_type(value: Any) -> str:
-    """Return what tells a boolean from a number, as which it is stored."""
+def _of_type(sql: Mapping[str, str], value: Any) -> str:
+    """Return what tells a boolean from a number, where both are stored as one."""
     if isinstance(value, bool):
-        return " AND form = -1"
-    return " AND coalesce(form, 0) <> -1" if isinstance(value, (int, float)) else ""
+        return f" {sql['is_boolean']}"
+    return f" {sql['is_number']}" if isinstance(value, (int, float)) else ""

@@ -686,9 +686,16 @@ SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.even
 FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin
 WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
 
--- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
--- name: join_after
-CROSS JOIN
+-- What lists are made of (store/sql/listing.py). What leads was chosen by counting, and is written so
+-- that it does lead: tables are looked up after it, for each of its rows.
+-- name: join_run
+CROSS JOIN perdure_run r ON r.run = {}
+
+-- name: join_state
+CROSS JOIN perdure_state s ON s.run = {}
+
+-- name: for_each
+LIMIT 1
 
 -- The plus keeps SQLite from leading with this column: the leader was chosen by counting.
 -- name: of_column
@@ -697,6 +704,13 @@ CROSS JOIN
 -- A search attribute, given as JSON.
 -- name: json_value
 json_extract(?, '$')
+
+-- Booleans are stored as numbers.
+-- name: is_boolean
+AND form = -1
+
+-- name: is_number
+AND coalesce(form, 0) <> -1
 
 -- name: history
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;

@@ -2,15 +2,16 @@
 
 -- The tags of each run, as `perdure_run.tags` has them: kept by the database, whoever writes the run.
 CREATE TABLE perdure_tag (
+    namespace text COLLATE "C" NOT NULL,
     tag text COLLATE "C" NOT NULL,
     run bigint NOT NULL,
-    PRIMARY KEY (tag, run)
+    PRIMARY KEY (namespace, tag, run)
 );
 CREATE INDEX perdure_tag_by_run ON perdure_tag (run);
 CREATE FUNCTION perdure_tag_run() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
 $$
 BEGIN
-    INSERT INTO perdure_tag SELECT t, NEW.run FROM json_array_elements_text(NEW.tags::json) t
+    INSERT INTO perdure_tag SELECT NEW.namespace, t, NEW.run FROM json_array_elements_text(NEW.tags::json) t
     ON CONFLICT DO NOTHING;
     RETURN NULL;
 END
@@ -18,10 +19,20 @@ $$;
 CREATE TRIGGER perdure_tag_runs AFTER INSERT ON perdure_run
 FOR EACH ROW WHEN (NEW.tags IS NOT NULL) EXECUTE FUNCTION perdure_tag_run();
 INSERT INTO perdure_tag
-SELECT DISTINCT t, r.run FROM perdure_run r, json_array_elements_text(r.tags::json) t
+SELECT DISTINCT r.namespace, t, r.run FROM perdure_run r, json_array_elements_text(r.tags::json) t
 WHERE r.tags IS NOT NULL;
 
+-- A list is of one namespace: beginning with it, these need no look at the run.
+DROP INDEX perdure_run_by_workflow;
+DROP INDEX perdure_run_by_correlation_id;
+DROP INDEX perdure_run_by_tenant;
 CREATE INDEX perdure_run_by_namespace ON perdure_run (namespace, run);
-CREATE INDEX perdure_run_by_created_at ON perdure_run (created_at, run);
-CREATE INDEX perdure_run_by_created_by ON perdure_run (created_by, run) WHERE created_by IS NOT NULL;
+CREATE INDEX perdure_run_by_created_at ON perdure_run (namespace, created_at, run);
+CREATE INDEX perdure_run_by_workflow ON perdure_run (namespace, workflow, run);
+CREATE INDEX perdure_run_by_correlation_id ON perdure_run (namespace, correlation_id, run)
+    WHERE correlation_id IS NOT NULL;
+CREATE INDEX perdure_run_by_tenant ON perdure_run (namespace, tenant, run) WHERE tenant IS NOT NULL;
+CREATE INDEX perdure_run_by_created_by ON perdure_run (namespace, created_by, run)
+    WHERE created_by IS NOT NULL;
+
 CREATE INDEX perdure_state_ended ON perdure_state (closed_at, run) WHERE closed_at IS NOT NULL;
