@@ -69,6 +69,7 @@ from perdure.store.rows import (
     OpenRun,
     Place,
     Posted,
+    Pruned,
     Question,
     RunRow,
     Started,
@@ -80,6 +81,7 @@ from perdure.store.writes import (
     Batch,
     HumanTaskWrite,
     Post,
+    Prune,
     StartRequest,
     StateWrite,
     TurnWrite,
@@ -113,6 +115,8 @@ __all__ = [
     "Place",
     "Post",
     "Posted",
+    "Prune",
+    "Pruned",
     "Question",
     "Reader",
     "RunRow",
@@ -246,6 +250,22 @@ class Store(Reader, Protocol):
 
         Returns ``False``, and changes nothing, if another worker than ``sweep.worker`` and
         ``instead`` is at it. A lost acknowledgement costs checking some runs twice.
+        """
+        ...
+
+    def prune(self, prune: Prune) -> Pruned:
+        """Delete a batch of ended runs with everything of theirs, and note the highest history row.
+
+        Which runs may go is said in ``store/sql/pruning.py``. A lost acknowledgement costs nothing:
+        what is gone is not found again.
+        """
+        ...
+
+    def forget(self, now: int, *, after: str = "", limit: int = 1_000) -> str | None:
+        """Forget what is over: senders behind ``after`` that have been silent for a week (up to
+        ``limit`` are looked at), and at the beginning also mailboxes, questions and workers.
+
+        Returns from where to go on; ``None``: that was all.
         """
         ...
 

@@ -215,7 +215,10 @@ class TurnRow(msgspec.Struct, gc=False):
 
 
 class Fork(msgspec.Struct, gc=False):
-    """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that."""
+    """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that.
+
+    ``origin_workflow_id`` and ``origin_run_id`` are empty once the origin was deleted.
+    """
 
     run: int
     workflow_id: str
@@ -293,6 +296,17 @@ class Counted(msgspec.Struct, gc=False):
 
     number: int
     is_all: bool = True
+
+
+class Pruned(msgspec.Struct, gc=False):
+    """How many runs were deleted, with so many history ``rows``; where to go on, if there is more.
+
+    Somebody may have to look on although no run was deleted.
+    """
+
+    runs: int
+    rows: int = 0
+    goes_on: Place | None = None
 
 
 class Question(msgspec.Struct, gc=False):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.store.lines import LogLine
-from perdure.store.rows import TurnRow
+from perdure.store.rows import Place, TurnRow
 from perdure.values.commands import HumanTaskOpened
 from perdure.values.people import HumanTaskStatus
 from perdure.values.states import Status
@@ -201,6 +201,21 @@ class TurnWrite(msgspec.Struct, gc=False):
     progress: str | None = None
     version: str | None = None
     lines: Sequence[LogLine] = ()
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """Which ended runs to delete: of executions that had ended by ``before`` (with one of these
+    ``statuses``, if there are any), behind ``after`` in the order of their ends.
+
+    At most about ``runs`` of them, and no more when they have ``events``. ``is_trial``: only count.
+    """
+
+    before: int
+    statuses: tuple[Status, ...] = ()
+    after: Place | None = None
+    runs: int = 200
+    events: int = 5_000
+    is_trial: bool = False
 
 
 class Batch(msgspec.Struct):

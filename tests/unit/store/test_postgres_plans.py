@@ -169,6 +169,7 @@ def told(nodes: list[Any]) -> str:
 
 
 PARTS = {
+    "among",
     "for_each",
     "is_admissible",
     "is_boolean",

@@ -119,6 +119,7 @@ def test_the_inbox_is_read_in_the_order_of_its_ids_and_nothing_is_sorted(store: 
 
 
 NOT_QUERIES = {
+    "among",
     "for_each",
     "is_admissible",
     "is_boolean",

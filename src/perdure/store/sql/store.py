@@ -17,6 +17,8 @@ from perdure.store.port import (
     Definition,
     Post,
     Posted,
+    Prune,
+    Pruned,
     Question,
     Started,
     StartRequest,
@@ -28,14 +30,16 @@ from perdure.store.port import (
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import to_json
+from perdure.store.sql import pruning
 from perdure.store.sql.people import act_on
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
 from perdure.store.sql.reads import SqlReader
 from perdure.store.sql.slots import Slots
-from perdure.store.sql.workers import Workers
+from perdure.store.sql.workers import Workers, forget_workers
 
 _KEEP_ANSWERS = 60 * 1_000_000
+_KEEP_SENDERS = 7 * 86_400 * 1_000_000
 
 
 class SqlStore(SqlReader):
@@ -128,6 +132,18 @@ class SqlStore(SqlReader):
         return self.database.run("sweep", *row, instead).rowcount == 1
 
     @writing
+    def prune(self, prune: Prune) -> Pruned:
+        return pruning.prune(self.database, prune)
+
+    @writing
+    def forget(self, now: int, *, after: str = "", limit: int = 1_000) -> str | None:
+        if not after:
+            self._close_mailboxes([], now)
+            self.database.run("forget_questions", now - _KEEP_ANSWERS)
+            forget_workers(self.database, now)
+        return pruning.forget(self.database, now - _KEEP_SENDERS, after, limit)
+
+    @writing
     def ask(self, question: Question, now: int) -> None:
         self.database.run("forget_questions", now - _KEEP_ANSWERS)
         facts = (question.id, question.execution, question.name, question.args)
@@ -148,6 +164,9 @@ class SqlStore(SqlReader):
 
     @writing
     def close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
+        self._close_mailboxes(mailboxes, now)
+
+    def _close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
         over = one(self.database, "over_mailboxes", to_json(list(mailboxes)), now)
         self.database.run("close_mailboxes", over)
         self.database.run("delete_mail_of_mailboxes", over)

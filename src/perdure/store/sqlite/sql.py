@@ -87,6 +87,9 @@ class Statements:
     def hold_human_task(self, id: str) -> None:
         pass
 
+    def hold_executions(self, executions: Sequence[int]) -> bool:
+        return False
+
     def guess_runs(self, count: int, after: int) -> Sequence[int]:
         return range(after + 1, after + 1 + count)
 
