@@ -81,7 +81,9 @@ class Cases:
         }  # fmt: skip
 
 
-async def measure(url: str, *, calls: int = CALLS, only: str = "") -> dict[str, tuple[float, float]]:
+async def measure(
+    url: str, *, calls: int = CALLS, only: str = ""
+) -> dict[str, tuple[float, float]]:
     """Return (median, 95th percentile) in milliseconds by case: ``list …`` and ``count …``."""
     found: dict[str, tuple[float, float]] = {}
     async with Client(url) as client:

@@ -75,13 +75,20 @@ class Population:
         self._workflows, self._tenants = Shares(WORKFLOWS), Shares(TENANTS)
         self._people = Shares(PEOPLE)
         self._statuses = Shares(list(STATUSES), list(STATUSES.values()))
-        self._payload = ev.encode_turn([ev.ActivityCompleted(activity=2, result=b'"' + b"x" * 150 + b'"')])
+        self._payload = ev.encode_turn(
+            [ev.ActivityCompleted(activity=2, result=b'"' + b"x" * 150 + b'"')]
+        )
         self._crc = crc32(self._payload)
 
     def chunks(self) -> Iterator[dict[str, list[tuple[Any, ...]]]]:
         """Yield rows by table."""
         for first in range(1, self.count + 1, CHUNK):
-            rows: dict[str, list[tuple[Any, ...]]] = {"run": [], "state": [], "attr": [], "history": []}
+            rows: dict[str, list[tuple[Any, ...]]] = {
+                "run": [],
+                "state": [],
+                "attr": [],
+                "history": [],
+            }
             for run in range(first, min(first + CHUNK, self.count + 1)):
                 self._add(run, rows)
             rows["attr"].sort(key=lambda row: (row[0], row[1], str(row[2]), row[3]))

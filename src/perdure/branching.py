@@ -189,6 +189,8 @@ async def write(door: Door, request: StartRequest) -> Started:
         return answer
     if answer.refused == "limit":
         raise errors.ConcurrencyLimit(answer.detail)
+    if request.retries and not answer.run:
+        raise errors.NotFound(f"the run of {request.workflow_id!r} to retry has been deleted")
     if request.retries:
         raise errors.Conflict(
             f"workflow {request.workflow_id!r} has gone on in another run: retry that one",

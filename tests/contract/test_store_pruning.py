@@ -94,9 +94,7 @@ def test_every_table_is_known_to_the_deletion(world: World):
 
 def test_an_ended_run_goes_with_everything_of_its(world: World):
     asked = HumanTaskWrite("task-1", 3, HumanTaskOpened(id="task-1", name="approve", title="t"))
-    old = world.owned(
-        "old", memo=b'{"a":1}', search={"k": "v"}, tags=("t",), run_id="old"
-    )
+    old = world.owned("old", memo=b'{"a":1}', search={"k": "v"}, tags=("t",), run_id="old")
     world.commit(
         turn(
             old.run,
@@ -169,9 +167,7 @@ def chain_of_three(world: World) -> None:
     third = goes_on(world, second, first.execution, "r3", at=20)
     state = closed(2)
     state.closed_at = 30
-    world.commit(
-        turn(third, first=2, claim=1, execution=first.execution, closes=True, state=state)
-    )
+    world.commit(turn(third, first=2, claim=1, execution=first.execution, closes=True, state=state))
     world.start("newest")
 
 

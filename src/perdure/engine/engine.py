@@ -75,6 +75,9 @@ class Engine:
         process_slots: how many subprocesses there may be; 0 is one per CPU.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
+        retention: how long ended runs are kept; then they are **deleted**, with all that is theirs
+            (docs/retention.md). 0 keeps them for ever.
+        retention_interval: how often it is looked what has to go.
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
             ``allow_data_loss=True``.
 
@@ -105,6 +108,8 @@ class Engine:
         kill_grace: Duration = "5s",
         watchdog: Watchdog | None = None,
         process_slots: int = 0,
+        retention: Duration = "30d",
+        retention_interval: Duration = "1h",
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
         name: str = "",
@@ -133,6 +138,8 @@ class Engine:
             kill_grace=microseconds(kill_grace, what="kill_grace"),
             watchdog=watchdog,
             process_slots=process_slots,
+            retention=microseconds(retention, what="retention"),
+            retention_interval=given.interval(retention_interval),
         )
         self._name = name
         self._identity = identity
@@ -271,6 +278,7 @@ class Engine:
             return
         limit = optional_microseconds(grace, what="grace")
         core.intake.is_stopping = core.sweeper.is_stopping = True
+        core.retention.is_stopping = True
         core.intake.look()
         if self._gone is None:
             is_counted = await core.runner.stop(None if limit is None else limit / SECOND)
@@ -349,7 +357,7 @@ class Engine:
     def _begin(self, core: Core) -> None:
         assert self._leases is not None
         loop = asyncio.get_running_loop()
-        parts = (core.intake.run(), self._leases.run(), core.sweeper.run())
+        parts = core.intake.run(), self._leases.run(), core.sweeper.run(), core.retention.run()
         self._tasks = [loop.create_task(part) for part in parts]
         for task in self._tasks:
             task.add_done_callback(_report)

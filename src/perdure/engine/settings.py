@@ -29,7 +29,11 @@ class Settings:
         kill_grace: int = 5_000_000,
         watchdog: Watchdog | None = None,
         process_slots: int = 0,
+        retention: int = 30 * 86_400_000_000,
+        retention_interval: int = 3_600_000_000,
     ) -> None:
+        self.retention = retention
+        self.retention_interval = retention_interval
         self.services = services or {}
         self.isolated = isolated
         self.kill_grace = kill_grace

@@ -203,7 +203,9 @@ class _Search:
             yield Leader("perdure_attr a", condition, parameters, "a.run", covers, rest)
         for tag in where.tags:
             own = (where.namespace, tag)
-            yield Leader("perdure_tag t", "t.namespace = ? AND t.tag = ?", own, "t.run", f"tag:{tag}")
+            yield Leader(
+                "perdure_tag t", "t.namespace = ? AND t.tag = ?", own, "t.run", f"tag:{tag}"
+            )
         for column in ("workflow", "correlation_id", "tenant", "created_by"):
             value = getattr(where, column)
             if value:
