@@ -17,10 +17,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from population import PEOPLE, REGIONS, SECOND, TENANTS, WORKFLOWS
 from perdure import Client
 from perdure.store.port import Place
 from perdure.views import encode_cursor, to_datetime
+from population import PEOPLE, REGIONS, SECOND, TENANTS, WORKFLOWS
 
 CALLS = 60
 LIMIT_MS = 150.0

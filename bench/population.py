@@ -186,7 +186,7 @@ def _sqlite_writer(store: Any) -> Writer:
         connection.execute("BEGIN IMMEDIATE")
         for table, columns in _TABLES.items():
             marks = ",".join("?" * len(columns.split(",")))
-            text = f"INSERT INTO perdure_{table} ({columns}) VALUES ({marks})"  # noqa: S608 - names from above
+            text = f"INSERT INTO perdure_{table} ({columns}) VALUES ({marks})"
             connection.executemany(text, rows[table])
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

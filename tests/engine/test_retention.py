@@ -174,7 +174,8 @@ def test_one_worker_does_it_and_once_in_each_interval():
         prune = sim.store.prune
 
         def counted(wish: Prune) -> Pruned:
-            calls.append(sim.store.sweeps()[-1].worker)
+            [mark] = [mark for mark in sim.store.sweeps() if mark.scope == retention.SCOPE]
+            calls.append(mark.worker)
             return prune(wish)
 
         sim.store.prune = counted  # type: ignore[method-assign]
@@ -190,37 +191,37 @@ def test_one_worker_does_it_and_once_in_each_interval():
 
 
 def test_another_worker_goes_on_where_one_that_died_had_stopped(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(retention, "_MOST", 1)
-    monkeypatch.setattr(retention, "_LEAST", 1)
-    monkeypatch.setattr(retention, "_RECORD_EVERY", 1)
+    for name in ("_LEAST", "_FIRST", "_MOST", "_RECORD_EVERY"):
+        monkeypatch.setattr(retention, name, 1)
 
     async def story(sim: Simulation) -> None:
-        one = await started(sim, "a", **OFTEN)
-        await finish(one, *(f"old-{n}" for n in range(20)), "newest")
-        one.core.retention._size = 1
+        workers = {}
+        for name in ("a", "b"):
+            worker = await started(sim, name, **OFTEN)
+            workers[worker.core.committer.worker] = worker
+        await finish(worker, *(f"old-{n}" for n in range(20)), "newest")
         prune = sim.store.prune
         places: list[int] = []
-        left = 0
+        deaths: list[tuple[int, int]] = []
 
         def dies_half_way(wish: Prune) -> Pruned:
-            assert wish.after is not None
-            places.append(wish.after.at)
             found = prune(wish)
-            if len(places) == 8:
-                nonlocal left
-                left = len(ids(sim))
-                one.kill()
+            if found.runs:
+                assert wish.after is not None
+                places.append(wish.after.at)
+            if len(places) == 8 and not deaths:
+                [mark] = [mark for mark in sim.store.sweeps() if mark.scope == retention.SCOPE]
+                deaths.append((mark.worker, len(ids(sim))))
+                workers[mark.worker].kill()
             return found
 
-        await asyncio.sleep(9 * MINUTE)
         sim.store.prune = dies_half_way  # type: ignore[method-assign]
-        two = await started(sim, "b", **OFTEN)
-        while one.process.is_alive:
-            await asyncio.sleep(1)
-        assert 10 < left < 20
-        await asyncio.sleep(2 * retention.LOOK_SECONDS + MINUTE)
+        await asyncio.sleep(15 * MINUTE)
+        [(dead, left)] = deaths
+        assert left == 21 - 8
         assert ids(sim) == {"newest"}
-        assert two.core.retention.deleted == left - 1
+        [other] = workers.keys() - {dead}
+        assert workers[other].core.retention.deleted == left - 1
         # It began behind what was deleted, not at the beginning.
         assert places[8] > 0
 

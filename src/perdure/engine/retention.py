@@ -3,8 +3,8 @@
 One worker of the fleet does it at a time, and once in each interval: a mark in the store (a
 ``Sweep`` of no workflow) says who is at it, how far that came and when it began. If that worker is
 gone, another goes on where it stopped. Batches are small and go through the same writing thread as
-commits; between them there are pauses, so that at most ``SHARE`` of that thread's time goes into it,
-and a batch that took long is followed by a smaller one.
+commits; between them there are pauses, so that at most ``SHARE`` of that thread's time goes into
+it, and a batch that took long is followed by a smaller one.
 
 What may be deleted is the store's to say (``store/sql/pruning.py``): never anything of an open run,
 so nothing that a worker has in memory.
@@ -35,9 +35,9 @@ LOOK_SECONDS = 60.0
 SHARE = 0.1
 """Of the writing thread."""
 SCOPE = "retention"
-_TARGET = 10_000
+_TARGET = 20_000
 """How long a batch should take, in microseconds."""
-_LEAST, _MOST = 10, 500
+_LEAST, _FIRST, _MOST = 10, 100, 500
 """Runs in a batch."""
 _EVENTS_PER_RUN = 25
 _RECORD_EVERY = 50
@@ -51,7 +51,7 @@ class Retention:
         self._core = core
         self._keep = core.settings.retention
         self._interval = core.settings.retention_interval
-        self._size = 200
+        self._size = _FIRST
         self.is_stopping = False
         self.deleted = 0
         """Runs, since this engine began."""

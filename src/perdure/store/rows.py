@@ -278,7 +278,7 @@ class Filter(msgspec.Struct, gc=False):
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a list goes on: behind this run. ``at``: when it was created, if the list is by time."""
+    """Where a list goes on: behind this run. ``at``: its time, if the list is in order of times."""
 
     run: int
     at: int = 0

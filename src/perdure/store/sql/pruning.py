@@ -60,8 +60,8 @@ OF_NO_RUN = {
     "perdure_worker": "goes a week after its end",
 }
 """Tables that a run's deletion leaves alone, and why."""
-_LOOK = 1_000
-"""Candidates that one batch looks at: many may have to stay."""
+_LOOKS = 2
+"""Candidates that a batch looks at, for each run that it may take: some have to stay."""
 _BYTES_PER_ROW = 300
 
 
@@ -102,8 +102,8 @@ class _Batch:
         self.goes_on: Place | None = None
         self._wish = wish
         self._codes = {CODES[status] for status in wish.statuses}
-        place = wish.after or Place(0)
-        found = database.run("ended", wish.before, place.at, place.run, _LOOK).fetchall()
+        place, most = wish.after or Place(0), _LOOKS * wish.runs
+        found = database.run("ended", wish.before, place.at, place.run, most).fetchall()
         if not found:
             return
         newest = set(database.run("newest").fetchone())
@@ -122,7 +122,7 @@ class _Batch:
                 self.over.add(one.execution)
                 if one.run != one.execution:
                     families.append(one)
-        if looked_at == len(found) < _LOOK:
+        if looked_at == len(found) < most:
             self.goes_on = None
         if families:
             self._take_families(database, families, newest)

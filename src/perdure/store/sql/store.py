@@ -27,10 +27,10 @@ from perdure.store.port import (
     Watch,
     Worker,
 )
+from perdure.store.sql import pruning
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import to_json
-from perdure.store.sql import pruning
 from perdure.store.sql.people import act_on
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
