@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Kin(msgspec.Struct, frozen=True):
     """Another run that shares a history up to ``event`` of the older one.
 
-    ``how``: "fork", "retry" or "import".
+    ``how``: "fork", "retry" or "import". ``id`` and ``run_id`` are empty if it has been deleted.
     """
 
     id: str

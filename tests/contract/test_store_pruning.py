@@ -182,7 +182,7 @@ def test_an_execution_goes_when_its_last_run_ended_that_long_ago(world: World):
 def test_a_chain_goes_as_one_and_its_outcome_is_that_of_its_last_run(world: World):
     chain_of_three(world)
     assert world.store.prune(Prune(30, (Status.CONTINUED_AS_NEW,))) == Pruned(0)
-    assert world.store.prune(Prune(30, (Status.COMPLETED,), is_trial=True)) == Pruned(3)
+    assert world.store.prunable(Prune(30, (Status.COMPLETED,))) == Pruned(3)
     assert world.store.prune(Prune(30, (Status.COMPLETED,))) == Pruned(3, 6)
 
 
@@ -190,10 +190,10 @@ def test_batches_go_on_in_the_order_of_the_ends_and_a_trial_deletes_nothing(worl
     for n in range(5):
         ended(world, f"w{n}", at=50 - n)
     newest = world.start("newest")
-    trial = world.store.prune(Prune(1_000, is_trial=True, runs=3))
+    trial = world.store.prunable(Prune(1_000, runs=3))
     assert (trial.runs, len(runs(world))) == (3, 6)
     assert trial.goes_on is not None
-    rest = world.store.prune(Prune(1_000, after=trial.goes_on, is_trial=True))
+    rest = world.store.prunable(Prune(1_000, after=trial.goes_on))
     assert rest == Pruned(2)
     some = world.store.prune(Prune(1_000, runs=3))
     assert (some.runs, some.goes_on) == (3, Place(newest.run - 3, 48))

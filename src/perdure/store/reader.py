@@ -18,12 +18,14 @@ from perdure.store.rows import (
     Loaded,
     OpenRun,
     Place,
+    Pruned,
     Question,
     RunRow,
     Sweep,
     TurnRow,
     Worker,
 )
+from perdure.store.writes import Prune
 from perdure.values.concurrency import Standing
 from perdure.values.people import HumanTaskFilter, HumanTaskRow
 from perdure.values.states import Status
@@ -63,6 +65,10 @@ class Reader(Protocol):
         """Count matching runs: up to ``limit``, and only among so many of the newest candidates
         that it does not take long. ``None``: all of them.
         """
+        ...
+
+    def prunable(self, prune: Prune) -> Pruned:
+        """Count a batch of what ``prune`` would delete."""
         ...
 
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:

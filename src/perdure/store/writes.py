@@ -207,7 +207,7 @@ class Prune(msgspec.Struct, frozen=True):
     """Which ended runs to delete: of executions that had ended by ``before`` (with one of these
     ``statuses``, if there are any), behind ``after`` in the order of their ends.
 
-    At most about ``runs`` of them, and no more when they have ``events``. ``is_trial``: only count.
+    At most about ``runs`` of them, and no more when they have ``events``.
     """
 
     before: int
@@ -215,7 +215,6 @@ class Prune(msgspec.Struct, frozen=True):
     after: Place | None = None
     runs: int = 200
     events: int = 5_000
-    is_trial: bool = False
 
 
 class Batch(msgspec.Struct):

@@ -873,6 +873,10 @@ CROSS JOIN LATERAL (SELECT x.status FROM perdure_state x WHERE x.run = {} OFFSET
 -- name: for_each
 OFFSET 0
 
+-- The words of the index of all runs of a namespace.
+-- name: of_namespace
+r.namespace || '' = ?
+
 -- Whatever leads, this does not: no index is searched for an expression.
 -- name: of_column
 r.{} || '' = ?

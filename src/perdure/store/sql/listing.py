@@ -135,7 +135,7 @@ class _Search:
             starts = [("s.status = ?", (code,)) for code in leader.parameters]
         elif leader.covers == "time":
             # The span says the rest, and from where to go on.
-            starts = [("r.namespace = ?", (self._where.namespace,))]
+            starts = [(self._sql["of_namespace"], (self._where.namespace,))]
         columns = f"{leader.run} AS run, {'r.created_at' if self.by_time else '0'} AS began"
         texts: list[str] = []
         parameters: list[Any] = []
@@ -218,15 +218,15 @@ class _Search:
             yield Leader("perdure_state s", f"s.status IN ({marks})", codes, "s.run", "status")
         own = (where.namespace,)
         if self.by_time:
-            yield Leader("perdure_run r", *_between(where), "r.run", "time")
+            yield Leader("perdure_run r", *_between(sql, where), "r.run", "time")
         else:
-            yield Leader("perdure_run r", "r.namespace = ?", own, "r.run", "namespace")
+            yield Leader("perdure_run r", sql["of_namespace"], own, "r.run", "namespace")
 
 
-def _between(where: Filter) -> tuple[str, tuple[Any, ...]]:
+def _between(sql: Mapping[str, str], where: Filter) -> tuple[str, tuple[Any, ...]]:
     ends = (("r.created_at < ?", where.started_before), ("r.created_at >= ?", where.started_after))
     given = [(text, value) for text, value in ends if value is not None]
-    texts = ["r.namespace = ?", *(text for text, _ in given)]
+    texts = [sql["of_namespace"], *(text for text, _ in given)]
     return " AND ".join(texts), (where.namespace, *(value for _, value in given))
 
 

@@ -77,11 +77,17 @@ class _Candidate(msgspec.Struct, array_like=True):
     """The latest."""
 
 
+def count_prunable(database: Writing, wish: Prune) -> Pruned:
+    """Count a batch: see the port."""
+    picked = _Batch(database, wish, is_trial=True)
+    return Pruned(len(picked.runs), goes_on=picked.goes_on)
+
+
 def prune(database: Writing, wish: Prune) -> Pruned:
-    """Delete a batch, or count it: see the port."""
+    """Delete a batch: see the port."""
     picked = _Batch(database, wish)
-    if not picked.runs or wish.is_trial:
-        return Pruned(len(picked.runs), goes_on=picked.goes_on)
+    if not picked.runs:
+        return Pruned(0, goes_on=picked.goes_on)
     if database.hold_executions(sorted(picked.executions)):
         held, goes_on = picked.executions, picked.goes_on
         picked = _Batch(database, wish)
@@ -96,11 +102,12 @@ def prune(database: Writing, wish: Prune) -> Pruned:
 class _Batch:
     """Which runs go. ``runs``: with their executions; ``over``: executions that go as a whole."""
 
-    def __init__(self, database: Writing, wish: Prune) -> None:
+    def __init__(self, database: Writing, wish: Prune, *, is_trial: bool = False) -> None:
         self.runs: dict[int, int] = {}
         self.over: set[int] = set()
         self.goes_on: Place | None = None
         self._wish = wish
+        self._is_trial = is_trial
         self._codes = {CODES[status] for status in wish.statuses}
         place, most = wish.after or Place(0), _LOOKS * wish.runs
         found = database.run("ended", wish.before, place.at, place.run, most).fetchall()
@@ -160,7 +167,7 @@ class _Batch:
                 continue
             for run, _ in family:
                 # Nothing is deleted in a trial: those between were counted by themselves.
-                if not self._wish.is_trial or run == one.execution:
+                if not self._is_trial or run == one.execution:
                     self.runs[run] = one.execution
 
 

@@ -26,6 +26,8 @@ from perdure.store.port import (
     News,
     OpenRun,
     Place,
+    Prune,
+    Pruned,
     Question,
     RunRow,
     Sweep,
@@ -36,6 +38,7 @@ from perdure.store.sql.database import Database, one, reading
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.people import task_of, tasks_query
+from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.slots import Slots
 from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
@@ -124,6 +127,10 @@ class SqlReader:
         if limit is not None and found > limit:
             return Counted(limit, is_all=False)
         return Counted(found, is_all=query.floor is None)
+
+    @reading
+    def prunable(self, prune: Prune) -> Pruned:
+        return count_prunable(self.database, prune)
 
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:

@@ -733,6 +733,9 @@ CROSS JOIN perdure_state s ON s.run = {}
 -- name: for_each
 LIMIT 1
 
+-- name: of_namespace
+r.namespace = ?
+
 -- The plus keeps SQLite from leading with this column: the leader was chosen by counting.
 -- name: of_column
 +r.{} = ?
