@@ -101,7 +101,8 @@ INSERT INTO perdure_copy SELECT n, 1 FROM generate_series(1, {ROWS}) n;
 def store(postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[PostgresStore]:
     name = f"plans_{request.param.replace(' ', '_')}"
     url = postgres_server.create_database(f"{name}_{id(request)}")
-    store = open_store(url)
+    # Filling may take long; what is tested does not run.
+    store = open_store(f"{url}{'&' if '?' in url else '?'}statement_timeout=10m")
     assert isinstance(store, PostgresStore)
     store.migrate(1)
     if request.param != "new":

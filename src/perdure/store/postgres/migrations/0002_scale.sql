@@ -37,3 +37,18 @@ CREATE INDEX perdure_run_by_created_by ON perdure_run (created_by, namespace, ru
     WHERE created_by IS NOT NULL;
 
 CREATE INDEX perdure_state_ended ON perdure_state (closed_at, run) WHERE closed_at IS NOT NULL;
+
+-- Rows that come and go are cleared away before there are many of them; the large tables lose rows when
+-- old runs are deleted.
+ALTER TABLE perdure_state SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_inbox SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_slot SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_watch SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_open_tx SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_beat SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_mail SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_sender SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE perdure_history SET (autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE perdure_run SET (autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE perdure_attr SET (autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE perdure_tag SET (autovacuum_vacuum_scale_factor = 0.05);
