@@ -62,7 +62,7 @@ def prune_command(
 async def _prune(database: Database, wish: Prune, *, is_trial: bool, is_sure: bool) -> int:
     async with client_on(database, write=not is_trial) as client:
         if not is_sure or is_trial:
-            count = await _go_through(client, msgspec.structs.replace(wish, is_trial=True))
+            count = await _go_through(client, wish, is_trial=True)
             when = _moment(wish.before)
             if is_trial:
                 say(f"{count} run{_s(count)} that had ended before {when} would be deleted")
@@ -73,17 +73,17 @@ async def _prune(database: Database, wish: Prune, *, is_trial: bool, is_sure: bo
             question = f"delete {count} run{_s(count)} that had ended before {when}, for ever?"
             if not await asyncio.to_thread(click.confirm, question, err=True):
                 raise errors.UsageError("nothing was deleted")
-        count = await _go_through(client, wish)
+        count = await _go_through(client, wish, is_trial=False)
     hint(f"deleted {count} run{_s(count)}")
     return exits.OK
 
 
-async def _go_through(client: Client, wish: Prune) -> int:
+async def _go_through(client: Client, wish: Prune, *, is_trial: bool) -> int:
     """Delete, or count, batch after batch; leave others time to write in between."""
     count, loop = 0, asyncio.get_running_loop()
     while True:
         began = loop.time()
-        if wish.is_trial:
+        if is_trial:
             found = await client.door.read(lambda store, wish=wish: store.prunable(wish))
         else:
             found = await client.door.write(lambda store, wish=wish: store.prune(wish))
