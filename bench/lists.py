@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a case a line reads like a table
 """How long lists and counts take in a large database.
 
     python bench/lists.py sqlite:////tmp/large.db       (or postgresql://…), filled by population.py
