@@ -77,7 +77,7 @@ class Cases:
             "text, status, workflow": lambda c: {"search": {"region": c.choice(REGIONS)}, "status": c.choice(["failed", "completed"]), "workflow": c.choice(WORKFLOWS[:4])},
             "retired workflow, common tag": lambda _: {"workflow": "shop.retired", "tags": "eu"},
             "namespace, workflow, person": lambda c: {"namespace": "other", "workflow": c.choice(WORKFLOWS), "created_by": c.choice(PEOPLE)},
-            "five common ones": lambda c: {"workflow": WORKFLOWS[0], "tenant": TENANTS[0], "status": "completed", "tags": "eu", "search": {"region": "north"}},
+            "five common ones": lambda _: {"workflow": WORKFLOWS[0], "tenant": TENANTS[0], "status": "completed", "tags": "eu", "search": {"region": "north"}},
             "boolean, tag, time": lambda c: {"search": {"express": False}, "tags": "us", "started_before": self.at(c)},
         }  # fmt: skip
 

@@ -260,8 +260,8 @@ def _conditions(
         for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
             need(
                 "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? "  # noqa: S608 - names from above
-                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}{_of_type(sql, wanted)} "
-                f"{sql['for_each']})",
+                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}"
+                f"{_of_type(sql, wanted)} {sql['for_each']})",
                 where.namespace,
                 key,
                 to_json(wanted),
