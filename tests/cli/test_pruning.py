@@ -31,7 +31,7 @@ async def _fill(url: str) -> None:
             await engine.client.execute(short, n, id=f"ended-{n}")
         failed = await engine.client.start(short, -1, id="failed")
         while (await failed.describe()).status is not Status.FAILED:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # sleep: lets the engine of this loop go on
         await engine.client.start(waiting, id="open")
         await engine.client.execute(short, 9, id="newest")
 

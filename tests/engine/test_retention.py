@@ -64,7 +64,7 @@ async def start_long(worker: SimulatedWorker, name: str, days: int) -> None:
     async def begin() -> None:
         handle = await worker.client.start(long, days, id=name)
         while (await handle.describe()).status is not Status.WAITING:
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # sleep: virtual time
 
     await worker.spawn(begin())
 
@@ -74,10 +74,10 @@ def test_what_ended_that_long_ago_is_deleted_and_open_runs_stay():
         worker = await started(sim, **OFTEN)
         await finish(worker, "old-1", "old-2")
         await start_long(worker, "open", 60)
-        await asyncio.sleep(5 * MINUTE)
+        await asyncio.sleep(5 * MINUTE)  # sleep: virtual time
         await finish(worker, "newer")
         assert ids(sim) == {"old-1", "old-2", "open", "newer"}
-        await asyncio.sleep(6.5 * MINUTE)
+        await asyncio.sleep(6.5 * MINUTE)  # sleep: virtual time
         assert ids(sim) == {"open", "newer"}
 
     told(story)
@@ -85,9 +85,9 @@ def test_what_ended_that_long_ago_is_deleted_and_open_runs_stay():
 
 async def after_days(sim: Simulation, days: int, **options: Any) -> set[str]:
     """Return what is left after days without a worker, and some minutes with one."""
-    await asyncio.sleep(days * DAY)
+    await asyncio.sleep(days * DAY)  # sleep: virtual time
     worker = await started(sim, **options)
-    await asyncio.sleep(5 * MINUTE)
+    await asyncio.sleep(5 * MINUTE)  # sleep: virtual time
     await worker.stop()
     return ids(sim)
 
@@ -141,7 +141,7 @@ def test_a_deleted_run_is_not_found_and_its_id_is_free():
         await finish(worker, "old", "newest")
         gone = worker.client.get("old")
         await worker.spawn(gone.describe())
-        await asyncio.sleep(12 * MINUTE)
+        await asyncio.sleep(12 * MINUTE)  # sleep: virtual time
         for ask in (gone.describe(), gone.result(), gone.retry(), gone.fork(after_event=0)):
             with pytest.raises(errors.NotFound):
                 await worker.spawn(ask)
@@ -179,7 +179,7 @@ def test_one_worker_does_it_and_once_in_each_interval():
             return prune(wish)
 
         sim.store.prune = counted  # type: ignore[method-assign]
-        await asyncio.sleep(20 * MINUTE)
+        await asyncio.sleep(20 * MINUTE)  # sleep: virtual time
         assert ids(sim) == {"newest"}
         deleted = one.core.retention.deleted + two.core.retention.deleted
         assert deleted == 5
@@ -216,7 +216,7 @@ def test_another_worker_goes_on_where_one_that_died_had_stopped(monkeypatch: pyt
             return found
 
         sim.store.prune = dies_half_way  # type: ignore[method-assign]
-        await asyncio.sleep(15 * MINUTE)
+        await asyncio.sleep(15 * MINUTE)  # sleep: virtual time
         [(dead, left)] = deaths
         assert left == 21 - 8
         assert ids(sim) == {"newest"}
