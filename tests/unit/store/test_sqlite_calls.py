@@ -46,9 +46,13 @@ def calls(world: World) -> Iterator[list[str]]:
     seen: list[str] = []
     connection = world.store.database.connection
 
+    last = ""
+
     def called(sql: str) -> None:
-        if not sql.startswith("--"):  # a trigger's statement runs within the call that sets it off
-            seen.append(sql.split("(")[0][:40])
+        nonlocal last
+        if sql != last:  # the statement of a trigger is told as the one that sets it off, once more
+            seen.append(sql.partition("(")[0][:40])
+        last = sql
 
     connection.set_trace_callback(called)
     yield seen
