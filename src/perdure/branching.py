@@ -189,6 +189,8 @@ async def write(door: Door, request: StartRequest) -> Started:
         return answer
     if (limited := refused_by_limit(answer, door.now())) is not None:
         raise limited
+    if request.retries and not answer.run:
+        raise errors.NotFound(f"the run of {request.workflow_id!r} to retry has been deleted")
     if request.retries:
         raise errors.Conflict(
             f"workflow {request.workflow_id!r} has gone on in another run: retry that one",

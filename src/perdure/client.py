@@ -32,7 +32,7 @@ from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, on
 from perdure.values.sizes import parse_size
 from perdure.values.terms import Deadlines, first_deadlines
 from perdure.versions import version_to_start
-from perdure.views import Execution, Page
+from perdure.views import Count, Execution, Page
 from perdure.workflow import check_mapping, check_search, recorded_messages
 
 In = TypeVar("In")
@@ -310,16 +310,16 @@ class Client:
             raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
         where = read_filter(filters, self.namespace)
         before = views.decode_cursor(cursor) if cursor else None
-        rows = await self.door.read(lambda store: store.list(where, limit=limit + 1, before=before))
-        items = [views.execution(row) for row in rows[:limit]]
-        more = len(rows) > limit
-        return Page(items, views.encode_cursor(rows[limit - 1].run) if more else None)
+        return views.page(await self.door.read(lambda s: s.list(where, limit=limit, before=before)))
 
-    async def count(self, *, exact: bool = False, **filters: Any) -> int:
-        """Count executions; stops at 10,000 unless ``exact``."""
+    async def count(self, *, exact: bool = False, **filters: Any) -> Count:
+        """Count executions. Unless ``exact``, it stops at 10,000, or when it has looked at enough
+        of the newest; the number says so (``is_exact``, and as text it is ``10000+``).
+        """
         where = read_filter(filters, self.namespace)
         limit = None if exact else limits.COUNT_MAX
-        return await self.door.read(lambda store: store.count(where, limit=limit))
+        found = await self.door.read(lambda store: store.count(where, limit=limit))
+        return Count(found.number, is_exact=found.is_all)
 
     async def workers(self) -> Sequence[views.WorkerView]:
         """Return the workers that have not left."""

@@ -141,6 +141,8 @@ class Watch:
         if not keys:
             return
         rows = await self._desk.read(lambda store: store.rows(keys))
+        for run in set(keys) - {row.run for row in rows}:
+            self._fail(run, errors.NotFound(f"run {run} has been deleted, after it had ended"))
         for row in rows:
             if not row.status.is_terminal:
                 continue
@@ -152,7 +154,7 @@ class Watch:
             else:
                 self.resolve(row.run, closing)
 
-    def _fail(self, run: int, error: errors.StoreError) -> None:
+    def _fail(self, run: int, error: errors.PerdureError) -> None:
         for future in self._waiting.pop(run, ()):
             if not future.done():
                 future.set_exception(error)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
 
 from perdure import errors
-from perdure.store.port import Fork, RunRow, TurnRow, Worker
+from perdure.store.port import Fork, Listed, Place, RunRow, TurnRow, Worker
 from perdure.values import endings, payload
 from perdure.values import events as ev
 from perdure.values.states import Status
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Kin(msgspec.Struct, frozen=True):
     """Another run that shares a history up to ``event`` of the older one.
 
-    ``how``: "fork", "retry" or "import".
+    ``how``: "fork", "retry" or "import". ``id`` and ``run_id`` are empty if it has been deleted.
     """
 
     id: str
@@ -91,6 +91,21 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     cursor: str | None = None
 
 
+class Count(int):
+    """How many there are. Unless ``is_exact``, there are more, or may be: ``str`` adds a ``+``."""
+
+    is_exact: bool
+
+    def __new__(cls, number: int, *, is_exact: bool = True) -> Self:
+        """Make one of a number."""
+        count = super().__new__(cls, number)
+        count.is_exact = is_exact
+        return count
+
+    def __str__(self) -> str:
+        return f"{int(self)}{'' if self.is_exact else '+'}"
+
+
 class WorkerView(msgspec.Struct, frozen=True):
     """A worker as people see it."""
 
@@ -120,12 +135,18 @@ def from_datetime(value: datetime) -> int:
     return (value - _EPOCH) // timedelta(microseconds=1)
 
 
-def encode_cursor(run: int) -> str:
+def page(found: Listed) -> Page[Execution]:
+    """Show a page of a list."""
+    cursor = None if found.goes_on is None else encode_cursor(found.goes_on)
+    return Page([execution(row) for row in found.rows], cursor)
+
+
+def encode_cursor(place: Place) -> str:
     """Return an opaque keyset cursor."""
-    return base64.urlsafe_b64encode(b"r%d" % run).decode().rstrip("=")
+    return base64.urlsafe_b64encode(b"r%d.%d" % (place.run, place.at)).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str) -> int:
+def decode_cursor(cursor: str) -> Place:
     """Read a cursor.
 
     Raises:
@@ -133,9 +154,10 @@ def decode_cursor(cursor: str) -> int:
     """
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        run, _, at = raw[1:].partition(b".")
         if raw[:1] != b"r":
             raise ValueError(cursor)
-        return int(raw[1:])
+        return Place(int(run), int(at))
     except ValueError as exc:
         raise errors.Invalid(f"cursor: {cursor!r} is not a cursor of this list") from exc
 

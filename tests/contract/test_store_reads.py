@@ -6,12 +6,16 @@ import pytest
 from tests.contract.store_contract import World, closing, parked, request, running, turn, waiting
 
 from perdure.errors import Invalid
-from perdure.store.port import Filter, Store
+from perdure.store.port import Counted, Filter, Place, Store
 from perdure.values.states import Status
 
 
 def listed(store: Store, limit: int = 100, before: int | None = None, **where: Any) -> list[int]:
-    return [row.run for row in store.list(Filter(**where), limit=limit, before=before)]
+    place: Place | None = None
+    if before is not None:
+        [row] = store.rows([before])
+        place = Place(row.run, row.created_at)
+    return [row.run for row in store.list(Filter(**where), limit=limit, before=place).rows]
 
 
 def test_a_run_is_found_by_its_workflow_id_or_the_id_of_its_first_run(world: World):
@@ -132,7 +136,7 @@ def zoo(world: World) -> dict[str, int]:
 )
 def test_filters_select(world: World, zoo: dict[str, int], where: dict[str, Any], names: list[str]):
     assert listed(world.store, **where) == [zoo[name] for name in names]
-    assert world.store.count(Filter(**where)) == len(names)
+    assert world.store.count(Filter(**where)) == Counted(len(names))
     if len(names) > 1:
         assert listed(world.store, limit=1, before=zoo[names[0]], **where) == [zoo[names[1]]]
 
@@ -145,9 +149,11 @@ def test_a_filter_by_a_value_that_no_attribute_can_have_is_refused(world: World)
 def test_counts_stop_at_their_limit(world: World):
     for n in range(4):
         world.start(f"order-{n}")
-    assert world.store.count(Filter(), limit=3) == 3
-    assert world.store.count(Filter(status=(Status.RUNNING, Status.WAITING)), limit=3) == 3
-    assert world.store.count(Filter(), limit=None) == 4
+    some = Filter(status=(Status.RUNNING, Status.WAITING))
+    assert world.store.count(Filter(), limit=3) == Counted(3, is_all=False)
+    assert world.store.count(some, limit=3) == Counted(3, is_all=False)
+    assert world.store.count(Filter(), limit=4) == Counted(4)
+    assert world.store.count(Filter(), limit=None) == Counted(4)
 
 
 def test_a_history_is_read_in_parts(world: World):

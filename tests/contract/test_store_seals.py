@@ -85,7 +85,7 @@ def test_everything_comes_back_as_it_went_in(sealed: World):
     row = sealed.row(run)
     assert (row.detail, row.progress) == (long, '{"note":"n"}')
     assert row.memo == f'{{"a":"{long}","b":2}}'.encode()
-    assert store.list(Filter(), limit=5)[0].memo == row.memo
+    assert store.list(Filter(), limit=5).rows[0].memo == row.memo
     (line,) = store.log(run)
     assert (line.message, line.data) == (long, b'{"l":1}')
     task = store.human_task("t1")
@@ -170,11 +170,11 @@ def test_a_process_that_only_reads_leaves_no_sample(world: World):
 
 
 def test_without_the_codec_lists_and_states_can_be_read_and_payloads_say_why_not(locked: World):
-    (row,) = locked.store.list(Filter(), limit=5)
+    (row,) = locked.store.list(Filter(), limit=5).rows
     assert (row.workflow_id, row.status, row.memo) == ("sealed", "waiting", None)
     assert "codec 'backwards'" in row.sealed
     assert not row.fault
-    assert locked.store.count(Filter()) == 1
+    assert locked.store.count(Filter()).number == 1
     with pytest.raises(Sealed, match=r"history of run \d+ .*event 1: it was sealed by codec"):
         locked.store.history(row.run)
     with pytest.raises(Sealed, match="event 1"):
@@ -193,7 +193,7 @@ def test_without_the_codec_nothing_of_users_is_written_but_runs_can_be_stopped(l
         locked.post("sealed")
     assert locked.post("sealed", event=b"cancel", is_control=True).outcome == "delivered"
     use(locked.store, Seal(Backwards()))
-    (row,) = locked.store.list(Filter(), limit=5)
+    (row,) = locked.store.list(Filter(), limit=5).rows
     assert locked.inbox(row.run) == [b"cancel"]
 
 

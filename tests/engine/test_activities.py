@@ -334,14 +334,14 @@ async def test_outside_a_workflow_a_call_is_a_plain_call():
 async def test_an_attempt_that_is_cancelled_before_its_first_step_leaves_its_slot_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    begin = Runner._begin
+    begin = Runner.begin
 
     def begin_and_cancel_the_first(runner: Runner, work: Work) -> None:
         begin(runner, work)
         if work.run.workflow_id == "first":
             runner.cancel(work.run, work.number)
 
-    monkeypatch.setattr(Runner, "_begin", begin_and_cancel_the_first)
+    monkeypatch.setattr(Runner, "begin", begin_and_cancel_the_first)
     async with engine_on(tmp_path, call_shaky, activity_slots=1) as engine:
         await engine.client.start(call_shaky, 1, id="first")
         handle = await engine.client.start(call_shaky, 1, id="second")

@@ -80,6 +80,8 @@ PLAIN = {
     ("perdure_sweep", "code"),
     ("perdure_sweep", "scope"),
     ("perdure_sweep", "workflow"),
+    ("perdure_tag", "namespace"),
+    ("perdure_tag", "tag"),
     ("perdure_task", "lane"),
     ("perdure_task", "name"),
     ("perdure_task", "queue"),

@@ -153,7 +153,7 @@ async def test_a_retry_that_is_due_does_not_run_while_no_worker_does(tmp_path: P
 
         await until(runs)
         assert "for a worker" not in await handle.why()
-        rows = await engine.client.door.read(lambda store: store.list(Filter(), limit=1))
+        rows = await engine.client.door.read(lambda store: store.list(Filter(), limit=1).rows)
         turns = await engine.client.door.read(lambda store: store.history(rows[0].run))
         said = why(rows[0], turns, [], rows[0].since + SECOND)
         await engine.stop("1ms")

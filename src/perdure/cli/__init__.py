@@ -55,6 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "retry": ("repair", "Run an ended execution again; keep what succeeded."),
         "fork": ("repair", "Start an execution that shares a run's history up to a point."),
         "import": ("repair", "Take in a run that `perdure export` wrote."),
+        "prune": ("prune", "Delete ended runs, and all that is theirs."),
     },
     "People": {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),

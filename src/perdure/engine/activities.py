@@ -72,7 +72,7 @@ class Runner:
         work = self._work(run, number, pending, run.time)
         work.attempt = attempt
         run.work[number] = work
-        self._begin(work)
+        self.begin(work)
 
     def recover(
         self, run: Run, number: int, pending: PendingActivity, past: Past, *, lost_until: int
@@ -233,10 +233,6 @@ class Runner:
         """How many more attempts could begin now."""
         return max(0, self._slots - self._running - len(self._waiting) - len(self._waiting_apart))
 
-    def begin(self, work: Work) -> None:
-        """Begin an attempt for another worker's run."""
-        self._begin(work)
-
     def is_counted(self, run: Run, number: int) -> None:
         """What was cut off is in the store now."""
         self._uncounted.discard((run.key, number))
@@ -252,12 +248,13 @@ class Runner:
             # Whoever took the run over meanwhile may begin it: extend the lease first, or lose it.
             delay = _SECOND // 10
         if delay <= 0:
-            self._begin(work)
+            self.begin(work)
         else:
             loop = asyncio.get_running_loop()
             work.retry_call = loop.call_later(delay / _SECOND, self._begin_at, work, due)
 
-    def _begin(self, work: Work) -> None:
+    def begin(self, work: Work) -> None:
+        """Begin an attempt, of this worker's run or of another's."""
         work.retry_call = work.queue = None
         if self.is_stopping or work.run.work.get(work.number) is not work:
             return
@@ -300,13 +297,13 @@ class Runner:
         for _ in range(len(self._waiting)):
             if self._running >= self._slots:
                 break
-            self._begin(self._waiting.popleft())
+            self.begin(self._waiting.popleft())
         if self._core.intake.passes_over:
             self._core.intake.look_if_room()
 
     def _begin_apart(self) -> None:
         while self._waiting_apart and self.apart.has_room:
-            self._begin(self._waiting_apart.popleft())
+            self.begin(self._waiting_apart.popleft())
 
     def _queue(self, work: Work, queue: Lanes[Work]) -> None:
         work.wait_in(queue)
@@ -433,12 +430,10 @@ class Runner:
         self._core.feed(posted, ev.decode_turn(posted.event)[0])
 
     def _attempt_context(self, work: Work) -> activity.Attempt:
-        started = work.run.started
-        context = started.context if started is not None else None
-        services = self._core.services
-        return activity.Attempt(
-            work.info, beat=work.beat, context=context, services=services, log=work.log
-        )
+        started, services = work.run.started, self._core.services
+        context = None if started is None else started.context
+        known: Any = {"beat": work.beat, "context": context, "services": services, "log": work.log}
+        return activity.Attempt(work.info, **known)
 
     # -- outcomes ----------------------------------------------------------------------------
 
@@ -493,10 +488,8 @@ class Runner:
         if work.tell is not None:
             work.tell(work, fact)
             return
-        transaction = None
-        if event.transactional:
-            following = work.attempt + 1 if isinstance(fact, ev.AttemptFailed) else 0
-            transaction = (work.number, following)
+        following = work.attempt + 1 if isinstance(fact, ev.AttemptFailed) else 0
+        transaction = (work.number, following) if event.transactional else None
         self._core.turns.put(run, Input(fact, transaction=transaction, name=event.name))
 
     def _stop(self, work: Work) -> None:

@@ -33,6 +33,7 @@ from perdure.engine.loader import Loader, identify
 from perdure.engine.logs import Logs
 from perdure.engine.registry import Registry
 from perdure.engine.release import Release
+from perdure.engine.retention import Retention
 from perdure.engine.revival import Revival
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.settings import Settings
@@ -122,6 +123,7 @@ class Core:
         self.answers = Answers(self)
         self.sweeper = Sweeper(self)
         self.revival = Revival(self)
+        self.retention = Retention(self)
 
     # -- runs at hand ------------------------------------------------------------------------
 

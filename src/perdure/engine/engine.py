@@ -79,6 +79,9 @@ class Engine:
         process_slots: how many subprocesses there may be; 0 is one per CPU.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
+        retention: how long ended runs are kept; then they are **deleted**, with all that is theirs
+            (docs/retention.md). 0 keeps them for ever.
+        retention_interval: how often it is looked what has to go.
         sqlite: pragmas, such as ``{"synchronous": "NORMAL"}``; below FULL only with
             ``allow_data_loss=True``.
         codec: encrypts (or otherwise encodes) what is stored: docs/encryption.md.
@@ -92,6 +95,12 @@ class Engine:
         Invalid: a duration, size, list of queues or mapping of services that is none.
         UsageError: settings that would lose data.
     """
+
+    _core: Core | None = None
+    _leases: Leases | None = None
+    _client: Client | None = None
+    _rejoining: asyncio.Task[None] | None = None
+    _gone: errors.StoreGone | errors.Sealed | None = None
 
     def __init__(
         self,
@@ -114,6 +123,8 @@ class Engine:
         kill_grace: Duration = "5s",
         watchdog: Watchdog | None = None,
         process_slots: int = 0,
+        retention: Duration = "30d",
+        retention_interval: Duration = "1h",
         sqlite: Mapping[str, Any] | None = None,
         allow_data_loss: bool = False,
         codec: Codec | None = None,
@@ -150,20 +161,16 @@ class Engine:
             process_slots=process_slots,
             task_queues=queues,
             queue_limits=given.limits(task_queues, queues),
+            retention=microseconds(retention, what="retention"),
+            retention_interval=given.interval(retention_interval),
         )
-        self._name = name
-        self._identity = identity
+        self._name, self._identity = name, identity
         self._desk = desk
         self._clock = clock or SystemClock()
         self._chance = chance or _clock.chance
         self._is_simulated = desk is not None
         self._is_tuned = tune_interpreter and not self._is_simulated
-        self._core: Core | None = None
-        self._leases: Leases | None = None
-        self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._rejoining: asyncio.Task[None] | None = None
-        self._gone: errors.StoreGone | errors.Sealed | None = None
         self._on_gone: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
@@ -303,6 +310,7 @@ class Engine:
             return
         limit = optional_microseconds(grace, what="grace")
         core.intake.is_stopping = core.sweeper.is_stopping = True
+        core.retention.is_stopping = True
         core.intake.look()
         await core.carrier.stop()
         is_gone = isinstance(self._gone, errors.StoreGone)
@@ -385,7 +393,7 @@ class Engine:
     def _begin(self, core: Core) -> None:
         assert self._leases is not None
         loop = asyncio.get_running_loop()
-        parts = (core.intake.run(), self._leases.run(), core.sweeper.run())
+        parts = core.intake.run(), self._leases.run(), core.sweeper.run(), core.retention.run()
         self._tasks = [loop.create_task(part) for part in parts]
         if self._seal.blobs is not None:
             self._tasks.append(loop.create_task(sweep_blobs(core, self._seal)))

@@ -11,6 +11,7 @@ from perdure import errors
 from perdure.activity import Activity
 from perdure.definition import Workflow
 from perdure.values import payload
+from perdure.values.duration import SECOND, Duration, microseconds
 from perdure.values.queues import QueueLimit, TaskQueue
 
 Queues = Sequence[str | TaskQueue] | Mapping[str, int]
@@ -57,6 +58,18 @@ def switch(given: object, what: str) -> bool:
     if not isinstance(given, bool):
         raise errors.Invalid(f"{what}: {given!r} is neither True nor False")
     return given
+
+
+def interval(given: Duration) -> int:
+    """Return how often old runs are looked for, in microseconds.
+
+    Raises:
+        Invalid: no duration, or under a second.
+    """
+    found = microseconds(given, what="retention_interval")
+    if found < SECOND:
+        raise errors.Invalid(f"retention_interval: {given!r} is under a second")
+    return found
 
 
 def collect(definitions: Any) -> Sequence[Workflow[Any, Any] | Activity[Any, Any]]:

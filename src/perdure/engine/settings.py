@@ -32,7 +32,11 @@ class Settings:
         process_slots: int = 0,
         task_queues: Sequence[TaskQueue] = (),
         queue_limits: Sequence[QueueLimit] = (),
+        retention: int = 30 * 86_400_000_000,
+        retention_interval: int = 3_600_000_000,
     ) -> None:
+        self.retention = retention
+        self.retention_interval = retention_interval
         self.services = services or {}
         self.isolated = isolated
         self.kill_grace = kill_grace

@@ -68,13 +68,17 @@ from perdure.store.rows import (
     Acted,
     Beat,
     Committed,
+    Counted,
     Definition,
     Filter,
     Fork,
     InboxRow,
+    Listed,
     Loaded,
     OpenRun,
+    Place,
     Posted,
+    Pruned,
     Question,
     Resealed,
     RunRow,
@@ -87,6 +91,7 @@ from perdure.store.writes import (
     Batch,
     HumanTaskWrite,
     Post,
+    Prune,
     StartRequest,
     StateWrite,
     TurnWrite,
@@ -102,6 +107,7 @@ __all__ = [
     "Batch",
     "Beat",
     "Committed",
+    "Counted",
     "Definition",
     "Filter",
     "Fork",
@@ -112,12 +118,16 @@ __all__ = [
     "Journal",
     "JournalRow",
     "Limit",
+    "Listed",
     "Loaded",
     "LogLine",
     "News",
     "OpenRun",
+    "Place",
     "Post",
     "Posted",
+    "Prune",
+    "Pruned",
     "Question",
     "Reader",
     "Resealed",
@@ -321,6 +331,22 @@ class Store(Reader, Protocol):
 
         Returns ``False``, and changes nothing, if another worker than ``sweep.worker`` and
         ``instead`` is at it. A lost acknowledgement costs checking some runs twice.
+        """
+        ...
+
+    def prune(self, prune: Prune) -> Pruned:
+        """Delete a batch of ended runs with everything of theirs, and note the highest history row.
+
+        Which runs may go is said in ``store/sql/pruning.py``. A lost acknowledgement costs nothing:
+        what is gone is not found again.
+        """
+        ...
+
+    def forget(self, now: int, *, after: str = "", limit: int = 1_000) -> str | None:
+        """Forget what is over: senders behind ``after`` that have been silent for a week (up to
+        ``limit`` are looked at), and at the beginning also mailboxes, questions and workers.
+
+        Returns from where to go on; ``None``: that was all.
         """
         ...
 

@@ -10,18 +10,23 @@ from perdure.store.lines import LogLine
 from perdure.store.news import News
 from perdure.store.offers import OfferKey, OfferRow
 from perdure.store.rows import (
+    Counted,
     Definition,
     Filter,
     Fork,
     InboxRow,
+    Listed,
     Loaded,
     OpenRun,
+    Place,
+    Pruned,
     Question,
     RunRow,
     Sweep,
     TurnRow,
     Worker,
 )
+from perdure.store.writes import Prune
 from perdure.values.concurrency import Standing
 from perdure.values.people import HumanTaskFilter, HumanTaskRow
 from perdure.values.states import Status
@@ -50,12 +55,21 @@ class Reader(Protocol):
         """
         ...
 
-    def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
-        """Return up to ``limit`` runs, newest first; ``before`` is the ``run`` to go on from."""
+    def list(self, where: Filter, *, limit: int, before: Place | None = None) -> Listed:
+        """Return up to ``limit`` runs behind ``before``, newest first: by ``run``, and by
+        ``created_at`` if the filter has times. A page may be shorter than ``limit`` (even empty)
+        and the list go on: then much was looked at, and little of it matched.
+        """
         ...
 
-    def count(self, where: Filter, *, limit: int | None = None) -> int:
-        """Count matching runs, stopping at ``limit``."""
+    def count(self, where: Filter, *, limit: int | None = None) -> Counted:
+        """Count matching runs: up to ``limit``, and only among so many of the newest candidates
+        that it does not take long. ``None``: all of them.
+        """
+        ...
+
+    def prunable(self, prune: Prune) -> Pruned:
+        """Count a batch of what ``prune`` would delete."""
         ...
 
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:

@@ -239,7 +239,10 @@ class TurnRow(msgspec.Struct, gc=False):
 
 
 class Fork(msgspec.Struct, gc=False):
-    """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that."""
+    """A run whose history begins with a copy of its ``origin``'s, up to ``event`` of that.
+
+    ``origin_workflow_id`` and ``origin_run_id`` are empty once the origin was deleted.
+    """
 
     run: int
     workflow_id: str
@@ -305,6 +308,38 @@ class Filter(msgspec.Struct, gc=False):
     created_by: str = ""
     started_after: int | None = None
     started_before: int | None = None
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a list goes on: behind this run. ``at``: its time, if the list is in order of times."""
+
+    run: int
+    at: int = 0
+
+
+class Listed(msgspec.Struct, gc=False):
+    """A page of a list. ``goes_on``: from where there may be more; the page may be short of it."""
+
+    rows: list[RunRow]
+    goes_on: Place | None = None
+
+
+class Counted(msgspec.Struct, gc=False):
+    """How many runs match; there are more than ``number``, or may be, unless it ``is_all``."""
+
+    number: int
+    is_all: bool = True
+
+
+class Pruned(msgspec.Struct, gc=False):
+    """How many runs were deleted, with so many history ``rows``; where to go on, if there is more.
+
+    Somebody may have to look on although no run was deleted.
+    """
+
+    runs: int
+    rows: int = 0
+    goes_on: Place | None = None
 
 
 class Question(msgspec.Struct, gc=False):

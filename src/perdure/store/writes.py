@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.store.lines import LogLine
 from perdure.store.offers import Offer, Outcome
-from perdure.store.rows import TurnRow
+from perdure.store.rows import Place, TurnRow
 from perdure.values.commands import HumanTaskOpened
 from perdure.values.people import HumanTaskStatus
 from perdure.values.states import Status
@@ -205,6 +205,20 @@ class TurnWrite(msgspec.Struct, gc=False):
     progress: str | None = None
     version: str | None = None
     lines: Sequence[LogLine] = ()
+
+
+class Prune(msgspec.Struct, frozen=True):
+    """Which ended runs to delete: of executions that had ended by ``before`` (with one of these
+    ``statuses``, if there are any), behind ``after`` in the order of their ends.
+
+    At most about ``runs`` of them, and no more when they have ``events``.
+    """
+
+    before: int
+    statuses: tuple[Status, ...] = ()
+    after: Place | None = None
+    runs: int = 200
+    events: int = 5_000
 
 
 class Batch(msgspec.Struct):

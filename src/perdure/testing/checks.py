@@ -12,7 +12,7 @@ from typing import Any
 from perdure import errors
 from perdure.definition import Workflow
 from perdure.kernel.instance import Instance
-from perdure.store.port import Filter, Loaded, RunRow
+from perdure.store.port import Filter, Listed, Loaded, Place, RunRow
 from perdure.values import endings, limits
 from perdure.values import events as ev
 from perdure.values.people import HumanTaskFilter
@@ -60,13 +60,13 @@ class History:
 def histories(store: Any) -> list[History]:
     """Read every run, oldest first."""
     rows: list[RunRow] = []
-    before: int | None = None
+    before: Place | None = None
     while True:
-        page: list[RunRow] = store.list(Filter(), limit=limits.LIST_MAX, before=before)
-        rows += page
-        if len(page) < limits.LIST_MAX:
+        page: Listed = store.list(Filter(), limit=limits.LIST_MAX, before=before)
+        rows += page.rows
+        before = page.goes_on
+        if before is None:
             break
-        before = page[-1].run
     runs = sorted(row.run for row in rows)
     found = {loaded.row.run: History(loaded) for loaded in store.load(runs)}
     return [found[run] for run in runs]

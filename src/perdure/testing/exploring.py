@@ -259,7 +259,7 @@ class _Scene:
         return worker
 
     def _is_over(self) -> bool:
-        rows = self.sim.store.list(Filter(), limit=1_000)
+        rows = self.sim.store.list(Filter(), limit=1_000).rows
         return all(row.status.is_terminal for row in rows)
 
     def _written(self, desk: FaultyDesk, verb: str, argument: Any, answer: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.values.test_people import TASK
 
-from perdure.store.port import Filter
+from perdure.store.port import Filter, Place
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.people import tasks_query
 from perdure.store.sqlite.connect import Settings
@@ -38,6 +38,7 @@ GROWING = (
     "perdure_blob",
     "perdure_task",
     "n",
+    "perdure_tag",
 )
 
 
@@ -118,6 +119,11 @@ def scans(lines: list[str]) -> list[str]:
         ("served_again", "USING INDEX perdure_state_unserved"),
         ("taken", "s USING COVERING INDEX perdure_slot_by_workflow (workflow=? AND place=?)"),
         ("taken_of_keys", "perdure_slot_by_workflow (workflow=? AND place=? AND key=?)"),
+        ("ended", "state USING INDEX perdure_state_ended (closed_at>? AND closed_at<?)"),
+        ("ended", "x USING COVERING INDEX perdure_run_by_execution (execution=?)"),
+        ("family", "r USING COVERING INDEX perdure_run_by_execution (execution=?)"),
+        ("histories_to_delete", "USING COVERING INDEX perdure_history_by_run (run=?)"),
+        ("senders_after", "perdure_sender USING PRIMARY KEY (sender>?)"),
         ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
         ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
         ("admit_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
@@ -162,17 +168,22 @@ def test_the_inbox_is_read_in_the_order_of_its_ids_and_nothing_is_sorted(store: 
 
 
 NOT_QUERIES = {
-    "has_tag",
+    "among",
+    "for_each",
     "is_admissible",
     "is_claimable",
+    "is_boolean",
     "is_mine",
+    "is_number",
     "is_served",
-    "join_after",
+    "join_run",
+    "join_state",
     "journal_columns",
     "json_value",
-    "of_inbox",
+    "of_column",
     "of_namespace",
     "offer_columns",
+    "of_inbox",
     "real_length",
     "row_columns",
     "row_tables",
@@ -193,7 +204,18 @@ def test_no_query_scans_a_table_that_grows(store: SqliteStore, name: str):
     ("where", "uses"),
     [
         (Filter(search={"k": "v"}), "a USING PRIMARY KEY (namespace=? AND key=? AND value=?"),
-        (Filter(workflow="w"), "r USING INDEX perdure_run_by_workflow (workflow=?"),
+        (
+            Filter(workflow="w"),
+            "r USING COVERING INDEX perdure_run_by_workflow (workflow=? AND namespace=? AND run<?)",
+        ),
+        (Filter(tags=("t",)), "t USING PRIMARY KEY (namespace=? AND tag=? AND run<?)"),
+        (Filter(created_by="w"), "perdure_run_by_created_by (created_by=? AND namespace=? AND run"),
+        (Filter(namespace="n"), "perdure_run_by_namespace (namespace=? AND run<?)"),
+        (
+            Filter(started_after=1),
+            "perdure_run_by_created_at (namespace=? AND created_at>? AND created_at<?",
+        ),
+        (Filter(started_before=1), "perdure_run_by_created_at (namespace=? AND created_at<?"),
         (
             Filter(workflow_id="w"),
             "INDEX perdure_run_by_workflow_id (namespace=? AND workflow_id=? AND run<?)",
@@ -204,16 +226,16 @@ def test_no_query_scans_a_table_that_grows(store: SqliteStore, name: str):
         ),
         (
             Filter(correlation_id="c"),
-            "r USING INDEX perdure_run_by_correlation_id (correlation_id=?",
+            "perdure_run_by_correlation_id (correlation_id=? AND namespace=? AND run<?)",
         ),
-        (Filter(tenant="t"), "r USING INDEX perdure_run_by_tenant (tenant=?"),
+        (Filter(tenant="t"), "perdure_run_by_tenant (tenant=? AND namespace=? AND run<?)"),
     ],
 )
 def test_a_list_is_led_by_its_index_and_goes_on_from_a_run_without_sorting(
     store: SqliteStore, where: Filter, uses: str
 ):
-    sql, parameters = list_query(store.database, where, 10, 1_000)
-    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    query = list_query(store.database, where, 10, Place(1_000, 1_000))
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {query.text}", query.parameters).fetchall()
     lines = [row[3] for row in rows]
     inner = lines[: next(n for n, line in enumerate(lines) if line.startswith("SCAN k")) + 1]
     assert any(uses in line for line in inner), lines
@@ -269,8 +291,8 @@ def test_the_next_of_a_queue_is_found_without_sorting_it(store: SqliteStore, nam
 
 def test_several_statuses_are_merged_in_order(store: SqliteStore):
     where = Filter(status=(Status.FAILED, Status.PARKED))
-    sql, parameters = list_query(store.database, where, 10, None)
-    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    query = list_query(store.database, where, 10, None)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {query.text}", query.parameters).fetchall()
     lines = [row[3] for row in rows]
     assert "MERGE (UNION ALL)" in lines
     assert sum("state_by_status (status=?" in line for line in lines) == 2
@@ -281,7 +303,7 @@ def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
     own.migrate(1)
     connection: sqlite3.Connection = own.database.connection
     connection.execute(
-        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) "
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 6000) "
         "INSERT INTO perdure_run SELECT x, 'r' || x, x, 'default', 'w' || x, "
         "CASE WHEN x < 10 THEN 'rare' ELSE 'common' END, '', 'q', 1, NULL, NULL, '', 1, "
         "NULL, NULL, NULL, NULL, NULL FROM n"
@@ -290,17 +312,20 @@ def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
         "INSERT INTO perdure_state (run, execution, status, length, since) "
         "SELECT run, run, CASE WHEN run % 1000 = 0 THEN 6 ELSE 5 END, 1, 1 FROM perdure_run"
     )
-    rare = list_query(own.database, Filter(workflow="rare", status=(Status.COMPLETED,)), 5, None)[0]
-    common = list_query(own.database, Filter(workflow="common", status=(Status.FAILED,)), 5, None)[
-        0
-    ]
-    assert "WHERE r.workflow = ?" in rare
-    assert "WHERE s.status = ?" in common
-    both = Filter(workflow="common", status=(Status.COMPLETED,))
-    assert "WHERE r.workflow = ?" in list_query(own.database, both, 5, None)[0]
-    for where in (Filter(), Filter(namespace="elsewhere")):
-        text, _ = list_query(own.database, where, 5, None)
-        assert ("WHERE r.namespace = ?" in text) is (where.namespace == "elsewhere")
-    sql, parameters = count_query(own.database, Filter(workflow="common"), 100)
-    assert own.database.execute(sql, parameters).fetchone() == (100,)
+
+    def leads(condition: str, **where: Any) -> bool:
+        text = list_query(own.database, Filter(**where), 5, None).text
+        return f"WHERE {condition}" in text
+
+    completed, failed = (Status.COMPLETED,), (Status.FAILED,)
+    assert leads("r.namespace = ? AND r.workflow = ?", workflow="rare", status=completed)
+    assert leads("s.status = ?", workflow="common", status=failed)
+    assert leads("r.namespace = ? AND r.workflow = ?", workflow="common", status=completed)
+    assert leads("r.namespace = ? AND +r", namespace="elsewhere", status=completed) is False
+    assert leads("r.namespace = ? AND s.status", namespace="elsewhere", status=completed)
+    # In the order of times only what is rare leads besides them.
+    assert leads("r.namespace = ? AND r.workflow = ?", workflow="rare", started_after=0)
+    assert leads("r.namespace = ? AND +r.workflow = ?", workflow="common", started_after=0)
+    query = count_query(own.database, Filter(workflow="common"), 100)
+    assert own.database.execute(query.text, query.parameters).fetchone() == (100,)
     own.close()

@@ -206,6 +206,8 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
 
 
 def _kin(kin: Kin, word: str) -> str:
+    if not kin.id:
+        return f"{kin.how} {word} a run that has been deleted, after event {kin.event}"
     return f"{kin.how} {word} {kin.id} (run {kin.run_id}) after event {kin.event}"
 
 

@@ -42,6 +42,7 @@ _SESSION = {
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "max_parallel_workers_per_gather": 0,
 }
 """What our statements want. A user's have the server's own settings."""
 _QUOTING = "in a password @ is written as %40, / as %2F, ? as %3F and % as %25"

@@ -120,6 +120,9 @@ def _touched(
     for request in starts:
         if request.conflict not in ("fail", "none"):
             addresses.add((request.namespace, request.workflow_id))
+    for request in starts:
+        if request.retries and request.execution is not None:
+            executions.add(request.execution)  # it has ended: it must not be deleted meanwhile
     for request in requests_of(batch):
         if request.parent is not None and request.parent[0]:
             executions.add(request.parent[0])  # a refusal goes there

@@ -1046,6 +1046,42 @@ SELECT
     (SELECT min(not_before) FROM perdure_task WHERE stage = 1),
     (SELECT min(due) FROM perdure_task WHERE stage IN (0, 1) AND due > 0);
 
+-- Deletion of old runs (store/sql/pruning.py) ------------------------------------------------------
+
+-- Runs that ended by $1, behind ($2, $3) in the order of their ends, and how the latest run of each
+-- one's execution stands.
+-- name: ended
+SELECT state.run, state.closed_at, state.execution, state.length, latest.run, latest.status, latest.closed_at
+FROM perdure_state AS state
+JOIN perdure_state AS latest
+    ON latest.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = state.execution)
+WHERE state.closed_at IS NOT NULL AND state.closed_at <= $1 AND (state.closed_at, state.run) > ($2, $3)
+ORDER BY state.closed_at, state.run LIMIT $4;
+
+-- name: newest
+SELECT (SELECT max(run) FROM perdure_run), (SELECT run FROM perdure_history ORDER BY id DESC LIMIT 1);
+
+-- All runs of these executions.
+-- name: family
+SELECT r.run, r.execution, s.closed_at
+FROM perdure_run r JOIN perdure_state s ON s.run = r.run WHERE r.execution = ANY({numbers});
+
+-- Whether a column has one of the numbers of a JSON array.
+-- name: among
+= ANY(ARRAY(SELECT e::bigint FROM json_array_elements_text(?::json) e))
+
+-- name: histories_to_delete
+SELECT count(*), max(id + 0) FROM perdure_history WHERE run = ANY({numbers});
+
+-- name: note_deleted
+UPDATE perdure_journal SET deleted_to = greatest(deleted_to, $1);
+
+-- name: senders_after
+SELECT sender, at FROM perdure_sender WHERE sender > $1 ORDER BY sender LIMIT $2;
+
+-- name: delete_senders
+DELETE FROM perdure_sender WHERE sender = ANY({texts}) AND at < $2;
+
 -- Questions --------------------------------------------------------------------------------------
 
 -- name: forget_questions
@@ -1112,26 +1148,40 @@ GROUP BY workflow_id ORDER BY workflow_id LIMIT $4;
 SELECT run FROM perdure_run WHERE run_id >= $2 AND run_id < $3 AND namespace = $1 ORDER BY run_id LIMIT $4;
 
 -- name: forks
-SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.event, f.how
+SELECT f.run, r.workflow_id, r.run_id, f.origin, coalesce(o.workflow_id, ''), coalesce(o.run_id, ''), f.event, f.how
 FROM (
     SELECT x.* FROM perdure_fork x WHERE x.run = $1 UNION SELECT x.* FROM perdure_fork x WHERE x.origin = $1
 ) AS f
-JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin ORDER BY f.run;
+JOIN perdure_run r ON r.run = f.run LEFT JOIN perdure_run o ON o.run = f.origin ORDER BY f.run;
 
--- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
--- name: join_after
-JOIN
+-- What lists are made of (store/sql/listing.py). What leads was chosen by counting, and is written so
+-- that it does lead, whatever the planner believes of the tables: a subquery with OFFSET is taken as
+-- it stands, and asked for each row.
+-- name: join_run
+CROSS JOIN LATERAL (SELECT x.* FROM perdure_run x WHERE x.run = {} OFFSET 0) AS r
 
--- Whatever leads, this does not: no index is searched for an expression.
+-- name: join_state
+CROSS JOIN LATERAL (SELECT x.status FROM perdure_state x WHERE x.run = {} OFFSET 0) AS s
+
+-- name: for_each
+OFFSET 0
+
+-- The words of the index of all runs of a namespace.
 -- name: of_namespace
 r.namespace || '' = ?
 
--- name: has_tag
-EXISTS (SELECT 1 FROM json_array_elements_text(r.tags::json) t WHERE t = ?)
+-- Whatever leads, this does not: no index is searched for an expression.
+-- name: of_column
+r.{} || '' = ?
 
 -- A search attribute, given as JSON.
 -- name: json_value
 ?::jsonb
+
+-- The value itself says which it is.
+-- name: is_boolean
+
+-- name: is_number
 
 -- name: history
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = $1 AND first > $2 ORDER BY first LIMIT $3;

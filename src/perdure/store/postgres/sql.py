@@ -46,7 +46,8 @@ class Statements:
         named = _OURS.sub(rf'"{self.schema}".\g<0>', text)
         marked = _MARK.sub(lambda _: f"${next(numbers)}", named)
         # Not prepared: which index is right depends on the values.
-        return self.execute(marked, parameters, prepare=False)
+        answer = self.execute(marked, parameters, prepare=False)
+        return answer if self.pipeline is None else Sent(answer, self.pipeline)
 
     def insert(self, query: str, columns: int, flat: Sequence[Any]) -> Sequence[int]:
         arrays = [_column(flat[n::columns]) for n in range(columns)]
@@ -76,13 +77,14 @@ class Statements:
     def hold_slots(self) -> None:
         self.run("hold_slots")
 
-    def hold_executions(self, executions: Sequence[int]) -> None:
-        hold_executions(self, executions)
-
     def hold_human_task(self, id: str) -> None:
         found = self.run("execution_of_human_task", id).fetchone()
         if found is not None and found[0] is not None:
             hold_executions(self, [found[0]])
+
+    def hold_executions(self, executions: Sequence[int]) -> bool:
+        hold_executions(self, executions)
+        return True
 
     def guess_runs(self, count: int, after: int) -> None:
         return None

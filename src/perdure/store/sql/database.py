@@ -82,12 +82,15 @@ class Writing(Protocol):
         """Keep everybody else from giving or taking slots, to the commit."""
         ...
 
-    def hold_executions(self, executions: Sequence[int]) -> None:
-        """Keep everybody else from changing what becomes of these executions, to the commit."""
-        ...
-
     def hold_human_task(self, id: str) -> None:
         """Keep everybody else from changing what becomes of a human task, to the commit."""
+        ...
+
+    def hold_executions(self, executions: Sequence[int]) -> bool:
+        """Keep everybody else from changing what becomes of these executions, to the commit.
+
+        ``True``: others may have changed it before; look again.
+        """
         ...
 
     def guess_runs(self, count: int, after: int) -> Sequence[int] | None:

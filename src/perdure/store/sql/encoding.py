@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from perdure.errors import StoreRefused
 from perdure.values.states import BY_CODE, Status
 
 _encode = msgspec.json.encode
+_MAX_INTEGER = 2**63 - 1
 
 from_json: Callable[[str], Any] = msgspec.json.decode
 """Decode what a query that answers with one JSON text gave."""
@@ -44,3 +46,21 @@ def _refuse_nul(value: Any) -> None:
     elif isinstance(value, (list, tuple)):
         for inner in value:  # pyright: ignore[reportUnknownVariableType]
             _refuse_nul(inner)
+
+
+def attribute_of(run: int, key: str, value: Any, kinds: Any) -> Any:
+    """Return a search attribute, or one of its texts.
+
+    Raises:
+        StoreRefused: no database can hold it.
+    """
+    if not isinstance(value, kinds):
+        raise StoreRefused(
+            f"run {run}: search attribute {key!r} is {type(value).__name__}; "
+            "it must be text, a number, a boolean or a list of texts"
+        )
+    if isinstance(value, int) and not -_MAX_INTEGER - 1 <= value <= _MAX_INTEGER:
+        raise StoreRefused(f"run {run}: search attribute {key!r} = {value} has over 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise StoreRefused(f"run {run}: search attribute {key!r} is {value}")
+    return value

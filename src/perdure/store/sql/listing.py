@@ -1,10 +1,18 @@
-"""The SQL of ``list`` and ``count``: which index leads.
+"""The SQL of ``list`` and ``count``: which index leads, and how far it is followed.
 
 With a million runs the wrong leader costs half a second, and a database without statistics cannot
-know. So each condition that has an index (a search attribute, a workflow, a status) is
-counted first, up to a bound, through its index alone; the rarest leads and the others are looked up
-per row. Several statuses are one branch each, merged in order, since an index gives order only
-within one status. Newest first is by ``run``, which every index has as its last column.
+know. So each condition that has an index is counted first, up to a bound, through its index alone;
+the rarest leads and the others are looked up per row. Bounds grow until one condition stays below:
+that is the cheapest way to tell. Several statuses are one branch each, merged in order, since an
+index gives order only within one status.
+
+Newest first is by ``run``, which every index has as its last column. A list that asks for times is
+in the order of the times instead: runs are not numbered by the clock (an imported run is as old as
+its history), so no other order could be read from the index of times. What another condition leads
+to is then sorted, and so leads only if there is little of it.
+
+Conditions that are all common may have nothing in common. So no more than ``WINDOW`` candidates are
+looked at: where that ends, the next page begins.
 """
 
 from __future__ import annotations
@@ -15,131 +23,217 @@ from typing import Any, cast
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.store.port import Filter
+from perdure.store.port import Filter, Place
 from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
 from perdure.values.states import CODES
 
-_BOUND = 2_000
+WINDOW = 20_000
+"""Candidates that one page looks at: with a few lookups for each, a tenth of a second."""
+_BOUNDS = (1_000, 5_000, WINDOW)
+_SORTED = 5_000
+"""As many runs as are sorted; beyond, the index that has the order leads."""
 _NO_BOUND = 2**62
 
 
 class Leader(msgspec.Struct, frozen=True):
-    """A way to find candidates: tables in join order, conditions, and the column that orders.
+    """A way to find candidates: a table, conditions on it, and its column of runs.
 
-    ``covers``: which conditions of the filter it has settled. ``is_ordered``: whether its index
-    gives the runs by number.
+    ``covers``: which condition of the filter it has settled. ``rest``: a part of this condition
+    that its index does not hold.
     """
 
-    tables: str
+    table: str
     where: str
     parameters: tuple[Any, ...]
     run: str
     covers: str
-    is_ordered: bool = True
+    rest: str = ""
 
 
-def list_query(
-    database: Writing, where: Filter, limit: int, before: int | None
-) -> tuple[str, list[Any]]:
-    """Return the statement for ``list`` and its parameters."""
-    leader = _choose(database, where)
-    branches, parameters = _branches(database.sql, leader, where, before)
-    if len(branches) == 1:
-        ids = f"{branches[0]} ORDER BY run DESC LIMIT ?"
-    else:
-        ids = f"{' UNION ALL '.join(branches)} ORDER BY run DESC LIMIT ?"
+class Query(msgspec.Struct, frozen=True):
+    """A statement. ``floor``: it looks at nothing behind this run, and there is more."""
+
+    text: str
+    parameters: list[Any]
+    floor: Place | None = None
+
+
+def list_query(database: Writing, where: Filter, limit: int, before: Place | None) -> Query:
+    """Return the statement for ``list``."""
+    search = _Search(database, where, before)
+    floor = search.floor()
+    ids, parameters = search.ids(floor, limit)
     columns, tables = database.sql["row_columns"], database.sql["row_tables"]
     text = f"SELECT {columns} FROM ({ids}) k CROSS JOIN {tables} WHERE r.run = k.run "  # noqa: S608 - names from above
-    return text + "ORDER BY r.run DESC", [*parameters, limit]
+    last = "r.created_at DESC, r.run DESC" if search.by_time else "r.run DESC"
+    return Query(f"{text}ORDER BY {last}", parameters, floor)
 
 
-def count_query(database: Writing, where: Filter, limit: int | None) -> tuple[str, list[Any]]:
-    """Return the statement for ``count`` and its parameters."""
-    leader = _choose(database, where)
-    branches, parameters = _branches(database.sql, leader, where, None)
+def count_query(database: Writing, where: Filter, limit: int | None) -> Query:
+    """Return the statement for ``count``; without a limit it counts however long that takes."""
+    search = _Search(database, where, None)
+    floor = None if limit is None else search.floor()
+    branches, parameters = search.branches(floor)
     inner = " UNION ALL ".join(branches)
     bound = _NO_BOUND if limit is None else limit
-    return f"SELECT count(*) FROM ({inner} LIMIT ?) AS counted", [*parameters, bound]  # noqa: S608 - names from above
+    text = f"SELECT count(*) FROM ({inner} LIMIT ?) AS counted"  # noqa: S608 - names from above
+    return Query(text, [*parameters, bound], floor)
 
 
-def _choose(database: Writing, where: Filter) -> Leader:
-    candidates = list(_leaders(database.sql, where))
-    if len(candidates) == 1:
-        return candidates[0]
-    best, fewest = candidates[-1], _BOUND + 1
-    for leader in candidates[:-1]:
-        sql = (
-            f"SELECT count(*) FROM (SELECT 1 FROM {leader.tables} "  # noqa: S608 - names from above
-            f"WHERE {leader.where} LIMIT {_BOUND}) AS counted"
+class _Search:
+    """What one call looks for: its leader, and the conditions that are left."""
+
+    def __init__(self, database: Writing, where: Filter, before: Place | None) -> None:
+        self._database = database
+        self._sql = database.sql
+        self._where = where
+        self.by_time = where.started_after is not None or where.started_before is not None
+        self._leader, self._is_long = self._choose()
+        self._conditions, self._values = _conditions(self._sql, self._leader, where)
+        self._before = before
+
+    def floor(self) -> Place | None:
+        """Return the last candidate to look at; ``None``: there are not so many."""
+        if not self._conditions or not self._is_long:
+            return None
+        ids, parameters = self.ids(None, WINDOW, is_leader_only=True)
+        text = f"SELECT * FROM ({ids}) w LIMIT 1 OFFSET {WINDOW - 1}"  # noqa: S608 - names from above
+        found = self._database.ask(text, parameters).fetchone()
+        return None if found is None else Place(*found)
+
+    def ids(
+        self, floor: Place | None, limit: int, *, is_leader_only: bool = False
+    ) -> tuple[str, list[Any]]:
+        """Return a SELECT of the first ``limit`` runs, in the order of the list."""
+        branches, parameters = self.branches(floor, is_leader_only=is_leader_only)
+        order = f"ORDER BY {'began DESC, run DESC' if self.by_time else 'run DESC'} LIMIT {limit}"
+        if len(branches) > 1:  # each stops by itself, whether or not the database merges them
+            branches = [f"SELECT * FROM ({one} {order}) b{n}" for n, one in enumerate(branches)]  # noqa: S608 - names from above
+        return f"{' UNION ALL '.join(branches)} {order}", parameters
+
+    def branches(
+        self, floor: Place | None, *, is_leader_only: bool = False
+    ) -> tuple[list[str], list[Any]]:
+        """Return a SELECT of candidates for each way the leader goes, and their parameters."""
+        leader = self._leader
+        conditions = [] if is_leader_only else list(self._conditions)
+        values = [] if is_leader_only else list(self._values)
+        for condition, *given in self._span(floor):
+            conditions.append(condition)
+            values += given
+        tables = leader.table
+        text = " ".join(conditions)
+        if leader.run != "r.run" and "r." in text:
+            tables += f" {self._sql['join_run'].format(leader.run)}"
+        if leader.run != "s.run" and "s.status" in text:
+            tables += f" {self._sql['join_state'].format(leader.run)}"
+        starts: list[tuple[str, tuple[Any, ...]]] = [
+            (leader.where + leader.rest, leader.parameters)
+        ]
+        if leader.covers == "status":
+            starts = [("s.status = ?", (code,)) for code in leader.parameters]
+        elif leader.covers == "time":
+            # The span says the rest, and from where to go on.
+            starts = [(self._sql["of_namespace"], (self._where.namespace,))]
+        columns = f"{leader.run} AS run, {'r.created_at' if self.by_time else '0'} AS began"
+        texts: list[str] = []
+        parameters: list[Any] = []
+        for first, own in starts:
+            all_of = " AND ".join(filter(None, (first, *conditions)))
+            texts.append(f"SELECT {columns} FROM {tables} WHERE {all_of}")  # noqa: S608 - names from above
+            parameters += [*own, *values]
+        return texts, parameters
+
+    def _span(self, floor: Place | None) -> Iterator[tuple[Any, ...]]:
+        """Yield the conditions that say from where to where: one for each end."""
+        before, where, run = self._before, self._where, self._leader.run
+        if not self.by_time:
+            if before is not None:
+                yield f"{run} < ?", before.run
+            if floor is not None:
+                yield f"{run} >= ?", floor.run
+            return
+        until = where.started_before
+        if before is not None and (until is None or before.at < until):
+            yield "(r.created_at, r.run) < (?, ?)", before.at, before.run
+        elif until is not None:
+            yield "r.created_at < ?", until
+        if floor is not None:
+            yield "(r.created_at, r.run) >= (?, ?)", floor.at, floor.run
+        elif where.started_after is not None:
+            yield "r.created_at >= ?", where.started_after
+
+    def _choose(self) -> tuple[Leader, bool]:
+        """Return the leader, and whether it has as many candidates as a window or more."""
+        left = list(self._leaders())
+        if len(left) == 1:
+            return left[0], True
+        for bound in _BOUNDS:
+            found = [(self._count(leader, bound), n) for n, leader in enumerate(left)]
+            fewest, place = min(found)
+            if fewest < bound:
+                return left[place], False
+            if self.by_time and bound >= _SORTED:
+                left = left[-1:]
+                break
+        return left[0], True
+
+    def _count(self, leader: Leader, bound: int) -> int:
+        text = (
+            f"SELECT count(*) FROM (SELECT 1 FROM {leader.table} "  # noqa: S608 - names from above
+            f"WHERE {leader.where} LIMIT {bound}) AS counted"
         )
-        found = database.ask(sql, leader.parameters).fetchone()[0]
-        # Many rows that come in another order would have to be sorted.
-        if found < fewest and (found < _BOUND or leader.is_ordered):
-            best, fewest = leader, found
-    return best
+        return int(self._database.ask(text, leader.parameters).fetchone()[0])
+
+    def _leaders(self) -> Iterator[Leader]:
+        """Yield what can lead; the last one has the order of the list."""
+        where, sql = self._where, self._sql
+        if where.workflow_id:
+            parameters = (where.namespace, where.workflow_id)
+            condition = "r.namespace = ? AND r.workflow_id = ?"
+            yield Leader("perdure_run r", condition, parameters, "r.run", "workflow_id")
+            if not self.by_time:
+                return  # nothing else is as rare
+        for key, value in where.search.items():
+            first = _values(key, value)[0]
+            condition = f"a.namespace = ? AND a.key = ? AND a.value = {sql['json_value']}"
+            parameters = (where.namespace, key, to_json(first))
+            covers, rest = f"search:{key}", _of_type(sql, first)
+            yield Leader("perdure_attr a", condition, parameters, "a.run", covers, rest)
+        for tag in where.tags:
+            own = (where.namespace, tag)
+            yield Leader(
+                "perdure_tag t", "t.namespace = ? AND t.tag = ?", own, "t.run", f"tag:{tag}"
+            )
+        for column in ("workflow", "correlation_id", "tenant", "created_by"):
+            value = getattr(where, column)
+            if value:
+                own = (where.namespace, value)
+                condition = f"r.namespace = ? AND r.{column} = ?"
+                yield Leader("perdure_run r", condition, own, "r.run", column)
+        if where.status:
+            codes = tuple(CODES[status] for status in where.status)
+            marks = ",".join("?" * len(codes))
+            yield Leader("perdure_state s", f"s.status IN ({marks})", codes, "s.run", "status")
+        own = (where.namespace,)
+        if self.by_time:
+            yield Leader("perdure_run r", *_between(sql, where), "r.run", "time")
+        else:
+            yield Leader("perdure_run r", sql["of_namespace"], own, "r.run", "namespace")
 
 
-def _leaders(sql: Mapping[str, str], where: Filter) -> Iterator[Leader]:
-    """Yield usable leaders; the last one is the table itself."""
-    if where.workflow_id:
-        parameters = (where.namespace, where.workflow_id)
-        yield Leader(
-            "perdure_run r", "r.namespace = ? AND r.workflow_id = ?", parameters, "r.run", "id"
-        )
-        return
-    for key, value in where.search.items():
-        first = _values(key, value)[0]
-        yield Leader(
-            "perdure_attr a",
-            f"a.namespace = ? AND a.key = ? AND a.value = {sql['json_value']}{_of_type(first)}",
-            (where.namespace, key, to_json(first)),
-            "a.run",
-            f"search:{key}",
-        )
-    for column in ("workflow", "correlation_id", "tenant"):
-        value = getattr(where, column)
-        if value:
-            yield Leader("perdure_run r", f"r.{column} = ?", (value,), "r.run", column)
-    if where.status:
-        codes = [CODES[status] for status in where.status]
-        marks = ",".join("?" * len(codes))
-        yield Leader("perdure_state s", f"s.status IN ({marks})", tuple(codes), "s.run", "status")
-    parameters = (where.namespace,)
-    yield Leader(
-        "perdure_run r", "r.namespace = ?", parameters, "r.run", "namespace", is_ordered=False
-    )
-    yield Leader("perdure_run r", "true", (), "r.run", "")
-
-
-def _branches(
-    sql: Mapping[str, str], leader: Leader, where: Filter, before: int | None
-) -> tuple[list[str], list[Any]]:
-    conditions, parameters = _conditions(sql, leader, where)
-    tables = leader.tables
-    if conditions and leader.run != "r.run":
-        tables += f" {sql['join_after']} perdure_run r ON r.run = {leader.run}"
-    if any("s.status" in condition for condition in conditions):
-        tables += f" {sql['join_after']} perdure_state s ON s.run = {leader.run}"
-    if before is not None:
-        conditions.append(f"{leader.run} < ?")
-        parameters.append(before)
-    starts: list[tuple[str, tuple[Any, ...]]] = [(leader.where, leader.parameters)]
-    if leader.covers == "status":
-        starts = [("s.status = ?", (code,)) for code in leader.parameters]
-    texts: list[str] = []
-    values: list[Any] = []
-    for first, own in starts:
-        all_of = " AND ".join([first, *conditions])
-        texts.append(f"SELECT {leader.run} AS run FROM {tables} WHERE {all_of}")  # noqa: S608 - names from above
-        values += [*own, *parameters]
-    return texts, values
+def _between(sql: Mapping[str, str], where: Filter) -> tuple[str, tuple[Any, ...]]:
+    ends = (("r.created_at < ?", where.started_before), ("r.created_at >= ?", where.started_after))
+    given = [(text, value) for text, value in ends if value is not None]
+    texts = [sql["of_namespace"], *(text for text, _ in given)]
+    return " AND ".join(texts), (where.namespace, *(value for _, value in given))
 
 
 def _conditions(
     sql: Mapping[str, str], leader: Leader, where: Filter
 ) -> tuple[list[str], list[Any]]:
-    """Return what each candidate must still satisfy."""
+    """Return what each candidate must still satisfy, but for its time."""
     conditions: list[str] = []
     parameters: list[Any] = []
 
@@ -147,23 +241,27 @@ def _conditions(
         conditions.append(condition)
         parameters.extend(values)
 
-    if leader.covers not in ("id", "namespace") and not leader.covers.startswith("search:"):
-        need(sql["of_namespace"], where.namespace)
-    for column in ("workflow", "correlation_id", "tenant", "created_by"):
+    of_column = sql["of_column"]
+    if leader.covers == "status":  # all others begin with the namespace
+        need(of_column.format("namespace"), where.namespace)
+    for column in ("workflow_id", "workflow", "correlation_id", "tenant", "created_by"):
         value = getattr(where, column)
         if value and leader.covers != column:
-            need(f"r.{column} = ?", value)
-    if where.started_after is not None:
-        need("r.created_at >= ?", where.started_after)
-    if where.started_before is not None:
-        need("r.created_at < ?", where.started_before)
+            need(of_column.format(column), value)
     for tag in where.tags:
-        need(sql["has_tag"], tag)
+        if leader.covers != f"tag:{tag}":
+            need(
+                "EXISTS (SELECT 1 FROM perdure_tag x WHERE x.namespace = ? AND x.tag = ? "  # noqa: S608 - names from above
+                f"AND x.run = {leader.run} {sql['for_each']})",
+                where.namespace,
+                tag,
+            )
     for key, value in where.search.items():
         for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
             need(
                 "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? "  # noqa: S608 - names from above
-                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}{_of_type(wanted)})",
+                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}"
+                f"{_of_type(sql, wanted)} {sql['for_each']})",
                 where.namespace,
                 key,
                 to_json(wanted),
@@ -182,8 +280,8 @@ def _values(key: str, value: Any) -> list[Any]:
     return values
 
 
-def _of_type(value: Any) -> str:
-    """Return what tells a boolean from a number, as which it is stored."""
+def _of_type(sql: Mapping[str, str], value: Any) -> str:
+    """Return what tells a boolean from a number, where both are stored as one."""
     if isinstance(value, bool):
-        return " AND form = -1"
-    return " AND coalesce(form, 0) <> -1" if isinstance(value, (int, float)) else ""
+        return f" {sql['is_boolean']}"
+    return f" {sql['is_number']}" if isinstance(value, (int, float)) else ""

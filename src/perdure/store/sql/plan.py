@@ -8,7 +8,6 @@ is a second plan made inside.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
@@ -19,7 +18,7 @@ from perdure.errors import StoreRefused
 from perdure.store.offers import Stage
 from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sealing import Packing
-from perdure.store.sql.encoding import to_json
+from perdure.store.sql.encoding import attribute_of, to_json
 from perdure.store.sql.people import asked_row
 from perdure.store.sql.starting import Decision, Decisions
 from perdure.store.sql.watching import Row, row_of
@@ -32,7 +31,6 @@ from perdure.values.states import CODES, Status
 _PENDING = CODES[Status.PENDING]
 _RUNNING = CODES[Status.RUNNING]
 _NOTHING = (None,) * 5
-_MAX_INTEGER = 2**63 - 1
 
 REPLACED = events.RunTerminated(reason="a new start took its place", by="terminate_existing")
 CLOSE_BY_TERMINATE = events.encode_turn([events.RunTerminated(reason="parent closed", by="parent")])
@@ -384,13 +382,13 @@ class Plan:
             if isinstance(value, list):
                 texts: list[Any] = list(dict.fromkeys(value))  # pyright: ignore[reportUnknownArgumentType]
                 self.attrs += [
-                    (run, key, _attribute(run, key, text, str), place)
+                    (run, key, attribute_of(run, key, text, str), place)
                     for place, text in enumerate(texts)
                 ]
             elif value is not None:
                 form = -1 if isinstance(value, bool) else None
                 kinds = (str, int, float)
-                self.attrs.append((run, key, _attribute(run, key, value, kinds), form))
+                self.attrs.append((run, key, attribute_of(run, key, value, kinds), form))
 
 
 _AS_JSON = (
@@ -493,16 +491,3 @@ def _memo_text(memo: bytes) -> str:
         return memo.decode()
     except UnicodeDecodeError as exc:
         raise StoreRefused(f"the memo is not UTF-8: {exc}", cause=exc) from exc
-
-
-def _attribute(run: int, key: str, value: Any, kinds: Any) -> Any:
-    if not isinstance(value, kinds):
-        raise StoreRefused(
-            f"run {run}: search attribute {key!r} is {type(value).__name__}; "
-            "it must be text, a number, a boolean or a list of texts"
-        )
-    if isinstance(value, int) and not -_MAX_INTEGER - 1 <= value <= _MAX_INTEGER:
-        raise StoreRefused(f"run {run}: search attribute {key!r} = {value} has over 64 bits")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise StoreRefused(f"run {run}: search attribute {key!r} is {value}")
-    return value

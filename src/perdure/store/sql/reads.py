@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from zlib import crc32
-
-import msgspec
 
 from perdure.errors import Corrupt, Sealed, Unavailable
-from perdure.store.offers import OfferKey, OfferRow, Stage
+from perdure.store.offers import OfferKey, OfferRow
 from perdure.store.port import (
     Beat,
+    Counted,
     Definition,
     Filter,
     Fork,
@@ -21,40 +19,41 @@ from perdure.store.port import (
     InboxRow,
     Journal,
     JournalRow,
+    Listed,
     Loaded,
     LogLine,
     News,
     OpenRun,
+    Place,
+    Prune,
+    Pruned,
     Question,
     RunRow,
     Sweep,
     TurnRow,
     Worker,
 )
-from perdure.store.sealing import TEXT_MARK, Seal, is_elsewhere
+from perdure.store.sealing import is_elsewhere
 from perdure.store.sql.claims import claimable
 from perdure.store.sql.database import Database, one, reading
-from perdure.store.sql.encoding import from_json, status_of, to_json
+from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.listing import count_query, list_query
+from perdure.store.sql.made import (
+    breaks,
+    fault_of,
+    first_of,
+    is_damaged,
+    line_of,
+    missing_end,
+    offer_of,
+    run_of,
+)
 from perdure.store.sql.people import task_of, tasks_query
+from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.slots import Slots
 from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
 
-_read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_read_tags = msgspec.json.Decoder(tuple[str, ...]).decode
-_JSON: dict[int, tuple[str, Callable[[str], Any]]] = {
-    RunRow.__struct_fields__.index(name): (name, read)
-    for name, read in (
-        ("waits", from_json),
-        ("progress", from_json),
-        ("tags", _read_tags),
-        ("memo", _read_object),
-    )
-}
-"""Columns of a run that hold JSON, and how to read them."""
-_SEALED = {RunRow.__struct_fields__.index(name): name for name in ("detail", "progress", "memo")}
-"""Columns of a run that may be sealed."""
 _LAST = "\U0010ffff"
 
 
@@ -112,13 +111,25 @@ class SqlReader:
         return [self._run(row) for row in self._all("rows", (to_json(runs),))]
 
     @reading
-    def list(self, where: Filter, *, limit: int, before: int | None = None) -> list[RunRow]:
-        query = list_query(self.database, where, limit, before)
-        return [self._run(row) for row in self._made(*query)]
+    def list(self, where: Filter, *, limit: int, before: Place | None = None) -> Listed:
+        query = list_query(self.database, where, limit + 1, before)
+        rows = [self._run(row) for row in self._made(query.text, query.parameters)]
+        if len(rows) <= limit:
+            return Listed(rows, query.floor)
+        last = rows[limit - 1]
+        return Listed(rows[:limit], Place(last.run, last.created_at))
 
     @reading
-    def count(self, where: Filter, *, limit: int | None = None) -> int:
-        return int(self._made(*count_query(self.database, where, limit))[0][0])
+    def count(self, where: Filter, *, limit: int | None = None) -> Counted:
+        query = count_query(self.database, where, None if limit is None else limit + 1)
+        found = int(self._made(query.text, query.parameters)[0][0])
+        if limit is not None and found > limit:
+            return Counted(limit, is_all=False)
+        return Counted(found, is_all=query.floor is None)
+
+    @reading
+    def prunable(self, prune: Prune) -> Pruned:
+        return count_prunable(self.database, prune)
 
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
@@ -139,7 +150,7 @@ class SqlReader:
     @reading
     def log(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[LogLine]:
         rows = self._all("log", (run, after, limit))
-        return [_line(row, self.database.seal) for row in rows]
+        return [line_of(row, self.database.seal) for row in rows]
 
     @reading
     def forks(self, run: int) -> list[Fork]:
@@ -167,12 +178,12 @@ class SqlReader:
             found = loaded.get(row[0])
             if found is None:
                 continue  # its state is gone
-            found.broken = found.broken or _fault(found, row)
+            found.broken = found.broken or fault_of(found, row)
             if not found.broken:
                 self._add_turn(found, row)
         for offer in offers:
             if offer[0] in loaded:
-                loaded[offer[0]].offers.append(_offer(offer))
+                loaded[offer[0]].offers.append(offer_of(offer))
         for run, activity, details in beats:
             if run in loaded:
                 self._add_beat(loaded[run], activity, details)
@@ -182,7 +193,7 @@ class SqlReader:
         for found in loaded.values():
             row = found.row
             found.is_sealed |= bool(row.sealed)
-            found.broken = found.broken or _missing_end(found) or row.fault or row.sealed
+            found.broken = found.broken or missing_end(found) or row.fault or row.sealed
         return list(loaded.values())
 
     @reading
@@ -201,17 +212,17 @@ class SqlReader:
         has_work, has_room, has_offers, *due, inactive, next_at = found
         names = frozenset((name, version) for name, version in from_json(inactive))
         has = bool(has_work), bool(has_room)
-        return News(*has, names, next_at, bool(has_offers), _first(due))
+        return News(*has, names, next_at, bool(has_offers), first_of(due))
 
     @reading
     def offers(self, queues: Sequence[str], activities: Sequence[str]) -> tuple[bool, int | None]:
         known = (to_json(list(queues)), to_json(list(activities)))
         has_offers, *due = self._one("offers", known)
-        return bool(has_offers), _first(due)
+        return bool(has_offers), first_of(due)
 
     @reading
     def offers_of(self, run: int) -> list[OfferRow]:
-        return [_offer(row) for row in self._all("offers_of_runs", (to_json([run]),))]
+        return [offer_of(row) for row in self._all("offers_of_runs", (to_json([run]),))]
 
     @reading
     def overdue_offers(self, now: int, *, limit: int) -> list[OfferRow]:
@@ -387,7 +398,7 @@ class SqlReader:
 
     def _checked(self, row: tuple[Any, ...]) -> TurnRow:
         run, first, payload, crc = row[0], row[1], row[6], row[7]
-        if _is_damaged(payload, crc):
+        if is_damaged(payload, crc):
             name = f"history of run {run} ({one(self.database, 'run_id_by_number', run)})"
             raise Corrupt(f"{name}: the row of event {first} is damaged: its checksum does not fit")
         try:
@@ -411,7 +422,7 @@ class SqlReader:
                 raise
             # Sealed anew since it was read, it lies in another blob, and the old one is swept.
             row = self._one("payload_of", (run, first))
-            if row is None or row[0] == stored or _is_damaged(*row):
+            if row is None or row[0] == stored or is_damaged(*row):
                 raise
             return seal.open(row[0])
 
@@ -420,19 +431,19 @@ class SqlReader:
             found.turns.append(self._turn(row))
         except (Corrupt, Sealed, Unavailable) as exc:
             name = f"history of run {found.row.run} ({found.row.run_id})"
-            _breaks(found, f"{name}: the row of event {row[1]}: {exc.message}", exc)
+            breaks(found, f"{name}: the row of event {row[1]}: {exc.message}", exc)
 
     def _add_beat(self, found: Loaded, activity: int, stored: bytes) -> None:
         try:
             details = self.database.seal.open(stored)
         except (Corrupt, Sealed) as exc:
             what = f"heartbeat of activity #{activity} of run {found.row.run}"
-            _breaks(found, f"{what}: {exc.message}", exc)
+            breaks(found, f"{what}: {exc.message}", exc)
         else:
             found.beats.append(Beat(found.row.run, activity, details))
 
     def _opened_offer(self, row: tuple[Any, ...]) -> OfferRow:
-        offer = _offer(row)
+        offer = offer_of(row)
         with suppress(Corrupt):  # whoever decodes the call finds out
             offer.call = self.database.seal.open(offer.call)
         return offer
@@ -453,7 +464,7 @@ class SqlReader:
 
     def _journal_row(self, row: tuple[Any, ...]) -> JournalRow:
         found = JournalRow(*row[:10])
-        if _is_damaged(row[9], row[10]):
+        if is_damaged(row[9], row[10]):
             found.payload = b""
             found.fault = f"the row of event {found.first} is damaged: its checksum does not fit"
             return found
@@ -468,94 +479,4 @@ class SqlReader:
         return self._run(self._one("run_by_number", (run,)))
 
     def _run(self, row: tuple[Any, ...]) -> RunRow:
-        return _run(row, self.database.seal)
-
-
-def _run(row: tuple[Any, ...], seal: Seal) -> RunRow:
-    fields: list[Any] = [*row[:11], status_of(row[11]), *row[12:34]]
-    damaged: tuple[str, ...] = ()
-    sealed = ""
-    for column, name in _SEALED.items():
-        text = fields[column]
-        if isinstance(text, str) and text.startswith(TEXT_MARK):
-            try:
-                fields[column] = seal.open_text(text)
-            except Sealed as error:
-                fields[column], sealed = None, sealed or error.message
-            except Corrupt:
-                fields[column], damaged = None, (*damaged, name)
-    for column, (name, read) in _JSON.items():
-        text = fields[column]
-        if text is not None and not _is_readable(text, read):
-            damaged = (*damaged, name)
-            fields[column] = None
-    tags, memo = fields[31], fields[32]
-    fields[31] = () if tags is None else _read_tags(tags)
-    fields[32] = None if memo is None else memo.encode()
-    fields += (damaged, sealed)
-    return RunRow(*fields)
-
-
-def _is_readable(text: object, read: Callable[[str], Any]) -> bool:
-    try:
-        read(text if isinstance(text, str) else "")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False
-    return True
-
-
-def _line(row: tuple[Any, ...], seal: Seal) -> LogLine:
-    key, at, level, message, data, *rest = row
-    try:
-        message, data = seal.open_text(message) or "", seal.open_text(data)
-    except Corrupt as error:
-        message, data = f"(this line cannot be read: {error.message})", None
-    return LogLine(key, at, level, message, None if data is None else data.encode(), *rest)
-
-
-def _breaks(found: Loaded, why: str, exc: Exception) -> None:
-    found.broken = found.broken or why
-    found.is_sealed |= isinstance(exc, Sealed)
-    found.is_unavailable |= isinstance(exc, Unavailable)
-
-
-def _offer(row: tuple[Any, ...]) -> OfferRow:
-    fields: list[Any] = [*row]
-    fields[6] = Stage(row[6])
-    return OfferRow(*fields)
-
-
-def _first(times: Sequence[int | None]) -> int | None:
-    return min((time for time in times if time is not None), default=None)
-
-
-def _fault(loaded: Loaded, row: tuple[Any, ...]) -> str:
-    """Say what is wrong with the next history row, or return ``""``."""
-    turns = loaded.turns
-    expected = turns[-1].first + turns[-1].count if turns else 1
-    first, payload, crc = row[1], row[6], row[7]
-    if first != expected:
-        return (
-            f"history of run {loaded.row.run} ({loaded.row.run_id}): events {expected} to "
-            f"{first - 1} are missing"
-        )
-    if _is_damaged(payload, crc):
-        return (
-            f"history of run {loaded.row.run} ({loaded.row.run_id}): the row of event {first} is "
-            "damaged: its checksum does not fit"
-        )
-    return ""
-
-
-def _is_damaged(payload: object, crc: object) -> bool:
-    return not isinstance(payload, bytes) or crc32(payload) != crc
-
-
-def _missing_end(loaded: Loaded) -> str:
-    end = loaded.turns[-1].first + loaded.turns[-1].count - 1 if loaded.turns else 0
-    if end == loaded.row.length and end:
-        return ""
-    return (
-        f"history of run {loaded.row.run} ({loaded.row.run_id}) ends with event {end}; "
-        f"{loaded.row.length} events were recorded"
-    )
+        return run_of(row, self.database.seal)

@@ -19,6 +19,8 @@ from perdure.store.port import (
     Definition,
     Post,
     Posted,
+    Prune,
+    Pruned,
     Question,
     Resealed,
     Started,
@@ -29,6 +31,7 @@ from perdure.store.port import (
     Worker,
 )
 from perdure.store.sealing import Packing
+from perdure.store.sql import pruning
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
@@ -39,10 +42,11 @@ from perdure.store.sql.posting import Delivery
 from perdure.store.sql.reads import SqlReader
 from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
-from perdure.store.sql.workers import Workers
+from perdure.store.sql.workers import Workers, forget_workers
 from perdure.values.queues import QueueLimit
 
 _KEEP_ANSWERS = 60 * 1_000_000
+_KEEP_SENDERS = 7 * 86_400 * 1_000_000
 
 
 class SqlStore(SqlReader):
@@ -155,6 +159,18 @@ class SqlStore(SqlReader):
         return self.database.run("sweep", *row, instead).rowcount == 1
 
     @writing
+    def prune(self, prune: Prune) -> Pruned:
+        return pruning.prune(self.database, prune)
+
+    @writing
+    def forget(self, now: int, *, after: str = "", limit: int = 1_000) -> str | None:
+        if not after:
+            self._close_mailboxes([], now)
+            self.database.run("forget_questions", now - _KEEP_ANSWERS)
+            forget_workers(self.database, now)
+        return pruning.forget(self.database, now - _KEEP_SENDERS, after, limit)
+
+    @writing
     def ask(self, question: Question, now: int) -> None:
         self.database.run("forget_questions", now - _KEEP_ANSWERS)
         args = self.database.seal.seal(question.args)
@@ -176,6 +192,9 @@ class SqlStore(SqlReader):
 
     @writing
     def close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
+        self._close_mailboxes(mailboxes, now)
+
+    def _close_mailboxes(self, mailboxes: Sequence[str], now: int) -> None:
         over = one(self.database, "over_mailboxes", to_json(list(mailboxes)), now)
         self.database.run("close_mailboxes", over)
         self.database.run("delete_mail_of_mailboxes", over)

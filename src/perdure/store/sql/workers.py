@@ -34,7 +34,7 @@ class Workers:
     ) -> Worker:
         """Insert a worker's row; return the worker with its id."""
         run = self._database.run
-        run("forget_workers", now - _FORGET_AFTER)
+        forget_workers(self._database, now)
         id, started_at, lease_until = run(
             "insert_worker",
             worker.name,
@@ -108,6 +108,11 @@ class Workers:
         if row is None:
             raise _lost(worker, epoch)
         return int(row[0])
+
+
+def forget_workers(database: Writing, now: int) -> None:
+    """Forget workers that ended a week ago."""
+    database.run("forget_workers", now - _FORGET_AFTER)
 
 
 def _lost(worker: int, epoch: int) -> LeaseLost:

@@ -875,6 +875,42 @@ SELECT
     (SELECT min(not_before) FROM perdure_task WHERE stage = 1),
     (SELECT min(due) FROM perdure_task WHERE stage IN (0, 1) AND due > 0);
 
+-- Deletion of old runs (store/sql/pruning.py) ------------------------------------------------------
+
+-- Runs that ended by ?1, behind (?2, ?3) in the order of their ends, and how the latest run of each
+-- one's execution stands.
+-- name: ended
+SELECT state.run, state.closed_at, state.execution, state.length, latest.run, latest.status, latest.closed_at
+FROM perdure_state AS state INDEXED BY perdure_state_ended
+CROSS JOIN perdure_state AS latest
+    ON latest.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = state.execution)
+WHERE state.closed_at IS NOT NULL AND state.closed_at <= ?1 AND (state.closed_at, state.run) > (?2, ?3)
+ORDER BY state.closed_at, state.run LIMIT ?4;
+
+-- name: newest
+SELECT (SELECT max(run) FROM perdure_run), (SELECT run FROM perdure_history ORDER BY id DESC LIMIT 1);
+
+-- All runs of these executions.
+-- name: family
+SELECT r.run, r.execution, s.closed_at
+FROM json_each(?1) j CROSS JOIN perdure_run r ON r.execution = j.value CROSS JOIN perdure_state s ON s.run = r.run;
+
+-- Whether a column has one of the numbers of a JSON array.
+-- name: among
+IN (SELECT value FROM json_each(?))
+
+-- name: histories_to_delete
+SELECT count(*), max(id) FROM perdure_history WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: note_deleted
+UPDATE perdure_journal SET deleted_to = max(deleted_to, ?1);
+
+-- name: senders_after
+SELECT sender, at FROM perdure_sender WHERE sender > ?1 ORDER BY sender LIMIT ?2;
+
+-- name: delete_senders
+DELETE FROM perdure_sender WHERE sender IN (SELECT value FROM json_each(?1)) AND at < ?2;
+
 -- Questions --------------------------------------------------------------------------------------
 
 -- name: forget_questions
@@ -942,24 +978,38 @@ GROUP BY workflow_id LIMIT ?4;
 SELECT run FROM perdure_run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = ?1 LIMIT ?4;
 
 -- name: forks
-SELECT f.run, r.workflow_id, r.run_id, f.origin, o.workflow_id, o.run_id, f.event, f.how
-FROM perdure_fork f JOIN perdure_run r ON r.run = f.run JOIN perdure_run o ON o.run = f.origin
+SELECT f.run, r.workflow_id, r.run_id, f.origin, coalesce(o.workflow_id, ''), coalesce(o.run_id, ''), f.event, f.how
+FROM perdure_fork f JOIN perdure_run r ON r.run = f.run LEFT JOIN perdure_run o ON o.run = f.origin
 WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
 
--- What lists are made of (store/sql/listing.py). A table that is joined after the one that leads:
--- name: join_after
-CROSS JOIN
+-- What lists are made of (store/sql/listing.py). What leads was chosen by counting, and is written so
+-- that it does lead: tables are looked up after it, for each of its rows.
+-- name: join_run
+CROSS JOIN perdure_run r ON r.run = {}
 
--- The plus keeps SQLite from leading with the namespace, which nearly all runs share.
+-- name: join_state
+CROSS JOIN perdure_state s ON s.run = {}
+
+-- name: for_each
+LIMIT 1
+
 -- name: of_namespace
-+r.namespace = ?
+r.namespace = ?
 
--- name: has_tag
-EXISTS (SELECT 1 FROM json_each(r.tags) t WHERE t.value = ?)
+-- The plus keeps SQLite from leading with this column: the leader was chosen by counting.
+-- name: of_column
++r.{} = ?
 
 -- A search attribute, given as JSON.
 -- name: json_value
 json_extract(?, '$')
+
+-- Booleans are stored as numbers.
+-- name: is_boolean
+AND form = -1
+
+-- name: is_number
+AND coalesce(form, 0) <> -1
 
 -- name: history
 SELECT {turn_columns}, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;

@@ -84,11 +84,11 @@ class Statements:
     def hold_slots(self) -> None:
         pass
 
-    def hold_executions(self, executions: Sequence[int]) -> None:
-        pass
-
     def hold_human_task(self, id: str) -> None:
         pass
+
+    def hold_executions(self, executions: Sequence[int]) -> bool:
+        return False
 
     def guess_runs(self, count: int, after: int) -> Sequence[int]:
         return range(after + 1, after + 1 + count)
