@@ -430,10 +430,7 @@ class Runner:
         self._core.feed(posted, ev.decode_turn(posted.event)[0])
 
     def _attempt_context(self, work: Work) -> activity.Attempt:
-        started, services = work.run.started, self._core.services
-        context = None if started is None else started.context
-        known: Any = {"beat": work.beat, "context": context, "services": services, "log": work.log}
-        return activity.Attempt(work.info, **known)
+        return work.context(self._core.services)
 
     # -- outcomes ----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -153,6 +153,14 @@ class Work:
             idempotency_key=self.key,
             queue=self.event.queue or run.queue,
             heartbeat_details=payload.decode(left) if left else None,
+        )
+
+    def context(self, services: Mapping[str, Any]) -> activity.Attempt:
+        """Return what the attempt's function finds in ``perdure.activity``."""
+        started = self.run.started
+        context = started.context if started is not None else None
+        return activity.Attempt(
+            self.info, beat=self.beat, context=context, services=services, log=self.log
         )
 
     def begin(self) -> None:
