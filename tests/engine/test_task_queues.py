@@ -337,7 +337,7 @@ def test_queues_that_are_none_are_refused(given: Any, text: str):
         lambda: TaskQueue("a", max_concurrent=True),
         lambda: TaskQueue("a", rate="fast"),
         lambda: TaskQueue("a", rate="0/s"),
-        lambda: TaskQueue("a", rate="10/s burst 11"),
+        lambda: TaskQueue("a", rate="10/s burst 0"),
     ],
 )
 def test_a_task_queue_checks_what_it_is_given(make: Callable[[], TaskQueue]):

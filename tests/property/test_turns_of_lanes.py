@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.store.sql.turns import circle, pick
-from perdure.values.queues import Pace
+from perdure.values.rates import Rate
 
 waiting = st.dictionaries(st.text(max_size=2), st.integers(0, 6), min_size=1, max_size=6).map(
     lambda lanes: {
@@ -56,17 +56,17 @@ def test_a_lane_that_may_not_be_whole_is_left_out_unless_it_is_alone():
 def test_a_rate_never_lets_more_begin_than_it_says(
     interval: int, burst: int, asked: list[tuple[int, int]]
 ):
-    pace, now, arrival = Pace(interval, burst), 1_000_000, 0
+    rate, now, arrival = Rate("", interval, burst), 1_000_000, 0
     begun: list[int] = []
     for later, wanted in asked:
         now += later
-        count = min(wanted, pace.room(arrival, now))
+        count = min(wanted, rate.left(arrival, now))
         if count:
-            arrival = pace.after(arrival, now, count)
+            arrival = rate.paid(arrival, now, count)
             begun += [now] * count
-        if not pace.room(arrival, now):
-            assert pace.room(arrival, pace.next(arrival)) >= 1
-            assert pace.room(arrival, pace.next(arrival) - 1) == 0
+        if not rate.left(arrival, now):
+            assert rate.left(arrival, rate.next_at(arrival)) >= 1
+            assert rate.left(arrival, rate.next_at(arrival) - 1) == 0
     for first in range(len(begun)):
         for last in range(first, len(begun)):
             span = begun[last] - begun[first]

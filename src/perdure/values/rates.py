@@ -3,7 +3,8 @@
 A rate is kept by one time, *paid until*: each execution that begins pays one interval (of a
 hundred a minute: 0.6 s) from then, or from now, whichever is later. Another may begin while no more
 is paid ahead than ``burst - 1`` intervals. So in any span ``t`` at most ``burst + t / interval``
-begin, and whoever has the time of a workflow or a key knows all that its rate depends on.
+begin, and whoever has the time of a workflow or a key knows all that its rate depends on. It is the
+generic cell rate algorithm, as virtual scheduling (ITU-T I.371).
 """
 
 from __future__ import annotations

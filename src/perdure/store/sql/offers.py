@@ -51,17 +51,17 @@ class _Room:
         if limit is None:
             return _EVERYTHING
         left = limit.max_open - self.lanes.total() if limit.max_open else _EVERYTHING
-        if limit.pace is not None:
-            left = min(left, limit.pace.room(self.arrival, self.now))
+        if limit.rate is not None:
+            left = min(left, limit.rate.left(self.arrival, self.now))
         return max(0, left)
 
     @property
     def again_at(self) -> int:
         """When the rate lets the next one begin; 0 if it does now."""
-        pace = self.limit.pace if self.limit is not None else None
-        if pace is None or pace.room(self.arrival, self.now):
+        rate = self.limit.rate if self.limit is not None else None
+        if rate is None or rate.left(self.arrival, self.now):
             return 0
-        return pace.next(self.arrival)
+        return rate.next_at(self.arrival)
 
     def of(self, lane: str) -> int:
         if self.limit is None or not self.limit.max_per_key:
@@ -74,9 +74,9 @@ class _Room:
 
     def take(self, lanes: Sequence[str]) -> None:
         self.lanes.update(lanes)
-        pace = self.limit.pace if self.limit is not None else None
-        if pace is not None:
-            self.arrival = pace.after(self.arrival, self.now, len(lanes))
+        rate = self.limit.rate if self.limit is not None else None
+        if rate is not None:
+            self.arrival = rate.paid(self.arrival, self.now, len(lanes))
 
 
 class Offers:
