@@ -104,7 +104,7 @@ def stuck_thread() -> None:
     release.wait(20)
 
 
-@activity.define(schedule_timeout="50ms", retry=Retry(interval="20ms"))
+@activity.define(schedule_timeout="20s", retry=Retry(interval="1m"))
 async def always_fails() -> None:
     raise ApplicationError("again")
 

@@ -12,7 +12,7 @@ from perdure.store.sealing import Seal
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_world_with_a_codec_ends_well(seed: int) -> None:
-    world = World(seed)
+    world = World(str(seed))
     with world.sim:
         store = world.sim.store
         store.database.seal = Seal(Backwards(), compress_above=100)
