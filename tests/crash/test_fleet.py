@@ -126,16 +126,16 @@ async def test_runs_of_a_worker_that_is_stopped_go_on_elsewhere_at_once(
     with fleet.killed_at_the_end():
         await fleet.start("a", "b")
         async with Client(postgres_url) as client:
-            handles = await start_runs(client, RUNS)
+            handles = await start_runs(client, 5 * RUNS)
             await fleet.lines_come(RUNS)
             leaver, id = await _busiest(fleet)
             await fleet.stop(leaver)
             assert fleet.owned_by(id) == 0
             steps = len(fleet.lines())
             # Far less than the lease: nobody waits for its end.
-            assert await results_of(client, handles, 30) == [STEPS] * RUNS
+            assert await results_of(client, handles, 30) == [STEPS] * 5 * RUNS
             assert await check_histories(fleet, handles) == 0, "attempts had their grace"
-            assert len(fleet.lines()) == RUNS * STEPS > steps
+            assert len(fleet.lines()) == 5 * RUNS * STEPS > steps
         await fleet.stop()
         fleet.check_nothing_is_left()
 
