@@ -65,7 +65,8 @@ async def test_a_start_that_is_not_eager_leaves_the_first_turn_to_any_worker(
         await until_status(handle, Status.WAITING)
         later = [event.kind for event in await handle.history()]
         assert ("run_taken" in later) is not eager
-        assert kinds == (later if eager else ["run_started"])
+        assert kinds == later[: len(kinds)]
+        assert len(kinds) == len(later) or not eager
 
 
 async def test_terminate_existing_ends_the_open_execution_and_starts_another(tmp_path: Path):
