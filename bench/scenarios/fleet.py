@@ -21,7 +21,8 @@ WORKERS = 2
 BLOCKED, WOKEN = 100_000, 1_000
 AT_ONCE = 1_000
 IDLE_RUNS = 1_000
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 15.0
+"""The first look at what is to be deleted comes 10 s after a start, then once an hour."""
 IDLE_SECONDS = 20.0
 
 
