@@ -13,12 +13,21 @@ EFFECTS = "PERDURE_TEST_EFFECTS"
 STEPS = 10
 
 
+_WIDTH = 128
+
+
 def effect(*words: object) -> None:
-    """Append a line; O_APPEND keeps lines of several processes whole."""
-    line = " ".join(str(word) for word in (*words, os.getpid())) + "\n"
+    """Append a line; O_APPEND keeps lines of several processes whole.
+
+    All have one width, of which a page of a file holds a whole number: a write over the end of a
+    page is two, between which the writer may be killed (its half would swallow the next line) or
+    the file be read.
+    """
+    line = " ".join(str(word) for word in (*words, os.getpid())).encode()
+    assert len(line) < _WIDTH, "a line that may be torn"
     file = os.open(os.environ[EFFECTS], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        os.write(file, line.encode())
+        os.write(file, line.ljust(_WIDTH - 1) + b"\n")
     finally:
         os.close(file)
 
