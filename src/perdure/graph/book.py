@@ -12,6 +12,7 @@ from perdure.graph.outline import Outline
 from perdure.graph.states import StepStatus
 from perdure.kernel import traps
 from perdure.values import payload
+from perdure.workflow.run import to_time
 
 
 class Book:
@@ -50,8 +51,9 @@ class Book:
 
     def now(self) -> datetime:
         """Return the turn's time; a turn ends a visit, begins another, and asks twice."""
-        if self._turn[0] != self.host.time:
-            self._turn = self.host.time, workflow.now()
+        time = self.host.time
+        if self._turn[0] != time:
+            self._turn = time, to_time(time)
         return self._turn[1]
 
     @property

@@ -250,8 +250,12 @@ WHERE run = (v ->> 0)::bigint;
 
 -- name: touch_states
 UPDATE perdure_state AS state SET
-    owner = coalesce((v ->> 1)::bigint, owner), progress = coalesce(v ->> 2, progress),
-    lost_by = CASE WHEN v ->> 1 IS NULL THEN lost_by END
+    owner = (v ->> 1)::bigint, progress = coalesce(v ->> 2, progress), lost_by = NULL
+FROM json_array_elements($1::json) v
+WHERE state.run = (v ->> 0)::bigint;
+
+-- name: set_progress
+UPDATE perdure_state AS state SET progress = v ->> 1
 FROM json_array_elements($1::json) v
 WHERE state.run = (v ->> 0)::bigint;
 

@@ -336,6 +336,8 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         run("update_states", json["updates"])
     if plan.touches:
         run("touch_states", json["touches"])
+    if plan.progress:
+        run("set_progress", json["progress"])
     if plan.moved:
         run("move_runs", json["moved"])
     if plan.consumed:

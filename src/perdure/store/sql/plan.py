@@ -79,6 +79,7 @@ class Plan:
         "outgoing",
         "packing",
         "paused",
+        "progress",
         "replaced",
         "resumed",
         "runs",
@@ -104,6 +105,7 @@ class Plan:
         self.memos: list[Any] = []
         self.updates: list[Any] = []
         self.touches: list[Any] = []
+        self.progress: list[Any] = []
         self.consumed: list[int] = []
         self.moved: list[Any] = []
         self.opened: list[Any] = []
@@ -335,8 +337,10 @@ class Plan:
     def _state(self, turn: TurnWrite, run: int) -> None:
         state = turn.state
         if state is None:
-            owner = None if turn.claim is None else self.worker
-            self.touches.append((run, owner, self._text(turn.progress)))
+            if turn.claim is not None:
+                self.touches.append((run, self.worker, self._text(turn.progress)))
+            else:
+                self.progress.append((run, self._text(turn.progress)))
             return
         if state.status is Status.PAUSED:
             self.paused.append(turn.execution)
@@ -397,6 +401,7 @@ _AS_JSON = (
     "states",
     "memos",
     "updates",
+    "progress",
     "touches",
     "consumed",
     "opened",

@@ -155,8 +155,13 @@ WHERE run = v ->> 0;
 
 -- name: touch_states
 UPDATE perdure_state AS state SET
-    owner = coalesce(v ->> 1, owner), progress = coalesce(v ->> 2, progress),
-    lost_by = CASE WHEN v ->> 1 IS NULL THEN lost_by END
+    owner = v ->> 1, progress = coalesce(v ->> 2, progress), lost_by = NULL
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE state.run = v ->> 0;
+
+-- Apart from the one above, which writes a row's indexes anew.
+-- name: set_progress
+UPDATE perdure_state AS state SET progress = v ->> 1
 FROM (SELECT value AS v FROM json_each(?1))
 WHERE state.run = v ->> 0;
 
