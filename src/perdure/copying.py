@@ -86,7 +86,7 @@ def before_step(turns: Sequence[Turn], name: str) -> list[TurnRow]:
     """Return the rows up to where the code first scheduled the step.
 
     Raises:
-        Invalid: no activity, child or human task of that name is in the history.
+        Invalid: no activity, child, human task or step of that name is in the history.
     """
     return cut(turns, turns[_scheduling(turns, name)].answers_from - 1)
 
@@ -136,6 +136,8 @@ def _step(event: ev.Event) -> str:
         return event.name
     if isinstance(event, ev.HumanTaskOpened):
         return event.name or event.title
+    if isinstance(event, ev.Emitted):
+        return event.step if event.name == "step.started" else ""
     return event.workflow if isinstance(event, ev.ChildScheduled) else ""
 
 

@@ -312,11 +312,11 @@ class Handle(Generic[T]):
         """Start a new run of this execution that keeps what succeeded, and tries the rest again.
 
         It begins before the failure that led to the end (a cancel: before that; a timeout or a
-        terminate: where the run was), or where ``from_step`` was first scheduled. Outcomes of steps
-        that succeeded, and messages, are kept; draws and idempotency keys are as before, so that
-        a careful callee sees a retried step once. A failed child is started again. Attempts and
-        timeouts count anew. With ``id`` the new run is an execution of its own; that works for an
-        open (a parked) run too.
+        terminate: where the run was), or where ``from_step`` was first scheduled or begun. Outcomes
+        of steps that succeeded, and messages, are kept; draws and idempotency keys are as before,
+        so that a careful callee sees a retried step once. A failed child is started again. Attempts
+        and timeouts count anew. With ``id`` the new run is an execution of its own; that works for
+        an open (a parked) run too.
 
         Raises:
             Conflict: the run has not ended, or is not the latest of its execution.

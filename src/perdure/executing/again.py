@@ -52,7 +52,7 @@ async def retry(carrier: Carrier, instance_id: UUID, from_step: str | None) -> N
 
     Raises:
         InvalidTransitionError: it has not ended; or it completed and no step is named; or it never
-            came to the step, or the step records nothing of its own (a gateway, a timer).
+            came to the step.
         WorkflowInstanceNotFoundError: there is no such instance.
         NotFound: its definition has no such step.
     """
@@ -65,7 +65,7 @@ async def retry(carrier: Carrier, instance_id: UUID, from_step: str | None) -> N
         said = "only what has ended can be tried again"
         raise InvalidTransitionError(shown(status), WorkflowStatus.RUNNING, said)
     if from_step is not None:
-        from_step = await _recorded(carrier, handle, from_step)
+        await _check_begun(carrier, handle, from_step)
     try:
         await handle.retry(from_step=from_step)
     except errors.Invalid as exc:
@@ -84,15 +84,15 @@ async def retry_later(
     """
     handle = carrier.client.get(instance_id)
     try:
-        await _recorded(carrier, handle, step_name)
+        await _check_begun(carrier, handle, step_name)
     except WorkflowInstanceNotFoundError:
         raise carrier.not_found(instance_id) from None
     plan = Plan(str(instance_id), step_name, delay.total_seconds())
     await carrier.client.start(schedule_step, plan)
 
 
-async def _recorded(carrier: Carrier, handle: Handle[Any], step: str) -> str:
-    """Return the name under which the history has what a step does."""
+async def _check_begun(carrier: Carrier, handle: Handle[Any], step: str) -> None:
+    """Refuse a step that the definition does not have, or to which the instance never came."""
     try:
         execution = await handle.describe()
     except errors.NotFound:
@@ -101,12 +101,8 @@ async def _recorded(carrier: Carrier, handle: Handle[Any], step: str) -> str:
     if definition is not None and step not in definition.steps:
         known = ", ".join(definition.steps)
         raise errors.NotFound(f"'{definition.name}' has no step '{step}' (it has: {known})")
-    place = f"{execution.workflow}.{step}"
     for event in await handle.history():
-        name = event.data.get("name") or ""
-        if event.kind == "activity_scheduled" and f"{name}.".startswith(f"{place}."):
-            return name
-        if event.kind == "human_task_opened" and name == step:
-            return name
+        if event.kind == "emitted" and event.data.get("step") == step:
+            return
     said = f"nothing is recorded of step '{step}' from which it could go on"
     raise InvalidTransitionError(shown(execution.status), WorkflowStatus.RUNNING, said)

@@ -205,7 +205,7 @@ class GraphEngine:
 
         Raises:
             InvalidTransitionError: it has not ended; or it completed and no step is named; or it
-                never came to the step, or the step records nothing of its own (a gateway, a timer).
+                never came to the step.
             WorkflowInstanceNotFoundError: there is no such instance.
             NotFound: its definition has no such step.
         """
