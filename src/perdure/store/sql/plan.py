@@ -480,7 +480,7 @@ def _refused_for(refusal: bytes, why: str, kind: str, type: str) -> bytes:
 
 def _lane(request: StartRequest) -> tuple[str | None, int | None]:
     """Return lane and priority; a later run of an execution has those of the run before."""
-    if request.execution is not None:
+    if request.execution:
         return None, None
     return request.tenant or request.key, request.priority
 
