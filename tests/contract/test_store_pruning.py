@@ -213,6 +213,26 @@ def test_the_journal_says_up_to_where_rows_may_be_gone(world: World):
     assert (found.deleted_to, found.last) == (rows[1].id, rows[2].id)
 
 
+def test_what_goes_while_the_journal_is_read_is_not_missing_without_a_word(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    ended(world, "a")
+    world.start("b")
+    rows = journal(world).rows
+    database: Any = world.store.database  # type: ignore[attr-defined]
+    run = database.run
+
+    def pruned_meanwhile(query: str, *parameters: Any) -> Any:
+        if query == "journal":
+            monkeypatch.undo()
+            assert world.store.prune(ALL).runs == 1
+        return run(query, *parameters)
+
+    monkeypatch.setattr(database, "run", pruned_meanwhile)
+    found = world.store.journal(limit=10)
+    assert (len(found.rows), found.deleted_to) == (1, rows[1].id)
+
+
 def test_a_copy_outlives_its_origin_and_says_so(world: World):
     origin = ended(world, "origin")
     fork = world.start("fork", copied=copied(b"a", b"b"), origin=(origin.run, 1, "fork"))
