@@ -464,12 +464,12 @@ class World:
                             "add", f"u{n}", s, id=f"{plan.id}-u{n}", timeout="3s"
                         )
                     )
-                except (errors.Unavailable, errors.NotFound, errors.Conflict) as exc:
-                    self.sim.note("cli", f"update {number} of {plan.id}:", str(exc))
-                    await asyncio.sleep(0.3)  # sleep: virtual time
                 except errors.Closed:
                     self.check_closed(plan, "an update")
                     return
+                except (errors.Unavailable, errors.NotFound, errors.Conflict) as exc:
+                    self.sim.note("cli", f"update {number} of {plan.id}:", str(exc))
+                    await asyncio.sleep(0.3)  # sleep: virtual time
                 else:
                     if answer != number + 1:
                         raise Stop(f"update {number} of {plan.id} was answered with {answer}")
