@@ -45,6 +45,7 @@ RUN_COLUMNS = (
     "parent_close, created_at, created_by, correlation_id, tenant, tags"
 )
 STATE_COLUMNS = "run, execution, status, wake_at, length, closed_at, reason, since"
+TAG_COLUMNS = "namespace, tag, run"
 ATTR_COLUMNS = "namespace, key, value, run, form"
 HISTORY_COLUMNS = "id, run, first, count, time, applied, worker, crc, payload"
 CHUNK = 20_000
@@ -85,12 +86,14 @@ class Population:
         for first in range(1, self.count + 1, CHUNK):
             rows: dict[str, list[tuple[Any, ...]]] = {
                 "run": [],
+                "tag": [],
                 "state": [],
                 "attr": [],
                 "history": [],
             }
             for run in range(first, min(first + CHUNK, self.count + 1)):
                 self._add(run, rows)
+            rows["tag"].sort()
             rows["attr"].sort(key=lambda row: (row[0], row[1], str(row[2]), row[3]))
             yield rows
 
@@ -125,6 +128,7 @@ class Population:
             self._tenants.draw(chance),
             json.dumps(tags, separators=(",", ":")),
         ))  # fmt: skip
+        rows["tag"] += [(namespace, tag, run) for tag in tags]
         reason = "nondeterminism" if status is Status.PARKED else None
         wake = _FAR if status is Status.WAITING else None
         length = 2 * _TURNS
@@ -172,6 +176,7 @@ def fill(url: str, count: int, told: Callable[[str], None] = lambda _: None) -> 
 Writer = Callable[[dict[str, list[tuple[Any, ...]]]], None]
 _TABLES = {
     "run": RUN_COLUMNS,
+    "tag": TAG_COLUMNS,
     "state": STATE_COLUMNS,
     "attr": ATTR_COLUMNS,
     "history": HISTORY_COLUMNS,

@@ -1,23 +1,24 @@
-"""Lists and counts in a file with a million runs."""
+"""Lists and counts in a database with a million runs."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from harness import Figure, say, scenario
+from harness import Figure, database, say, scenario
 from lists import LIMIT_MS, measure
 from population import fill
 
-
-@scenario(
+FIGURES = (
     Figure("slowest list or count, p95", "ms", at_most=LIMIT_MS),
     Figure("median of medians", "ms"),
-    heavy=True,
 )
+
+
+@scenario(*FIGURES, postgres=FIGURES, heavy=True)
 async def lists(folder: Path) -> dict[str, float]:
-    """Every filter of lists and counts in a file with 1,000,000 runs (bench/lists.py has them)."""
-    url = f"sqlite:///{folder}/lists.db"
+    """Every filter of lists and counts with 1,000,000 runs (bench/lists.py has them)."""
+    url = database(folder)
     await asyncio.to_thread(fill, url, 1_000_000, say)
     found = await measure(url)
     for name, (middle, high) in found.items():

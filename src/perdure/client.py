@@ -282,7 +282,8 @@ class Client:
 
         Raises:
             Invalid: ``after`` is not the id of an event of this database.
-            NotFound: ``after`` is older than what is kept: histories behind it were deleted.
+            NotFound: ``after``, or what was told last, is older than what is kept: histories behind
+                it were deleted.
             Unavailable: the database cannot be read, or the client was closed.
         """
         home = namespace or self.namespace

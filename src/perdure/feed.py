@@ -45,14 +45,18 @@ class Feed:
         place = None if after in (None, NOW) else named.read_place(after or "")
         position = place.row - 1 if place is not None else 0
         if after == NOW:
-            position = (await self._page(0, limit=0)).last
+            position = (await self._page(0, 0)).last
         change: asyncio.Future[None] | None = None
+        deleted_to: int | None = None
         while True:
             if follow and (change is None or change.done()):
                 change = self._door.next_commit()  # before the look: it may come during it
-            page = await self._page(position)
+            page = await self._page(position, _PAGE)
             if place is not None:
                 _check(place, page)
+            if deleted_to is not None and page.deleted_to > max(deleted_to, position):
+                raise _deleted(f"what comes after row {position}", page)
+            deleted_to = page.deleted_to
             for row in page.rows:
                 for event in await self._told(row, place):
                     yield event
@@ -65,7 +69,7 @@ class Feed:
                 return
             await asyncio.wait([change], timeout=_SAFETY_SECONDS)
 
-    async def _page(self, after: int, *, limit: int = _PAGE) -> Journal:
+    async def _page(self, after: int, limit: int) -> Journal:
         of = {"namespace": self._namespace, "workflow_id": self._workflow_id}
         return await self._door.read(lambda store: store.journal(after=after, limit=limit, **of))
 
@@ -116,7 +120,11 @@ def _check(place: Place, page: Journal) -> None:
             f"{page.last}"
         )
     if place.row < page.deleted_to:
-        raise errors.NotFound(
-            f"after: {place} is older than what is kept: histories up to row {page.deleted_to} "
-            "were deleted. To go on with what there is, ask without after="
-        )
+        raise _deleted(f"after: {place}", page)
+
+
+def _deleted(what: str, page: Journal) -> errors.NotFound:
+    return errors.NotFound(
+        f"{what} is older than what is kept: histories up to row {page.deleted_to} were deleted. "
+        "To go on with what there is, ask without after="
+    )

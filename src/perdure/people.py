@@ -169,7 +169,8 @@ class HumanTasks:
     ) -> HumanTask:
         """Do what was asked: the run goes on with ``value``. It need not be claimed before.
 
-        When this has returned, the decision is on disk and reaches the run.
+        When this has returned, the decision is on disk and reaches the run. A step's
+        ``validate_submission`` is asked there, and may let the step ask again (docs/people.md).
 
         Raises:
             Invalid: the value does not fit the form; the message has the path. Nothing was changed.

@@ -78,6 +78,28 @@ def test_lists_are_newest_first_and_go_on_where_they_stopped(world: World):
     assert listed(world.store, before=runs[3]) == [runs[2], runs[1], runs[0]]
 
 
+def test_a_later_run_is_listed_by_the_tags_of_its_execution(world: World):
+    first = world.owned(tags=("b", "a", "b"))
+    following = request(run_id="r2", execution=first.execution)
+    world.commit(
+        closing(first.run, status=Status.CONTINUED_AS_NEW, continued=following),
+    )
+    [second] = [run for run in listed(world.store) if run != first.run]
+    for tags in (("a",), ("b", "a")):
+        assert listed(world.store, tags=tags) == [second, first.run]
+    assert listed(world.store, tags=("a", "c")) == []
+
+
+def test_a_run_that_follows_with_tags_of_its_own_is_listed_by_those(world: World):
+    first = world.owned(tags=("a", "b"))
+    following = request(run_id="r2", execution=first.execution, tags=("b", "c"))
+    world.commit(closing(first.run, status=Status.CONTINUED_AS_NEW, continued=following))
+    [second] = [run for run in listed(world.store) if run != first.run]
+    assert world.row(second).tags == ("b", "c")
+    found = {tag: listed(world.store, tags=(tag,)) for tag in "abc"}
+    assert found == {"a": [first.run], "b": [second, first.run], "c": [second]}
+
+
 @pytest.fixture
 def zoo(world: World) -> dict[str, int]:
     """A run of each kind that filters tell apart."""

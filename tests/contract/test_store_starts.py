@@ -1,5 +1,7 @@
 """Starting runs: who may, what an id that is taken does, and what a first turn adds."""
 
+from typing import Any
+
 import pytest
 from tests.contract.store_contract import (
     World,
@@ -14,7 +16,7 @@ from tests.contract.store_contract import (
 )
 
 from perdure.errors import StoreRefused, UsageError
-from perdure.store.port import Post, StateWrite
+from perdure.store.port import Filter, Post, StateWrite
 from perdure.values import events as ev
 from perdure.values.states import Status
 
@@ -214,9 +216,19 @@ def test_a_first_turn_that_continues_as_new_goes_on_in_its_own_execution(world: 
         state=closed(1, Status.CONTINUED_AS_NEW),
         continued=request(run_id="second", execution=0),
     )
-    result = world.commit(starts=[request(run_id="one", first=first)])
+    who = {"tenant": "acme", "created_by": "ann", "correlation_id": "c", "tags": ("t",)}
+    result = world.commit(starts=[request(run_id="one", first=first, priority=5, **who)])
     [started], [second] = result.started, result.children
     assert second.execution == started.execution == started.run
+    row = world.row(second.run)
+    assert (row.tenant, row.created_by, row.correlation_id, row.tags) == tuple(who.values())
+    tagged = world.store.list(Filter(tags=("t",)), limit=10).rows
+    assert [one.run for one in tagged] == [second.run, started.run]
+    database: Any = world.store.database  # type: ignore[attr-defined]
+    assert database.ask("SELECT lane, priority FROM perdure_state", []).fetchall() == [
+        ("acme", 5),
+        ("acme", 5),
+    ]
     found = world.store.find("one")
     assert found is not None
     assert found.run == second.run

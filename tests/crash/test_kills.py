@@ -11,7 +11,7 @@ from tests.crash.processes import Place, kill, steps_of
 from tests.crash.programs import STEPS
 
 from perdure import Client
-from perdure.handle import Handle
+from perdure.views import HistoryEvent
 
 RUNS = 100
 MIN_KILLS = 8
@@ -20,18 +20,27 @@ SEED = 20261121
 pytestmark = pytest.mark.slow
 
 
-async def _recorded_steps(handle: Handle[object]) -> dict[int, int]:
+def _recorded_steps(history: list[HistoryEvent]) -> dict[int, int]:
     """Return, per step number, the attempt whose outcome is recorded."""
     scheduled: dict[int, int] = {}
     recorded: dict[int, int] = {}
-    for event in await handle.history():
+    for event in history:
         if event.kind == "activity_scheduled":
             scheduled[event.id] = event.data["args"][1]
         elif event.kind == "activity_completed":
             number = scheduled[event.data["activity"]]
-            assert number not in recorded, "an outcome was recorded twice"
+            assert number not in recorded, f"step {number}: an outcome was recorded twice"
             recorded[number] = event.data.get("attempt", 1)
     return recorded
+
+
+def _brief(run: str, lines: list[list[str]], history: list[HistoryEvent]) -> str:
+    """Show what a run's steps did outside, and what its history says of it."""
+    outside = [" ".join(line) for line in lines if line[1] == run]
+    inside = [
+        f"{event.id} by worker {event.worker}: {event.kind} {event.data}" for event in history
+    ]
+    return "\n".join(["effects:", *outside, "history:", *(line[:160] for line in inside)])
 
 
 async def _is_over(place: Place, client: Client) -> bool:
@@ -87,14 +96,18 @@ async def test_a_hundred_runs_of_ten_steps_survive_kill_after_kill(tmp_path: Pat
 
         effects = steps_of(place.lines())
         for handle in handles:
-            recorded = await _recorded_steps(handle)
-            assert sorted(recorded) == list(range(STEPS))
+            history = await handle.history()
+            recorded = _recorded_steps(history)
+            told = _brief(handle.id, place.lines(), history)
+            assert sorted(recorded) == list(range(STEPS)), told
             for number, attempt in recorded.items():
                 lines = effects[handle.id, number]
                 attempts = [int(line[3]) for line in lines]
-                assert max(attempts) == attempt, "a recorded step ran again"
-                assert len({line[4] for line in lines}) == 1, "attempts differ in their key"
-                assert len(attempts) == len(set(attempts)), "an attempt ran twice"
+                assert max(attempts) == attempt, f"step {number} is recorded and ran again\n{told}"
+                keys = {line[4] for line in lines}
+                assert len(keys) == 1, f"the attempts of step {number} differ in their key\n{told}"
+                is_once = len(attempts) == len(set(attempts))
+                assert is_once, f"an attempt of step {number} ran twice\n{told}"
 
 
 KILLED_AT_COMMIT = """
@@ -148,7 +161,7 @@ async def test_a_run_killed_at_its_nth_commit_ends_as_one_that_was_not(tmp_path:
                 continue
             with place.worker():
                 assert await client.get("only").result("30s") == STEPS
-            recorded = await _recorded_steps(client.get("only"))
+            recorded = _recorded_steps(await client.get("only").history())
         assert sorted(recorded) == list(range(STEPS))
         effects = steps_of(place.lines())
         assert all(

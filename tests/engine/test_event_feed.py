@@ -11,7 +11,7 @@ import pytest
 from tests.engine.support import engine_on, until, until_status
 from tests.seed3.test_events import fragile, function, waiter
 
-from perdure import Client, Engine, Retry, activity, workflow
+from perdure import Client, Engine, Retry, activity, feed, workflow
 from perdure.errors import Invalid, NotFound, Unavailable
 from perdure.graph import flow
 from perdure.named import NamedEvent
@@ -185,6 +185,36 @@ async def test_an_id_from_before_what_is_kept_is_refused(tmp_path: Path):
         kept = [event for event in whole if int(event.id.split(".")[0]) > row]
         assert await everything(engine.client) == kept
         assert await everything(engine.client, after=whole[2].id) == kept
+
+
+async def test_a_reader_whom_the_deletion_overtakes_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(feed, "_PAGE", 2)
+    async with engine_on(tmp_path, waiter, retention=0) as engine:
+        for id in "abcd":
+            await (await engine.client.start(waiter, id=id)).send("any")
+            await engine.client.get(id).result("20s")
+        whole = await everything(engine.client)
+        rows = [int(event.id.split(".")[0]) for event in whole]
+
+        async def overtaken(by: int) -> list[NamedEvent]:
+            """Read all, and let rows up to one be deleted when the first event has come."""
+            events = engine.client.events(follow=False)
+            read = [await anext(events)]
+            with sqlite3.connect(tmp_path / "test.db") as database:
+                database.execute("DELETE FROM perdure_history WHERE id <= ?", (by,))
+                database.execute("UPDATE perdure_journal SET deleted_to = ?", (by,))
+            database.close()
+            return [*read, *[event async for event in events]]
+
+        # What the reader has behind it may go, and what had gone before it began.
+        assert await overtaken(rows[1]) == whole
+        kept = whole[2:]
+        assert await everything(engine.client) == kept
+        with pytest.raises(NotFound, match=rf"after row \d+ is older .* up to row {rows[5]} were"):
+            await overtaken(rows[5])
+        assert await everything(engine.client) == whole[6:]
 
 
 async def test_a_damaged_row_says_so_and_is_in_nobodys_way(tmp_path: Path):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.engine.support import engine_on, until
 
 from perdure import Engine, Status, errors, workflow
 from perdure.engine import retention
+from perdure.store.blobs import Blob
 from perdure.store.port import Prune, Pruned
 from perdure.testing.simulator import SimulatedWorker, Simulation
 
@@ -33,6 +34,11 @@ async def short(n: int) -> int:
 async def long(days: int) -> str:
     await workflow.sleep(timedelta(days=days))
     return "slept"
+
+
+@workflow.define
+async def large(size: int) -> str:
+    return "x" * size
 
 
 def told(story: Story) -> None:
@@ -226,6 +232,89 @@ def test_another_worker_goes_on_where_one_that_died_had_stopped(monkeypatch: pyt
         assert places[8] > 0
 
     told(story)
+
+
+class Shelf:
+    """Blobs in memory, of which some were put two days ago; ``lists``: how often it was asked."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.old: set[str] = set()
+        self.lists = 0
+        self.trouble: Exception | None = None
+
+    def put(self, name: str, data: bytes) -> None:
+        self.kept[name] = data
+
+    def get(self, name: str) -> bytes:
+        return self.kept[name]
+
+    def delete(self, name: str) -> None:
+        self.kept.pop(name, None)
+
+    def list(self, after: str, limit: int) -> list[Blob]:
+        self.lists += 1
+        if self.trouble is not None:
+            raise self.trouble
+        now = datetime.now(UTC)
+        names = sorted(name for name in self.kept if name > after)[:limit]
+        return [Blob(name, now - timedelta(days=2 * (name in self.old))) for name in names]
+
+    def grow_old(self) -> None:
+        """All that was put until now, and a blob whose commit came to nothing."""
+        [folder] = {name.partition("/")[0] for name in self.kept}
+        self.kept[f"{folder}/{'0' * 40}"] = b"left over"
+        self.old = set(self.kept)
+
+
+async def with_a_blob(folder: Path, shelf: Shelf) -> dict[str, Any]:
+    """Let a run end whose result is a blob; return the options of an engine."""
+    options = {"blobs": shelf, "offload_above": 1_000, "compress_above": None, "retention": 0}
+    async with engine_on(folder, large, **options) as engine:
+        await engine.client.execute(large, 2_000, id="large")
+    shelf.grow_old()
+    return options
+
+
+async def test_blobs_that_nothing_refers_to_go_by_one_worker_once_in_each_interval(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    caplog.set_level(logging.INFO, "perdure.engine")
+    shelf = Shelf()
+    options = await with_a_blob(tmp_path, shelf)
+    of_the_run = sorted(shelf.kept)[1:]
+    monkeypatch.setattr(retention, "FIRST_SECONDS", 0.0)
+    async with engine_on(tmp_path, large, **options) as one:
+        await until(lambda: "1 of 2 blobs deleted: nothing refers to them" in caplog.text)
+        assert sorted(shelf.kept) == of_the_run
+        monkeypatch.setattr(retention, "FIRST_SECONDS", 3_600.0)
+        lists = shelf.lists
+        async with engine_on(tmp_path, large, **options) as two:
+            for engine in (one, two):
+                assert engine._core is not None
+                assert 3_000 < await engine._core.retention.look_once() <= 3_600
+        assert shelf.lists == lists
+        assert len(await one.client.get("large").result("20s")) == 2_000
+
+
+async def test_a_blob_store_that_fails_is_told_and_the_pass_is_done_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    caplog.set_level(logging.INFO, "perdure.engine")
+    shelf = Shelf()
+    options = await with_a_blob(tmp_path, shelf)
+    shelf.trouble = ValueError("the shelf is locked")
+    monkeypatch.setattr(retention, "FIRST_SECONDS", 0.0)
+    said = "blobs that nothing refers to could not be deleted, will try again: ValueError('the"
+    async with engine_on(tmp_path, large, **options | {"retention_interval": "1s"}) as engine:
+        await until(lambda: said in caplog.text)
+        assert engine._core is not None
+        marks = await engine._core.desk.read(lambda store: store.sweeps())
+        assert [mark.worker for mark in marks if mark.scope == retention.SCOPE] == [0]
+        assert len(shelf.kept) == 2
+        shelf.trouble = None
+        await until(lambda: "1 of 2 blobs deleted" in caplog.text)
+        assert "blobs that nothing refers to can be deleted again" in caplog.text
 
 
 @pytest.mark.parametrize(

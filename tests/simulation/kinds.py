@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 
+from perdure.engine import retention
 from perdure.testing.faults import RandomFaults
 
 
@@ -36,3 +39,19 @@ def some_faults(world: Random, chance: Random) -> Faults:
     if world.random() < 0.3:
         faults.stops = 0.3
     return faults
+
+
+def early_tidying(chance: Random) -> float | None:
+    """Choose after how many seconds workers begin to tidy up; ``None``: after the trouble."""
+    return chance.random() if chance.random() < 0.4 else None
+
+
+@contextmanager
+def tidying_after(seconds: float | None) -> Iterator[None]:
+    """Let retention begin that long after a worker's start."""
+    usual = retention.FIRST_SECONDS
+    retention.FIRST_SECONDS = usual if seconds is None else seconds
+    try:
+        yield
+    finally:
+        retention.FIRST_SECONDS = usual

@@ -2,7 +2,7 @@
 
 In the worlds ``0``, ``1``, … the database is a file of the workers' machine; in ``fleet-0``,
 ``fleet-1``, … it is on a server. ``make sim SEED=fleet-7`` repeats one seed and prints what
-happened; ``make sim SEEDS=20000`` tries so many of both. A seed that failed once goes into
+happened; ``make sim SEEDS=20000`` tries more of both. A seed that failed once goes into
 ``seeds.txt``.
 """
 
@@ -16,7 +16,7 @@ from tests.simulation.judge import judge
 from tests.simulation.world import FLEET, Stop, World
 
 SEED = os.environ.get("PERDURE_SIM_SEED", "")
-SEEDS = int(os.environ.get("PERDURE_SIM_SEEDS", "1200"))
+SEEDS = int(os.environ.get("PERDURE_SIM_SEEDS", "2000"))
 CHUNK = 50
 KNOWN = [
     line.split()[0]

@@ -16,7 +16,7 @@ import msgspec
 from tests.simulation import errands, rows
 from tests.simulation.errands import Stop
 from tests.simulation.fleet import Fleet
-from tests.simulation.kinds import some_faults
+from tests.simulation.kinds import early_tidying, some_faults, tidying_after
 from tests.simulation.programs import DEFINITIONS, Effect, Program, log_effect, play
 from tests.simulation.workload import Plan, Workload
 
@@ -92,6 +92,9 @@ class World:
         self._options: dict[str, Any] = {"lease": "2s", "cache": chance.choice((1, 4, 4_000))}
         if chance.random() < 0.15:
             self._options["activity_slots"] = chance.choice((1, 2))
+        self._tidies_after = early_tidying(Random(f"{seed}/retention"))
+        if self._tidies_after is not None:
+            self._options["retention_interval"] = "1s"
         self._wanted = chance.choice((1, 1, 2, 2, 2, 3, 3, 4))
         self._foreign: tuple[Process, Client] | None = None
         self._staff: list[asyncio.Task[None]] = []
@@ -106,7 +109,8 @@ class World:
             Stop: something did not end, or a part of the engine did.
         """
         try:
-            self.sim.run(self._main())
+            with tidying_after(self._tidies_after):
+                self.sim.run(self._main())
         except (Idle, TooLong) as exc:
             raise Stop(f"{type(exc).__name__}: {exc}") from exc
         except BaseExceptionGroup as exc:
@@ -460,12 +464,12 @@ class World:
                             "add", f"u{n}", s, id=f"{plan.id}-u{n}", timeout="3s"
                         )
                     )
-                except (errors.Unavailable, errors.NotFound, errors.Conflict) as exc:
-                    self.sim.note("cli", f"update {number} of {plan.id}:", str(exc))
-                    await asyncio.sleep(0.3)  # sleep: virtual time
                 except errors.Closed:
                     self.check_closed(plan, "an update")
                     return
+                except (errors.Unavailable, errors.NotFound, errors.Conflict) as exc:
+                    self.sim.note("cli", f"update {number} of {plan.id}:", str(exc))
+                    await asyncio.sleep(0.3)  # sleep: virtual time
                 else:
                     if answer != number + 1:
                         raise Stop(f"update {number} of {plan.id} was answered with {answer}")

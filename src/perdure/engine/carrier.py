@@ -359,6 +359,7 @@ def _stand_in(carried: Carried, call: offers.Call) -> Run:
     run.execution = carried.execution
     run.workflow, run.workflow_id = carried.workflow, carried.workflow_id
     run.run_id, run.namespace, run.queue = carried.run_id, carried.namespace, carried.queue
+    run.tenant = carried.lane or None  # or a key, which makes a lane alike
     run.started = ev.RunStarted(
         workflow=carried.workflow,
         version="",

@@ -20,7 +20,6 @@ from perdure.client import Client
 from perdure.definition import Workflow
 from perdure.engine import audit, given, interpreter
 from perdure.engine import clock as _clock
-from perdure.engine.blobs import sweep_blobs
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
@@ -163,10 +162,10 @@ class Engine:
             queue_limits=given.limits(task_queues, queues),
             retention=microseconds(retention, what="retention"),
             retention_interval=given.interval(retention_interval),
+            seal=self._seal,
         )
         self._name, self._identity = name, identity
-        self._desk = desk
-        self._clock = clock or SystemClock()
+        self._desk, self._clock = desk, clock or SystemClock()
         self._chance = chance or _clock.chance
         self._is_simulated = desk is not None
         self._is_tuned = tune_interpreter and not self._is_simulated
@@ -395,8 +394,6 @@ class Engine:
         loop = asyncio.get_running_loop()
         parts = core.intake.run(), self._leases.run(), core.sweeper.run(), core.retention.run()
         self._tasks = [loop.create_task(part) for part in parts]
-        if self._seal.blobs is not None:
-            self._tasks.append(loop.create_task(sweep_blobs(core, self._seal)))
         for task in self._tasks:
             task.add_done_callback(_report)
 

@@ -7,7 +7,8 @@ commits; between them there are pauses, so that at most ``SHARE`` of that thread
 it, and a batch that took long is followed by a smaller one.
 
 What may be deleted is the store's to say (``store/sql/pruning.py``): never anything of an open run,
-so nothing that a worker has in memory.
+so nothing that a worker has in memory. Blobs of deleted histories, and those of commits that came
+to nothing, are swept at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perdure import errors
+from perdure.store import tending
 from perdure.store.complaints import Complaints
 from perdure.store.port import Place, Prune, Sweep
 from perdure.values.duration import SECOND
@@ -55,7 +57,8 @@ class Retention:
         self.is_stopping = False
         self.deleted = 0
         """Runs, since this engine began."""
-        self._trouble = Complaints(_log, asyncio.get_running_loop().time)
+        now = asyncio.get_running_loop().time
+        self._trouble, self._trouble_with_blobs = Complaints(_log, now), Complaints(_log, now)
 
     async def run(self) -> None:
         """Delete once in each interval, whichever worker's turn it is."""
@@ -105,6 +108,27 @@ class Retention:
         if not self.is_stopping:
             done = msgspec.structs.replace(mark, worker=0, since=0, after=0)
             await self._record(done, instead=mark.worker)
+            await self._sweep_blobs()
+
+    async def _sweep_blobs(self) -> None:
+        """Delete blobs that nothing refers to.
+
+        Other people's code does it, which may hang: so it comes when others may have their turn.
+        """
+        seal = self._core.settings.seal
+        if seal is None or seal.blobs is None:
+            return
+        now = to_datetime(self._core.clock.now())
+        try:
+            found = await tending.sweep_blobs(self._core.desk.write, seal, now)
+        except Exception as error:  # noqa: BLE001 - of a user's blob store
+            self._trouble_with_blobs.add(
+                "blobs that nothing refers to could not be deleted, will try again: %r", error
+            )
+            return
+        self._trouble_with_blobs.over("blobs that nothing refers to can be deleted again")
+        if found.deleted:
+            _log.info("%d of %d blobs deleted: nothing refers to them", found.deleted, found.seen)
 
     async def _delete(self, mark: Sweep) -> bool:
         """Delete what has ended; ``False``: this pass is not this worker's any more."""

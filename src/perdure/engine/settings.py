@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.engine.limits import Limits
 from perdure.engine.processes.watchdog import Watchdog
+from perdure.store.sealing import Seal
 from perdure.values.limits import MAX_PAYLOAD
 from perdure.values.queues import QueueLimit, TaskQueue
 
@@ -34,9 +35,11 @@ class Settings:
         queue_limits: Sequence[QueueLimit] = (),
         retention: int = 30 * 86_400_000_000,
         retention_interval: int = 3_600_000_000,
+        seal: Seal | None = None,
     ) -> None:
         self.retention = retention
         self.retention_interval = retention_interval
+        self.seal = seal
         self.services = services or {}
         self.isolated = isolated
         self.kill_grace = kill_grace

@@ -2,15 +2,20 @@
 
 Theory of operation
 -------------------
-A *run* is an append-only history plus one narrow state row. Three verbs write (R9):
+A *run* is an append-only history plus one narrow state row. Three verbs carry it on (R9):
 
 * ``start`` writes event 1 of a run, or a copy of another run's rows. Anybody may.
-* ``post`` puts one row into an execution's inbox. Anybody may.
+* ``post`` puts one row into an execution's inbox. Anybody may. So do ``act`` (people), ``transact``
+  (transactional activities) and ``take_over`` (offers that a dead worker had claimed).
 * ``commit`` is the only way a history grows after event 1. Only a worker whose lease has the
   current epoch may, and the check is the first statement of the batch's transaction (I1, I6).
 
-The other verbs keep workers (``join``, ``extend``, ``leave``, ``take_over``), carry questions to
-live code and back (``ask``, ``answer``), or read.
+Others write, and add nothing to a history. ``claim`` and ``hand_back`` say who carries out an
+offer, under the same check; what comes of it is in a ``commit``. ``admit`` lets runs out of queues,
+``suspect`` counts on a run. ``prune`` deletes ended runs with all of theirs, ``forget`` what nobody
+needs, ``reseal`` changes how a value is stored and not what it says. The rest keeps workers
+(``join``, ``extend``, ``leave``, ``take_over``) and what they define or sweep, mailboxes and
+watches, carries questions to live code and back (``ask``, ``answer``), or reads.
 
 **Owners.** ``state.owner`` is the worker that has work of the run in flight. A run that waits (for
 a message, a timer, a child, a person) has no owner, so sleeping runs cost nothing at a restart or

@@ -72,6 +72,7 @@ INSERT INTO perdure_run SELECT n, 'r' || n, n, 'default', 'w' || n,
     CASE WHEN n % 10 = 0 THEN 'c' || n END, CASE WHEN n % 10 = 0 THEN 't' || n END,
     CASE WHEN n % 10 = 0 THEN '["g' || n || '"]' END
 FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_tag SELECT 'default', 'g' || n, n FROM generate_series(10, {ROWS}, 10) n;
 INSERT INTO perdure_state (run, execution, status, owner, wake_at, length, since, closed_at)
 SELECT n, n, CASE WHEN n % 1000 = 0 THEN 6 WHEN n % 7 = 0 THEN 1 WHEN n % 3 = 0 THEN 2 ELSE 5 END,
     CASE WHEN n % 500 = 0 THEN 1 END, CASE WHEN n % 3 = 0 THEN n END, 2, n,

@@ -45,16 +45,7 @@ def calls(world: World) -> Iterator[list[str]]:
     assert isinstance(world.store, SqliteStore)
     seen: list[str] = []
     connection = world.store.database.connection
-
-    last = ""
-
-    def called(sql: str) -> None:
-        nonlocal last
-        if sql != last:  # the statement of a trigger is told as the one that sets it off, once more
-            seen.append(sql.partition("(")[0][:40])
-        last = sql
-
-    connection.set_trace_callback(called)
+    connection.set_trace_callback(lambda sql: seen.append(sql.split("(")[0][:40]))
     yield seen
     connection.set_trace_callback(None)
 
@@ -97,7 +88,10 @@ def endings(world: World, prefix: str, size: int) -> Batch:
 def beginnings(world: World, prefix: str, size: int) -> Batch:
     first = turn(0, first=1, state=running(1))
     return world.batch(
-        starts=[request(f"{prefix}{n}", first=first, memo=b"{}") for n in range(size)]
+        starts=[
+            request(f"{prefix}{n}", first=first, memo=b"{}", tags=("a", f"{n}"))
+            for n in range(size)
+        ]
     )
 
 

@@ -150,7 +150,7 @@ async def _reseal(database: Database, page: int) -> None:
 def sweep_blobs_command(database: Database) -> None:
     """Delete blobs that are older than a day and that nothing refers to.
 
-    Workers do that once an hour. Only blobs of this database are looked at.
+    One of the workers does that once an hour. Only blobs of this database are looked at.
     """
     asyncio.run(_sweep(database))
 

@@ -138,6 +138,9 @@ FROM json_array_elements($1::json) v
 LEFT JOIN perdure_run AS before
     ON before.run = (v ->> 2)::bigint AND (v ->> 2)::bigint <> (v ->> 0)::bigint;
 
+-- name: insert_tags
+INSERT INTO perdure_tag SELECT v ->> 0, v ->> 1, (v ->> 2)::bigint FROM json_array_elements($1::json) v;
+
 -- A later run of an execution has lane and priority of the first.
 -- name: insert_states
 INSERT INTO perdure_state (
@@ -204,6 +207,13 @@ INSERT INTO perdure_attr (namespace, key, value, run, form)
 SELECT a.namespace, a.key, a.value, (v ->> 0)::bigint, a.form
 FROM json_array_elements($1::json) v JOIN perdure_attr a ON a.run = (v ->> 1)::bigint
 ON CONFLICT DO NOTHING;
+
+-- Tags of its own take the place of those before.
+-- name: inherit_tags
+INSERT INTO perdure_tag
+SELECT t.namespace, t.tag, (v ->> 0)::bigint
+FROM json_array_elements($1::json) v JOIN perdure_tag t ON t.run = (v ->> 1)::bigint
+WHERE NOT EXISTS (SELECT 1 FROM perdure_tag o WHERE o.run = (v ->> 0)::bigint);
 
 -- name: delete_memos
 DELETE FROM perdure_memo WHERE run = ANY({numbers});

@@ -315,6 +315,8 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
     run, json = database.run, plan.json
     if plan.runs:
         run("insert_runs", json["runs"])
+        if plan.tags:
+            run("insert_tags", json["tags"])
         run("insert_states", json["states"])
         if plan.copies:
             run("insert_copies", json["copies"])
@@ -374,6 +376,7 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
     if plan.inherited:
         run("inherit_memos", json["inherited"])
         run("inherit_attrs", json["inherited"])
+        run("inherit_tags", json["inherited"])
 
 
 def _end_replaced(database: Writing, plan: Plan, now: int) -> None:

@@ -86,6 +86,7 @@ class Plan:
         "settled",
         "slots",
         "states",
+        "tags",
         "touches",
         "updates",
         "watches",
@@ -101,6 +102,7 @@ class Plan:
         self.blobs: list[Any] = []
         self.history: list[Any] = []
         self.runs: list[Any] = []
+        self.tags: list[Any] = []
         self.states: list[Any] = []
         self.memos: list[Any] = []
         self.updates: list[Any] = []
@@ -163,6 +165,8 @@ class Plan:
                 request.not_before or None,
             )
         )
+        if request.tags:
+            self.tags += [(request.namespace, tag, run) for tag in dict.fromkeys(request.tags)]
         is_alone = request.first is None or decision.is_queued
         if request.copied:
             self._copy(request, run)
@@ -397,6 +401,7 @@ class Plan:
 
 _AS_JSON = (
     "runs",
+    "tags",
     "moved",
     "states",
     "memos",
@@ -475,7 +480,7 @@ def _refused_for(refusal: bytes, why: str, kind: str, type: str) -> bytes:
 
 def _lane(request: StartRequest) -> tuple[str | None, int | None]:
     """Return lane and priority; a later run of an execution has those of the run before."""
-    if request.execution is not None:
+    if request.execution:
         return None, None
     return request.tenant or request.key, request.priority
 

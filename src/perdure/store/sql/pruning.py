@@ -26,22 +26,22 @@ from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
 from perdure.values.states import CODES
 
-OF_RUNS = {
-    "perdure_history": "run",
-    "perdure_memo": "run",
-    "perdure_attr": "run",
-    "perdure_tag": "run",
-    "perdure_log": "run",
-    "perdure_human_task": "run",
-    "perdure_beat": "run",
-    "perdure_open_tx": "run",
-    "perdure_task": "run",
-    "perdure_fork": "run",
-    "perdure_copy": "run",
-    "perdure_state": "run",
-    "perdure_run": "run",
-}
-"""Tables with rows of runs, by the column that says whose. What was copied from a run stays."""
+OF_RUNS = (
+    "perdure_history",
+    "perdure_memo",
+    "perdure_attr",
+    "perdure_tag",
+    "perdure_log",
+    "perdure_human_task",
+    "perdure_beat",
+    "perdure_open_tx",
+    "perdure_task",
+    "perdure_fork",
+    "perdure_copy",
+    "perdure_state",
+    "perdure_run",
+)
+"""Tables with rows of runs; column ``run`` says whose. What was copied from a run stays."""
 OF_EXECUTIONS = {
     "perdure_inbox": ("execution",),
     "perdure_slot": ("execution",),
@@ -186,8 +186,8 @@ def _delete(database: Writing, runs: list[int], executions: list[int]) -> int:
     for table, column in _columns_of_executions():
         text = f"DELETE FROM {table} WHERE {column} {among}"  # noqa: S608 - names from above
         database.ask(text, (whole,))
-    for table, column in OF_RUNS.items():
-        database.ask(f"DELETE FROM {table} WHERE {column} {among}", (wanted,))  # noqa: S608 - names from above
+    for table in OF_RUNS:
+        database.ask(f"DELETE FROM {table} WHERE run {among}", (wanted,))  # noqa: S608 - names from above
     if last is not None:
         database.run("note_deleted", last)
     database.written += rows * _BYTES_PER_ROW

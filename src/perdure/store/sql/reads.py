@@ -140,11 +140,12 @@ class SqlReader:
         self, *, after: int = 0, limit: int, namespace: str = "default", workflow_id: str = ""
     ) -> Journal:
         # The end first: a row that comes between the two is not behind what is said to be the last.
-        deleted_to, last = self._one("journal_ends", ())
+        _, last = self._one("journal_ends", ())
         if workflow_id:
             rows = self._all("journal_of", (after, limit, namespace, workflow_id))
         else:
             rows = self._all("journal", (after, limit))
+        deleted_to, _ = self._one("journal_ends", ())  # of all that is missing among the rows
         return Journal([self._journal_row(row) for row in rows], last, deleted_to)
 
     @reading

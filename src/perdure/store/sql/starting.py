@@ -148,7 +148,8 @@ class Judge:
             decision = self._judge(request, 0)
             own.append(decision)
             if request.first is not None and decision.is_written and not decision.is_queued:
-                self._turn(request.first, decision.started.run, decision.started.execution)
+                started = decision.started
+                self._turn(_as_of(request, request.first), started.run, started.execution)
         for turn in self._batch.turns:
             if (turn.children or turn.continued is not None) and turn.run not in dropped:
                 self._turn(turn, turn.run, turn.execution)
@@ -274,6 +275,26 @@ def _refused(
     there = existing or Existing(0, 0, "", Status.TERMINATED, request.workflow)
     answer = _started(request, there, created=False, refused=code)
     return Decision(request, answer, parent, False)
+
+
+def _as_of(request: StartRequest, first: TurnWrite) -> TurnWrite:
+    """Return a first turn; a run that goes on from it has what others get from the first run's row.
+
+    Both rows go into one statement, which does not see the one while it writes the other.
+    """
+    continued = first.continued
+    if continued is None or continued.execution != 0:
+        return first
+    continued = msgspec.structs.replace(
+        continued,
+        created_by=request.created_by,
+        correlation_id=request.correlation_id,
+        tenant=request.tenant,
+        tags=request.tags,
+        key=request.key,
+        priority=request.priority,
+    )
+    return msgspec.structs.replace(first, continued=continued)
 
 
 def _started(request: StartRequest, run: Existing, *, created: bool, refused: str = "") -> Started:

@@ -71,6 +71,9 @@ FROM (SELECT value AS v FROM json_each(?1))
 -- A later run of an execution has the parent, the tags and so on of the first.
 LEFT JOIN perdure_run AS before ON before.run = v ->> 2 AND v ->> 2 <> v ->> 0;
 
+-- name: insert_tags
+INSERT INTO perdure_tag SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1);
+
 -- A later run of an execution has lane and priority of the first.
 -- name: insert_states
 INSERT INTO perdure_state (
@@ -126,6 +129,12 @@ SELECT j.value ->> 0, m.memo FROM json_each(?1) j CROSS JOIN perdure_memo m ON m
 INSERT OR IGNORE INTO perdure_attr (namespace, key, value, run, form)
 SELECT a.namespace, a.key, a.value, j.value ->> 0, a.form
 FROM json_each(?1) j CROSS JOIN perdure_attr a ON a.run = j.value ->> 1;
+
+-- Tags of its own take the place of those before.
+-- name: inherit_tags
+INSERT INTO perdure_tag
+SELECT t.namespace, t.tag, j.value ->> 0 FROM json_each(?1) j CROSS JOIN perdure_tag t ON t.run = j.value ->> 1
+WHERE NOT EXISTS (SELECT 1 FROM perdure_tag o WHERE o.run = j.value ->> 0);
 
 -- name: delete_memos
 DELETE FROM perdure_memo WHERE run IN (SELECT value FROM json_each(?1));

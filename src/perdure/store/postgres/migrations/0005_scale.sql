@@ -1,6 +1,6 @@
 -- What lists of a million runs and the deletion of old ones are led by.
 
--- The tags of each run, as `perdure_run.tags` has them: kept by the database, whoever writes the run.
+-- The tags of each run, as `perdure_run.tags` has them.
 CREATE TABLE perdure_tag (
     namespace text COLLATE "C" NOT NULL,
     tag text COLLATE "C" NOT NULL,
@@ -8,16 +8,6 @@ CREATE TABLE perdure_tag (
     PRIMARY KEY (namespace, tag, run)
 );
 CREATE INDEX perdure_tag_by_run ON perdure_tag (run);
-CREATE FUNCTION perdure_tag_run() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
-$$
-BEGIN
-    INSERT INTO perdure_tag SELECT NEW.namespace, t, NEW.run FROM json_array_elements_text(NEW.tags::json) t
-    ON CONFLICT DO NOTHING;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER perdure_tag_runs AFTER INSERT ON perdure_run
-FOR EACH ROW WHEN (NEW.tags IS NOT NULL) EXECUTE FUNCTION perdure_tag_run();
 INSERT INTO perdure_tag
 SELECT DISTINCT r.namespace, t, r.run FROM perdure_run r, json_array_elements_text(r.tags::json) t
 WHERE r.tags IS NOT NULL;

@@ -1,6 +1,6 @@
 -- What lists of a million runs and the deletion of old ones are led by.
 
--- The tags of each run, as `perdure_run.tags` has them: kept by the database, whoever writes the run.
+-- The tags of each run, as `perdure_run.tags` has them.
 CREATE TABLE perdure_tag (
     namespace TEXT NOT NULL,
     tag TEXT NOT NULL,
@@ -8,10 +8,6 @@ CREATE TABLE perdure_tag (
     PRIMARY KEY (namespace, tag, run)
 ) WITHOUT ROWID;
 CREATE INDEX perdure_tag_by_run ON perdure_tag (run);
-CREATE TRIGGER perdure_tag_runs AFTER INSERT ON perdure_run WHEN NEW.tags IS NOT NULL
-BEGIN
-    INSERT OR IGNORE INTO perdure_tag SELECT NEW.namespace, value, NEW.run FROM json_each(NEW.tags);
-END;
 INSERT OR IGNORE INTO perdure_tag SELECT r.namespace, t.value, r.run
 FROM perdure_run r, json_each(CASE WHEN json_valid(r.tags) THEN r.tags ELSE '[]' END) t
 WHERE r.tags IS NOT NULL;
