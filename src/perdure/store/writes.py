@@ -230,8 +230,8 @@ class Batch(msgspec.Struct):
     """What one commit writes. ``number`` grows by one per batch of a worker (the marker, R13).
 
     ``lines``: log lines of any runs, before those of the turns; those of a run that is not there
-    are left out. ``outcomes``: of attempts of offered activities, judged after the turns. ``audit``:
-    lines of the audit, besides those of starts and posts.
+    are left out. ``outcomes``: of attempts of offered activities, judged after the turns.
+    ``audit``: lines of the audit, besides those of starts and posts.
     """
 
     worker: int

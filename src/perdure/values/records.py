@@ -1,4 +1,4 @@
-"""Small documents that administrators keep, and how they are changed: all at once, or not at all."""
+"""Small documents that administrators keep, and how they are changed: all of them, or none."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from perdure.store.port import (
 )
 from perdure.store.sealing import is_elsewhere
 from perdure.store.sql.claims import claimable
-from perdure.store.sql.database import Database, one, reading
+from perdure.store.sql.database import one, reading
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.made import (

@@ -28,7 +28,7 @@ CREATE INDEX perdure_audit_by_time ON perdure_audit (namespace, at, number);
 CREATE INDEX perdure_audit_by_principal ON perdure_audit (namespace, principal, at, number);
 CREATE INDEX perdure_audit_by_action ON perdure_audit (namespace, action, at, number);
 CREATE INDEX perdure_audit_by_target ON perdure_audit (namespace, target, at, number);
-CREATE INDEX perdure_audit_by_run ON perdure_audit (run_id, at, number) WHERE run_id <> '';
+CREATE INDEX perdure_audit_by_run ON perdure_audit (namespace, run_id, at, number);
 
 -- Held to the end of each transaction that appends: the chain has no gaps and no branches.
 CREATE TABLE perdure_audit_head (

@@ -31,7 +31,7 @@ CREATE INDEX perdure_audit_by_time ON perdure_audit (namespace, at, number);
 CREATE INDEX perdure_audit_by_principal ON perdure_audit (namespace, principal, at, number);
 CREATE INDEX perdure_audit_by_action ON perdure_audit (namespace, action, at, number);
 CREATE INDEX perdure_audit_by_target ON perdure_audit (namespace, target, at, number);
-CREATE INDEX perdure_audit_by_run ON perdure_audit (run_id, at, number) WHERE run_id <> '';
+CREATE INDEX perdure_audit_by_run ON perdure_audit (namespace, run_id, at, number);
 
 -- The last row's number and hash; and those of the last row that was archived and cut off.
 CREATE TABLE perdure_audit_head (
