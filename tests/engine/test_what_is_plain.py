@@ -180,7 +180,10 @@ async def plant(url: str, **options: Any) -> None:
         await until(asked)
         raw = Raw(url)
         if options.get("codec") is None:
-            await until(lambda: ("perdure_beat", "details") in raw.holding(SECRET.encode()))
+            beats = raw.values
+            await until(
+                lambda: any(SECRET.encode() in it for it in beats("perdure_beat", "details"))
+            )
         else:
             await until(lambda: bool(raw.ask("SELECT 1 FROM perdure_beat")))
         (task,) = (await client.human_tasks.list()).items
