@@ -89,7 +89,7 @@ class Client:
         self._read_only = read_only
         self.namespace = namespace
         self._act_for(identity)
-        self._level = level_of(audit)
+        self.audit_level = level_of(audit)
         self.max_payload = parse_size(max_payload)
         self.seal = make_seal(codec, compress_above, blobs, offload_above)
         """How what it stores is sealed (of a client of its own)."""
@@ -367,9 +367,9 @@ class Client:
         """
         if self._own is None:
             raise errors.UsageError("the client is not open; use `async with Client(…)`")
-        if self._level is Level.NONE:
+        if self.audit_level is Level.NONE:
             return self._own
-        return audited(self._own, self.acts_for, self._level)
+        return audited(self._own, self.acts_for, self.audit_level)
 
     def _act_for(self, identity: Principal | str) -> None:
         self.principal = identity if isinstance(identity, Principal) else None
