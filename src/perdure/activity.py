@@ -22,9 +22,11 @@ from perdure import errors, logs, places
 from perdure.kernel import traps
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.context import ContextView
 from perdure.values.defining import check_options, defined_name, is_name, warn_of_namesake
 from perdure.values.duration import Duration, microseconds
 from perdure.values.lines import Line
+from perdure.values.principals import Principal, principal_in
 from perdure.values.retry import ACTIVITY_DEFAULT, Retry, RetryPolicy
 
 P = ParamSpec("P")
@@ -434,23 +436,13 @@ logger = logs.RunLogger(logging.getLogger("perdure.activity"), current)
 """Lines that are kept with the run (``handle.logs()``), whatever becomes of the attempt."""
 
 
-class _Context(Mapping[str, Any]):
-    """The propagated context, read-only: ``activity.context["tenant"]``."""
-
-    def __getitem__(self, key: str) -> Any:
-        return _attempt().context[key]
-
-    def __iter__(self) -> Any:
-        return iter(_attempt().context)
-
-    def __len__(self) -> int:
-        return len(_attempt().context)
-
-    def __repr__(self) -> str:
-        return repr(dict(_attempt().context))
+context = ContextView(lambda: _attempt().context)
+"""The propagated context, read-only: ``activity.context["tenant"]``."""
 
 
-context = _Context()
+def principal() -> Principal | None:
+    """Return who the run acts for; ``None``: its start named nobody."""
+    return principal_in(context)
 
 
 def by_name(

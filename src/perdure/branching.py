@@ -11,6 +11,7 @@ from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
 from perdure.values.labels import check_tags
+from perdure.values.principals import Principal
 from perdure.values.states import Status
 from perdure.workflow import check_mapping, check_search
 
@@ -206,27 +207,37 @@ async def write(door: Door, request: StartRequest) -> Started:
 
 
 async def imported(
-    door: Door, namespace: str, data: Mapping[str, Any], id: str | None
+    door: Door,
+    namespace: str,
+    data: Mapping[str, Any],
+    id: str | None,
+    principal: Principal | None = None,
 ) -> tuple[Started, Callable[[bytes], Any]]:
     """Write a run that was exported; return the answer, and what reads the run's result.
 
     Raises:
         Invalid, AlreadyExists, ConcurrencyLimit: see ``Client.import_run``.
     """
-    found = transfer.read(data)
-    answer = await take_in(door, namespace, found, id)
+    found = transfer.signed(transfer.read(data), principal)
+    answer = await take_in(door, namespace, found, id, principal)
     definition = door.definition(found.document.workflow, found.document.version)
     return answer, definition.read_result if definition is not None else payload.decode
 
 
-async def take_in(door: Door, namespace: str, found: transfer.Read, id: str | None) -> Started:
+async def take_in(
+    door: Door,
+    namespace: str,
+    found: transfer.Read,
+    id: str | None,
+    principal: Principal | None = None,
+) -> Started:
     """Write an imported run."""
     document = found.document
     row = await _stands_for(door, namespace, found, id)
     request = new_execution(door, row, Options(row.workflow_id), {})
     if id is None:
         request.run_id = document.run_id
-    transfer.fill(request, found)
+    transfer.fill(request, found, principal)
     last = found.rows[-1]
     length = last.first + last.count - 1
     now = door.now()

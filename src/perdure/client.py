@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -9,9 +10,9 @@ from typing import Any, Self, TypeVar, cast, overload
 from uuid import UUID
 from weakref import WeakSet
 
-import msgspec
-
 from perdure import branching, errors, views
+from perdure.audit import Audit
+from perdure.audited import audited
 from perdure.definition import Workflow
 from perdure.door import Door, StoreDoor, check_started
 from perdure.feed import Feed
@@ -20,6 +21,7 @@ from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.named import NamedEvent
 from perdure.people import HumanTasks
+from perdure.starts import Starts
 from perdure.store.blobs import BlobStore
 from perdure.store.desk import open_desk
 from perdure.store.opening import is_server, parse_url
@@ -27,13 +29,12 @@ from perdure.store.port import Post, Started, StartRequest
 from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_seal
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
-from perdure.values.labels import check_label, check_tags
-from perdure.values.options import REUSE, SHARED, canonical, conflict_policy, one_of, read_terms
+from perdure.values.audit import Level, level_of
+from perdure.values.options import SHARED, canonical
+from perdure.values.principals import Principal
 from perdure.values.sizes import parse_size
-from perdure.values.terms import Deadlines, first_deadlines
 from perdure.versions import version_to_start
 from perdure.views import Count, Execution, Page
-from perdure.workflow import check_mapping, check_search, recorded_messages
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -56,7 +57,9 @@ class Client:
     """Starts executions and talks to them. ``async with Client("sqlite:///orders.db") as client``.
 
     A client of its own runs nothing: workers (an :class:`~perdure.Engine` in some process) do. It
-    is given the same ``codec``, ``blobs`` and so on as they are.
+    is given the same ``codec``, ``blobs`` and so on as they are. ``identity``: who acts, a
+    :class:`Principal` or a name (docs/identity.md). ``audit``: what is told of what it does,
+    ``"none"``, ``"summary"`` or ``"full"`` (docs/audit.md).
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class Client:
         namespace: str = "default",
         max_payload: int | str = limits.MAX_PAYLOAD,
         read_only: bool = False,
-        identity: str = "",
+        identity: Principal | str = "",
+        audit: Level | str = Level.NONE,
         codec: Codec | None = None,
         compress_above: int | str | None = COMPRESS_ABOVE,
         blobs: BlobStore | str | None = None,
@@ -84,8 +88,8 @@ class Client:
         self._own = door
         self._read_only = read_only
         self.namespace = namespace
-        self.identity = identity
-        """Who acts on human tasks, unless a call says so itself (``by=``)."""
+        self._act_for(identity)
+        self.audit_level = level_of(audit)
         self.max_payload = parse_size(max_payload)
         self.seal = make_seal(codec, compress_above, blobs, offload_above)
         """How what it stores is sealed (of a client of its own)."""
@@ -225,7 +229,8 @@ class Client:
             AlreadyExists: there is an execution with the id, or the run is here already.
             ConcurrencyLimit: it is open, and one too many.
         """
-        answer, read = await branching.imported(self.door, self.namespace, data, id)
+        home, who = self.namespace, self.acts_for
+        answer, read = await branching.imported(self.door, home, data, id, who)
         handle: Handle[Any] = Handle(self, answer.workflow_id, answer.run_id, read)
         handle.follow_from(answer.run)
         return handle
@@ -251,6 +256,21 @@ class Client:
         box = Mailbox(self, self.start, trap_links=trap_links)
         self._boxes.add(box)
         return box
+
+    def as_(self, identity: Principal | str) -> Self:
+        """Return a view of this client that acts for somebody, as long as this one is open.
+
+        What it starts is theirs (``workflow.principal()``), and so is what it does to human tasks.
+        """
+        view = copy.copy(self)
+        view._url, view._sender, view._seq = None, "", 0
+        view._act_for(identity)
+        return view
+
+    @property
+    def audit(self) -> Audit:
+        """Who did what: lists, and whether nobody has changed them since."""
+        return Audit(self)
 
     @property
     def human_tasks(self) -> HumanTasks:
@@ -348,7 +368,17 @@ class Client:
         """
         if self._own is None:
             raise errors.UsageError("the client is not open; use `async with Client(…)`")
-        return self._own
+        if self.audit_level is Level.NONE:
+            return self._own
+        return audited(self._own, self.acts_for, self.audit_level)
+
+    def _act_for(self, identity: Principal | str) -> None:
+        self.principal = identity if isinstance(identity, Principal) else None
+        """Who acts, with roles and scopes, if that is known."""
+        self.identity = identity.id if isinstance(identity, Principal) else identity
+        """Who acts, by name, unless a call says so itself (``by=``)."""
+        self.acts_for = self.principal or (Principal(self.identity) if identity else None)
+        """What runs that this client starts carry with them."""
 
     async def _definition(
         self, workflow: Any, options: dict[str, Any]
@@ -375,79 +405,7 @@ class Client:
         value: Any,
         options: dict[str, Any],
     ) -> tuple[StartRequest, ev.RunStarted]:
-        name = definition.name if definition is not None else workflow
-        data = payload.encode(value, what=f"input of {name}")
-        payload.limit(data, self.max_payload, what=f"input of {name}")
-        if definition is not None:
-            definition.check_input(data, value)
-        door = self.door
-        now = door.now()
-        run_id = ids.uuid7(now // 1000, door.chance(10))
-        explicit = options.get("id")
-        workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
-        terms = read_terms(options)
-        deadlines = first_deadlines(terms, now)
-        queue = options.get("task_queue") or (definition.task_queue if definition else "default")
-        context = check_mapping(options.get("context") or {}, "context")
-        started = ev.RunStarted(
-            workflow=name,
-            version=options.get("version") or (definition.version if definition else ""),
-            workflow_id=workflow_id,
-            run_id=run_id,
-            seed=door.chance(16),
-            input=data,
-            code=definition.code if definition else "",
-            queue=queue,
-            namespace=options.get("namespace") or self.namespace,
-            context=self._encoded(context, "context"),
-            messages=self._messages(options, run_id, now),
-            started_at=now,
-            first_started_at=now,
-            terms=terms,
-            not_before=deadlines.not_before,
-            run_deadline=deadlines.run,
-            execution_deadline=deadlines.execution,
-        )
-        return self._asked(started, deadlines, options), started
-
-    def _messages(self, options: dict[str, Any], run_id: str, now: int) -> tuple[ev.Message, ...]:
-        sender = _address(options.get("sender"))
-        found = recorded_messages(options.get("messages") or (), sender, now, self.max_payload)
-        return tuple(
-            msgspec.structs.replace(message, id=f"{run_id}/start/{number}")
-            for number, message in enumerate(found, start=1)
-        )
-
-    def _asked(
-        self, started: ev.RunStarted, deadlines: Deadlines, options: dict[str, Any]
-    ) -> StartRequest:
-        """Return what the store is asked for: event 1 apart, what it must know of the start."""
-        memo = check_mapping(options.get("memo") or {}, "memo")
-        return StartRequest(
-            workflow=started.workflow,
-            workflow_id=started.workflow_id,
-            run_id=started.run_id,
-            event=b"",
-            version=started.version,
-            namespace=started.namespace,
-            queue=started.queue,
-            conflict=conflict_policy(options, is_explicit="id" in options),
-            reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
-            not_before=deadlines.not_before,
-            key=started.terms.key,
-            priority=started.terms.priority,
-            deadline=deadlines.first,
-            is_eager=options.get("eager", True),
-            messages=tuple(
-                ev.encode_turn([ev.MessageReceived(message=m)]) for m in started.messages
-            ),
-            created_by=check_label(options.get("created_by"), "created_by"),
-            correlation_id=check_label(options.get("correlation_id"), "correlation_id"),
-            tenant=check_label(options.get("tenant"), "tenant"),
-            tags=check_tags(options.get("tags") or ()),
-            memo=self._encoded(memo, "memo"),
-            search=check_search(options.get("search") or {}),
-        )
+        return Starts(self).request(workflow, definition, value, options)
 
     def _handle(
         self, answer: Started, definition: Workflow[Any, Any] | None, namespace: str
@@ -457,11 +415,6 @@ class Client:
         handle: Handle[Any] = Handle(self, answer.workflow_id, "", read, namespace=namespace)
         handle.run_id = answer.run_id
         return handle
-
-    def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:
-        if not given:
-            return None
-        return payload.limit(payload.encode(dict(given), what=what), self.max_payload, what=what)
 
     def _watch_start(self, request: StartRequest, options: Mapping[str, Any]) -> Mailbox | None:
         """Let the sender's mailbox watch what is started, if it asks so."""
@@ -488,11 +441,6 @@ class Client:
         for box in self._boxes:  # those of other clients see that the file has changed
             if box.id == address:
                 box.look()
-
-
-def _address(sender: Any) -> str:
-    address = sender if sender is None or isinstance(sender, str) else sender.id
-    return "" if address is None else payload.text(address, what="sender")
 
 
 def _now() -> int:

@@ -32,6 +32,7 @@ from perdure.store.port import (
 from perdure.together import Together
 from perdure.values import events as ev
 from perdure.values import failures, limits, payload
+from perdure.values.audit import AuditLine
 from perdure.values.duration import SECOND
 
 T = TypeVar("T")
@@ -62,8 +63,10 @@ class Door(Protocol):
         """Start a run that brings its history along; it is durable when this returns."""
         ...
 
-    async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
-        """Give a fact to an execution; it is durable when this returns."""
+    async def post(
+        self, row: RunRow, fact: ev.Event, sender: str, seq: int, audit: AuditLine | None = None
+    ) -> Posted:
+        """Give a fact to an execution; it is durable when this returns, and so is ``audit``."""
         ...
 
     async def ask(self, row: RunRow, question: Question) -> bytes:
@@ -164,13 +167,16 @@ class StoreDoor:
         self._watch.committed()
         return answer
 
-    async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
+    async def post(
+        self, row: RunRow, fact: ev.Event, sender: str, seq: int, audit: AuditLine | None = None
+    ) -> Posted:
         post = Post(
             event=ev.encode_turn([fact]),
             execution=row.execution,
             sender=sender,
             seq=seq,
             is_control=not isinstance(fact, ev.MessageReceived),
+            audit=audit,
         )
         return await self._posts.ask(post)
 

@@ -184,6 +184,20 @@ class RateLimited(PerdureError):
     default_retryable = True
 
 
+class Unauthenticated(PerdureError):
+    """Nobody who is known asks: the key or token is missing, unknown, over or forged (401)."""
+
+    code = "unauthenticated"
+    default_kind = Kind.PERMISSION_DENIED
+
+
+class PermissionDenied(PerdureError):
+    """Who asks is known, and may not do this (403)."""
+
+    code = "permission_denied"
+    default_kind = Kind.PERMISSION_DENIED
+
+
 class PolicyDenied(PerdureError):
     """A policy refused the operation."""
 

@@ -16,7 +16,7 @@ from perdure.values import endings, limits, payload
 from perdure.values import events as ev
 from perdure.values.duration import Duration, microseconds, optional_microseconds
 from perdure.values.ids import MAILBOX
-from perdure.values.states import Status
+from perdure.values.states import GOING, Status
 from perdure.views import Execution, HistoryEvent
 from perdure.workflow import encode_message
 
@@ -228,14 +228,15 @@ class Handle(Generic[T]):
         row = await self._row()
         if row.status is Status.PARKED:
             return False
-        if row.status is Status.PAUSED and not await self._is_asked(row, ev.RunResumed):
+        if row.status is Status.PAUSED and not await self._is_asked(row, ev.RunResumed, *GOING):
             return False
         return await self._end(ev.RunPaused(by="client"))
 
     async def resume(self) -> bool:
         """Let a paused run go on. False if it is not paused."""
         row = await self._row()
-        if row.status is not Status.PAUSED and not await self._is_asked(row, ev.RunPaused):
+        is_paused = row.status is Status.PAUSED
+        if not (is_paused or await self._is_asked(row, ev.RunPaused, Status.PAUSED)):
             return False
         return await self._end(ev.RunResumed(by="client"))
 
@@ -420,10 +421,10 @@ class Handle(Generic[T]):
         if error is not None:
             raise error
 
-    async def _is_asked(self, row: RunRow, kind: type[ev.Event] | tuple[Any, ...]) -> bool:
-        """Whether somebody has asked for it, and no worker has taken note yet."""
-        loaded = await self._door.read(lambda store: store.load([row.run]))
-        return any(is_a(kind, item.event) for item in loaded[0].inbox)
+    async def _is_asked(self, row: RunRow, kind: Any, *became: Status) -> bool:
+        """Whether somebody has asked for it and no worker has taken note, or it ``became`` so."""
+        loaded = (await self._door.read(lambda store: store.load([row.run])))[0]
+        return loaded.row.status in became or any(is_a(kind, it.event) for it in loaded.inbox)
 
     async def _end(self, fact: ev.Event) -> bool:
         row = await self._row()
@@ -441,12 +442,11 @@ class Handle(Generic[T]):
     ) -> Any:
         row = await self._row()
         said = why.unanswering(row, name)
-        if said and not await self._is_asked(row, ev.GOES_ON):
+        if said and not await self._is_asked(row, ev.GOES_ON, *GOING):
             raise errors.Conflict(said)
         what = f"arguments of {name}"
-        data = payload.limit(
-            payload.encode(list(args), what=what), self._client.max_payload, what=what
-        )
+        data = payload.encode(list(args), what=what)
+        payload.limit(data, self._client.max_payload, what=what)
         question = Question(
             id=self._door.chance(12).hex(),
             execution=row.execution,

@@ -20,6 +20,7 @@ from perdure import errors
 from perdure.store.port import RunRow, StartRequest, StateWrite, TurnRow
 from perdure.values import endings, ids, payload
 from perdure.values import events as ev
+from perdure.values.principals import Principal, carrying, tenant_for
 from perdure.values.states import Status
 from perdure.workflow import check_search
 
@@ -274,12 +275,31 @@ def _check_story(document: Document, rows: Sequence[TurnRow]) -> None:
         )
 
 
-def fill(request: StartRequest, found: Read) -> None:
+def signed(found: Read, principal: Principal | None) -> Read:
+    """Return what was read, with this principal as who the run acts for: a document says nothing
+    of that which could be believed.
+    """
+    first, *rest = found.rows
+    events = ev.decode_plain(first.payload)
+    raw = events[0].get("context")
+    context = carrying(payload.decode(raw) if raw else {}, principal)
+    made = payload.encode(dict(context)) if context else None
+    if made == raw:
+        return found
+    events[0]["context"] = made
+    row = msgspec.structs.replace(first, payload=ev.encode_plain(events))
+    return found._replace(rows=[row, *rest])
+
+
+def fill(request: StartRequest, found: Read, principal: Principal | None) -> None:
     """Give a start what the document says of the run."""
     document = found.document
     request.version, request.queue = document.version, document.queue
     request.attempt = document.attempt
     request.created_by, request.tenant = document.created_by, document.tenant
+    if principal is not None:
+        request.created_by = principal.id
+        request.tenant = tenant_for(principal, document.tenant)
     request.correlation_id, request.tags = document.correlation_id, document.tags
     request.memo = payload.encode(document.memo) if document.memo else None
     request.search = document.search

@@ -14,6 +14,7 @@ from tests.support.seals import Backwards, Raw
 
 from perdure import ApplicationError, Engine, Retry, Status, activity, human, workflow
 from perdure.store.sql.seals import TABLES
+from perdure.values.records import Amend, Put
 
 SECRET = "Xyzzy-4711-geheim"
 SEALED = {(table.name, column) for table in TABLES for column in table.columns}
@@ -21,6 +22,18 @@ PLAIN = {
     ("perdure_attr", "key"),
     ("perdure_attr", "namespace"),
     ("perdure_attr", "value"),
+    ("perdure_audit", "action"),
+    ("perdure_audit", "decision"),
+    ("perdure_audit", "digest"),
+    ("perdure_audit", "hash"),
+    ("perdure_audit", "initiated_by"),
+    ("perdure_audit", "namespace"),
+    ("perdure_audit", "principal"),
+    ("perdure_audit", "rule"),
+    ("perdure_audit", "run_id"),
+    ("perdure_audit", "target"),
+    ("perdure_audit_head", "cut_hash"),
+    ("perdure_audit_head", "hash"),
     ("perdure_blob", "name"),
     ("perdure_codec", "codec"),
     ("perdure_codec", "sample"),
@@ -58,6 +71,9 @@ PLAIN = {
     ("perdure_queue", "queue"),
     ("perdure_rate", "key"),
     ("perdure_rate", "workflow"),
+    ("perdure_record", "id"),
+    ("perdure_record", "kind"),
+    ("perdure_record", "namespace"),
     ("perdure_run", "correlation_id"),
     ("perdure_run", "created_by"),
     ("perdure_run", "namespace"),
@@ -164,7 +180,10 @@ async def plant(url: str, **options: Any) -> None:
         await until(asked)
         raw = Raw(url)
         if options.get("codec") is None:
-            await until(lambda: ("perdure_beat", "details") in raw.holding(SECRET.encode()))
+            beats = raw.values
+            await until(
+                lambda: any(SECRET.encode() in it for it in beats("perdure_beat", "details"))
+            )
         else:
             await until(lambda: bool(raw.ask("SELECT 1 FROM perdure_beat")))
         (task,) = (await client.human_tasks.list()).items
@@ -178,6 +197,8 @@ async def plant(url: str, **options: Any) -> None:
             await until_status(stopped, Status.PAUSED)
             await stopped.send("go", SECRET)
             await client.door.write(_ask_by_hand)
+            await client.audit.note("looked", facts={"text": SECRET})
+            await client.door.write(_put_by_hand)
             await client.send_mail(box.id, _mail_to())
             assert raw.ask("SELECT 1 FROM perdure_mail")
             check(raw, **options)
@@ -190,6 +211,10 @@ def _ask_by_hand(store: Any) -> None:
     far = 2**60
     store.ask(Question("q", 1, "update:none", SECRET.encode(), far), 1)
     store.answer("q", SECRET.encode(), 1)
+
+
+def _put_by_hand(store: Any) -> None:
+    store.amend(Amend([Put("note", "n", f'"{SECRET}"'.encode())]), 1)
 
 
 def _mail_to() -> Any:

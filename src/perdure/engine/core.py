@@ -79,7 +79,6 @@ class Core:
         settings: Settings,
         *,
         guard: TurnGuard | NoGuard,
-        queues: Sequence[str],
     ) -> None:
         self.desk = desk
         self.clock = clock
@@ -88,7 +87,7 @@ class Core:
         self.max_payload = settings.max_payload
         self.turn_limit = settings.turn_limit_seconds
         self.transaction_limit = settings.transaction_limit
-        self.registry = Registry(queues, settings.limits)
+        self.registry = Registry([one.name for one in settings.task_queues], settings.limits)
         self.worker_name = ""
         self.lease_until = 0
         """This worker's lease lasts at least until then."""

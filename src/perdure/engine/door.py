@@ -24,6 +24,7 @@ from perdure.store.port import (
 )
 from perdure.values import events as ev
 from perdure.values import failures, limits
+from perdure.values.audit import AuditLine
 
 T = TypeVar("T")
 
@@ -76,13 +77,19 @@ class EngineDoor:
         self._core.intake.look()
         return answer
 
-    async def post(self, row: RunRow, fact: ev.Event, sender: str, seq: int) -> Posted:
+    async def post(
+        self, row: RunRow, fact: ev.Event, sender: str, seq: int, audit: AuditLine | None = None
+    ) -> Posted:
         core = self._core
         core.watch.check()
         if row.status.is_terminal:
             return Posted("closed")
         if not core.registry.serves(row):
-            return await self._store_door.post(row, fact, sender, seq)
+            return await self._store_door.post(row, fact, sender, seq, audit)
+        if audit is not None:  # it is written in the transaction that takes the fact
+            posted = await self._store_door.post(row, fact, sender, seq, audit)
+            core.intake.look()
+            return posted
         run = core.take_up(row.run)
         unread = row.unread if run.instance is None else run.instance.unread
         is_message = isinstance(fact, ev.MessageReceived)

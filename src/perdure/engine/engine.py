@@ -18,8 +18,9 @@ from perdure import errors, lint
 from perdure.activity import Activity
 from perdure.client import Client
 from perdure.definition import Workflow
-from perdure.engine import audit, given, interpreter
+from perdure.engine import audit as io_audit
 from perdure.engine import clock as _clock
+from perdure.engine import given, interpreter
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
@@ -35,7 +36,9 @@ from perdure.store.desk import Desk, open_desk
 from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_seal
 from perdure.values import events as ev
 from perdure.values import limits
+from perdure.values.audit import Level, level_of
 from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
+from perdure.values.principals import Principal
 from perdure.values.sizes import parse_size
 
 _log = logging.getLogger("perdure.engine")
@@ -67,7 +70,9 @@ class Engine:
             :meth:`register` comes before both. One start too many raises ``ConcurrencyLimit``.
         concurrent_total: how many executions of all workflows of this engine may be open together,
             whoever runs them.
-        identity: who acts on human tasks by ``engine.client``, unless a call says ``by=``.
+        identity: who acts by ``engine.client``, a :class:`Principal` or a name (docs/identity.md).
+        audit: what is told of what ``engine.client`` does: ``"none"``, ``"summary"`` or ``"full"``
+            (docs/audit.md).
         services: what activities get from ``activity.services()``, and steps as ``ctx.services``. A
             text ``"module:function"`` is called once in each process.
         isolated: run the steps of all graphs in subprocesses, but those of definitions that say
@@ -117,7 +122,8 @@ class Engine:
         concurrent_workflows_by_name: Mapping[str, int] | None = None,
         concurrent_total: int = 0,
         services: Mapping[str, Any] | None = None,
-        identity: str = "",
+        identity: Principal | str = "",
+        audit: Level | str = Level.NONE,
         isolated: bool = False,
         kill_grace: Duration = "5s",
         watchdog: Watchdog | None = None,
@@ -143,7 +149,6 @@ class Engine:
         self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
         self._seal = make_seal(codec, compress_above, blobs, offload_above)
         queues = given.queues(task_queues)
-        self._queues = [queue.name for queue in queues]
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -164,7 +169,7 @@ class Engine:
             retention_interval=given.interval(retention_interval),
             seal=self._seal,
         )
-        self._name, self._identity = name, identity
+        self._name, self._identity, self._audit = name, identity, level_of(audit)
         self._desk, self._clock = desk, clock or SystemClock()
         self._chance = chance or _clock.chance
         self._is_simulated = desk is not None
@@ -263,10 +268,8 @@ class Engine:
             seal=self._seal,
         )
         guard = NoGuard() if self._is_simulated else self._guard()
-        core = Core(
-            desk, self._clock, self._chance, self._settings, guard=guard, queues=self._queues
-        )
-        audit.install()
+        core = Core(desk, self._clock, self._chance, self._settings, guard=guard)
+        io_audit.install()
         try:
             for definition in self._definitions:
                 _register(core, definition)
@@ -288,6 +291,7 @@ class Engine:
             door=EngineDoor(core),
             max_payload=self._settings.max_payload,
             identity=self._identity,
+            audit=self._audit,
         )
         guard.start()
         if self._is_tuned:

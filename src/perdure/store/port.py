@@ -46,6 +46,11 @@ that gives up what was decided meanwhile is dropped. So exactly one of them wins
 **Offers** (``offers.py``) are activities in task queues that turns open, any worker claims, and
 outcomes, turns or the end of the run take away. What a worker has claimed hangs on its lease.
 
+**Records** are documents that administrators keep; ``amend`` writes them by compare-and-set.
+
+**Audit.** Starts, posts, acts, batches and ``amend`` may carry lines that are appended in their
+transaction, to one chain for the whole database (``values/audit.py``); no line costs nothing.
+
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
 
@@ -102,9 +107,11 @@ from perdure.store.writes import (
     TurnWrite,
     Watch,
 )
+from perdure.values.audit import AuditLine
 from perdure.values.concurrency import Limit, Standing
 from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
 from perdure.values.queues import QueueLimit
+from perdure.values.records import Amend, Amended
 
 __all__ = [
     "Act",
@@ -373,6 +380,30 @@ class Store(Reader, Protocol):
             TaskNotFound: there is none with this id.
             TaskClosed, TaskClaimed, TaskDenied: see ``perdure.values.people.judge``; nothing was
                 changed.
+        """
+        ...
+
+    def amend(self, amend: Amend, now: int) -> Amended:
+        """Write documents that administrators keep, all or none, and append to the audit.
+
+        After a lost acknowledgement the documents say whether it was written; asked again, it is
+        refused.
+
+        Raises:
+            Conflict: one is not of the version that it was to replace; ``details`` names it.
+        """
+        ...
+
+    def cut_audit(
+        self, number: int, lines: Sequence[AuditLine], now: int, *, limit: int = 5_000
+    ) -> int:
+        """Cut the audit off behind row ``number``, which ``lines`` tell of; then delete up to
+        ``limit`` rows that were cut off, and return how many there were.
+
+        It may be repeated, and goes on where it ended.
+
+        Raises:
+            Conflict: there is no such row.
         """
         ...
 

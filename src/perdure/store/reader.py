@@ -27,8 +27,10 @@ from perdure.store.rows import (
     Worker,
 )
 from perdure.store.writes import Prune
+from perdure.values.audit import AuditFilter, AuditHead, AuditPlace, AuditRow
 from perdure.values.concurrency import Standing
 from perdure.values.people import HumanTaskFilter, HumanTaskRow
+from perdure.values.records import Record
 from perdure.values.states import Status
 
 
@@ -242,6 +244,30 @@ class Reader(Protocol):
 
     def attributes(self, run: int) -> dict[str, Any]:
         """Return the search attributes of a run."""
+        ...
+
+    def record(self, kind: str, id: str, *, namespace: str = "default") -> Record | None:
+        """Return a document that administrators keep."""
+        ...
+
+    def records(
+        self, kind: str, *, limit: int, after: str = "", namespace: str = "default"
+    ) -> list[Record]:
+        """Return up to ``limit`` documents of a kind, by id, behind ``after``."""
+        ...
+
+    def audit(
+        self, where: AuditFilter, *, limit: int, before: AuditPlace | None = None
+    ) -> list[AuditRow]:
+        """Return up to ``limit`` rows of the audit behind ``before``, newest first."""
+        ...
+
+    def audit_chain(self, *, limit: int, after: int = 0) -> list[AuditRow]:
+        """Return up to ``limit`` rows of the audit, of any namespace, behind number ``after``."""
+        ...
+
+    def audit_head(self) -> AuditHead:
+        """Return where the audit ends, and where it was cut off."""
         ...
 
     def human_task(self, id: str, *, namespace: str = "default") -> HumanTaskRow | None:

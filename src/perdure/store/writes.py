@@ -10,6 +10,7 @@ import msgspec
 from perdure.store.lines import LogLine
 from perdure.store.offers import Offer, Outcome
 from perdure.store.rows import Place, TurnRow
+from perdure.values.audit import AuditLine
 from perdure.values.commands import HumanTaskOpened
 from perdure.values.people import HumanTaskStatus
 from perdure.values.states import Status
@@ -49,7 +50,8 @@ class Post(msgspec.Struct, gc=False):
     workflow); ``overflow``: the same, if it is full, and ``ended``, if it is closed; without one
     the verb's answer says so. A turn's post without a refusal is not limited in number, since
     nobody would hear of it; nor is one that ``is_control``, since it may be what empties the inbox.
-    Posts see what the turns of their batch did.
+    Posts see what the turns of their batch did. ``audit``: told if it is delivered; of a verb's or
+    a batch's own posts only.
     """
 
     event: bytes
@@ -62,6 +64,7 @@ class Post(msgspec.Struct, gc=False):
     overflow: bytes | None = None
     ended: bytes | None = None
     is_control: bool = False
+    audit: AuditLine | None = None
 
 
 class Watch(msgspec.Struct, gc=False):
@@ -110,7 +113,8 @@ class StartRequest(msgspec.Struct, gc=False):
     The last ``own`` of these rows are none of the other run's, but the first of this one's.
     ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
     of ``execution``, after this one; refused unless that is the latest of the workflow id and has
-    ended. It takes over memo and attributes.
+    ended. It takes over memo and attributes. ``audit``: told if something was started or used; not
+    of starts that turns ask for.
     """
 
     workflow: str
@@ -147,6 +151,7 @@ class StartRequest(msgspec.Struct, gc=False):
     state: StateWrite | None = None
     origin: tuple[int, int, str] | None = None
     retries: int = 0
+    audit: AuditLine | None = None
 
 
 class HumanTaskWrite(msgspec.Struct, gc=False):
@@ -226,6 +231,7 @@ class Batch(msgspec.Struct):
 
     ``lines``: log lines of any runs, before those of the turns; those of a run that is not there
     are left out. ``outcomes``: of attempts of offered activities, judged after the turns.
+    ``audit``: lines of the audit, besides those of starts and posts.
     """
 
     worker: int
@@ -238,3 +244,4 @@ class Batch(msgspec.Struct):
     posts: Sequence[Post] = ()
     lines: Sequence[LogLine] = ()
     outcomes: Sequence[Outcome] = ()
+    audit: Sequence[AuditLine] = ()

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure import errors
+from perdure.values.audit import AuditLine
 from perdure.values.duration import to_text
 from perdure.values.facts import HumanTaskDecided
 
@@ -127,7 +128,7 @@ class Act(msgspec.Struct, gc=False):
     """What ``by`` does to a human task. ``verb`` is one of VERBS.
 
     ``until``: of a claim. ``value``: what was entered, as JSON. ``assignee`` and ``role``: whose it
-    is from now on.
+    is from now on. ``audit``: told of it in the same transaction.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Act(msgspec.Struct, gc=False):
     comment: str = ""
     assignee: str | None = None
     role: str | None = None
+    audit: AuditLine | None = None
 
 
 _OPEN = HumanTaskStatus.OPEN

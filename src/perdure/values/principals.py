@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.errors import Invalid
+from perdure.errors import Invalid, PermissionDenied
 from perdure.values.labels import check_label
 
 CONTEXT_KEY: Final = "principal"
@@ -113,3 +113,56 @@ def _grant(role: str | Grant) -> Grant:
     if isinstance(role, Grant):
         return role
     return Grant(role, Power(role) if role in (Power.ADMIN, Power.SUPERADMIN) else Power.MEMBER)
+
+
+# -- how it travels ------------------------------------------------------------------------------
+
+
+def check_context(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a user's context if it does not say who acts.
+
+    Raises:
+        Invalid: it does.
+    """
+    if CONTEXT_KEY in given:
+        raise Invalid(
+            f"context: {CONTEXT_KEY!r} is kept for who acts, and cannot be given: take a client "
+            "that acts for somebody, client.as_(…), or another key"
+        )
+    return given
+
+
+def carrying(context: Mapping[str, Any], principal: Principal | None) -> Mapping[str, Any]:
+    """Return a context that says who acts; what it said before does not count."""
+    rest = {key: value for key, value in context.items() if key != CONTEXT_KEY}
+    if principal is None:
+        return rest
+    return {**rest, CONTEXT_KEY: msgspec.to_builtins(principal)}
+
+
+def principal_in(context: Mapping[str, Any]) -> Principal | None:
+    """Return who acts, as a propagated context says it; ``None``: nobody was named."""
+    found = context.get(CONTEXT_KEY)
+    try:
+        return None if found is None else msgspec.convert(found, Principal)
+    except (msgspec.ValidationError, Invalid):
+        return None  # of a run from before the key was kept for this: it names nobody
+
+
+def tenant_for(principal: Principal | None, asked: str | None) -> str | None:
+    """Return the tenant of what a principal starts: its own, if it has one.
+
+    Raises:
+        PermissionDenied: another one was asked for.
+    """
+    own = principal.tenant if principal is not None else ""
+    if own and asked not in (None, "", own):
+        raise PermissionDenied(
+            f"principal of tenant {own!r}: cannot start anything for tenant {asked!r}"
+        )
+    return own or asked
+
+
+def sees(principal: Principal | None, tenant: str | None) -> bool:
+    """Tell whether a principal may see what is of a tenant: its own, or it has none itself."""
+    return principal is None or principal.tenant in ("", tenant)

@@ -49,6 +49,8 @@ TERMINAL = frozenset(
         Status.CONTINUED_AS_NEW,
     }
 )
+GOING = frozenset({Status.RUNNING, Status.WAITING})
+"""The run takes turns."""
 STOPPED = frozenset({Status.PENDING, Status.PAUSED, Status.PARKED})
 OPEN = frozenset(Status) - TERMINAL
 

@@ -47,6 +47,7 @@ from perdure.workflow.run import (
     history_length,
     history_size,
     info,
+    principal,
     started_event,
     to_time,
 )
@@ -299,6 +300,7 @@ __all__ = [
     "monitor",
     "now",
     "patched",
+    "principal",
     "progress",
     "query",
     "random",

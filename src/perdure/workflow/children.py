@@ -21,6 +21,7 @@ from perdure.values.options import (
     one_of,
     read_terms,
 )
+from perdure.values.principals import check_context
 from perdure.workflow.handles import RemoteHandle
 from perdure.workflow.messages import recorded_messages
 from perdure.workflow.run import check_mapping, check_search, context, encode_mapping, started_event
@@ -197,5 +198,5 @@ def _text(options: Mapping[str, Any], name: str) -> str:
 
 
 def _merged_context(given: Mapping[str, Any] | None, maximum: int) -> bytes | None:
-    merged = {**context, **check_mapping(given or {}, "context")}
+    merged = {**context, **check_context(check_mapping(given or {}, "context"))}
     return encode_mapping(merged, "context", maximum)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -13,6 +13,8 @@ from perdure.kernel import traps
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.values import limits, payload
+from perdure.values.context import ContextView
+from perdure.values.principals import Principal, principal_in
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -71,27 +73,18 @@ def history_size() -> int:
     return traps.here().size
 
 
-class _Context(Mapping[str, Any]):
-    """The propagated context, read-only: ``workflow.context["tenant"]``."""
-
-    def _values(self) -> dict[str, Any]:
-        raw = started_event(traps.here()).context
-        return payload.decode(raw) if raw else {}
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values())
-
-    def __len__(self) -> int:
-        return len(self._values())
-
-    def __repr__(self) -> str:
-        return repr(self._values())
+def _context() -> dict[str, Any]:
+    raw = started_event(traps.here()).context
+    return payload.decode(raw) if raw else {}
 
 
-context = _Context()
+context = ContextView(_context)
+"""The propagated context, read-only: ``workflow.context["tenant"]``."""
+
+
+def principal() -> Principal | None:
+    """Return who this run acts for; ``None``: its start named nobody."""
+    return principal_in(context)
 
 
 def check_mapping(given: Any, what: str) -> Mapping[str, Any]:

@@ -18,8 +18,10 @@ from tests.unit.values.test_people import TASK
 from perdure.store.opening import open_store
 from perdure.store.port import Filter, Place
 from perdure.store.postgres.store import PostgresStore
+from perdure.store.sql.audit import audit_query
 from perdure.store.sql.listing import Query, count_query, list_query
 from perdure.store.sql.people import tasks_query
+from perdure.values.audit import AuditFilter, AuditPlace
 from perdure.values.people import HumanTaskFilter, HumanTaskStatus
 from perdure.values.states import Status
 
@@ -27,6 +29,7 @@ GROWING = {
     f"perdure_{name}"
     for name in (
         "attr",
+        "audit",
         "beat",
         "blob",
         "copy",
@@ -38,6 +41,7 @@ GROWING = {
         "memo",
         "open_tx",
         "rate",
+        "record",
         "run",
         "sender",
         "slot",
@@ -103,6 +107,12 @@ INSERT INTO perdure_open_tx SELECT n, 1, 1 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_beat SELECT n, 1, 'x' FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_fork SELECT n, n + 1, 1, 'fork' FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_copy SELECT n, 1 FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_record SELECT 'default', 'k' || n % 5, 'i' || n, 1, 1, 'x'
+FROM generate_series(1, {ROWS}) n;
+UPDATE perdure_audit_head SET cut = 10;
+INSERT INTO perdure_audit SELECT n, n, 'default', CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'do' END,
+    'p' || n % 500, '', 'w' || n, 'r' || n, '', '', '', '', NULL
+FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_blob SELECT 'b/' || n, n, 1 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_task (run, execution, activity, attempt, queue, name, lane, rank, stage,
     created_at, not_before, due, lost, owner, call)
@@ -198,6 +208,7 @@ def told(nodes: list[Any]) -> str:
 
 PARTS = {
     "among",
+    "audit_columns",
     "for_each",
     "is_admissible",
     "is_claimable",
@@ -294,6 +305,12 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("human_task", "perdure_human_task_pkey"),
         ("close_human_tasks_of_runs", "perdure_human_task_by_run"),
         ("log", "perdure_log_by_run"),
+        ("record", "perdure_record_pkey"),
+        ("records", "perdure_record_pkey"),
+        ("drop_record", "perdure_record_pkey"),
+        ("audit_chain", "perdure_audit_pkey"),
+        ("audit_hash", "perdure_audit_pkey"),
+        ("delete_audit", "perdure_audit_pkey"),
         ("ended", "perdure_state_ended"),
         ("ended", "perdure_run_by_execution"),
         ("family", "perdure_run_by_execution"),
@@ -389,5 +406,26 @@ def test_a_list_of_human_tasks_is_led_by_its_index(
     store: PostgresStore, where: HumanTaskFilter, index: str, after: Any
 ):
     nodes = made(store, *tasks_query(store.database.sql, where, 5, 10, after))
+    assert index in indexes(nodes), told(nodes)
+    assert scans(nodes) == [], told(nodes)
+
+
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        (AuditFilter(), "perdure_audit_by_time"),
+        (AuditFilter(since=5, until=9_000), "perdure_audit_by_time"),
+        (AuditFilter(principal="p7"), "perdure_audit_by_principal"),
+        (AuditFilter(action="rare"), "perdure_audit_by_action"),
+        (AuditFilter(target="w7"), "perdure_audit_by_target"),
+        (AuditFilter(run_id="r7"), "perdure_audit_by_run"),
+    ],
+)
+@pytest.mark.parametrize("before", [None, AuditPlace(5_000, 5_000)], ids=["first", "next"])
+def test_the_audit_is_listed_by_its_index_without_sorting(
+    store: PostgresStore, where: AuditFilter, index: str, before: AuditPlace | None
+):
+    columns = store.database.sql["audit_columns"]
+    nodes = made(store, *audit_query(columns, where, 10, before))
     assert index in indexes(nodes), told(nodes)
     assert scans(nodes) == [], told(nodes)

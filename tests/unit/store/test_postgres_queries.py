@@ -46,7 +46,14 @@ def parameters(text: str) -> int:
 
 IGNORED_BY_SQLITE = {"extend": 1, "fence": 1}
 """The time that the worker thinks it is: leases are judged on the store's clock in PostgreSQL."""
-MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats", "insert_mail", "insert_tasks"}
+MANY_ROWS = {
+    "insert_audit",
+    "insert_beats",
+    "insert_history",
+    "insert_inbox",
+    "insert_mail",
+    "insert_tasks",
+}
 
 
 @pytest.mark.parametrize("name", sorted((set(SQLITE) & set(POSTGRES)) - MANY_ROWS))

@@ -9,11 +9,13 @@ import pytest
 from tests.unit.values.test_people import TASK
 
 from perdure.store.port import Filter, Place
+from perdure.store.sql.audit import audit_query
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.people import tasks_query
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.sql import SQL
 from perdure.store.sqlite.store import SqliteStore
+from perdure.values.audit import AuditFilter, AuditPlace
 from perdure.values.people import HumanTaskFilter, HumanTaskStatus
 from perdure.values.states import Status
 
@@ -39,6 +41,8 @@ GROWING = (
     "perdure_task",
     "n",
     "perdure_tag",
+    "perdure_audit",
+    "perdure_record",
 )
 
 
@@ -129,6 +133,11 @@ def scans(lines: list[str]) -> list[str]:
         ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
         ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
         ("admit_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("record", "perdure_record USING PRIMARY KEY (namespace=? AND kind=? AND id=?)"),
+        ("records", "perdure_record USING PRIMARY KEY (namespace=? AND kind=? AND id>?)"),
+        ("drop_record", "perdure_record USING PRIMARY KEY (namespace=? AND kind=? AND id=?)"),
+        ("audit_chain", "perdure_audit USING INTEGER PRIMARY KEY (rowid>?)"),
+        ("delete_audit", "perdure_audit USING INTEGER PRIMARY KEY (rowid=?)"),
         ("human_task", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("change_human_task", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("give_up_human_tasks", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
@@ -189,11 +198,19 @@ NOT_QUERIES = {
     "real_length",
     "row_columns",
     "row_tables",
+    "audit_columns",
     "task_columns",
     "task_tables",
     "turn_columns",
 }
-MANY_ROWS = {"insert_history", "insert_inbox", "insert_beats", "insert_mail", "insert_tasks"}
+MANY_ROWS = {
+    "insert_audit",
+    "insert_beats",
+    "insert_history",
+    "insert_inbox",
+    "insert_mail",
+    "insert_tasks",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(SQL) - NOT_QUERIES - MANY_ROWS - {"inbox", "news"}))
@@ -331,3 +348,25 @@ def test_the_rarest_condition_leads(store: SqliteStore, tmp_path: Path):
     query = count_query(own.database, Filter(workflow="common"), 100)
     assert own.database.execute(query.text, query.parameters).fetchone() == (100,)
     own.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        (AuditFilter(), "perdure_audit_by_time"),
+        (AuditFilter(since=5, until=9_000), "perdure_audit_by_time"),
+        (AuditFilter(principal="p7"), "perdure_audit_by_principal"),
+        (AuditFilter(action="rare"), "perdure_audit_by_action"),
+        (AuditFilter(target="w7"), "perdure_audit_by_target"),
+        (AuditFilter(run_id="r7"), "perdure_audit_by_run"),
+    ],
+)
+@pytest.mark.parametrize("before", [None, AuditPlace(5_000, 5_000)], ids=["first", "next"])
+def test_the_audit_is_listed_by_its_index_without_sorting(
+    store: SqliteStore, where: AuditFilter, index: str, before: AuditPlace | None
+):
+    sql, parameters = audit_query(SQL["audit_columns"], where, 10, before)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    lines = [row[3] for row in rows]
+    assert any(f"USING INDEX {index} (" in line for line in lines), lines
+    assert not any("TEMP B-TREE" in line for line in lines), lines

@@ -1462,3 +1462,76 @@ DELETE FROM perdure_blob WHERE name = ANY({texts});
 -- What a history row holds now: it may have been sealed anew since it was read.
 -- name: payload_of
 SELECT payload, crc FROM perdure_history WHERE run = $1::bigint AND first = $2::bigint;
+
+-- A document, unless it was dropped.
+-- name: record
+SELECT id, version, changed_at, data FROM perdure_record
+WHERE namespace = $1::text AND kind = $2::text AND id = $3::text AND data IS NOT NULL;
+
+-- name: records
+SELECT id, version, changed_at, data FROM perdure_record
+WHERE namespace = $1::text AND kind = $2::text AND id > $3::text AND data IS NOT NULL
+ORDER BY id LIMIT $4::bigint;
+
+-- Writes nothing, and answers nothing, if another version is there: $4, 0 for none, -1 for any.
+-- name: put_record
+INSERT INTO perdure_record (namespace, kind, id, version, changed_at, data)
+SELECT $1::text, $2::text, $3::text, 1, $5::bigint, $6::bytea WHERE $4::bigint <= 0 OR EXISTS (
+    SELECT 1 FROM perdure_record r
+    WHERE r.namespace = $1::text AND r.kind = $2::text AND r.id = $3::text
+)
+ON CONFLICT (namespace, kind, id) DO UPDATE SET
+    version = perdure_record.version + 1, changed_at = excluded.changed_at, data = excluded.data
+WHERE $4::bigint < 0
+    OR ($4::bigint = 0 AND perdure_record.data IS NULL)
+    OR (perdure_record.version = $4::bigint AND perdure_record.data IS NOT NULL)
+RETURNING version;
+
+-- name: drop_record
+UPDATE perdure_record SET version = version + 1, changed_at = $5::bigint, data = NULL
+WHERE namespace = $1::text AND kind = $2::text AND id = $3::text AND data IS NOT NULL
+    AND ($4::bigint < 0 OR version = $4::bigint)
+RETURNING version;
+
+-- name: audit_columns
+number, at, namespace, action, principal, initiated_by, target, run_id, decision, rule, digest, hash, data
+
+-- name: audit_chain
+SELECT {audit_columns} FROM perdure_audit WHERE number > $1::bigint ORDER BY number LIMIT $2::bigint;
+
+-- name: audit_head
+SELECT number, hash, cut, cut_hash FROM perdure_audit_head;
+
+-- To the commit: whoever appends meanwhile waits, and then sees where the chain ends.
+-- name: hold_audit_head
+SELECT number, hash, cut, cut_hash FROM perdure_audit_head FOR UPDATE;
+
+-- name: insert_audit
+INSERT INTO perdure_audit (
+    number, at, namespace, action, principal, initiated_by, target, run_id, decision, rule, digest, hash, data
+)
+SELECT
+    u.number, u.at, u.namespace, u.action, u.principal, u.initiated_by, u.target, u.run_id, u.decision,
+    u.rule, u.digest, u.hash, u.data
+FROM unnest(
+    $1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[]
+) WITH ORDINALITY AS u (
+    number, at, namespace, action, principal, initiated_by, target, run_id, decision, rule, digest, hash,
+    data, n
+) ORDER BY u.n;
+
+-- name: move_audit_head
+UPDATE perdure_audit_head SET number = $1::bigint, hash = $2::text;
+
+-- name: audit_hash
+SELECT hash FROM perdure_audit WHERE number = $1::bigint;
+
+-- name: cut_audit
+UPDATE perdure_audit_head SET cut = $1::bigint, cut_hash = $2::text;
+
+-- name: delete_audit
+DELETE FROM perdure_audit WHERE number IN (
+    SELECT number FROM perdure_audit WHERE number <= (SELECT cut FROM perdure_audit_head)
+    ORDER BY number LIMIT $1::bigint
+);

@@ -19,6 +19,7 @@ from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, Seal
 from perdure.store.offers import OfferKey
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sealing import Packing
+from perdure.store.sql import audit
 from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.offers import Offers
@@ -114,6 +115,7 @@ class _Attempt:
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
         self._brings_messages = False
+        self._is_audited = bool(batch.audit)
         self._looks_at: list[str] = []
         self._slots: Slots | None = None
         """Only if anything is limited."""
@@ -124,10 +126,12 @@ class _Attempt:
         for request in requests_of(self._batch):
             starts += 1
             self._brings_messages |= bool(request.messages)
+            self._is_audited |= request.audit is not None
             if needs_look(request):
                 self._keys[request.namespace, request.workflow_id] = None
             if not self._is_fenced:
                 self._looks_at.append(request.run_id)
+        self._is_audited |= any(post.audit is not None for post in self._batch.posts)
         self._questions = _questions(self._batch)
         self._starts = starts
         self._guess: tuple[Decisions, Plan] | None = None
@@ -183,6 +187,10 @@ class _Attempt:
         void: frozenset[OfferKey] = frozenset()
         if batch.outcomes:
             told, void = Offers(database).settle(batch.outcomes, batch.worker, batch.now)
+        if self._is_audited:  # last of all: what is locked here is everybody's
+            told_of = list(audit.of_batch(batch, self.decisions.own, posted))
+            if told_of:
+                audit.append(database, told_of, batch.now)
         return Committed(
             started=[decision.started for decision in self.decisions.own],
             posted=posted,

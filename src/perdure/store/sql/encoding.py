@@ -64,3 +64,15 @@ def attribute_of(run: int, key: str, value: Any, kinds: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise StoreRefused(f"run {run}: search attribute {key!r} is {value}")
     return value
+
+
+def memo_text(memo: bytes) -> str:
+    """Return a memo as a column has it.
+
+    Raises:
+        StoreRefused: it is not UTF-8.
+    """
+    try:
+        return memo.decode()
+    except UnicodeDecodeError as exc:
+        raise StoreRefused(f"the memo is not UTF-8: {exc}", cause=exc) from exc

@@ -14,11 +14,10 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.errors import StoreRefused
 from perdure.store.offers import Stage
 from perdure.store.port import Batch, LogLine, Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.store.sealing import Packing
-from perdure.store.sql.encoding import attribute_of, to_json
+from perdure.store.sql.encoding import attribute_of, memo_text, to_json
 from perdure.store.sql.people import asked_row
 from perdure.store.sql.starting import Decision, Decisions
 from perdure.store.sql.watching import Row, row_of
@@ -176,7 +175,7 @@ class Plan:
             self.history += (run, 1, 1, now, 0, self.worker, crc32(event), event)
             self.bytes += len(event)
         if request.memo is not None:
-            self.memos.append((run, self._text(_memo_text(request.memo))))
+            self.memos.append((run, self._text(memo_text(request.memo))))
         if request.search:
             self._search(run, request.search, is_new=True)
         if request.watches and request.parent is None:
@@ -494,10 +493,3 @@ def _length(request: StartRequest) -> int:
 def _first_event(first: TurnWrite) -> bytes:
     """Return event 1 alone: the rest of the first turn has not happened."""
     return events.encode_turn(events.decode_turn(first.payload)[:1])
-
-
-def _memo_text(memo: bytes) -> str:
-    try:
-        return memo.decode()
-    except UnicodeDecodeError as exc:
-        raise StoreRefused(f"the memo is not UTF-8: {exc}", cause=exc) from exc

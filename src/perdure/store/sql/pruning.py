@@ -49,6 +49,8 @@ OF_EXECUTIONS = {
 }
 """Tables with rows of executions: they go with the last run."""
 OF_NO_RUN = {
+    "perdure_audit": "who did what: archived and cut off by `perdure audit cut`",
+    "perdure_audit_head": "where the audit ends",
     "perdure_blob": "goes with its blob, when that is swept",
     "perdure_codec": "what data was sealed with",
     "perdure_definition": "what workers define",
@@ -61,6 +63,7 @@ OF_NO_RUN = {
     "perdure_queue": "what workers allow",
     "perdure_rate": "goes when its time has passed",
     "perdure_question": "goes a minute after its deadline",
+    "perdure_record": "what administrators keep",
     "perdure_sender": "goes when it has been silent for a week",
     "perdure_sweep": "a row per workflow",
     "perdure_worker": "goes a week after its end",

@@ -35,7 +35,7 @@ from perdure.store.port import (
 )
 from perdure.store.sealing import is_elsewhere
 from perdure.store.sql.claims import claimable
-from perdure.store.sql.database import Database, one, reading
+from perdure.store.sql.database import one, reading
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.made import (
@@ -50,6 +50,7 @@ from perdure.store.sql.made import (
 )
 from perdure.store.sql.people import task_of, tasks_query
 from perdure.store.sql.pruning import count_prunable
+from perdure.store.sql.records import RecordReader
 from perdure.store.sql.slots import Slots
 from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
@@ -57,11 +58,8 @@ from perdure.values.states import CODES, Status
 _LAST = "\U0010ffff"
 
 
-class SqlReader:
+class SqlReader(RecordReader):
     """The reading half of the port on one connection."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
 
     @reading
     def find(self, key: str, *, namespace: str = "default", run_id: str = "") -> RunRow | None:

@@ -52,6 +52,8 @@ TABLES = (
         is_text=True,
         first=("",),
     ),
+    Table("perdure_record", ("namespace", "kind", "id"), ("data",), first=("", "", "")),
+    Table("perdure_audit", ("number",), ("data",)),
     Table("perdure_log", ("id",), ("message", "data"), is_text=True),
 )
 

@@ -31,7 +31,8 @@ from perdure.store.port import (
     Worker,
 )
 from perdure.store.sealing import Packing
-from perdure.store.sql import pruning
+from perdure.store.sql import pruning, records
+from perdure.store.sql.audit import append, cut, of_act
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
@@ -43,7 +44,9 @@ from perdure.store.sql.reads import SqlReader
 from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workers import Workers, forget_workers
+from perdure.values.audit import AuditLine
 from perdure.values.queues import QueueLimit
+from perdure.values.records import Amend, Amended
 
 _KEEP_ANSWERS = 60 * 1_000_000
 _KEEP_SENDERS = 7 * 86_400 * 1_000_000
@@ -184,7 +187,20 @@ class SqlStore(SqlReader):
     @writing
     def act(self, act: Act, now: int) -> Acted:
         self.database.hold_human_task(act.id)
-        return act_on(self.database, act, now)
+        acted = act_on(self.database, act, now)
+        if act.audit is not None:
+            append(self.database, [of_act(act.audit, acted)], now)
+        return acted
+
+    @writing
+    def amend(self, amend: Amend, now: int) -> Amended:
+        return records.amend(self.database, amend, now)
+
+    @writing
+    def cut_audit(
+        self, number: int, lines: Sequence[AuditLine], now: int, *, limit: int = 5_000
+    ) -> int:
+        return cut(self.database, number, lines, now, limit)
 
     @writing
     def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:

@@ -1281,3 +1281,62 @@ DELETE FROM perdure_blob WHERE name IN (SELECT value FROM json_each(?1));
 -- What a history row holds now: it may have been sealed anew since it was read.
 -- name: payload_of
 SELECT payload, crc FROM perdure_history WHERE run = ?1 AND first = ?2;
+
+-- A document, unless it was dropped.
+-- name: record
+SELECT id, version, changed_at, data FROM perdure_record
+WHERE namespace = ?1 AND kind = ?2 AND id = ?3 AND data IS NOT NULL;
+
+-- name: records
+SELECT id, version, changed_at, data FROM perdure_record
+WHERE namespace = ?1 AND kind = ?2 AND id > ?3 AND data IS NOT NULL ORDER BY id LIMIT ?4;
+
+-- Writes nothing, and answers nothing, if another version is there: ?4, 0 for none, -1 for any.
+-- name: put_record
+INSERT INTO perdure_record (namespace, kind, id, version, changed_at, data)
+SELECT ?1, ?2, ?3, 1, ?5, ?6 WHERE ?4 <= 0 OR EXISTS (
+    SELECT 1 FROM perdure_record r WHERE r.namespace = ?1 AND r.kind = ?2 AND r.id = ?3
+)
+ON CONFLICT (namespace, kind, id) DO UPDATE SET
+    version = perdure_record.version + 1, changed_at = excluded.changed_at, data = excluded.data
+WHERE ?4 < 0
+    OR (?4 = 0 AND perdure_record.data IS NULL)
+    OR (perdure_record.version = ?4 AND perdure_record.data IS NOT NULL)
+RETURNING version;
+
+-- name: drop_record
+UPDATE perdure_record SET version = version + 1, changed_at = ?5, data = NULL
+WHERE namespace = ?1 AND kind = ?2 AND id = ?3 AND data IS NOT NULL AND (?4 < 0 OR version = ?4)
+RETURNING version;
+
+-- name: audit_columns
+number, at, namespace, action, principal, initiated_by, target, run_id, decision, rule, digest, hash, data
+
+-- name: audit_chain
+SELECT {audit_columns} FROM perdure_audit WHERE number > ?1 ORDER BY number LIMIT ?2;
+
+-- name: audit_head
+SELECT number, hash, cut, cut_hash FROM perdure_audit_head;
+
+-- name: hold_audit_head
+SELECT number, hash, cut, cut_hash FROM perdure_audit_head;
+
+-- name: insert_audit
+INSERT INTO perdure_audit (
+    number, at, namespace, action, principal, initiated_by, target, run_id, decision, rule, digest, hash, data
+) VALUES
+
+-- name: move_audit_head
+UPDATE perdure_audit_head SET number = ?1, hash = ?2;
+
+-- name: audit_hash
+SELECT hash FROM perdure_audit WHERE number = ?1;
+
+-- name: cut_audit
+UPDATE perdure_audit_head SET cut = ?1, cut_hash = ?2;
+
+-- name: delete_audit
+DELETE FROM perdure_audit WHERE number IN (
+    SELECT number FROM perdure_audit WHERE number <= (SELECT cut FROM perdure_audit_head)
+    ORDER BY number LIMIT ?1
+);

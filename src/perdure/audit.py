@@ -1,0 +1,298 @@
+"""Who did what: ``client.audit``. Lists, the check that nobody has changed it, archive and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from perdure import errors, views
+from perdure.door import Door
+from perdure.values import limits
+from perdure.values.audit import (
+    AuditFilter,
+    AuditHead,
+    AuditPlace,
+    AuditRow,
+    detail,
+    fault_of,
+    line_by,
+)
+from perdure.values.principals import Principal
+from perdure.values.records import Amend
+from perdure.views import Page
+
+CUT = "audit.cut"
+_PAGE = 2_000
+
+
+class Host(Protocol):
+    """What this needs of its client."""
+
+    @property
+    def door(self) -> Door:
+        """Where its calls go."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Where its ids mean something."""
+        ...
+
+    @property
+    def acts_for(self) -> Principal | None:
+        """Who acts."""
+        ...
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """A line of the audit. ``at``: aware, UTC.
+
+    ``target``: a workflow id, the id of a human task, ``kind/id`` of a record. ``detail``: what was
+    before and after, at level "full"; ``is_erased``: it was, and ``sealed``: why it cannot be
+    opened here.
+    """
+
+    number: int
+    at: datetime
+    action: str
+    principal: str
+    target: str = ""
+    run_id: str = ""
+    initiated_by: str = ""
+    namespace: str = "default"
+    decision: str = ""
+    rule: str = ""
+    detail: Mapping[str, Any] | None = None
+    is_erased: bool = False
+    sealed: str = ""
+    hash: str = ""
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What came of a check. ``broken``: the first row that does not fit, and ``fault``, what of it.
+
+    ``rows``: how many fit, from behind row ``cut``. ``head`` and ``hash``: of the last: who keeps
+    them elsewhere can prove later that nothing before was changed. ``unopened``: rows whose detail
+    could not be opened here, so that only the chain was checked.
+    """
+
+    rows: int
+    head: int
+    hash: str
+    cut: int = 0
+    broken: int | None = None
+    fault: str = ""
+    unopened: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was found."""
+        return self.broken is None
+
+
+class Audit:
+    """See the module's text."""
+
+    def __init__(self, client: Host) -> None:
+        self._client = client
+
+    async def list(
+        self, *, limit: int = limits.LIST_DEFAULT, cursor: str | None = None, **filters: Any
+    ) -> Page[AuditEntry]:
+        """List lines, newest first.
+
+        Args:
+            limit: at most this many, 1 to 1000.
+            cursor: ``page.cursor`` of the page before.
+            **filters: ``principal``, ``action`` (``"people.*"``: all that begin so), ``target`` (or
+                ``workflow_id``), ``run_id``, ``since`` and ``until`` (aware datetimes, ``until``
+                excluded), ``namespace``.
+
+        Raises:
+            Invalid: an unknown filter, or a cursor that is none.
+        """
+        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
+            raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
+        where, before = self._filter(filters), _place(cursor) if cursor else None
+        rows = await self._client.door.read(
+            lambda store: store.audit(where, limit=limit + 1, before=before)
+        )
+        items, last = [shown(row) for row in rows[:limit]], rows[:limit][-1:]
+        goes_on = f"{last[0].at}.{last[0].number}" if len(rows) > limit else None
+        return Page(items, goes_on)
+
+    async def note(
+        self,
+        action: str,
+        target: str = "",
+        *,
+        run_id: str = "",
+        decision: str = "",
+        rule: str = "",
+        by: Principal | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append a line of one's own, of a decision say; it is on disk when this returns.
+
+        ``by``: who did it, if not the one for whom this client acts. ``facts``: its detail.
+        """
+        door = self._client.door
+        line = line_by(
+            by or self._client.acts_for,
+            action,
+            target=target,
+            run_id=run_id,
+            namespace=self._client.namespace,
+            decision=decision,
+            rule=rule,
+            data=None if facts is None else detail(door.chance, facts),
+        )
+        now = door.now()
+        await door.write(lambda store: store.amend(Amend(audit=[line]), now))
+
+    async def verify(self, *, number: int = 0, hash: str = "") -> Verified:
+        """Check the chain from where it was cut off to its end, and name the first broken row.
+
+        ``number`` and ``hash``: of a row, as they were noted elsewhere: whoever can write to the
+        database can also make a chain anew, but not one with this hash.
+        """
+        head = await self._client.door.read(lambda store: store.audit_head())
+        before, checked, unopened = AuditHead(head.cut, head.cut_hash), 0, 0
+        told = not head.cut
+
+        def found(broken: int, fault: str) -> Verified:
+            known = before.number, before.hash, head.cut
+            return Verified(checked, *known, broken=broken, fault=fault, unopened=unopened)
+
+        while before.number < head.number:
+            after = before.number
+            rows = await self._client.door.read(
+                lambda store, after=after: store.audit_chain(after=after, limit=_PAGE)
+            )
+            if not rows:
+                return found(after + 1, f"rows {after + 1} to {head.number} are missing at the end")
+            for row in rows:
+                if fault := fault_of(row, before):
+                    return found(row.number, fault)
+                if number == row.number and hash and hash != row.hash:
+                    return found(number, f"its hash is {row.hash}, not the one that was noted")
+                told = told or (row.action, row.target) == (CUT, f"{head.cut}:{head.cut_hash}")
+                before, checked = AuditHead(row.number, row.hash), checked + 1
+                unopened += bool(row.sealed)
+                if row.number == head.number and row.hash != head.hash:
+                    return found(row.number, "it is not the row that the chain ended with")
+        if not told:
+            return found(head.cut, "it was cut off here, and no line tells of it")
+        if number > before.number:
+            return found(number, f"there is no such row: the chain ends with row {before.number}")
+        return Verified(checked, before.number, before.hash, head.cut, unopened=unopened)
+
+    async def archive(self, until: datetime, write: Callable[[bytes], object]) -> int:
+        """Write the lines from before a time, one JSON document each, oldest first; return the
+        number of the last. Nothing is deleted: see :meth:`cut`.
+        """
+        end = views.from_datetime(until)
+        after = (await self._client.door.read(lambda store: store.audit_head())).cut
+        while True:
+            rows = await self._client.door.read(
+                lambda store, after=after: store.audit_chain(after=after, limit=_PAGE)
+            )
+            for row in rows:
+                if row.at >= end:
+                    return after
+                write(_archived(row) + b"\n")
+                after = row.number
+            if len(rows) < _PAGE:
+                return after
+
+    async def cut(self, number: int) -> int:
+        """Delete the lines up to row ``number``, which a new line tells of; return how many.
+
+        The rest can still be checked: the chain goes on from the hash of that row.
+
+        Raises:
+            Conflict: there is no such row.
+        """
+        door = self._client.door
+        rows = await door.read(lambda store: store.audit_chain(after=number - 1, limit=1))
+        if not rows or rows[0].number != number:
+            raise errors.Conflict(f"the audit has no row {number}")
+        target = f"{number}:{rows[0].hash}"
+        line, now, deleted = line_by(self._client.acts_for, CUT, target=target), door.now(), 0
+        while True:
+            part = await door.write(lambda store: store.cut_audit(number, [line], now, limit=_PAGE))
+            deleted += part
+            if part < _PAGE:
+                return deleted
+
+    def _filter(self, given: dict[str, Any]) -> AuditFilter:
+        values = {key: value for key, value in given.items() if value is not None}
+        if "workflow_id" in values:
+            values["target"] = values.pop("workflow_id")
+        if unknown := set(values) - set(AuditFilter.__struct_fields__):
+            raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
+        for key in ("since", "until"):
+            if isinstance(values.get(key), datetime):
+                values[key] = views.from_datetime(values[key])
+        try:
+            return msgspec.convert({"namespace": self._client.namespace, **values}, AuditFilter)
+        except msgspec.ValidationError as exc:
+            raise errors.Invalid(f"list: {exc}") from exc
+
+
+def shown(row: AuditRow) -> AuditEntry:
+    """Show a row."""
+    facts: dict[str, Any] | None = None
+    if row.data is not None:
+        facts = msgspec.json.decode(row.data)
+        assert facts is not None
+        facts.pop("salt", None)
+    return AuditEntry(
+        number=row.number,
+        at=views.to_datetime(row.at),
+        action=row.action,
+        principal=row.principal,
+        target=row.target,
+        run_id=row.run_id,
+        initiated_by=row.initiated_by,
+        namespace=row.namespace,
+        decision=row.decision,
+        rule=row.rule,
+        detail=facts,
+        is_erased=bool(row.digest) and row.data is None and not row.sealed,
+        sealed=row.sealed,
+        hash=row.hash,
+    )
+
+
+def _archived(row: AuditRow) -> bytes:
+    """Return a row with all that its hash covers; its detail as text, byte for byte."""
+    fields = msgspec.structs.asdict(row)
+    data = fields.pop("data")
+    return msgspec.json.encode({**fields, "data": None if data is None else data.decode()})
+
+
+def read_archived(line: bytes) -> AuditRow:
+    """Return the row of a line that :meth:`Audit.archive` wrote.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, Any])
+        data = fields.pop("data", None)
+        row = msgspec.convert(fields, AuditRow)
+        row.data = None if data is None else data.encode()
+    except (msgspec.DecodeError, AttributeError) as exc:
+        raise errors.Invalid(f"this is not a line of an audit's archive: {exc}") from exc
+    return row
+
+
+def _place(cursor: str) -> AuditPlace:
+    at, _, number = cursor.partition(".")
+    if not (at.isdigit() and number.isdigit()):
+        raise errors.Invalid(f"cursor: {cursor!r} is none of this list")
+    return AuditPlace(int(at), int(number))

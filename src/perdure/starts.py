@@ -1,0 +1,154 @@
+"""What a start is made of: event 1, and what the store must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure.definition import Workflow
+from perdure.door import Door
+from perdure.store.port import StartRequest
+from perdure.values import events as ev
+from perdure.values import ids, payload
+from perdure.values.labels import check_label, check_tags
+from perdure.values.options import REUSE, conflict_policy, one_of, read_terms
+from perdure.values.principals import Principal, carrying, check_context, tenant_for
+from perdure.values.terms import Deadlines, first_deadlines
+from perdure.workflow import check_mapping, check_search, recorded_messages
+
+
+class Host(Protocol):
+    """What this needs of its client."""
+
+    @property
+    def door(self) -> Door:
+        """Where its calls go."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Where its ids mean something."""
+        ...
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes a payload may have."""
+        ...
+
+    @property
+    def acts_for(self) -> Principal | None:
+        """Who starts, for the run to carry with it."""
+        ...
+
+
+class Starts:
+    """Makes starts for a client; who they are for comes from the client alone."""
+
+    def __init__(self, client: Host) -> None:
+        self._client = client
+
+    def request(
+        self,
+        workflow: Any,
+        definition: Workflow[Any, Any] | None,
+        value: Any,
+        options: dict[str, Any],
+    ) -> tuple[StartRequest, ev.RunStarted]:
+        """Return what the store is asked for, and event 1.
+
+        Raises:
+            Invalid: a bad option, or input that does not fit.
+            PermissionDenied: the client acts for somebody of another tenant.
+        """
+        name = definition.name if definition is not None else workflow
+        data = payload.encode(value, what=f"input of {name}")
+        payload.limit(data, self._client.max_payload, what=f"input of {name}")
+        if definition is not None:
+            definition.check_input(data, value)
+        door = self._client.door
+        now = door.now()
+        run_id = ids.uuid7(now // 1000, door.chance(10))
+        explicit = options.get("id")
+        workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
+        terms = read_terms(options)
+        deadlines = first_deadlines(terms, now)
+        queue = options.get("task_queue") or (definition.task_queue if definition else "default")
+        given = check_context(check_mapping(options.get("context") or {}, "context"))
+        context = carrying(given, self._client.acts_for) if self._client.acts_for else given
+        started = ev.RunStarted(
+            workflow=name,
+            version=options.get("version") or (definition.version if definition else ""),
+            workflow_id=workflow_id,
+            run_id=run_id,
+            seed=door.chance(16),
+            input=data,
+            code=definition.code if definition else "",
+            queue=queue,
+            namespace=options.get("namespace") or self._client.namespace,
+            context=self._encoded(context, "context"),
+            messages=self._messages(options, run_id, now),
+            started_at=now,
+            first_started_at=now,
+            terms=terms,
+            not_before=deadlines.not_before,
+            run_deadline=deadlines.run,
+            execution_deadline=deadlines.execution,
+        )
+        return self._asked(started, deadlines, options), started
+
+    def _messages(self, options: dict[str, Any], run_id: str, now: int) -> tuple[ev.Message, ...]:
+        sender = _address(options.get("sender"))
+        found = recorded_messages(
+            options.get("messages") or (), sender, now, self._client.max_payload
+        )
+        return tuple(
+            msgspec.structs.replace(message, id=f"{run_id}/start/{number}")
+            for number, message in enumerate(found, start=1)
+        )
+
+    def _asked(
+        self, started: ev.RunStarted, deadlines: Deadlines, options: dict[str, Any]
+    ) -> StartRequest:
+        """Return what the store is asked for: event 1 apart, what it must know of the start."""
+        memo = check_mapping(options.get("memo") or {}, "memo")
+        who = self._client.acts_for
+        default = who.id if who is not None else None
+        return StartRequest(
+            workflow=started.workflow,
+            workflow_id=started.workflow_id,
+            run_id=started.run_id,
+            event=b"",
+            version=started.version,
+            namespace=started.namespace,
+            queue=started.queue,
+            conflict=conflict_policy(options, is_explicit="id" in options),
+            reuse=one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE),
+            not_before=deadlines.not_before,
+            key=started.terms.key,
+            priority=started.terms.priority,
+            deadline=deadlines.first,
+            is_eager=options.get("eager", True),
+            messages=tuple(
+                ev.encode_turn([ev.MessageReceived(message=m)]) for m in started.messages
+            ),
+            created_by=check_label(options.get("created_by") or default, "created_by"),
+            correlation_id=check_label(options.get("correlation_id"), "correlation_id"),
+            tenant=tenant_for(who, check_label(options.get("tenant"), "tenant")),
+            tags=check_tags(options.get("tags") or ()),
+            memo=self._encoded(memo, "memo"),
+            search=check_search(options.get("search") or {}),
+        )
+
+    def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:
+        if not given:
+            return None
+        return payload.limit(
+            payload.encode(dict(given), what=what), self._client.max_payload, what=what
+        )
+
+
+def _address(sender: Any) -> str:
+    address = sender if sender is None or isinstance(sender, str) else sender.id
+    return "" if address is None else payload.text(address, what="sender")
