@@ -192,8 +192,7 @@ async def test_lists_go_on_page_by_page_and_have_filters_of_time(tmp_path: Path)
         now = datetime.now(UTC)
         assert (await audit.list(since=now + timedelta(hours=1))).items == []
         assert len((await audit.list(since=now - timedelta(hours=1), until=now)).items) == 5
-        wrongs: tuple[dict[str, Any], ...]
-        wrongs = ({"colour": 1}, {"since": "yesterday"}, {"cursor": "x"}, {"limit": 0})
+        wrongs: list[Any] = [{"colour": 1}, {"since": "yesterday"}, {"cursor": "x"}, {"limit": 0}]
         for wrong in wrongs:
             with pytest.raises(Invalid):
                 await audit.list(**wrong)

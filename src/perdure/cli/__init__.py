@@ -60,6 +60,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "People": {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),
     },
+    "Audit": {
+        "audit": ("audit", "Who did what: list it, check it, archive it and cut it off."),
+    },
     "Database": {
         "db": (
             "db",

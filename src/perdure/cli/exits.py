@@ -47,6 +47,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.ConcurrencyLimit, CONFLICT),
     (errors.RateLimited, CONFLICT),
     (errors.PolicyDenied, CONFLICT),
+    (errors.PermissionDenied, CONFLICT),
+    (errors.Unauthenticated, CONFLICT),
     (errors.StoreError, UNREACHABLE),
     (errors.Invalid, USAGE),
     (errors.UsageError, USAGE),

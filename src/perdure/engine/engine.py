@@ -21,10 +21,13 @@ from perdure.definition import Workflow
 from perdure.engine import audit as io_audit
 from perdure.engine import clock as _clock
 from perdure.engine import given, interpreter
+from perdure.engine.alerts import Alert, alert, poster
+from perdure.engine.alerts import check as check_alerts
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
 from perdure.engine.door import EngineDoor
+from perdure.engine.draining import drained
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.leases import Leases
 from perdure.engine.limits import Limits
@@ -34,7 +37,6 @@ from perdure.engine.settings import Settings
 from perdure.store.blobs import BlobStore
 from perdure.store.desk import Desk, open_desk
 from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_seal
-from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.audit import Level, level_of
 from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
@@ -46,9 +48,6 @@ _STOP_GRACE = 5.0
 _JOIN_AGAIN_SECONDS = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAME_SIGNAL_SECONDS = 0.5
-_SETTLE_SECONDS = 2.0
-_DRAIN_SECONDS = 10.0
-_LOOK_SECONDS = 0.002
 
 
 class Engine:
@@ -83,6 +82,7 @@ class Engine:
         process_slots: how many subprocesses there may be; 0 is one per CPU.
         tune_interpreter: set the process's switch interval and garbage collection for throughput
             while the engine runs (see ``perdure.engine.interpreter``).
+        alerts: webhooks for runs that fail: :class:`perdure.engine.alerts.Alert` (docs/audit.md).
         retention: how long ended runs are kept; then they are **deleted**, with all that is theirs
             (docs/retention.md). 0 keeps them for ever.
         retention_interval: how often it is looked what has to go.
@@ -128,6 +128,7 @@ class Engine:
         kill_grace: Duration = "5s",
         watchdog: Watchdog | None = None,
         process_slots: int = 0,
+        alerts: Sequence[Alert] = (),
         retention: Duration = "30d",
         retention_interval: Duration = "1h",
         sqlite: Mapping[str, Any] | None = None,
@@ -148,7 +149,9 @@ class Engine:
         self._options = dict(sqlite or {})
         self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
         self._seal = make_seal(codec, compress_above, blobs, offload_above)
-        queues = given.queues(task_queues)
+        queues, by_name = given.queues(task_queues), check_alerts(alerts)
+        if by_name:
+            self._definitions += [alert, poster(by_name)]
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -168,6 +171,7 @@ class Engine:
             retention=microseconds(retention, what="retention"),
             retention_interval=given.interval(retention_interval),
             seal=self._seal,
+            alerts=by_name,
         )
         self._name, self._identity, self._audit = name, identity, level_of(audit)
         self._desk, self._clock = desk, clock or SystemClock()
@@ -322,7 +326,7 @@ class Engine:
             # Not before: what still runs may outlast the lease.
             leases.is_stopping = True
             core.logs.flush()
-            is_written = await _drained(core)
+            is_written = await drained(core)
         else:
             # Nothing can be recorded any more: whoever has the file takes these runs over.
             leases.is_stopping = core.turns.is_stopping = True
@@ -461,30 +465,6 @@ class Engine:
             on_held=lambda: self._leases and self._leases.extend_while_held(),
             on_stuck=lambda run: self._leases and self._leases.suspect(run),
         )
-
-
-async def _drained(core: Core) -> bool:
-    """Let what came of attempts be written, and then take no more turns; False if some is not."""
-    parts = core.turns, core.loader, core.committer
-    try:
-        async with asyncio.timeout(_SETTLE_SECONDS):
-            while not all(part.is_idle for part in parts):  # noqa: ASYNC110 - they share no event
-                await asyncio.sleep(_LOOK_SECONDS)
-    except TimeoutError:
-        _log.info("runs go on and on; they are stopped between two turns")
-    core.turns.is_stopping = True
-    try:
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            await core.committer.drained()
-    except TimeoutError:
-        _log.error("the store does not answer; what was not written is done again elsewhere")
-        return False
-    return not any(
-        isinstance(item.fact, ev.OF_ATTEMPTS) and not item.inbox
-        for run in core.runs.values()
-        # A turn whose acknowledgement was lost may not have been written either.
-        for item in (*run.inputs, *(run.doubt[1] if run.doubt is not None else ()))
-    )
 
 
 def _register(core: Core, definition: Workflow[Any, Any] | Activity[Any, Any]) -> None:

@@ -17,6 +17,9 @@ from perdure.values.concurrency import NO_LIMIT, ON_LIMIT, REJECT, Limit
 from perdure.values.options import one_of
 from perdure.values.rates import parse_rate
 
+SYSTEM = "perdure."
+"""The names of Perdure's own workflows begin so."""
+
 
 class Limits:
     """What an engine was told about limits; 0 is none.
@@ -75,13 +78,18 @@ class Limits:
             )
 
     def of(self, name: str, names: Iterable[str]) -> Limit:
-        """Return what holds for workflow ``name``; ``names``: all workflows of the engine."""
+        """Return what holds for workflow ``name``; ``names``: all workflows of the engine.
+
+        Nothing limits Perdure's own.
+        """
+        if name.startswith(SYSTEM):
+            return NO_LIMIT
         most, said = self._registered.get(name, (None, NO_LIMIT))
         if most is None:
             most = self._by_name.get(name, self._default)
         limit = msgspec.structs.replace(said, max_open=most)
         if self._total:
-            pool = ",".join(sorted(names))
+            pool = ",".join(sorted(one for one in names if not one.startswith(SYSTEM)))
             limit = msgspec.structs.replace(limit, pool=pool, pool_max=self._total)
         return limit if limit.limits else NO_LIMIT
 

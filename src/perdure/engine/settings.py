@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perdure.engine.alerts import Alert
 from perdure.engine.limits import Limits
 from perdure.engine.processes.watchdog import Watchdog
 from perdure.store.sealing import Seal
@@ -36,7 +37,9 @@ class Settings:
         retention: int = 30 * 86_400_000_000,
         retention_interval: int = 3_600_000_000,
         seal: Seal | None = None,
+        alerts: Mapping[str, Alert] | None = None,
     ) -> None:
+        self.alerts = alerts or {}
         self.retention = retention
         self.retention_interval = retention_interval
         self.seal = seal

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure import errors
-from perdure.engine import offers, parking, writes
+from perdure.engine import alerts, offers, parking, writes
 from perdure.engine.blind import Blind
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.logs import logged
@@ -317,6 +317,10 @@ class Turns:
 
     def hand_in(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
         run.phase = Phase.COMMITTING
+        if write.closes and self._core.settings.alerts:
+            closing = turn.closed if turn is not None else ev.decode_turn(write.payload)[-1]
+            assert closing is not None
+            alerts.add(self._core, run, closing, write)
         self.taken += 1
         self._under_way[id(write)] = UnderWay(run, taken, turn)
         self._core.committer.add_turn(write)
@@ -343,6 +347,8 @@ class Turns:
             run.instance.size += len(write.payload)
             self._prepare(run, run.instance, turn, write)
             self._write_state(run, run.instance, turn.closed, write, now)
+            if turn.closed is not None and self._core.settings.alerts:
+                alerts.add(self._core, run, turn.closed, write)
             request.first = write
         run.phase = Phase.COMMITTING
         self._under_way[id(request)] = UnderWay(run, [], turn)

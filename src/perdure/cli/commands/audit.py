@@ -1,0 +1,174 @@
+"""Who did what: list it, check that nobody has changed it, archive it and cut it off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from perdure import errors, views
+from perdure.cli import exits, table
+from perdure.cli.out import compact, document, format_option, hint, moment, say, short
+from perdure.cli.session import Database, client_on, database_option
+from perdure.engine.clock import SystemClock
+from perdure.values.duration import microseconds
+from perdure.values.limits import LIST_DEFAULT, LIST_MAX
+
+if TYPE_CHECKING:
+    from perdure.audit import AuditEntry
+
+
+@click.group("audit")
+def audit_command() -> None:
+    """Who did what to which run, record or human task (docs/audit.md)."""
+
+
+@audit_command.command("list")
+@click.option("--principal", metavar="WHO", help="Of what they did.")
+@click.option("--action", metavar="NAME", help="start, send, people.*: all that begin so.")
+@click.option("--id", "workflow_id", metavar="ID", help="To exactly this workflow id, or target.")
+@click.option("--run-id", metavar="ID", help="To exactly this run.")
+@click.option("--since", metavar="SPAN", help="In the last 2h, 30d.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, LIST_MAX),
+    default=LIST_DEFAULT,
+    help=f"At most this many.  [default: {LIST_DEFAULT}]",
+)
+@click.option("--cursor", help="Go on where the page before ended.")
+@format_option("table", "json", "jsonl")
+@database_option
+def list_command(
+    database: Database,
+    output: str,
+    limit: int,
+    cursor: str | None,
+    since: str | None,
+    **filters: Any,
+) -> None:
+    """List lines, newest first."""
+    if since is not None:
+        span = timedelta(microseconds=microseconds(since, what="--since"))
+        filters["since"] = views.to_datetime(SystemClock().now()) - span
+    asyncio.run(_list(database, output, limit, cursor, filters))
+
+
+async def _list(
+    database: Database, output: str, limit: int, cursor: str | None, filters: dict[str, Any]
+) -> None:
+    async with client_on(database) as client:
+        page = await client.audit.list(limit=limit, cursor=cursor, **filters)
+    items: list[dict[str, Any]] = [msgspec.to_builtins(entry) for entry in page.items]
+    if output == "json":
+        say(document({"items": items, "cursor": page.cursor}))
+    elif output == "jsonl":
+        for item in items:
+            say(compact(item))
+    elif items:
+        say(table.render(_TITLES, [_row(entry) for entry in page.items], elastic="DETAIL"))
+    else:
+        hint(f"the audit of {database.name} tells of nothing like that")
+    if page.cursor is not None:
+        hint(f"there are more: add --cursor {page.cursor}")
+
+
+_TITLES = ["NUMBER", "AT", "WHO", "ACTION", "TARGET", "DETAIL"]
+
+
+def _row(entry: AuditEntry) -> list[str]:
+    by = f"{entry.principal} for {entry.initiated_by}" if entry.initiated_by else entry.principal
+    told = " ".join(part for part in (entry.decision, entry.rule) if part)
+    if entry.is_erased:
+        told = f"{told} (erased)".strip()
+    elif entry.detail is not None:
+        told = f"{told} {short(entry.detail, 200)}".strip()
+    return [str(entry.number), moment(entry.at), by, entry.action, entry.target, told]
+
+
+@audit_command.command("verify")
+@click.argument("url", required=False, metavar="[URL|FILE]")
+@click.option("--noted", metavar="NUMBER:HASH", help="A row as it was noted elsewhere.")
+@format_option("line", "json")
+@database_option
+def verify_command(database: Database, output: str, url: str | None, noted: str | None) -> int:
+    """Check that no line was changed, taken out or put in; name the first that does not fit.
+
+    Keep what is printed elsewhere: who can write to the database can make all lines anew, and
+    --noted finds that. Exit code 1 if anything is found.
+    """
+    if url is not None:
+        database = Database(url if "://" in url else f"sqlite:///{url}", url)
+    number, colon, hash = (noted or "0:").partition(":")
+    if not number.isdigit() or not colon or bool(noted) is not bool(hash):
+        raise errors.UsageError(f"--noted: {noted!r} is not NUMBER:HASH")
+    return asyncio.run(_verify(database, output, int(number), hash))
+
+
+async def _verify(database: Database, output: str, number: int, hash: str) -> int:
+    async with client_on(database) as client:
+        found = await client.audit.verify(number=number, hash=hash)
+    if output == "json":
+        say(document({**msgspec.to_builtins(found), "holds": found.holds}))
+    elif found.holds:
+        say(f"{found.rows} rows hold; the last is {found.head}:{found.hash}")
+    else:
+        say(f"row {found.broken} does not fit: {found.fault}")
+    if found.unopened:
+        hint(
+            f"{found.unopened} details cannot be opened here (a codec or key is missing): of them "
+            "only the chain was checked"
+        )
+    return exits.OK if found.holds else exits.FAILED
+
+
+@audit_command.command("cut")
+@click.option("--older-than", required=True, metavar="SPAN", help="From so long ago: 365d.")
+@click.option(
+    "--archive",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A new file for these lines, one JSON document each.",
+)
+@database_option
+def cut_command(database: Database, older_than: str, archive: Path) -> int:
+    """Write old lines into a file, and delete them.
+
+    They are deleted when the file is on the disk. A new line tells of it, and the rest can still be
+    checked.
+    """
+    span = timedelta(microseconds=microseconds(older_than, what="--older-than"))
+    return asyncio.run(_cut(database, span, archive))
+
+
+async def _cut(database: Database, span: timedelta, archive: Path) -> int:
+    until = views.to_datetime(SystemClock().now()) - span
+    async with client_on(database, write=True) as client:
+        try:
+            with archive.open("xb") as file:
+                last = await client.as_(_user()).audit.archive(until, file.write)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError as exc:
+            raise errors.AlreadyExists(f"{archive} is there already: name a new file") from exc
+        head = await client.door.read(lambda store: store.audit_head())
+        if last <= head.cut:
+            os.unlink(archive)  # noqa: PTH108 - not in the way of anything
+            hint(f"no line is from before {until.isoformat(timespec='seconds')}")
+            return exits.OK
+        count = await client.as_(_user()).audit.cut(last)
+    hint(f"{count} lines are in {archive} and no longer in {database.name}")
+    return exits.OK
+
+
+def _user() -> str:
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return ""

@@ -1,0 +1,193 @@
+"""Webhooks for runs that fail: each is a run of a workflow of Perdure's own.
+
+It is started in the commit that ends the failing run, so none is lost whatever crashes when, and it
+is retried as activities are. The receiver gets it at least once.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from perdure import activity, workflow
+from perdure.activity import Activity
+from perdure.engine.clock import SystemClock
+from perdure.engine.limits import SYSTEM
+from perdure.errors import ApplicationError, Invalid, Kind
+from perdure.store.port import StartRequest, TurnWrite
+from perdure.values import endings, ids
+from perdure.values import events as ev
+from perdure.values.duration import SECOND
+from perdure.values.retry import Retry
+from perdure.values.states import Status
+
+if TYPE_CHECKING:
+    from perdure.engine.core import Core
+    from perdure.engine.runs import Run
+
+SIGNATURE: Final = "Perdure-Signature"
+DELIVERY: Final = "Perdure-Delivery"
+_POST: Final = "perdure.alert.post"
+_TIMEOUT_SECONDS: Final = 15
+_LONGEST_ID: Final = 200
+_ATTEMPTS: Final = 300
+"""With the pauses below, a day."""
+_STATUSES: Final = (Status.FAILED, Status.TIMED_OUT)
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """Post a webhook when a run fails.
+
+    ``pattern``: of the workflow's name; ``*`` matches anything, dots included. ``url``: where to.
+    ``secret``: signs each post. ``name``: what the alert's run has instead of url and secret;
+    others of the fleet know it by that. ``on``: ``failed``, ``timed_out``, or both.
+    """
+
+    pattern: str
+    url: str
+    secret: str
+    name: str = ""
+    on: tuple[str, ...] = tuple(map(str, _STATUSES))
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Invalid(f"alert: url: {self.url!r} is not an http or https URL")
+        if not self.secret or not self.pattern:
+            raise Invalid("alert: a pattern and a secret are needed")
+        if isinstance(self.on, str) or set(self.on) - set(map(str, _STATUSES)) or not self.on:
+            raise Invalid(f"alert: on: {self.on!r} is no list of failed and timed_out")
+        msgspec.structs.force_setattr(self, "on", tuple(self.on))
+        if not self.name:
+            msgspec.structs.force_setattr(self, "name", f"{self.pattern} {parts.hostname}")
+
+    def concerns(self, name: str, status: str) -> bool:
+        """Tell whether it is for such an end of workflow ``name``."""
+        text = ".*".join(map(re.escape, self.pattern.split("*")))
+        return status in self.on and re.fullmatch(text, name, re.DOTALL) is not None
+
+
+@workflow.define(name="perdure.alert")
+async def alert(given: dict[str, Any]) -> int:
+    """Post one webhook; the result is the answer's status."""
+    status: int = await workflow.call(_POST, given)
+    return status
+
+
+def check(alerts: Sequence[Alert]) -> Mapping[str, Alert]:
+    """Return alerts by their names.
+
+    Raises:
+        Invalid: two have the same.
+    """
+    names = [each.name for each in alerts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Invalid(f"alerts: two are called {twice[0]!r}; give them names")
+    return dict(zip(names, alerts, strict=True))
+
+
+def poster(alerts: Mapping[str, Alert]) -> Activity[..., Any]:
+    """Return the activity that posts, with the urls and secrets of this engine."""
+
+    def post(given: dict[str, Any]) -> int:
+        wanted = alerts.get(given["alert"])
+        if wanted is None:
+            raise ApplicationError(
+                f"this engine has no alert {given['alert']!r}; it has {', '.join(alerts)}",
+                kind=Kind.UNAVAILABLE,
+            )
+        body = msgspec.json.encode(given["body"])
+        seconds = SystemClock().now() // SECOND
+        headers = {
+            "Content-Type": "application/json",
+            DELIVERY: activity.info().run_id,
+            SIGNATURE: signature(wanted.secret, seconds, body),
+        }
+        return _send(wanted.url, body, headers)
+
+    retry = Retry(max_attempts=_ATTEMPTS, interval="1s", max_interval="5m")
+    defined: Activity[..., Any] = activity.define(name=_POST, retry=retry)(post)
+    return defined
+
+
+def signature(secret: str, seconds: int, body: bytes) -> str:
+    """Return the header that proves who sent ``body``, and when: docs/audit.md says how to check
+    it.
+    """
+    said = f"{seconds}.".encode() + body
+    return f"t={seconds},v1={hmac.new(secret.encode(), said, sha256).hexdigest()}"
+
+
+def _send(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection  # for those who alert
+
+    parts = urlsplit(url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("POST", path, body, dict(headers))
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as exc:
+        said = f"{parts.hostname} cannot be reached: {exc}"
+        raise ApplicationError(said, kind=Kind.UNAVAILABLE) from exc
+    finally:
+        connection.close()
+    if not 200 <= status < 300:
+        raise ApplicationError(f"{parts.hostname} answered {status}", kind=Kind.UNAVAILABLE)
+    return status
+
+
+def add(core: Core, run: Run, closing: ev.Event, write: TurnWrite) -> None:
+    """Let the commit that ends a run start the alerts for it; not if it is tried again."""
+    status = endings.status_of(closing)
+    if run.workflow.startswith(SYSTEM) or endings.followed_by(closing):
+        return
+    for each in core.settings.alerts.values():
+        if each.concerns(run.workflow, status):
+            write.children = [*write.children, _start(core, run, closing, each, write.time)]
+
+
+def _start(core: Core, run: Run, closing: ev.Event, wanted: Alert, now: int) -> StartRequest:
+    failure = endings.failure_of(closing)
+    body = {
+        "type": f"run.{endings.status_of(closing)}",
+        "alert": wanted.name,
+        "workflow": run.workflow,
+        "workflow_id": run.workflow_id,
+        "run_id": run.run_id,
+        "namespace": run.namespace,
+        "at": now,
+        "kind": failure.kind if failure is not None else "",
+        "message": failure.message if failure is not None else "",
+    }
+    run_id = ids.uuid7(now // 1000, core.chance(10))
+    started = ev.RunStarted(
+        workflow=alert.name,
+        version=alert.version,
+        workflow_id=f"{alert.name}/{run.run_id}/{wanted.name}"[:_LONGEST_ID],
+        run_id=run_id,
+        seed=core.chance(16),
+        input=msgspec.json.encode({"alert": wanted.name, "body": body}),
+        code=alert.code,
+        flavour=core.flavour,
+        queue=run.queue,
+        namespace=run.namespace,
+        started_at=now,
+        first_started_at=now,
+    )
+    return StartRequest(
+        workflow=started.workflow,
+        workflow_id=started.workflow_id,
+        run_id=run_id,
+        event=ev.encode_turn([started]),
+        version=started.version,
+        namespace=started.namespace,
+        queue=started.queue,
+    )

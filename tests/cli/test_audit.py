@@ -1,0 +1,81 @@
+"""`perdure audit`: what was done is listed, a change of it is found and named, old lines go."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from tests.cli.shell import Shell
+
+from perdure import Client
+from perdure.audit import read_archived
+from perdure.values.principals import Principal
+
+DATABASE = "sqlite:///test.db"
+
+
+async def _fill(url: str) -> None:
+    robot = Principal("robot", initiated_by="ada")
+    async with Client(url, identity=robot) as client:
+        for n in range(3):
+            await client.audit.note(f"done.{n}", f"o-{n}", facts={"n": n})
+        await client.audit.note("policy.run", "o-9", decision="denied", rule="blocked[0]")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    asyncio.run(_fill(f"sqlite:///{tmp_path}/test.db"))
+    return Shell(tmp_path, PERDURE_DB=DATABASE)
+
+
+def test_lines_are_listed_newest_first(shell: Shell):
+    lines = shell.ok("audit", "list").lines
+    assert len(lines) == 5
+    assert "robot for ada" in lines[1] and "denied blocked[0]" in lines[1]
+    assert shell.ok("audit", "list", "--action", "done.*", "-o", "jsonl").out.count("\n") == 3
+    page = shell.ok("audit", "list", "--limit", "1", "-o", "json", "--since", "1h").json
+    assert [item["number"] for item in page["items"]] == [4]
+    more = shell.ok("audit", "list", "--cursor", page["cursor"], "-o", "json").json
+    assert [item["detail"] for item in more["items"]] == [{"n": 2}, {"n": 1}, {"n": 0}]
+    assert "nothing like that" in shell.ok("audit", "list", "--id", "x").err
+
+
+def test_what_holds_is_said_with_the_end_of_the_chain(shell: Shell):
+    said = shell.ok("audit", "verify").out.strip()
+    assert said.startswith("4 rows hold; the last is 4:")
+    noted = said.rpartition(" ")[2]
+    assert shell.ok("audit", "verify", "test.db", "--noted", noted).out.strip() == said
+    assert shell.ok("audit", "verify", DATABASE, "-o", "json").json["holds"] is True
+    wrong = shell("audit", "verify", "--noted", "2:00")
+    assert wrong.code == 1 and wrong.out.startswith("row 2 does not fit")
+    assert shell("audit", "verify", "--noted", "2").code == 2
+    assert shell("audit", "verify", "none.db").code == 6
+
+
+def test_the_first_row_that_was_changed_is_named(shell: Shell):
+    connection = sqlite3.connect(shell.folder / "test.db", isolation_level=None)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute("UPDATE perdure_audit SET principal = 'eve' WHERE number = 2")
+    connection.execute("DROP TRIGGER perdure_audit_stays")
+    connection.execute("UPDATE perdure_audit SET principal = 'eve' WHERE number = 2")
+    connection.close()
+    done = shell("audit", "verify")
+    assert done.code == 1
+    assert done.out.startswith("row 2 does not fit: its hash")
+    assert shell("audit", "verify", "-o", "json").json["broken"] == 2
+
+
+def test_old_lines_go_into_a_file_and_the_rest_still_holds(shell: Shell):
+    kept = shell.ok("audit", "cut", "--older-than", "1h", "--archive", "old.jsonl")
+    assert "no line is from before" in kept.err and not (shell.folder / "old.jsonl").exists()
+    done = shell.ok("audit", "cut", "--older-than", "0s", "--archive", "old.jsonl")
+    assert done.err.startswith("4 lines are in old.jsonl")
+    archived = (shell.folder / "old.jsonl").read_bytes().splitlines()
+    assert [read_archived(line).number for line in archived] == [1, 2, 3, 4]
+    assert shell.ok("audit", "verify").out.startswith("1 rows hold; the last is 5:")
+    [line] = shell.ok("audit", "list", "-o", "jsonl").lines
+    assert '"audit.cut"' in line
+    again = shell("audit", "cut", "--older-than", "0s", "--archive", "old.jsonl")
+    assert again.code == 4 and "name a new file" in again.err
