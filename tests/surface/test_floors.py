@@ -46,6 +46,11 @@ FAULTS = {
         "from cryptography.hazmat.primitives import hashes\n",
         {"cryptography"},
     ),
+    "tokens read beside their home": (
+        "control/planted.py",
+        "from joserfc import jwt\n",
+        {"joserfc"},
+    ),
     "another library's models below": (
         "executing/planted.py",
         "from sqlalchemy import select\n",
