@@ -11,6 +11,7 @@ import msgspec
 from perdure import errors, views
 from perdure.store.port import Filter
 from perdure.values.labels import check_tags
+from perdure.values.principals import Principal
 from perdure.values.states import Status
 from perdure.workflow import check_search
 
@@ -44,3 +45,13 @@ def read_filter(given: Mapping[str, Any], namespace: str) -> Filter:
         return msgspec.convert({"namespace": namespace, **values}, Filter)
     except msgspec.ValidationError as exc:
         raise errors.Invalid(f"list: {exc}") from exc
+
+
+def narrowed(where: Filter, principal: Principal | None) -> Filter | None:
+    """Return what of a list a principal sees: its tenant's, if it has one; ``None``: nothing."""
+    own = principal.tenant if principal is not None else ""
+    if not own:
+        return where
+    if where.tenant not in ("", own):
+        return None
+    return msgspec.structs.replace(where, tenant=own)

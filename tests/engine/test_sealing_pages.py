@@ -1,4 +1,4 @@
-"""The programs of docs/encryption.md and docs/large-payloads.md run as they stand there."""
+"""Programs of pages run as they stand there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ PROGRAM = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    ("page", "said"), [("encryption.md", "Hello, Ada!\n"), ("large-payloads.md", "")]
+    ("page", "said"),
+    [
+        ("audit.md", "ada start order-1 7\nTrue\n"),
+        ("encryption.md", "Hello, Ada!\n"),
+        ("identity.md", "7 charged for billing, started by ada\n"),
+        ("large-payloads.md", ""),
+    ],
 )
 def test_the_program_of_a_page_runs(
     page: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
