@@ -64,6 +64,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.errors import PerdureError
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
@@ -80,6 +81,7 @@ from perdure.store.rows import (
     InboxRow,
     Listed,
     Loaded,
+    Moved,
     OpenRun,
     Place,
     Posted,
@@ -94,6 +96,7 @@ from perdure.store.rows import (
 )
 from perdure.store.writes import (
     Batch,
+    HumanTaskRaise,
     HumanTaskWrite,
     Post,
     Prune,
@@ -103,7 +106,7 @@ from perdure.store.writes import (
     Watch,
 )
 from perdure.values.concurrency import Limit, Standing
-from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
+from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow, LogEntry
 from perdure.values.queues import QueueLimit
 
 __all__ = [
@@ -117,6 +120,7 @@ __all__ = [
     "Filter",
     "Fork",
     "HumanTaskFilter",
+    "HumanTaskRaise",
     "HumanTaskRow",
     "HumanTaskWrite",
     "InboxRow",
@@ -125,7 +129,9 @@ __all__ = [
     "Limit",
     "Listed",
     "Loaded",
+    "LogEntry",
     "LogLine",
+    "Moved",
     "News",
     "OpenRun",
     "Place",
@@ -373,6 +379,32 @@ class Store(Reader, Protocol):
             TaskNotFound: there is none with this id.
             TaskClosed, TaskClaimed, TaskDenied: see ``perdure.values.people.judge``; nothing was
                 changed.
+        """
+        ...
+
+    def act_all(
+        self, acts: Sequence[Act], now: int, *, all_or_none: bool = False
+    ) -> list[Acted | PerdureError]:
+        """Let somebody act on several human tasks in one transaction; each answer is what came of
+        it, or why it was refused. ``all_or_none``: if one is refused, nothing is written.
+        """
+        ...
+
+    def raise_human_task(self, wanted: HumanTaskRaise, now: int) -> HumanTaskRow:
+        """Open a human task that no run asks for; a repeated id changes nothing."""
+        ...
+
+    def move_human_tasks(self, now: int, *, limit: int) -> list[Moved]:
+        """Do what the clock does to up to ``limit`` human tasks: see ``perdure.values.overdue``.
+
+        Whoever asks first moves one, and nobody after them. ``News.people_at`` says when to ask. A
+        lost acknowledgement costs that nobody is told of what was moved; the log has it.
+        """
+        ...
+
+    def forget_human_tasks(self, before: int, *, limit: int) -> int:
+        """Delete up to ``limit`` human tasks that no run asked for and that ended before a time;
+        return how many. Those of runs go with their run.
         """
         ...
 
