@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
 
 from perdure.definition import Workflow
 from perdure.door import Door
-from perdure.store.port import Act, HumanTaskRow, Posted, Question, RunRow, Started, StartRequest
+from perdure.errors import PerdureError
+from perdure.store.port import (
+    Act,
+    Acted,
+    HumanTaskRow,
+    Posted,
+    Question,
+    RunRow,
+    Started,
+    StartRequest,
+)
 from perdure.values import events as ev
 from perdure.values.audit import AuditLine, Level, detail, line_by
 from perdure.values.principals import Principal
@@ -78,6 +89,15 @@ class _AuditedDoor:
         return await self._door.ask(row, question)
 
     async def act(self, act: Act) -> HumanTaskRow:
+        return await self._door.act(await self._told(act))
+
+    async def act_all(
+        self, acts: Sequence[Act], *, all_or_none: bool = False
+    ) -> list[Acted | PerdureError]:
+        told = [await self._told(act) for act in acts]
+        return await self._door.act_all(told, all_or_none=all_or_none)
+
+    async def _told(self, act: Act) -> Act:
         facts: dict[str, Any] = {}
         if self._is_full:
             id, namespace = act.id, act.namespace
@@ -87,7 +107,7 @@ class _AuditedDoor:
         if who is None or who.id != act.by:
             who = Principal(act.by)
         line = self._line(f"people.{act.verb}", act.namespace, act.id, facts, who=who)
-        return await self._door.act(msgspec.structs.replace(act, audit=line))
+        return msgspec.structs.replace(act, audit=line)
 
     def _of_start(self, request: StartRequest, started: ev.RunStarted) -> AuditLine:
         after: dict[str, Any] = {

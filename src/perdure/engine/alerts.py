@@ -92,6 +92,11 @@ def check(alerts: Sequence[Alert]) -> Mapping[str, Alert]:
     return dict(zip(names, alerts, strict=True))
 
 
+def alerting(alerts: Mapping[str, Alert]) -> list[Any]:
+    """Return the definitions that an engine with these alerts has of its own."""
+    return [alert, poster(alerts)] if alerts else []
+
+
 def poster(alerts: Mapping[str, Alert]) -> Activity[..., Any]:
     """Return the activity that posts, with the urls and secrets of this engine."""
 

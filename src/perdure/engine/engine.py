@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from perdure.definition import Workflow
 from perdure.engine import audit as io_audit
 from perdure.engine import clock as _clock
 from perdure.engine import given, interpreter
-from perdure.engine.alerts import Alert, alert, poster
+from perdure.engine.alerts import Alert, alerting
 from perdure.engine.alerts import check as check_alerts
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
@@ -101,6 +102,7 @@ class Engine:
     """
 
     _core: Core | None = None
+    _on_gone: Callable[[], None] = staticmethod(lambda: None)
     _leases: Leases | None = None
     _client: Client | None = None
     _rejoining: asyncio.Task[None] | None = None
@@ -143,15 +145,14 @@ class Engine:
         clock: Clock | None = None,
         chance: Callable[[int], bytes] | None = None,
     ) -> None:
-        self.url = url
-        self.services = given.services(services)
-        self._definitions = list(given.collect(definitions))
-        self._options = dict(sqlite or {})
-        self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
-        self._seal = make_seal(codec, compress_above, blobs, offload_above)
+        self.url, self.services = url, given.services(services)
         queues, by_name = given.queues(task_queues), check_alerts(alerts)
-        if by_name:
-            self._definitions += [alert, poster(by_name)]
+        self._definitions = [*given.collect(definitions), *alerting(by_name)]
+        seal = make_seal(codec, compress_above, blobs, offload_above)
+        may_lose = given.switch(allow_data_loss, "allow_data_loss")
+        self._open = partial(
+            open_desk, url, options=dict(sqlite or {}), allow_data_loss=may_lose, seal=seal
+        )
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -170,16 +171,13 @@ class Engine:
             queue_limits=given.limits(task_queues, queues),
             retention=microseconds(retention, what="retention"),
             retention_interval=given.interval(retention_interval),
-            seal=self._seal,
+            seal=seal,
             alerts=by_name,
         )
         self._name, self._identity, self._audit = name, identity, level_of(audit)
         self._desk, self._clock = desk, clock or SystemClock()
-        self._chance = chance or _clock.chance
-        self._is_simulated = desk is not None
-        self._is_tuned = tune_interpreter and not self._is_simulated
+        self._chance, self._is_tuned = chance or _clock.chance, tune_interpreter and desk is None
         self._tasks: list[asyncio.Task[None]] = []
-        self._on_gone: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -265,13 +263,8 @@ class Engine:
         """
         if self._core is not None:
             raise errors.UsageError("the engine is running already")
-        desk = self._desk or open_desk(
-            self.url,
-            options=self._options,
-            allow_data_loss=self._allow_data_loss,
-            seal=self._seal,
-        )
-        guard = NoGuard() if self._is_simulated else self._guard()
+        desk = self._desk or self._open()
+        guard = NoGuard() if self._desk is not None else self._guard()
         core = Core(desk, self._clock, self._chance, self._settings, guard=guard)
         io_audit.install()
         try:

@@ -69,6 +69,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.store.beside import Beside
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
@@ -85,6 +86,7 @@ from perdure.store.rows import (
     InboxRow,
     Listed,
     Loaded,
+    Moved,
     OpenRun,
     Place,
     Posted,
@@ -99,6 +101,7 @@ from perdure.store.rows import (
 )
 from perdure.store.writes import (
     Batch,
+    HumanTaskRaise,
     HumanTaskWrite,
     Post,
     Prune,
@@ -107,11 +110,9 @@ from perdure.store.writes import (
     TurnWrite,
     Watch,
 )
-from perdure.values.audit import AuditLine
 from perdure.values.concurrency import Limit, Standing
-from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
+from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow, LogEntry
 from perdure.values.queues import QueueLimit
-from perdure.values.records import Amend, Amended
 
 __all__ = [
     "Act",
@@ -124,6 +125,7 @@ __all__ = [
     "Filter",
     "Fork",
     "HumanTaskFilter",
+    "HumanTaskRaise",
     "HumanTaskRow",
     "HumanTaskWrite",
     "InboxRow",
@@ -132,7 +134,9 @@ __all__ = [
     "Limit",
     "Listed",
     "Loaded",
+    "LogEntry",
     "LogLine",
+    "Moved",
     "News",
     "OpenRun",
     "Place",
@@ -159,7 +163,7 @@ __all__ = [
 R = TypeVar("R")
 
 
-class Store(Reader, Protocol):
+class Store(Reader, Beside, Protocol):
     """The whole port. About the calls: see the module's text."""
 
     def migrate(self, now: int) -> None:
@@ -368,43 +372,6 @@ class Store(Reader, Protocol):
 
     def answer(self, question: str, answer: bytes, now: int) -> None:
         """Answer a question; the first answer stays."""
-        ...
-
-    def act(self, act: Act, now: int) -> Acted:
-        """Let somebody act on a human task, and tell its run if that decides it.
-
-        After a lost acknowledgement ``human_task`` says whether it was written; asked again, a
-        decision is refused, with the name of who has decided.
-
-        Raises:
-            TaskNotFound: there is none with this id.
-            TaskClosed, TaskClaimed, TaskDenied: see ``perdure.values.people.judge``; nothing was
-                changed.
-        """
-        ...
-
-    def amend(self, amend: Amend, now: int) -> Amended:
-        """Write documents that administrators keep, all or none, and append to the audit.
-
-        After a lost acknowledgement the documents say whether it was written; asked again, it is
-        refused.
-
-        Raises:
-            Conflict: one is not of the version that it was to replace; ``details`` names it.
-        """
-        ...
-
-    def cut_audit(
-        self, number: int, lines: Sequence[AuditLine], now: int, *, limit: int = 5_000
-    ) -> int:
-        """Cut the audit off behind row ``number``, which ``lines`` tell of; then delete up to
-        ``limit`` rows that were cut off, and return how many there were.
-
-        It may be repeated, and goes on where it ended.
-
-        Raises:
-            Conflict: there is no such row.
-        """
         ...
 
     def transact(
