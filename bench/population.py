@@ -200,21 +200,23 @@ def _sqlite_writer(store: Any) -> Writer:
 
 
 def _postgres_writer(store: Any) -> Writer:
-    connection, schema = store.database.connection, store.database.schema
+    import psycopg
+
+    # Not the store's connection: that gives up a server which takes nothing for three seconds, as
+    # one does that writes a checkpoint while it is being filled.
+    url, schema = store.database.settings.url, store.database.schema
 
     def write(rows: dict[str, list[tuple[Any, ...]]]) -> None:
         rows["attr"] = [
             (*row[:2], json.dumps(bool(row[2]) if row[4] == -1 else row[2]), *row[3:])
             for row in rows["attr"]
         ]
-        cursor = connection.cursor()
-        cursor.execute(b"BEGIN")
-        for table, columns in _TABLES.items():
-            text = f'COPY "{schema}".perdure_{table} ({columns}) FROM STDIN'
-            with cursor.copy(text.encode()) as copy:
-                for row in rows[table]:
-                    copy.write_row(row)
-        cursor.execute(b"COMMIT")
+        with psycopg.connect(url) as connection, connection.cursor() as cursor:
+            for table, columns in _TABLES.items():
+                text = f'COPY "{schema}".perdure_{table} ({columns}) FROM STDIN'
+                with cursor.copy(text.encode()) as copy:
+                    for row in rows[table]:
+                        copy.write_row(row)
 
     return write
 
