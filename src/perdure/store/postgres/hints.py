@@ -55,12 +55,13 @@ class Hints:
             return wait
         self._is_due = False
         self._sent = time.monotonic()
-        run = self._database.execute
+        # One message: whoever waits for what was committed wants this thread's processor.
+        script = (
+            "BEGIN; SET LOCAL synchronous_commit = off; "
+            f"NOTIFY \"{self._channel}\", '{self._token}'; COMMIT"
+        )
         try:
-            run("BEGIN")
-            run("SET LOCAL synchronous_commit = off")
-            run("SELECT pg_notify($1, $2)", [self._channel, self._token])
-            run("COMMIT")
+            self._database.connection.cursor().execute(script.encode(), prepare=False)
         except psycopg.Error as exc:
             self._database.roll_back()
             self._trouble.add("a hint to other workers was not sent: %s", exc)

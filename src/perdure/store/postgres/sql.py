@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from perdure.store.port import Batch
 from perdure.store.postgres.connect import Connection
@@ -18,7 +19,6 @@ from perdure.store.sql.encoding import to_json
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 _OURS = re.compile(r"""(?<!['".\w])perdure_\w+""")
-_MARK = re.compile(r"\?")
 _WITH_IDS = frozenset({"insert_inbox"})
 
 
@@ -43,11 +43,11 @@ class Statements:
         return answer if self.pipeline is None else Sent(answer, self.pipeline)
 
     def ask(self, text: str, parameters: Sequence[Any]) -> Any:
-        numbers = iter(range(1, len(parameters) + 1))
-        named = _OURS.sub(rf'"{self.schema}".\g<0>', text)
-        marked = _MARK.sub(lambda _: f"${next(numbers)}", named)
-        # Not prepared: which index is right depends on the values.
-        answer = self.execute(marked, parameters, prepare=False)
+        # Which index is right depends on the values, and these sessions make generic plans of
+        # whatever has parameters, prepared or not. So the driver writes the values into the text.
+        named = _OURS.sub(rf'"{self.schema}".\g<0>', text).replace("%", "%%").replace("?", "%s")
+        cursor = psycopg.ClientCursor(self.connection, row_factory=tuple_row)
+        answer = cursor.execute(named.encode(), parameters)
         return answer if self.pipeline is None else Sent(answer, self.pipeline)
 
     def insert(self, query: str, columns: int, flat: Sequence[Any]) -> Sequence[int]:

@@ -167,6 +167,8 @@ class _Search:
     def _choose(self) -> tuple[Leader, bool]:
         """Return the leader, and whether it has as many candidates as a window or more."""
         left = list(self._leaders())
+        if not self.by_time and any(leader.covers != "status" for leader in left[:-1]):
+            del left[-1]  # the others are of this namespace, so none has more runs than it
         if len(left) == 1:
             return left[0], True
         for bound in _BOUNDS:
