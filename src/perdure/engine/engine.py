@@ -21,8 +21,7 @@ from perdure.definition import Workflow
 from perdure.engine import audit as io_audit
 from perdure.engine import clock as _clock
 from perdure.engine import given, interpreter
-from perdure.engine.alerts import Alert, alert, poster
-from perdure.engine.alerts import check as check_alerts
+from perdure.engine.alerts import Alert, by_name, definitions_for
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
@@ -149,9 +148,7 @@ class Engine:
         self._options = dict(sqlite or {})
         self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
         self._seal = make_seal(codec, compress_above, blobs, offload_above)
-        queues, by_name = given.queues(task_queues), check_alerts(alerts)
-        if by_name:
-            self._definitions += [alert, poster(by_name)]
+        queues = given.queues(task_queues)
         self._limits = Limits(concurrent_workflows, concurrent_workflows_by_name, concurrent_total)
         self._settings = Settings(
             lease=microseconds(lease, what="lease"),
@@ -171,12 +168,11 @@ class Engine:
             retention=microseconds(retention, what="retention"),
             retention_interval=given.interval(retention_interval),
             seal=self._seal,
-            alerts=by_name,
+            alerts=by_name(alerts),
         )
         self._name, self._identity, self._audit = name, identity, level_of(audit)
-        self._desk, self._clock = desk, clock or SystemClock()
-        self._chance = chance or _clock.chance
-        self._is_simulated = desk is not None
+        self._desk, self._is_simulated = desk, desk is not None
+        self._clock, self._chance = clock or SystemClock(), chance or _clock.chance
         self._is_tuned = tune_interpreter and not self._is_simulated
         self._tasks: list[asyncio.Task[None]] = []
         self._on_gone: Callable[[], None] = lambda: None
@@ -275,7 +271,7 @@ class Engine:
         core = Core(desk, self._clock, self._chance, self._settings, guard=guard)
         io_audit.install()
         try:
-            for definition in self._definitions:
+            for definition in (*self._definitions, *definitions_for(self._settings.alerts)):
                 _register(core, definition)
             core.services = await given.built(self.services)
             core.registry.limits.check(core.registry.names)
