@@ -142,8 +142,7 @@ class Engine:
         clock: Clock | None = None,
         chance: Callable[[int], bytes] | None = None,
     ) -> None:
-        self.url = url
-        self.services = given.services(services)
+        self.url, self.services = url, given.services(services)
         self._definitions = list(given.collect(definitions))
         self._options = dict(sqlite or {})
         self._allow_data_loss = given.switch(allow_data_loss, "allow_data_loss")
