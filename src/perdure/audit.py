@@ -25,6 +25,7 @@ from perdure.values.records import Amend
 from perdure.views import Page
 
 CUT = "audit.cut"
+ERASE = "audit.erase"
 _PAGE = 2_000
 
 
@@ -207,6 +208,19 @@ class Audit:
                 after = row.number
             if len(rows) < _PAGE:
                 return after
+
+    async def erase(self, target: str) -> int:
+        """Erase the details of all that was done to a target, for ever; return of how many lines.
+
+        Who did what stays, and the chain still holds; a new line tells of it. Archives and
+        histories are not touched.
+        """
+        door, home = self._client.door, self._client.namespace
+        line = line_by(self._client.acts_for, ERASE, target=target, namespace=home)
+        now = door.now()
+        return await door.write(
+            lambda store: store.erase_audit(target, [line], now, namespace=home)
+        )
 
     async def cut(self, number: int) -> int:
         """Delete the lines up to row ``number``, which a new line tells of; return how many.

@@ -232,3 +232,17 @@ def test_the_database_itself_refuses_to_change_rows(world: World, statement: str
     with pytest.raises(Exception, match="append-only"):
         database.write(lambda: database.ask(statement, ()).rowcount)
     assert faults(world.store.audit_chain(limit=9)) == ["", ""]
+
+
+def test_details_of_a_target_are_erased_and_the_chain_holds(world: World):
+    for n, target in enumerate(("o-1", "o-2", "o-1")):
+        note(world, target=target, data=b"%d" % n)
+    note(world, target="o-1", data=b"x", namespace="shop")
+    line = AuditLine("audit.erase", "ada", "o-1")
+    assert world.store.erase_audit("o-1", [line], world.now) == 2
+    assert world.store.erase_audit("o-1", [line], world.now) == 0
+    chain = world.store.audit_chain(limit=9)
+    assert [row.data for row in chain] == [None, b"1", None, b"x", None]
+    assert [bool(row.digest) for row in chain] == [True, True, True, True, False]
+    assert [row.action for row in chain].count("audit.erase") == 1
+    assert set(faults(chain)) == {""}

@@ -291,6 +291,18 @@ async def test_old_lines_are_archived_and_cut_off_and_the_rest_is_still_checked(
             read_archived(b"{")
 
 
+async def test_what_was_said_of_a_target_can_be_erased(tmp_path: Path):
+    async with engine(tmp_path, identity=ADA) as running:
+        client = running.client
+        await client.start(order, "secret", id="o")
+        await client.start(order, "other", id="p")
+        assert await client.audit.erase("o") == 1
+        told, _, erased = (await client.audit.list()).items
+        assert (told.action, told.target, told.principal) == ("audit.erase", "o", "ada")
+        assert (erased.detail, erased.is_erased, erased.target) == (None, True, "o")
+        assert (await client.audit.verify()).holds
+
+
 async def test_a_cut_that_no_line_tells_of_is_found(tmp_path: Path):
     async with engine(tmp_path) as running:
         audit = running.client.audit

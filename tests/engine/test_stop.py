@@ -11,8 +11,7 @@ import pytest
 from tests.engine.support import engine_on, events_of, until, until_status
 
 from perdure import Handle, Retry, Status, activity, workflow
-from perdure.engine import activities
-from perdure.engine import engine as engine_module
+from perdure.engine import activities, draining
 from perdure.errors import ActivityFailed, Unavailable
 
 began: list[tuple[str, int]] = []
@@ -220,8 +219,8 @@ async def test_a_cut_that_cannot_be_recorded_is_handed_back_as_lost(
 async def test_a_stop_that_the_store_does_not_answer_writes_nothing_more_when_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(engine_module, "_SETTLE_SECONDS", 0.01)
-    monkeypatch.setattr(engine_module, "_DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr(draining, "_SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(draining, "_DRAIN_SECONDS", 0.01)
     async with engine_on(tmp_path, calls) as engine:
         core = engine._core
         assert core is not None

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perdure import activity, workflow
-from perdure.activity import Activity
 from perdure.engine.clock import SystemClock
 from perdure.engine.limits import SYSTEM
 from perdure.errors import ApplicationError, Invalid, Kind
@@ -80,7 +79,7 @@ async def alert(given: dict[str, Any]) -> int:
     return status
 
 
-def check(alerts: Sequence[Alert]) -> Mapping[str, Alert]:
+def by_name(alerts: Sequence[Alert]) -> Mapping[str, Alert]:
     """Return alerts by their names.
 
     Raises:
@@ -92,13 +91,10 @@ def check(alerts: Sequence[Alert]) -> Mapping[str, Alert]:
     return dict(zip(names, alerts, strict=True))
 
 
-def alerting(alerts: Mapping[str, Alert]) -> list[Any]:
-    """Return the definitions that an engine with these alerts has of its own."""
-    return [alert, poster(alerts)] if alerts else []
-
-
-def poster(alerts: Mapping[str, Alert]) -> Activity[..., Any]:
-    """Return the activity that posts, with the urls and secrets of this engine."""
+def definitions_for(alerts: Mapping[str, Alert]) -> Sequence[Any]:
+    """Return what an engine with alerts defines: the workflow, and the activity that has its urls
+    and secrets.
+    """
 
     def post(given: dict[str, Any]) -> int:
         wanted = alerts.get(given["alert"])
@@ -117,8 +113,7 @@ def poster(alerts: Mapping[str, Alert]) -> Activity[..., Any]:
         return _send(wanted.url, body, headers)
 
     retry = Retry(max_attempts=_ATTEMPTS, interval="1s", max_interval="5m")
-    defined: Activity[..., Any] = activity.define(name=_POST, retry=retry)(post)
-    return defined
+    return (alert, activity.define(name=_POST, retry=retry)(post)) if alerts else ()
 
 
 def signature(secret: str, seconds: int, body: bytes) -> str:

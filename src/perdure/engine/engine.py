@@ -22,8 +22,7 @@ from perdure.definition import Workflow
 from perdure.engine import audit as io_audit
 from perdure.engine import clock as _clock
 from perdure.engine import given, interpreter
-from perdure.engine.alerts import Alert, alerting
-from perdure.engine.alerts import check as check_alerts
+from perdure.engine.alerts import Alert, by_name, definitions_for
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.commits import Commits
 from perdure.engine.core import Core
@@ -146,8 +145,7 @@ class Engine:
         chance: Callable[[int], bytes] | None = None,
     ) -> None:
         self.url, self.services = url, given.services(services)
-        queues, by_name = given.queues(task_queues), check_alerts(alerts)
-        self._definitions = [*given.collect(definitions), *alerting(by_name)]
+        self._definitions, queues = list(given.collect(definitions)), given.queues(task_queues)
         seal = make_seal(codec, compress_above, blobs, offload_above)
         may_lose = given.switch(allow_data_loss, "allow_data_loss")
         self._open = partial(
@@ -172,7 +170,7 @@ class Engine:
             retention=microseconds(retention, what="retention"),
             retention_interval=given.interval(retention_interval),
             seal=seal,
-            alerts=by_name,
+            alerts=by_name(alerts),
         )
         self._name, self._identity, self._audit = name, identity, level_of(audit)
         self._desk, self._clock = desk, clock or SystemClock()
@@ -268,7 +266,7 @@ class Engine:
         core = Core(desk, self._clock, self._chance, self._settings, guard=guard)
         io_audit.install()
         try:
-            for definition in self._definitions:
+            for definition in (*self._definitions, *definitions_for(self._settings.alerts)):
                 _register(core, definition)
             core.services = await given.built(self.services)
             core.registry.limits.check(core.registry.names)

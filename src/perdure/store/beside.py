@@ -40,6 +40,15 @@ class Beside(Protocol):
         """
         ...
 
+    def erase_audit(
+        self, target: str, lines: Sequence[AuditLine], now: int, *, namespace: str = "default"
+    ) -> int:
+        """Erase the details of all lines of a target, and append ``lines`` if there were any.
+
+        Returns how many there were. The chain holds. It may be repeated.
+        """
+        ...
+
     def cut_audit(
         self, number: int, lines: Sequence[AuditLine], now: int, *, limit: int = 5_000
     ) -> int:

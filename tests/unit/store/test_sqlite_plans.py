@@ -138,6 +138,10 @@ def scans(lines: list[str]) -> list[str]:
         ("records", "perdure_record USING PRIMARY KEY (namespace=? AND kind=? AND id>?)"),
         ("drop_record", "perdure_record USING PRIMARY KEY (namespace=? AND kind=? AND id=?)"),
         ("audit_chain", "perdure_audit USING INTEGER PRIMARY KEY (rowid>?)"),
+        (
+            "erase_audit",
+            "INDEX perdure_audit_by_target (namespace=? AND target=?)",
+        ),
         ("delete_audit", "perdure_audit USING INTEGER PRIMARY KEY (rowid=?)"),
         ("human_task", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("human_tasks_of_ids", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),

@@ -1591,3 +1591,7 @@ DELETE FROM perdure_audit WHERE number IN (
     SELECT number FROM perdure_audit WHERE number <= (SELECT cut FROM perdure_audit_head)
     ORDER BY number LIMIT $1::bigint
 );
+
+-- The digest stays, and with it the chain.
+-- name: erase_audit
+UPDATE perdure_audit SET data = NULL WHERE namespace = $1::text AND target = $2::text AND data IS NOT NULL;

@@ -132,3 +132,13 @@ def cut(database: Writing, number: int, lines: Sequence[AuditLine], now: int, li
         if lines:
             append(database, lines, now)
     return database.run("delete_audit", limit).rowcount
+
+
+def erase(
+    database: Writing, target: str, lines: Sequence[AuditLine], now: int, namespace: str
+) -> int:
+    """Erase the details of what was done to a target: see the port."""
+    count = database.run("erase_audit", namespace, target).rowcount
+    if count:
+        append(database, lines, now)
+    return count

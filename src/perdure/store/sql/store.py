@@ -35,7 +35,7 @@ from perdure.store.port import (
 )
 from perdure.store.sealing import Packing
 from perdure.store.sql import pruning, records
-from perdure.store.sql.audit import append, cut, of_act
+from perdure.store.sql.audit import append, cut, erase, of_act
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
@@ -235,6 +235,12 @@ class SqlStore(SqlReader):
     @writing
     def amend(self, amend: Amend, now: int) -> Amended:
         return records.amend(self.database, amend, now)
+
+    @writing
+    def erase_audit(
+        self, target: str, lines: Sequence[AuditLine], now: int, *, namespace: str = "default"
+    ) -> int:
+        return erase(self.database, target, lines, now, namespace)
 
     @writing
     def cut_audit(

@@ -1392,3 +1392,7 @@ DELETE FROM perdure_audit WHERE number IN (
     SELECT number FROM perdure_audit WHERE number <= (SELECT cut FROM perdure_audit_head)
     ORDER BY number LIMIT ?1
 );
+
+-- The digest stays, and with it the chain.
+-- name: erase_audit
+UPDATE perdure_audit SET data = NULL WHERE namespace = ?1 AND target = ?2 AND data IS NOT NULL;
