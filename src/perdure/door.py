@@ -18,6 +18,7 @@ from perdure.ends import Watch
 from perdure.store.desk import Desk
 from perdure.store.port import (
     Act,
+    Acted,
     HumanTaskRow,
     Post,
     Posted,
@@ -87,6 +88,12 @@ class Door(Protocol):
 
     async def act(self, act: Act) -> HumanTaskRow:
         """Act on a human task; it is durable when this returns, and its run will hear of it."""
+        ...
+
+    async def act_all(
+        self, acts: Sequence[Act], *, all_or_none: bool = False
+    ) -> list[Acted | errors.PerdureError]:
+        """Act on several in one transaction."""
         ...
 
     def next_change(self) -> asyncio.Future[None]:
@@ -211,6 +218,14 @@ class StoreDoor:
     async def act(self, act: Act) -> HumanTaskRow:
         now = self._now()
         return (await self._desk.write(lambda store: store.act(act, now))).task
+
+    async def act_all(
+        self, acts: Sequence[Act], *, all_or_none: bool = False
+    ) -> list[Acted | errors.PerdureError]:
+        now = self._now()
+        return await self._desk.write(
+            lambda store: store.act_all(acts, now, all_or_none=all_or_none)
+        )
 
     def next_change(self) -> asyncio.Future[None]:
         return self._watch.next_change()

@@ -245,10 +245,6 @@ def test_whose_it_is_can_change_and_a_claim_ends_with_it(world: World):
     decide(world, verb="claim", until=world.now + 100)
     decide(world, verb="reassign", by="grace", assignee="barbara")
     task = get(world)
-    assert (task.status, task.assignee, task.role, task.claimed_by) == (
-        OPEN,
-        "barbara",
-        None,
-        None,
-    )
+    whose = task.assignee, task.role, task.claimed_by
+    assert (task.status, *whose) == (OPEN, "barbara", "finance", None)
     assert listed(world, assignee="barbara") == ["t-1"]

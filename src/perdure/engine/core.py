@@ -26,6 +26,7 @@ from perdure.engine.carrier import Carrier
 from perdure.engine.clock import Clock
 from perdure.engine.commits import Commits
 from perdure.engine.committer import Committer
+from perdure.engine.escalating import Escalations
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
 from perdure.engine.listeners import Listeners
@@ -122,6 +123,7 @@ class Core:
         self.answers = Answers(self)
         self.sweeper = Sweeper(self)
         self.revival = Revival(self)
+        self.escalations = Escalations(self)
         self.retention = Retention(self)
 
     # -- runs at hand ------------------------------------------------------------------------

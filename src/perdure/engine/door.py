@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from perdure import errors
@@ -13,7 +13,9 @@ from perdure.engine.core import Core
 from perdure.engine.runs import Input
 from perdure.store.port import (
     Act,
+    Acted,
     HumanTaskRow,
+    LogEntry,
     Posted,
     Question,
     Reader,
@@ -146,8 +148,28 @@ class EngineDoor:
     async def act(self, act: Act) -> HumanTaskRow:
         self._core.watch.check()
         task = await self._store_door.act(act)
-        self._core.intake.look()  # the run's inbox may hold the decision
+        self._acted([act], [task])
         return task
+
+    async def act_all(
+        self, acts: Sequence[Act], *, all_or_none: bool = False
+    ) -> list[Acted | errors.PerdureError]:
+        self._core.watch.check()
+        answers = await self._store_door.act_all(acts, all_or_none=all_or_none)
+        done = [
+            (act, answer.task)
+            for act, answer in zip(acts, answers, strict=True)
+            if isinstance(answer, Acted)
+        ]
+        self._acted([act for act, _ in done], [task for _, task in done])
+        return answers
+
+    def _acted(self, acts: Sequence[Act], tasks: Sequence[HumanTaskRow]) -> None:
+        self._core.intake.look()  # a run's inbox may hold a decision
+        for act, task in zip(acts, tasks, strict=True):
+            if act.verb == "escalate":
+                told = LogEntry(self._core.clock.now(), act.by, "escalated", {"role": task.role})
+                self._core.escalations.told(task, told)
 
     def next_change(self) -> asyncio.Future[None]:
         return self._core.watch.next_change()

@@ -148,6 +148,7 @@ class Intake:
                 lambda store: store.news(now, soon, served, queues, worker, acts)
             )
             core.carrier.hear(news.offers_due, has_any=news.has_offers)
+            core.escalations.hear(news.people_at)
             if news.inactive or core.registry.inactive:
                 core.registry.learn(await core.desk.read(lambda store: store.definitions()))
             if news.next_at is not None:

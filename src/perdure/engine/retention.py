@@ -97,6 +97,7 @@ class Retention:
     async def _pass(self, mark: Sweep) -> None:
         if self._keep and not await self._delete(mark):
             return
+        await self._forget_human_tasks(mark.began_at - self._keep)
         after: str | None = ""
         while after is not None and not self.is_stopping:
             began, now = asyncio.get_running_loop().time(), self._core.clock.now()
@@ -129,6 +130,16 @@ class Retention:
         self._trouble_with_blobs.over("blobs that nothing refers to can be deleted again")
         if found.deleted:
             _log.info("%d of %d blobs deleted: nothing refers to them", found.deleted, found.seen)
+
+    async def _forget_human_tasks(self, before: int) -> None:
+        """Delete those that no run asked for; others go with their run."""
+        found = _MOST if self._keep else 0
+        while found == _MOST and not self.is_stopping:
+            began = asyncio.get_running_loop().time()
+            found = await self._core.desk.write(
+                lambda store: store.forget_human_tasks(before, limit=_MOST)
+            )
+            await self._pause(began)
 
     async def _delete(self, mark: Sweep) -> bool:
         """Delete what has ended; ``False``: this pass is not this worker's any more."""

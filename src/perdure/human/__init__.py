@@ -9,7 +9,15 @@ run, whatever is killed in between.
 from __future__ import annotations
 
 from perdure.human.forms import Form, check_entered
-from perdure.human.request import Decision, request
+from perdure.human.request import Approval, Decision, request, requester
 from perdure.values.people import HumanTaskStatus
 
-__all__ = ["Decision", "Form", "HumanTaskStatus", "check_entered", "request"]
+__all__ = [
+    "Approval",
+    "Decision",
+    "Form",
+    "HumanTaskStatus",
+    "check_entered",
+    "request",
+    "requester",
+]

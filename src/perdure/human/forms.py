@@ -7,6 +7,7 @@ the workflow's code can check what was entered. A process that knows the type ch
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -15,7 +16,7 @@ import msgspec
 
 from perdure import errors
 from perdure.values import payload
-from perdure.values.schemas import Schema
+from perdure.values.schemas import Mistake, Schema, listed
 
 _KNOWN_TYPES = 1_000
 _known: dict[bytes, payload.Decode] = {}
@@ -52,18 +53,39 @@ def check_entered(schema: bytes | None, value: bytes) -> None:
     """Check what was entered against a form.
 
     Raises:
-        Invalid: it does not fit; the message has the path of each field that does not. Or only the
-            extra ``human`` could tell, and it is not installed.
+        Invalid: it does not fit; ``details["errors"]`` has the path and the message of each field
+            that does not, the error's own message the first 20 of them. Or only the extra ``human``
+            could tell, and it is not installed.
     """
     if schema is None:
         return
     read = _known.get(schema)
-    if read is not None:
-        read(value)
+    if read is None:
+        if found := _schema(schema).errors(payload.decode(value)):
+            raise _refused(found)
         return
-    wrong = _schema(schema).mistakes(payload.decode(value))
-    if wrong:
-        raise errors.Invalid(f"form: {'; '.join(wrong)}", details=wrong)
+    try:
+        read(value)
+    except errors.Invalid as error:
+        raise _told(schema, value, error) from error.__cause__
+
+
+def _told(schema: bytes, value: bytes, error: errors.Invalid) -> errors.Invalid:
+    """Return what is wrong: a type tells one mistake, the schema (if it can be read here) all."""
+    found: list[Mistake] = []
+    with contextlib.suppress(errors.Invalid):
+        found = _schema(schema).errors(payload.decode(value))
+    if len(found) > 1:
+        return _refused(found)
+    path = found[0].path if found else ""
+    told = {"path": path, "message": found[0].message if found else error.message}
+    return errors.Invalid(error.message, details={"errors": [told]})
+
+
+def _refused(found: list[Mistake]) -> errors.Invalid:
+    told = [f"{it.place}: {it.message}" for it in found]
+    every = [{"path": it.path, "message": it.message} for it in found]
+    return errors.Invalid(f"form: {listed(told)}", details={"errors": every})
 
 
 @functools.lru_cache(maxsize=256)

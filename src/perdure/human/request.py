@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 import msgspec
 
-from perdure import errors
+from perdure.human.asking import Chain, Options, When, asked
 from perdure.human.forms import Form
 from perdure.kernel import traps
-from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.values import payload
-from perdure.values.duration import Duration, microseconds
-from perdure.values.labels import check_label
-from perdure.values.limits import LABEL, REASON
-from perdure.values.people import PRIORITIES, PRIORITY
-from perdure.workflow.run import to_time
+from perdure.values.people import PRIORITY
+from perdure.values.principals import CONTEXT_KEY
+from perdure.workflow.run import context, to_time
 
 T = TypeVar("T")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-When = Duration | datetime
-"""A duration from now on, or an aware datetime."""
+
+class Approval(msgspec.Struct, Generic[T], frozen=True):
+    """What one person entered who completed a human task. ``person``: for whom ``by`` acted; else
+    the same.
+    """
+
+    by: str
+    at: datetime
+    value: T
+    comment: str = ""
+    person: str = ""
 
 
 class Decision(msgspec.Struct, Generic[T], frozen=True):
     """What came of a human task.
 
     ``outcome``: "completed", "rejected", "expired" (it was due before anybody decided) or
-    "cancelled" (somebody took it back). ``value``: what was entered, as the form's type; ``None``
-    unless it was completed. ``by``: who decided, empty if it expired; ``at``: when, aware, in UTC.
+    "cancelled" (somebody took it back). ``value``: what was entered, as the form's type, by the
+    last one if several had to; ``None`` unless it was completed. ``by``: who decided, empty if it
+    expired; ``at``: when, aware, in UTC. ``approvals``: of all who completed it, in their order;
+    also of those before somebody rejected it.
     """
 
     outcome: str
@@ -40,6 +47,7 @@ class Decision(msgspec.Struct, Generic[T], frozen=True):
     by: str
     comment: str
     at: datetime
+    approvals: tuple[Approval[T], ...] = ()
 
     @property
     def is_completed(self) -> bool:
@@ -47,23 +55,11 @@ class Decision(msgspec.Struct, Generic[T], frozen=True):
         return self.outcome == "completed"
 
 
-class _Options(TypedDict, total=False):
-    name: str
-    description: str
-    role: str | None
-    group: str | None
-    assignee: str | None
-    due: When | None
-    remind: When | None
-    priority: int
-    data: Any
-
-
 @overload
-async def request(title: str, *, form: type[T], **options: Unpack[_Options]) -> Decision[T]: ...
+async def request(title: str, *, form: type[T], **options: Unpack[Options]) -> Decision[T]: ...
 @overload
 async def request(
-    title: str, *, form: Mapping[str, Any] | None = None, **options: Unpack[_Options]
+    title: str, *, form: Mapping[str, Any] | None = None, **options: Unpack[Options]
 ) -> Decision[Any]: ...
 async def request(
     title: str,
@@ -78,6 +74,11 @@ async def request(
     remind: When | None = None,
     priority: int = PRIORITY,
     data: Any = None,
+    type: str = "",
+    escalate: Chain | None = None,
+    approvers: int = 1,
+    not_by: str | Iterable[str] = (),
+    form_version: int = 0,
 ) -> Decision[Any]:
     """Ask a person, and wait for the decision.
 
@@ -98,6 +99,13 @@ async def request(
             how long from now; or an aware datetime.
         priority: 1 (the most urgent) to 4.
         data: what the person is shown beside the question; any payload.
+        type: what kind it is, in your words, to list by.
+        escalate: which roles it goes to if nobody has decided it, and when:
+            ``[("lead", "1d"), ("director", "3d")]``. All times count from now; what would come
+            after ``due`` does not happen. Who has claimed it, or to whom it is assigned, loses it.
+        approvers: how many different people must complete it.
+        not_by: who must not decide it: :func:`requester`, say.
+        form_version: the number of the form, if it has one; shown with it.
 
     Raises:
         Invalid: an argument that cannot be meant; a decision that does not fit the form's type.
@@ -105,56 +113,53 @@ async def request(
     """
     instance = traps.here()
     read = Form(form)
-    if role is not None and group is not None and role != group:
-        raise errors.Invalid(f"role {role!r} and group {group!r} mean the same: give one")
-    if not payload.text(title, what="title", maximum=LABEL):
-        raise errors.Invalid("title: it is empty; say in a few words what is asked")
-    if type(priority) is not int or priority not in PRIORITIES:
-        raise errors.Invalid(f"priority: {priority!r} is not a number from 1 (urgent) to 4")
-    due_at = _time_of(due, instance, "due")
-    event = ev.HumanTaskOpened(
-        id=instance.new_run_id("human"),
-        title=title,
-        name=payload.text(name, what="name", maximum=LABEL),
-        description=payload.text(description, what="description", maximum=REASON),
-        role=check_label(role if role is not None else group, "role"),
-        assignee=check_label(assignee, "assignee"),
-        priority=priority,
-        form=read.schema and payload.limit(read.schema, instance.max_payload, what="form"),
-        data=None if data is None else _encoded(data, instance),
-        due=due_at,
-        remind=_reminder(remind, due_at, instance),
+    options: Options = {
+        "name": name,
+        "description": description,
+        "role": role,
+        "group": group,
+        "assignee": assignee,
+        "due": due,
+        "remind": remind,
+        "priority": priority,
+        "data": data,
+        "type": type,
+        "escalate": escalate,
+        "approvers": approvers,
+        "not_by": not_by,
+        "form_version": form_version,
+    }
+    event = asked(
+        instance.new_run_id("human"),
+        title,
+        read,
+        now=instance.time,
+        max_payload=instance.max_payload,
+        options=options,
     )
     decided = await traps.human_task(instance, event)
     if decided is None:
         return Decision("expired", None, "", "", to_time(instance.time))
     is_done = decided.outcome == "completed"
     value = read.read(decided.value or payload.NULL) if is_done else None
-    return Decision(decided.outcome, value, decided.by, decided.comment, to_time(decided.at))
+    at = to_time(decided.at)
+    approvals = tuple(_approval(one, read) for one in decided.approvals)
+    if is_done and not approvals:
+        approvals = (Approval(decided.by, at, value, decided.comment, decided.by),)
+    return Decision(decided.outcome, value, decided.by, decided.comment, at, approvals)
 
 
-def _encoded(data: Any, instance: Instance) -> bytes:
-    return payload.limit(payload.encode(data, what="data"), instance.max_payload, what="data")
+def requester() -> str:
+    """Return the person for whom this run was started, or ``""`` if nobody said who that is: the
+    principal of ``workflow.context``, or the one for whom it acted.
+    """
+    given: Any = context.get(CONTEXT_KEY)
+    if not isinstance(given, Mapping):
+        return ""
+    who = cast("Mapping[str, Any]", given)
+    return str(who.get("initiated_by") or who.get("id") or "")
 
 
-def _time_of(given: When | None, instance: Instance, what: str) -> int:
-    """Return a time in microseconds; 0 if none is given."""
-    if given is None:
-        return 0
-    if not isinstance(given, datetime):
-        return instance.time + microseconds(given, what=what)
-    if given.tzinfo is None:
-        raise errors.Invalid(f"{what}: {given!r} has no time zone")
-    return (given - _EPOCH) // _MICROSECOND
-
-
-def _reminder(given: When | None, due: int, instance: Instance) -> int:
-    if given is None or isinstance(given, datetime) or not due:
-        return _time_of(given, instance, "remind")
-    at = due - microseconds(given, what="remind")
-    if at <= instance.time:
-        raise errors.Invalid(f"remind: {given} before it is due is before it is asked")
-    return at
-
-
-_MICROSECOND = datetime.resolution
+def _approval(one: ev.Approval, form: Form) -> Approval[Any]:
+    value = form.read(one.value or payload.NULL)
+    return Approval(one.by, to_time(one.at), value, one.comment, one.person or one.by)

@@ -12,7 +12,7 @@ class News(msgspec.Struct, frozen=True):
     execution to let in. ``next_at``: when it will, since a rate then lets one begin.
     ``has_offers``: a claim would find something; ``offers_due``: when the next offered activity is
     due, or the pause before its next attempt is over. ``inactive``: (name, version) of definitions
-    that no start by name takes.
+    that no start by name takes. ``people_at``: when the clock next does something to a human task.
     """
 
     has_work: bool
@@ -21,3 +21,4 @@ class News(msgspec.Struct, frozen=True):
     next_at: int | None = None
     has_offers: bool = False
     offers_due: int | None = None
+    people_at: int | None = None

@@ -69,6 +69,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from perdure.errors import PerdureError
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
@@ -85,6 +86,7 @@ from perdure.store.rows import (
     InboxRow,
     Listed,
     Loaded,
+    Moved,
     OpenRun,
     Place,
     Posted,
@@ -99,6 +101,7 @@ from perdure.store.rows import (
 )
 from perdure.store.writes import (
     Batch,
+    HumanTaskRaise,
     HumanTaskWrite,
     Post,
     Prune,
@@ -109,7 +112,7 @@ from perdure.store.writes import (
 )
 from perdure.values.audit import AuditLine
 from perdure.values.concurrency import Limit, Standing
-from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
+from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow, LogEntry
 from perdure.values.queues import QueueLimit
 from perdure.values.records import Amend, Amended
 
@@ -124,6 +127,7 @@ __all__ = [
     "Filter",
     "Fork",
     "HumanTaskFilter",
+    "HumanTaskRaise",
     "HumanTaskRow",
     "HumanTaskWrite",
     "InboxRow",
@@ -132,7 +136,9 @@ __all__ = [
     "Limit",
     "Listed",
     "Loaded",
+    "LogEntry",
     "LogLine",
+    "Moved",
     "News",
     "OpenRun",
     "Place",
@@ -404,6 +410,32 @@ class Store(Reader, Protocol):
 
         Raises:
             Conflict: there is no such row.
+        """
+        ...
+
+    def act_all(
+        self, acts: Sequence[Act], now: int, *, all_or_none: bool = False
+    ) -> list[Acted | PerdureError]:
+        """Let somebody act on several human tasks in one transaction; each answer is what came of
+        it, or why it was refused. ``all_or_none``: if one is refused, nothing is written.
+        """
+        ...
+
+    def raise_human_task(self, wanted: HumanTaskRaise, now: int) -> HumanTaskRow:
+        """Open a human task that no run asks for; a repeated id changes nothing."""
+        ...
+
+    def move_human_tasks(self, now: int, *, limit: int) -> list[Moved]:
+        """Do what the clock does to up to ``limit`` human tasks: see ``perdure.values.overdue``.
+
+        Whoever asks first moves one, and nobody after them. ``News.people_at`` says when to ask. A
+        lost acknowledgement costs that nobody is told of what was moved; the log has it.
+        """
+        ...
+
+    def forget_human_tasks(self, before: int, *, limit: int) -> int:
+        """Delete up to ``limit`` human tasks that no run asked for and that ended before a time;
+        return how many. Those of runs go with their run.
         """
         ...
 

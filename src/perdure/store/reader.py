@@ -29,7 +29,7 @@ from perdure.store.rows import (
 from perdure.store.writes import Prune
 from perdure.values.audit import AuditFilter, AuditHead, AuditPlace, AuditRow
 from perdure.values.concurrency import Standing
-from perdure.values.people import HumanTaskFilter, HumanTaskRow
+from perdure.values.people import HumanTaskFilter, HumanTaskRow, LogEntry
 from perdure.values.records import Record
 from perdure.values.states import Status
 
@@ -282,5 +282,16 @@ class Reader(Protocol):
         Open ones by when they are due (those without at last), then by age; if ``where`` has a
         status that is none of theirs, the newest first. A claim that is over at ``now`` counts as
         open.
+        """
+        ...
+
+    def count_human_tasks(self, where: HumanTaskFilter, now: int) -> int:
+        """Return how many human tasks :meth:`human_tasks` would give without a limit."""
+        ...
+
+    def human_log(self, id: str, *, after: int = 0, limit: int) -> list[LogEntry]:
+        """Return what was done to a human task, oldest first, behind entry ``after``.
+
+        That it was opened, and that its run gave it up, is said by its row alone.
         """
         ...

@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.store.offers import OfferKey, OfferRow
 from perdure.values.concurrency import NO_LIMIT, Limit
-from perdure.values.people import HumanTaskRow
+from perdure.values.people import HumanTaskRow, LogEntry
 from perdure.values.states import Status
 
 
@@ -98,6 +98,13 @@ class Acted(msgspec.Struct):
 
     task: HumanTaskRow
     posted: Posted | None = None
+
+
+class Moved(msgspec.Struct):
+    """A human task after the clock has moved it on, and what its log says of that."""
+
+    task: HumanTaskRow
+    entries: Sequence[LogEntry]
 
 
 class Worker(msgspec.Struct):

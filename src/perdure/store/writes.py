@@ -162,6 +162,16 @@ class HumanTaskWrite(msgspec.Struct, gc=False):
     asked: HumanTaskOpened
 
 
+class HumanTaskRaise(msgspec.Struct, gc=False):
+    """A human task that no run asks for: ``by`` raises it, for ``tenant`` if there are several."""
+
+    id: str
+    asked: HumanTaskOpened
+    namespace: str = "default"
+    by: str = ""
+    tenant: str = ""
+
+
 class TurnWrite(msgspec.Struct, gc=False):
     """One history row and what goes with it.
 

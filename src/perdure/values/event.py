@@ -70,3 +70,15 @@ class UnreadNotice(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     result: bytes | None = None
     failure: FailureInfo | None = None
     reason: str = ""
+
+
+class Approval(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """What one of several people entered who had to complete a human task. ``value``: as JSON;
+    ``at`` in microseconds since 1970; ``person``: for whom ``by`` acted, if for another.
+    """
+
+    by: str
+    at: int
+    value: bytes | None = None
+    comment: str = ""
+    person: str = ""

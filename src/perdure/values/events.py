@@ -43,7 +43,7 @@ from perdure.values.commands import (
     WatchDropped,
     WatchSet,
 )
-from perdure.values.event import Event, Message, OpenChild, Parent, UnreadNotice
+from perdure.values.event import Approval, Event, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.facts import (
     ActivityCompleted,
     ActivityFailed,
@@ -83,6 +83,7 @@ __all__ = [
     "ActivityCompleted",
     "ActivityFailed",
     "ActivityScheduled",
+    "Approval",
     "AttemptFailed",
     "AttemptLost",
     "AttributesSet",

@@ -7,7 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from perdure.values.duration import soonest
-from perdure.values.event import Event, Message, OpenChild, Parent, UnreadNotice
+from perdure.values.event import Approval, Event, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.terms import NO_TERMS, Terms
 
@@ -196,7 +196,8 @@ class HumanTaskDecided(Event, tag="human_task_decided"):
     """A person has done a human task, or somebody took it back. ``opened``: the command that asked.
 
     ``outcome`` is "completed", "rejected" or "cancelled"; ``value``: what was entered; ``at`` in
-    microseconds since 1970; ``asked_by``: the run that asked.
+    microseconds since 1970; ``asked_by``: the run that asked; ``approvals``: all that led to it,
+    the last included, if several people had to complete it.
     """
 
     opened: int
@@ -206,6 +207,7 @@ class HumanTaskDecided(Event, tag="human_task_decided"):
     comment: str = ""
     at: int = 0
     asked_by: str = ""
+    approvals: tuple[Approval, ...] = ()
 
     def brief(self) -> str:
         return f"human_task_decided #{self.opened} {self.outcome}"

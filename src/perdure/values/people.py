@@ -1,21 +1,26 @@
 """Human tasks: their life as a table, and who may do what to one, and when.
 
 Everything that asks "may this happen now?" reads this file: the stores judge by it with the row
-locked, clients show what it gives. A claim has an end; one that is over counts as open.
+locked, clients show what it gives. A claim has an end; one that is over counts as open. What
+happens by the clock alone is in ``overdue.py``, which human tasks a principal reaches in
+``reach.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from perdure import errors
 from perdure.values.audit import AuditLine
 from perdure.values.duration import to_text
+from perdure.values.event import Approval
 from perdure.values.facts import HumanTaskDecided
+from perdure.values.principals import Principal, Reach
+from perdure.values.reach import Sight, readable, writable
 
 
 class HumanTaskStatus(StrEnum):
@@ -62,17 +67,19 @@ def may(before: HumanTaskStatus, after: HumanTaskStatus) -> bool:
 class HumanTaskRow(msgspec.Struct, gc=False):
     """A human task as a store has it. Times in microseconds since 1970; ``form`` and others: JSON.
 
-    ``event``: what opened it, in the history of ``run``. ``assignee``: whose it is, if somebody's
-    in particular; ``role``: whose it is otherwise. ``closed_by``: who decided; empty if the run
-    gave it up. ``sealed``: why description, form, data, value or comment could not be opened;
-    they are empty then.
+    ``event``: what opened it, in the history of ``run``; of one that no run asked for, ``run`` and
+    ``execution`` are ``None``. ``assignee``: whose it is, if somebody's in particular; ``role``:
+    whose it is otherwise. ``closed_by``: who decided; empty if the run gave it up. ``approvals``:
+    of those who completed it so far, if ``approvers`` are more than one. ``chain``: which roles it
+    still goes to, and when. ``next_at``: when the clock next does something to it. ``sealed``: why
+    description, form, data, value, comment or approvals could not be opened; they are empty then.
     """
 
     id: str
     namespace: str
-    run: int
-    execution: int
-    event: int
+    run: int | None
+    execution: int | None
+    event: int | None
     run_id: str
     workflow_id: str
     workflow: str
@@ -95,6 +102,15 @@ class HumanTaskRow(msgspec.Struct, gc=False):
     closed_by: str | None = None
     value: bytes | None = None
     comment: str = ""
+    approvals: tuple[Approval, ...] = ()
+    type: str = ""
+    approvers: int = 1
+    not_by: tuple[str, ...] = ()
+    chain: tuple[tuple[str, int], ...] = ()
+    next_at: int | None = None
+    form_version: int = 0
+    created_by: str | None = None
+    tenant: str = ""
     sealed: str = ""
 
     def standing(self, now: int) -> HumanTaskStatus:
@@ -110,7 +126,8 @@ class HumanTaskRow(msgspec.Struct, gc=False):
 class HumanTaskFilter(msgspec.Struct, gc=False):
     """What a list selects; empty fields do not filter.
 
-    ``for_person``: what is assigned to them or to nobody. ``prefix``: of the id.
+    ``for_person``: what is assigned to them or to nobody. ``prefix``: of the id. ``sight``: only
+    what somebody may read.
     """
 
     namespace: str = "default"
@@ -122,13 +139,17 @@ class HumanTaskFilter(msgspec.Struct, gc=False):
     workflow_id: str = ""
     overdue: bool = False
     prefix: str = ""
+    type: str = ""
+    sight: Sight | None = None
 
 
 class Act(msgspec.Struct, gc=False):
     """What ``by`` does to a human task. ``verb`` is one of VERBS.
 
     ``until``: of a claim. ``value``: what was entered, as JSON. ``assignee`` and ``role``: whose it
-    is from now on. ``audit``: told of it in the same transaction.
+    is from now on. ``data``: of an attachment, as JSON. ``who``: the principal that acts; without
+    one, whoever calls is trusted. ``is_bulk``: it is one of many, for which a principal must be
+    able to change all of the role. ``audit``: told of it in the same transaction.
     """
 
     id: str
@@ -140,22 +161,64 @@ class Act(msgspec.Struct, gc=False):
     comment: str = ""
     assignee: str | None = None
     role: str | None = None
+    data: bytes | None = None
+    who: Principal | None = None
+    is_bulk: bool = False
     audit: AuditLine | None = None
+
+    @property
+    def person(self) -> str:
+        """For whom it is done: who a service account acts for, else who acts."""
+        return (self.who.initiated_by if self.who is not None else "") or self.by
+
+
+class LogEntry(msgspec.Struct, gc=False, frozen=True):
+    """What was done to a human task, by whom and when; ``by`` is empty if the clock did it.
+
+    ``verb``: "claimed", say. ``data``: more of it, as JSON types. ``number``: of the row, 0 for
+    what is not written yet.
+    """
+
+    at: int
+    by: str
+    verb: str
+    data: dict[str, Any] = {}
+    number: int = 0
+    sealed: str = ""
+
+
+class Verb(NamedTuple):
+    """``after``: what it makes of a human task; ``None``: what it was. ``told``: its word in the
+    log. ``reach``: what a principal must be able to change. ``by_holder``: nobody else's claim or
+    assignment may be in the way.
+    """
+
+    after: HumanTaskStatus | None
+    told: str
+    reach: Reach = Reach.ALL
+    by_holder: bool = False
 
 
 _OPEN = HumanTaskStatus.OPEN
 _CLAIMED = HumanTaskStatus.CLAIMED
-VERBS: Final[dict[str, HumanTaskStatus]] = {
-    "claim": _CLAIMED,
-    "extend": _CLAIMED,
-    "release": _OPEN,
-    "reassign": _OPEN,
-    "complete": HumanTaskStatus.COMPLETED,
-    "reject": HumanTaskStatus.REJECTED,
-    "cancel": HumanTaskStatus.CANCELLED,
+_COMPLETED = HumanTaskStatus.COMPLETED
+VERBS: Final[dict[str, Verb]] = {
+    "claim": Verb(_CLAIMED, "claimed", Reach.SELF, by_holder=True),
+    "extend": Verb(_CLAIMED, "extended", Reach.SELF, by_holder=True),
+    "release": Verb(_OPEN, "released", by_holder=True),
+    "delegate": Verb(_OPEN, "delegated", Reach.SELF, by_holder=True),
+    "reassign": Verb(_OPEN, "reassigned"),
+    "escalate": Verb(_OPEN, "escalated"),
+    "comment": Verb(None, "commented", Reach.SELF),
+    "attach": Verb(None, "attached", Reach.SELF),
+    "complete": Verb(_COMPLETED, "completed", Reach.SELF, by_holder=True),
+    "reject": Verb(HumanTaskStatus.REJECTED, "rejected", Reach.SELF, by_holder=True),
+    "cancel": Verb(HumanTaskStatus.CANCELLED, "cancelled", Reach.SELF),
 }
-"""What each verb makes of a human task."""
-_OF_THE_HOLDER = frozenset({"claim", "extend", "release", "complete", "reject"})
+"""What people can do to a human task."""
+APPROVED: Final = "approved"
+"""The word in the log for who completed it when others still had to."""
+_DECIDES = frozenset({"claim", "complete", "reject"})
 _OF_CLAIMS = frozenset({"extend", "release"})
 
 
@@ -163,14 +226,25 @@ def judge(task: HumanTaskRow, act: Act, now: int) -> HumanTaskRow:
     """Return the human task as it is after the act.
 
     Raises:
+        TaskNotFound: the principal may not read it.
+        TaskDenied: the principal may not do this; or it is assigned to somebody else; or whoever
+            acts is barred from it, or has approved it already.
         TaskClosed: it was decided or given up before; the message says by whom and when.
-        TaskClaimed: somebody else holds it; or, to extend or release: nobody does.
-        TaskDenied: it is assigned to somebody else.
+        TaskClaimed: somebody else holds it; or, to extend or release: nobody does; or, to complete
+            or reject: the claim of whoever acts is over.
+        Invalid: there is no role to escalate it to.
     """
-    after = VERBS[act.verb]
+    verb = VERBS[act.verb]
+    if act.who is not None:
+        _check_reach(task, act, act.who, now)
+    after = verb.after or task.status
     if not may(task.status, after):
         raise errors.TaskClosed(_ended(task, now), details=_details(task))
-    if act.verb in _OF_THE_HOLDER:
+    if verb.after is None:
+        return task
+    if act.verb in _DECIDES:
+        _check_barred(task, act)
+    if verb.by_holder:
         _check_holder(task, act, now)
     if after is _CLAIMED:
         since = task.claimed_at if task.standing(now) is _CLAIMED else now
@@ -181,11 +255,96 @@ def judge(task: HumanTaskRow, act: Act, now: int) -> HumanTaskRow:
         task, status=after, claimed_by=None, claimed_at=None, claimed_until=None
     )
     if after is not _OPEN:
-        free.closed_at, free.closed_by = now, act.by
-        free.value, free.comment = act.value, act.comment
-    elif act.verb == "reassign":
-        free.assignee, free.role = act.assignee, act.role
+        _close(free, act, now)
+    elif act.verb == "escalate":
+        _escalate(free, act)
+    elif act.verb != "release":
+        _check_given(task, act)
+        free.assignee = act.assignee
+        free.role = act.role if act.verb == "reassign" and act.role is not None else free.role
     return free
+
+
+def _close(task: HumanTaskRow, act: Act, now: int) -> None:
+    if act.verb == "complete" and task.approvers > 1:
+        person = act.person if act.person != act.by else ""
+        task.approvals += (Approval(act.by, now, act.value, act.comment, person),)
+        if len(task.approvals) < task.approvers:
+            task.status, task.assignee = _OPEN, None
+            return
+    task.next_at = None
+    task.closed_at, task.closed_by = now, act.by
+    task.value, task.comment = act.value, act.comment
+
+
+def _escalate(task: HumanTaskRow, act: Act) -> None:
+    role = act.role or next((role for role, _ in task.chain), None)
+    if role is None:
+        raise errors.Invalid(
+            f"human task {task.title!r} ({task.id}) has no role that it goes to next: name one"
+        )
+    roles = [step for step, _ in task.chain]
+    # What it skips does not come after all.
+    passed = roles.index(role) + 1 if role in roles else 0
+    escalated_to(task, role, task.chain[passed:])
+    task.next_at = upcoming(task, _NEVER if task.next_at is None else task.next_at)
+
+
+def escalated_to(task: HumanTaskRow, role: str, chain: tuple[tuple[str, int], ...]) -> None:
+    """Make it another role's: nobody has it in particular any more."""
+    task.role, task.assignee, task.chain = role, None, chain
+    task.claimed_by = task.claimed_at = task.claimed_until = None
+    task.status = _OPEN
+
+
+def upcoming(task: HumanTaskRow, since: int) -> int | None:
+    """Return when the clock next does something to it; ``since``: earlier reminders are over.
+
+    A run keeps the time of what it asked for itself, but for escalations.
+    """
+    times = [at for _, at in task.chain[:1]]
+    if task.run is None:
+        times += [] if task.due_at is None else [task.due_at]
+        times += [] if task.remind_at is None or task.remind_at < since else [task.remind_at]
+    return min(times, default=None)
+
+
+def _check_reach(task: HumanTaskRow, act: Act, who: Principal, now: int) -> None:
+    if not readable(who).sees(task, now):
+        raise errors.TaskNotFound(task.id)
+    sight, verb = writable(who), VERBS[act.verb]
+    is_whole = act.is_bulk or verb.reach is Reach.ALL
+    if not (sight.covers(task) if is_whole else sight.sees(task, now)):
+        whose = f"of role {task.role!r}" if task.role else "of no role"
+        many = ", one of many," if act.is_bulk else ""
+        raise errors.TaskDenied(
+            f"{who.id!r} may not {act.verb} human task {task.title!r} ({task.id}){many} {whose}",
+            details=_details(task),
+        )
+
+
+def _check_barred(task: HumanTaskRow, act: Act) -> None:
+    people = {act.by, act.person}
+    if people & set(task.not_by):
+        raise errors.TaskDenied(
+            f"human task {task.title!r} ({task.id}) must not be decided by {act.person!r}",
+            details=_details(task),
+        )
+    if any(people & {one.by, one.person} for one in task.approvals):
+        raise errors.TaskDenied(
+            f"human task {task.title!r} ({task.id}) has been completed by {act.person!r} already; "
+            f"it takes {task.approvers} different people",
+            details=_details(task),
+        )
+
+
+def _check_given(task: HumanTaskRow, act: Act) -> None:
+    if act.assignee is not None and act.assignee in task.not_by:
+        raise errors.TaskDenied(
+            f"human task {task.title!r} ({task.id}) must not be decided by {act.assignee!r}, so it "
+            "cannot become theirs",
+            details=_details(task),
+        )
 
 
 def _check_holder(task: HumanTaskRow, act: Act, now: int) -> None:
@@ -203,17 +362,46 @@ def _check_holder(task: HumanTaskRow, act: Act, now: int) -> None:
             f"another {to_text(_rounded(task.claimed_until - now))}",
             details=_details(task),
         )
-    if act.verb in _OF_CLAIMS and not is_held:
+    is_theirs = is_held or (act.verb == "delegate" and task.assignee == act.by)
+    if act.verb in _OF_CLAIMS | {"delegate"} and not is_theirs:
         raise errors.TaskClaimed(
             f"human task {task.title!r} ({task.id}) is not claimed: there is nothing to "
             f"{act.verb}; if {act.by!r} had claimed it, that claim is over",
             details=_details(task),
         )
+    if act.verb in ("complete", "reject") and not is_held and task.claimed_by == act.by:
+        raise errors.TaskClaimed(
+            f"the claim of {act.by!r} on human task {task.title!r} ({task.id}) is over, and others "
+            f"may be at it; claim it again to {act.verb} it",
+            details=_details(task),
+        )
+
+
+def entry(before: HumanTaskRow, act: Act, after: HumanTaskRow, now: int) -> LogEntry:
+    """Return what the log says of an act."""
+    told, data = VERBS[act.verb].told, dict[str, Any]()
+    if act.verb in ("claim", "extend"):
+        data["until"] = act.until
+    elif act.verb in ("delegate", "reassign"):
+        data = {"assignee": after.assignee, "role": after.role}
+    elif act.verb == "escalate":
+        data = {"from": before.role, "role": after.role}
+    elif act.verb == "attach" and act.data is not None:
+        data = msgspec.json.decode(act.data)
+    elif len(after.approvals) > len(before.approvals):
+        told = told if after.closed_at is not None else APPROVED
+        data = {"approvals": len(after.approvals), "approvers": after.approvers}
+    if act.comment:
+        data["comment"] = act.comment
+    if act.person != act.by:
+        data["for"] = act.person
+    return LogEntry(now, act.by, told, data)
 
 
 def decision(task: HumanTaskRow) -> HumanTaskDecided:
     """Return what the run is told of a human task that was decided."""
     assert task.closed_at is not None
+    assert task.event is not None
     return HumanTaskDecided(
         opened=task.event,
         outcome=str(task.status),
@@ -222,6 +410,7 @@ def decision(task: HumanTaskRow) -> HumanTaskDecided:
         comment=task.comment,
         at=task.closed_at,
         asked_by=task.run_id,
+        approvals=task.approvals,
     )
 
 
@@ -252,6 +441,7 @@ def _details(task: HumanTaskRow) -> dict[str, object]:
 
 
 _SECOND: Final = 1_000_000
+_NEVER: Final = 2**63 - 1
 
 
 def _rounded(microseconds: int) -> int:

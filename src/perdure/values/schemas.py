@@ -7,13 +7,21 @@ followed: a schema holds what it refers to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from perdure.errors import Invalid
 
 _SHOWN = 20
 _NEEDS = "a JSON Schema needs jsonschema-rs: pip install 'perdure[human]'"
+
+
+class Mistake(NamedTuple):
+    """What does not fit: ``path`` ("/items/0/name") for programs, ``place`` for people."""
+
+    path: str
+    place: str
+    message: str
 
 
 class Schema:
@@ -49,6 +57,16 @@ class Schema:
         found = self._validator.iter_errors(value)
         return [f"{_path(what, error.instance_path)}: {error.message}" for error in found]
 
+    def errors(self, value: Any) -> list[Mistake]:
+        """Return what does not fit, each with its JSON Pointer; ``value``: JSON types."""
+        found = self._validator.iter_errors(value)
+        return [
+            Mistake(
+                _pointer(error.instance_path), _path("value", error.instance_path), error.message
+            )
+            for error in found
+        ]
+
     def check(self, value: Any, *, what: str = "value") -> None:
         """Check a value of JSON types.
 
@@ -57,8 +75,18 @@ class Schema:
         """
         found = self.mistakes(value, what=what)
         if found:
-            more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            raise Invalid("; ".join(found[:_SHOWN]) + more)
+            raise Invalid(listed(found))
+
+
+def listed(found: Sequence[str]) -> str:
+    """Say what does not fit: the first of them, and how many more there are."""
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more
+
+
+def _pointer(parts: Iterable[str | int]) -> str:
+    """Write ``/items/0/name`` (RFC 6901)."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
 def _path(what: str, parts: Iterable[str | int]) -> str:

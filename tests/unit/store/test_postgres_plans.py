@@ -20,7 +20,7 @@ from perdure.store.port import Filter, Place
 from perdure.store.postgres.store import PostgresStore
 from perdure.store.sql.audit import audit_query
 from perdure.store.sql.listing import Query, count_query, list_query
-from perdure.store.sql.people import tasks_query
+from perdure.store.sql.worklists import tasks_query
 from perdure.values.audit import AuditFilter, AuditPlace
 from perdure.values.people import HumanTaskFilter, HumanTaskStatus
 from perdure.values.states import Status
@@ -35,6 +35,7 @@ GROWING = {
         "copy",
         "fork",
         "history",
+        "human_log",
         "human_task",
         "log",
         "mail",
@@ -54,6 +55,7 @@ GROWING = {
 PLACE = Place(9_000, 9_000)
 ORDERED = {
     "perdure_history_pkey",
+    "perdure_human_task_next",
     "perdure_human_task_open",
     "perdure_human_task_pkey",
     "perdure_inbox_pkey",
@@ -95,9 +97,13 @@ FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_log (run, number, at, level, message, step, attempt)
 SELECT n, 1, 1, 1, '', '', 1 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_human_task (id, namespace, run, execution, event, status, name, title,
-    description, role, assignee, priority, created_at)
-SELECT 'h' || n, 'default', n, n, 3, n % 3, '', '', '', 'r' || n % 100, 'a' || n % 100, 1, 1
+    description, role, assignee, priority, created_at, closed_at, next_at)
+SELECT 'h' || n, 'default', CASE WHEN n % 2 = 0 THEN n END, CASE WHEN n % 2 = 0 THEN n END, 3,
+    n % 3, '', '', '', 'r' || n % 100, 'a' || n % 100, 1, 1, CASE WHEN n % 3 = 2 THEN n END,
+    CASE WHEN n % 4 = 0 THEN n END
 FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_human_log (task, run, at, who, verb)
+SELECT 'h' || n, n, 1, '', '' FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_watch (target, watcher, way, ref, asked_by)
 SELECT n, n + 1, 'watch', 1, '' FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_mail (mailbox, event) SELECT 'm' || n % 100, 'x'
@@ -304,6 +310,16 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("delayed", "perdure_slot_delayed"),
         ("human_task", "perdure_human_task_pkey"),
         ("close_human_tasks_of_runs", "perdure_human_task_by_run"),
+        ("human_tasks_of_ids", "perdure_human_task_pkey"),
+        ("change_human_tasks", "perdure_human_task_pkey"),
+        ("move_human_tasks", "perdure_human_task_pkey"),
+        ("hold_human_tasks", "perdure_human_task_pkey"),
+        ("executions_of_human_tasks", "perdure_human_task_pkey"),
+        ("due_human_tasks", "perdure_human_task_next"),
+        ("old_human_tasks", "perdure_human_task_alone"),
+        ("human_log", "perdure_human_log_by_task"),
+        ("delete_human_log", "perdure_human_log_by_task"),
+        ("news", "perdure_human_task_next"),
         ("log", "perdure_log_by_run"),
         ("record", "perdure_record_pkey"),
         ("records", "perdure_record_pkey"),

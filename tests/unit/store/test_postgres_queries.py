@@ -19,9 +19,10 @@ ONLY_POSTGRES = {
     "settled",
     "texts",
     # SQLite has one writer, who needs no other locks.
-    "execution_of_human_task",
+    "executions_of_human_tasks",
     "executions_of_ids",
     "hold_executions",
+    "hold_human_tasks",
     "hold_ids",
     "hold_slots",
     "hold_workers",

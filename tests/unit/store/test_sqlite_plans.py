@@ -11,7 +11,7 @@ from tests.unit.values.test_people import TASK
 from perdure.store.port import Filter, Place
 from perdure.store.sql.audit import audit_query
 from perdure.store.sql.listing import count_query, list_query
-from perdure.store.sql.people import tasks_query
+from perdure.store.sql.worklists import tasks_query
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.sql import SQL
 from perdure.store.sqlite.store import SqliteStore
@@ -36,6 +36,7 @@ GROWING = (
     "slot",
     "perdure_slot",
     "t",
+    "perdure_human_log",
     "perdure_human_task",
     "perdure_blob",
     "perdure_task",
@@ -55,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
 
 
 def plan(store: SqliteStore, sql: str) -> list[str]:
-    parameters = {str(n): None for n in range(1, 20)}
+    parameters = {str(n): None for n in range(1, 30)}
     positional: Any = [None] * sql.count("?") if "?1" not in sql else parameters
     rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", positional).fetchall()
     return [row[3] for row in rows]
@@ -139,7 +140,14 @@ def scans(lines: list[str]) -> list[str]:
         ("audit_chain", "perdure_audit USING INTEGER PRIMARY KEY (rowid>?)"),
         ("delete_audit", "perdure_audit USING INTEGER PRIMARY KEY (rowid=?)"),
         ("human_task", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
-        ("change_human_task", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("human_tasks_of_ids", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("change_human_tasks", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("move_human_tasks", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
+        ("due_human_tasks", "USING INDEX perdure_human_task_next (next_at>? AND next_at<?)"),
+        ("news", "USING INDEX perdure_human_task_next (next_at>?)"),
+        ("old_human_tasks", "USING INDEX perdure_human_task_alone (closed_at<?)"),
+        ("human_log", "USING INDEX perdure_human_log_by_task (task=? AND id>?)"),
+        ("delete_human_log", "perdure_human_log_by_task (task=?)"),
         ("give_up_human_tasks", "sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("already_decided", "t USING INDEX sqlite_autoindex_perdure_human_task_1 (id=?)"),
         ("close_human_tasks_of_runs", "INDEX perdure_human_task_by_run (run=?)"),
@@ -289,7 +297,7 @@ def test_a_list_of_human_tasks_is_led_by_its_index(
     ("status", "uses"),
     [
         ((), "perdure_human_task_open (<expr>>?"),
-        (tuple(HumanTaskStatus), "sqlite_autoindex_perdure_human_task_1 (id<?)"),
+        (tuple(HumanTaskStatus), "sqlite_autoindex_perdure_human_task_1 (id>? AND id<?)"),
     ],
     ids=["open", "all"],
 )

@@ -9,6 +9,7 @@ asked for in a later statement, which sees what those have committed who were wa
 * an execution whose inbox, end or claim a batch touches: the row of its first run;
 * an activity on offer: its row, by whoever holds its execution, or has passed by all that others
   hold (``store/sql/offers.py``). Claims begin with the worker's row, and the row of a queue.
+* a human task: its row, by whoever holds the execution that asked for it, if one did.
 
 They are taken in this order (a worker's batch has its own row from the fence), and rows of a kind
 in one statement by their numbers, so two batches do not wait for each other. Where two do all the

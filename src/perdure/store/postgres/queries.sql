@@ -69,8 +69,11 @@ SELECT coalesce(json_agg(DISTINCT e), '[]')::text FROM (
     SELECT w.watcher FROM perdure_watch w WHERE w.target = ANY({numbers}) AND w.watcher IS NOT NULL
 ) AS found;
 
--- name: execution_of_human_task
-SELECT execution FROM perdure_human_task WHERE id = $1;
+-- name: executions_of_human_tasks
+SELECT DISTINCT execution FROM perdure_human_task WHERE id = ANY({texts}) AND execution IS NOT NULL;
+
+-- name: hold_human_tasks
+SELECT id FROM perdure_human_task WHERE id = ANY({texts}) ORDER BY id FOR NO KEY UPDATE;
 
 -- A batch -----------------------------------------------------------------------------------------
 
@@ -486,12 +489,13 @@ DELETE FROM perdure_mail WHERE id = ANY({numbers});
 -- name: insert_human_tasks
 INSERT INTO perdure_human_task (
     id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
-    form, data, created_at, due_at, remind_at
+    form, data, created_at, due_at, remind_at, type, approvers, not_by, chain, next_at, form_version
 )
 SELECT
     v ->> 0, r.namespace, (v ->> 1)::bigint, (v ->> 2)::bigint, (v ->> 3)::bigint, 0, v ->> 4, v ->> 5,
     v ->> 6, v ->> 7, v ->> 8, (v ->> 9)::bigint, v ->> 10, v ->> 11, (v ->> 12)::bigint,
-    (v ->> 13)::bigint, (v ->> 14)::bigint
+    (v ->> 13)::bigint, (v ->> 14)::bigint, v ->> 15, (v ->> 16)::bigint, v ->> 17, v ->> 18,
+    (v ->> 19)::bigint, (v ->> 20)::bigint
 FROM json_array_elements($1::json) v JOIN perdure_run r ON r.run = (v ->> 1)::bigint;
 
 -- Runs that give up a human task that is not open any more.
@@ -515,9 +519,11 @@ UPDATE perdure_human_task SET
 WHERE run = ANY({numbers}) AND status < 2;
 
 -- name: task_columns
-t.id, t.namespace, t.run, t.execution, t.event, r.run_id, r.workflow_id, r.workflow, t.status, t.name,
-t.title, t.description, t.role, t.assignee, t.priority, t.form, t.data, t.created_at, t.due_at,
-t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at, t.closed_by, t.value, t.comment
+t.id, t.namespace, t.run, t.execution, t.event, coalesce(r.run_id, ''), coalesce(r.workflow_id, ''),
+coalesce(r.workflow, ''), t.status, t.name, t.title, t.description, t.role, t.assignee, t.priority, t.form,
+t.data, t.created_at, t.due_at, t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at,
+t.closed_by, t.value, t.comment, t.approvals, t.type, t.approvers, t.not_by, t.chain, t.next_at,
+t.form_version, coalesce(t.created_by, r.created_by), coalesce(t.tenant, r.tenant, '')
 
 -- name: task_tables
 perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
@@ -525,13 +531,62 @@ perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
 -- name: human_task
 SELECT {task_columns} FROM {task_tables} WHERE t.id = $1;
 
--- Only if it still is as it was when it was judged.
--- name: change_human_task
+-- name: human_tasks_of_ids
+SELECT {task_columns} FROM {task_tables} WHERE t.id = ANY({texts});
+
+-- Each only if it still is as it was when it was judged.
+-- name: change_human_tasks
 UPDATE perdure_human_task SET
-    status = $2, role = $3, assignee = $4, claimed_by = $5, claimed_at = $6, claimed_until = $7,
-    closed_at = $8, closed_by = $9, value = $10, comment = $11
-WHERE id = $1 AND status = $12 AND claimed_by IS NOT DISTINCT FROM $13
-    AND claimed_until IS NOT DISTINCT FROM $14;
+    status = (v ->> 1)::smallint, role = v ->> 2, assignee = v ->> 3, claimed_by = v ->> 4,
+    claimed_at = (v ->> 5)::bigint, claimed_until = (v ->> 6)::bigint, closed_at = (v ->> 7)::bigint,
+    closed_by = v ->> 8, value = v ->> 9, comment = v ->> 10, approvals = v ->> 11, chain = v ->> 12,
+    next_at = (v ->> 13)::bigint
+FROM json_array_elements($1::json) v
+WHERE id = v ->> 0 AND status = (v ->> 14)::smallint AND claimed_by IS NOT DISTINCT FROM v ->> 15
+    AND claimed_until IS NOT DISTINCT FROM (v ->> 16)::bigint;
+
+-- What the clock does; what people wrote is left as it is.
+-- name: move_human_tasks
+UPDATE perdure_human_task SET
+    status = (v ->> 1)::smallint, role = v ->> 2, assignee = v ->> 3, claimed_by = v ->> 4,
+    claimed_at = (v ->> 5)::bigint, claimed_until = (v ->> 6)::bigint, closed_at = (v ->> 7)::bigint,
+    chain = v ->> 8, next_at = (v ->> 9)::bigint
+FROM json_array_elements($1::json) v
+WHERE id = v ->> 0 AND status < 2;
+
+-- One that no run asks for.
+-- name: insert_human_task
+INSERT INTO perdure_human_task (
+    id, namespace, status, name, title, description, role, assignee, priority, form, data, created_at,
+    due_at, remind_at, type, approvers, not_by, chain, next_at, form_version, created_by, tenant
+)
+VALUES (
+    $1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: due_human_tasks
+SELECT id FROM perdure_human_task WHERE status IN (0, 1) AND next_at IS NOT NULL AND next_at <= $1
+ORDER BY next_at LIMIT $2;
+
+-- name: insert_human_log
+INSERT INTO perdure_human_log (task, run, at, who, verb, data)
+SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, v ->> 4, v ->> 5
+FROM json_array_elements($1::json) WITH ORDINALITY AS a (v, n) ORDER BY n;
+
+-- name: human_log
+SELECT id, at, who, verb, data FROM perdure_human_log WHERE task = $1 AND id > $2 ORDER BY id LIMIT $3;
+
+-- Those that no run asked for, which ended long ago.
+-- name: old_human_tasks
+SELECT id FROM perdure_human_task WHERE run IS NULL AND status > 1 AND closed_at < $1
+ORDER BY closed_at LIMIT $2;
+
+-- name: delete_human_log
+DELETE FROM perdure_human_log WHERE task = ANY({texts});
+
+-- name: delete_human_tasks
+DELETE FROM perdure_human_task WHERE id = ANY({texts});
 
 -- Workers ----------------------------------------------------------------------------------------
 
@@ -1417,7 +1472,8 @@ SELECT
         SELECT coalesce(json_agg(json_build_array(d.name, d.version)), '[]')::text
         FROM perdure_definition d WHERE d.is_active = 0
     ),
-    (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL);
+    (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL),
+    (SELECT min(next_at) FROM perdure_human_task WHERE status IN (0, 1) AND next_at IS NOT NULL);
 
 -- name: definitions
 SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition

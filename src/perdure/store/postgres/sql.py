@@ -14,6 +14,7 @@ from perdure.store.port import Batch
 from perdure.store.postgres.connect import Connection
 from perdure.store.postgres.holding import Foreseen, hold_executions
 from perdure.store.queries import load_queries
+from perdure.store.sql.encoding import to_json
 
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 _OURS = re.compile(r"""(?<!['".\w])perdure_\w+""")
@@ -77,10 +78,12 @@ class Statements:
     def hold_slots(self) -> None:
         self.run("hold_slots")
 
-    def hold_human_task(self, id: str) -> None:
-        found = self.run("execution_of_human_task", id).fetchone()
-        if found is not None and found[0] is not None:
-            hold_executions(self, [found[0]])
+    def hold_human_tasks(self, ids: Sequence[str]) -> None:
+        wanted = to_json(list(ids))
+        found = self.run("executions_of_human_tasks", wanted).fetchall()
+        if found:
+            hold_executions(self, [row[0] for row in found])
+        self.run("hold_human_tasks", wanted)
 
     def hold_executions(self, executions: Sequence[int]) -> bool:
         hold_executions(self, executions)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from perdure.errors import PerdureError
 from perdure.store import migrate
 from perdure.store.offers import OfferKey
 from perdure.store.port import (
@@ -125,6 +126,13 @@ class PostgresStore(SqlStore, PostgresReader):
 
     def act(self, act: Act, now: int) -> Acted:
         acted = super().act(act, now)
+        self._hints.add()
+        return acted
+
+    def act_all(
+        self, acts: Sequence[Act], now: int, *, all_or_none: bool = False
+    ) -> list[Acted | PerdureError]:
+        acted = super().act_all(acts, now, all_or_none=all_or_none)
         self._hints.add()
         return acted
 

@@ -82,8 +82,8 @@ class Writing(Protocol):
         """Keep everybody else from giving or taking slots, to the commit."""
         ...
 
-    def hold_human_task(self, id: str) -> None:
-        """Keep everybody else from changing what becomes of a human task, to the commit."""
+    def hold_human_tasks(self, ids: Sequence[str]) -> None:
+        """Keep everybody else from changing what becomes of these human tasks, to the commit."""
         ...
 
     def hold_executions(self, executions: Sequence[int]) -> bool:

@@ -1,37 +1,62 @@
-"""Human tasks: rows, lists, and what people do to them."""
+"""Human tasks: rows, what people do to them, and what the clock does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from perdure.errors import Conflict, Corrupt, Sealed, TaskNotFound
-from perdure.store.rows import Acted, Posted
+import msgspec
+
+from perdure.errors import (
+    Conflict,
+    Corrupt,
+    HumanTaskError,
+    Invalid,
+    PerdureError,
+    Sealed,
+    TaskNotFound,
+)
+from perdure.store.rows import Acted, Moved, Posted
 from perdure.store.sealing import Seal
+from perdure.store.sql.audit import append, of_act
 from perdure.store.sql.database import Writing
-from perdure.store.writes import HumanTaskWrite
+from perdure.store.sql.encoding import to_json
+from perdure.store.writes import HumanTaskRaise, HumanTaskWrite
 from perdure.values import events
+from perdure.values.event import Approval
+from perdure.values.overdue import tick
 from perdure.values.people import (
     BY_CODE,
     CODES,
     OPEN,
     Act,
-    HumanTaskFilter,
     HumanTaskRow,
-    HumanTaskStatus,
+    LogEntry,
     decision,
+    entry,
     judge,
 )
 
-_NEVER = 2**63 - 1
-"""Stands for the due time of what has none."""
-_DUE = f"coalesce(t.due_at, {_NEVER})"
-_LAST = "\U0010ffff"
 _JSON = (15, 16, 25)
 """Columns of a row that hold JSON."""
 _TEXTS = (11, 26)
-_SEALED = (*_TEXTS, *_JSON)
+_APPROVALS, _NOT_BY, _CHAIN = 27, 30, 31
+_SEALED = (*_TEXTS, *_JSON, _APPROVALS)
 """Columns of a row that hold users' data: ``_TEXTS`` are its description and the comment."""
+_read_approvals = msgspec.json.Decoder(tuple[Approval, ...]).decode
+_read_names = msgspec.json.Decoder(tuple[str, ...]).decode
+_read_chain = msgspec.json.Decoder(tuple[tuple[str, int], ...]).decode
+
+
+class Refused(Exception):
+    """One of several acts was refused, and so none is done; ``answers``: what came of each."""
+
+    def __init__(self, answers: list[Acted | PerdureError]) -> None:
+        super().__init__("one of several acts was refused")
+        self.answers: list[Acted | PerdureError] = [
+            it if isinstance(it, PerdureError) else Conflict("another one was refused")
+            for it in answers
+        ]
 
 
 def asked_row(
@@ -41,8 +66,13 @@ def asked_row(
     now: int,
     sealed: Callable[[str | None], str | None],
 ) -> tuple[Any, ...]:
-    """Return the values of a new row; its name, title and whose it is are searched and listed."""
+    """Return the values of a new row; its name, title and whose it is are searched and listed.
+
+    ``run`` is 0 if none asks: then the clock does all, else only what the run's timers do not.
+    """
     asked = write.asked
+    times = [at for _, at in asked.escalate[:1]]
+    times += [] if run else [at for at in (asked.due, asked.remind) if at]
     return (
         write.id,
         run,
@@ -59,6 +89,12 @@ def asked_row(
         now,
         asked.due or None,
         asked.remind or None,
+        asked.type,
+        asked.approvers,
+        _json(asked.not_by),
+        _json(asked.escalate),
+        min(times, default=None),
+        asked.form_version,
     )
 
 
@@ -74,87 +110,139 @@ def task_of(row: tuple[Any, ...], seal: Seal) -> HumanTaskRow:
             fields[column] = "" if column in _TEXTS else None
             sealed = sealed or error.message
     fields.append(sealed)
+    fields[_APPROVALS] = _read_approvals(fields[_APPROVALS] or "[]")
+    fields[_NOT_BY] = _read_names(fields[_NOT_BY] or "[]")
+    fields[_CHAIN] = _read_chain(fields[_CHAIN] or "[]")
     for column in _JSON:
         text = fields[column]
         fields[column] = None if text is None else text.encode()
     return HumanTaskRow(*fields)
 
 
-def tasks_query(
-    sql: Mapping[str, str], where: HumanTaskFilter, now: int, limit: int, after: HumanTaskRow | None
-) -> tuple[str, list[Any]]:
-    """Return the text of a list and its parameters."""
-    status = frozenset(where.status) or OPEN
-    conditions: list[str] = ["t.namespace = ?"]
-    parameters: list[Any] = [where.namespace]
-    is_open = status <= OPEN
-    # What finds few tasks leads, and no index of all open ones, whose words these are not.
-    is_narrow = bool(where.workflow_id or where.prefix)
-    due = f"({_DUE} + 0)" if is_narrow else _DUE
-    if is_open:
-        # In these words the partial indexes fit.
-        conditions.append("t.status < 2" if is_narrow else "t.status IN (0, 1)")
-    elif status != frozenset(HumanTaskStatus):
-        codes = ", ".join(str(CODES[one]) for one in sorted({*status, *_implied(status)}))
-        conditions.append(f"t.status IN ({codes})")
-    if len(status & OPEN) == 1:
-        is_claimed = HumanTaskStatus.CLAIMED in status
-        claimed = "(t.status = 1 AND t.claimed_until > ?)"
-        either = "t.status > 1 OR " if not is_open else ""
-        conditions.append(f"({either}{'' if is_claimed else 'NOT '}{claimed})")
-        parameters.append(now)
-    for condition, value in (
-        ("t.role = ?", where.role),
-        ("t.assignee = ?", where.assignee),
-        ("(t.assignee IS NULL OR t.assignee = ?)", where.for_person),
-        ("r.workflow = ?", where.workflow),
-    ):
-        if value:
-            conditions.append(condition)
-            parameters.append(value)
-    if where.workflow_id:
-        conditions.append(
-            "t.run IN (SELECT x.run FROM perdure_run x WHERE x.namespace = ? AND x.workflow_id = ?)"
-        )
-        parameters += [where.namespace, where.workflow_id]
-    if where.overdue:
-        conditions.append(f"t.status IN (0, 1) AND {_DUE} < ?")
-        parameters.append(now)
-    if where.prefix:
-        conditions.append("t.id >= ? AND t.id < ?")
-        parameters += [where.prefix, where.prefix + _LAST]
-    if after is not None:
-        if is_open:  # not as a pair: an index on an expression would not be searched by it
-            conditions.append(f"{due} >= ? AND ({due} > ? OR t.id > ?)")
-            parameters += [after.due_at if after.due_at is not None else _NEVER] * 2
+def log_entry_of(row: tuple[Any, ...], seal: Seal) -> LogEntry:
+    """Return an entry of a log as it is read; what cannot be opened is left out, and it says so."""
+    number, at, by, verb, stored = row
+    try:
+        text = seal.open_text(stored)
+        data: dict[str, Any] = msgspec.json.decode(text) if text else {}
+    except (Corrupt, Sealed, msgspec.DecodeError) as error:
+        return LogEntry(at, by, verb, {}, number, getattr(error, "message", str(error)))
+    return LogEntry(at, by, verb, data, number)
+
+
+def raise_task(database: Writing, wanted: HumanTaskRaise, now: int) -> HumanTaskRow:
+    """Open a human task that no run asks for: see the port."""
+    asked = HumanTaskWrite(wanted.id, 0, wanted.asked)
+    fields = asked_row(asked, 0, 0, now, database.seal.seal_text)[4:]
+    whose = wanted.by or None, wanted.tenant or None
+    database.run("insert_human_task", wanted.id, wanted.namespace, *fields, *whose)
+    row = database.run("human_task", wanted.id).fetchone()
+    if row is None or row[1] != wanted.namespace or row[2] is not None:
+        raise Conflict(f"human task {wanted.id!r} is another one: choose another id")
+    return task_of(row, database.seal)
+
+
+def act_on(
+    database: Writing,
+    acts: Sequence[Act],
+    now: int,
+    all_or_none: bool = False,
+) -> list[Acted | PerdureError]:
+    """Judge acts with their rows held, write what comes of them, and tell the runs.
+
+    Raises:
+        Refused: one was refused, and all were to be done or none.
+    """
+    ids = list(dict.fromkeys(act.id for act in acts))
+    database.hold_human_tasks(ids)
+    before = _read(database, ids)
+    states = dict(before)
+    answers: list[Acted | PerdureError] = []
+    lines: list[tuple[HumanTaskRow, LogEntry]] = []
+    for act in acts:
+        try:
+            task = states.get(act.id)
+            if task is None or task.namespace != act.namespace:
+                raise TaskNotFound(act.id)
+            if task.sealed:
+                raise Sealed(f"human task {act.id!r}: {task.sealed}")
+            after = judge(task, act, now)
+        except (HumanTaskError, Invalid, Sealed) as error:
+            answers.append(error)
         else:
-            conditions.append("t.id < ?")
-        parameters.append(after.id)
-    order = f"{due}, t.id" if is_open else "t.id DESC"
-    text = (
-        f"SELECT {sql['task_columns']} FROM {sql['task_tables']} "  # noqa: S608 - our own words
-        f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
-    )
-    return text, [*parameters, limit]
+            lines.append((after, entry(task, act, after, now)))
+            states[act.id] = after
+            answers.append(Acted(after))
+    if all_or_none and any(isinstance(answer, PerdureError) for answer in answers):
+        raise Refused(answers)
+    _write(database, [(before[id], states[id]) for id in ids if id in before], lines)
+    _tell(database, [answer for answer in answers if isinstance(answer, Acted)], now)
+    audited = [
+        of_act(act.audit, answer)
+        for act, answer in zip(acts, answers, strict=True)
+        if act.audit is not None and isinstance(answer, Acted)
+    ]
+    if audited:
+        append(database, audited, now)
+    return answers
 
 
-def _implied(status: frozenset[HumanTaskStatus]) -> frozenset[HumanTaskStatus]:
-    """Return the stored statuses that may stand for these: a claim may be over."""
-    return OPEN if HumanTaskStatus.OPEN in status else frozenset()
+def move_on(database: Writing, now: int, limit: int) -> list[Moved]:
+    """Do what the clock does: see the port."""
+    ids = [row[0] for row in database.run("due_human_tasks", now, limit).fetchall()]
+    if not ids:
+        return []
+    database.hold_human_tasks(ids)
+    before = _read(database, ids)  # as it is now: others may have been here
+    moved: list[Moved] = []
+    changed: list[HumanTaskRow] = []
+    for task in before.values():
+        after, entries = tick(task, now)
+        if after is not task:
+            changed.append(after)
+        if entries:
+            moved.append(Moved(after, entries))
+    if changed:
+        database.run("move_human_tasks", to_json([_moved(after) for after in changed]))
+    _log(database, [(one.task, told) for one in moved for told in one.entries])
+    return moved
 
 
-def act_on(database: Writing, act: Act, now: int) -> Acted:
-    """Judge an act with the write lock held, write what comes of it, and tell the run."""
-    row = database.run("human_task", act.id).fetchone()
-    if row is None or row[1] != act.namespace:
-        raise TaskNotFound(act.id)
-    seal = database.seal
-    before = task_of(row, seal)
-    if before.sealed:
-        raise Sealed(f"human task {act.id!r}: {before.sealed}")
-    after = judge(before, act, now)
-    changed = database.run(
-        "change_human_task",
+def _read(database: Writing, ids: Sequence[str]) -> dict[str, HumanTaskRow]:
+    rows = database.run("human_tasks_of_ids", to_json(list(ids))).fetchall()
+    found = {row[0]: task_of(row, database.seal) for row in rows}
+    return {id: found[id] for id in ids if id in found}
+
+
+def _write(
+    database: Writing,
+    changes: Sequence[tuple[HumanTaskRow, HumanTaskRow]],
+    lines: Sequence[tuple[HumanTaskRow, LogEntry]],
+) -> None:
+    """Write rows that were held and judged, and what the log says of it."""
+    seal = database.seal.seal_text
+    rows = [_changed(before, after, seal) for before, after in changes if after is not before]
+    if rows:
+        changed = database.run("change_human_tasks", to_json(rows)).rowcount
+        if changed != len(rows):
+            raise Conflict("a human task changed meanwhile; look again")
+    _log(database, lines)
+
+
+def _log(database: Writing, lines: Sequence[tuple[HumanTaskRow, LogEntry]]) -> None:
+    seal = database.seal.seal_text
+    rows = [
+        (task.id, task.run, told.at, told.by, told.verb, seal(_json(told.data)))
+        for task, told in lines
+    ]
+    if rows:
+        database.run("insert_human_log", to_json(rows))
+
+
+def _changed(
+    before: HumanTaskRow, after: HumanTaskRow, seal: Callable[[str | None], str | None]
+) -> tuple[Any, ...]:
+    return (
         after.id,
         CODES[after.status],
         after.role,
@@ -164,19 +252,49 @@ def act_on(database: Writing, act: Act, now: int) -> Acted:
         after.claimed_until,
         after.closed_at,
         after.closed_by,
-        seal.seal_text(None if after.value is None else after.value.decode()),
-        seal.seal_text(after.comment),
+        seal(None if after.value is None else after.value.decode()),
+        seal(after.comment),
+        seal(_json(after.approvals)),
+        _json(after.chain),
+        after.next_at,
         CODES[before.status],
         before.claimed_by,
         before.claimed_until,
-    ).rowcount
-    if changed != 1:
-        raise Conflict(f"human task {act.id!r} changed meanwhile; look again")
-    return Acted(after, None if after.status in OPEN else _tell(database, after, now))
+    )
 
 
-def _tell(database: Writing, task: HumanTaskRow, now: int) -> Posted:
-    event = events.encode_turn([decision(task)])
-    sealed = database.seal.seal(event)
-    (id,) = database.insert("insert_inbox", 6, [task.execution, "", 0, sealed, 1, now])
-    return Posted("delivered", id=id, execution=task.execution, run=task.run, event=event)
+def _moved(task: HumanTaskRow) -> tuple[Any, ...]:
+    return (
+        task.id,
+        CODES[task.status],
+        task.role,
+        task.assignee,
+        task.claimed_by,
+        task.claimed_at,
+        task.claimed_until,
+        task.closed_at,
+        _json(task.chain),
+        task.next_at,
+    )
+
+
+def _tell(database: Writing, acted: Sequence[Acted], now: int) -> None:
+    """Put what was decided into the inboxes of the runs that asked."""
+    told = [one for one in acted if one.task.status not in OPEN and one.task.execution is not None]
+    if not told:
+        return
+    flat: list[Any] = []
+    for one in told:
+        task, event = one.task, events.encode_turn([decision(one.task)])
+        assert task.execution is not None
+        assert task.run is not None
+        one.posted = Posted("delivered", execution=task.execution, run=task.run, event=event)
+        flat += [task.execution, "", 0, database.seal.seal(event), 1, now]
+    for one, id in zip(told, database.insert("insert_inbox", 6, flat), strict=True):
+        assert one.posted is not None
+        one.posted.id = id
+
+
+def _json(given: Any) -> str | None:
+    """Write a small value as JSON; nothing for an empty one."""
+    return msgspec.json.encode(given).decode() if given else None

@@ -32,6 +32,7 @@ OF_RUNS = (
     "perdure_attr",
     "perdure_tag",
     "perdure_log",
+    "perdure_human_log",
     "perdure_human_task",
     "perdure_beat",
     "perdure_open_tx",

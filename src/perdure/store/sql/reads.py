@@ -21,6 +21,7 @@ from perdure.store.port import (
     JournalRow,
     Listed,
     Loaded,
+    LogEntry,
     LogLine,
     News,
     OpenRun,
@@ -48,10 +49,11 @@ from perdure.store.sql.made import (
     offer_of,
     run_of,
 )
-from perdure.store.sql.people import task_of, tasks_query
+from perdure.store.sql.people import log_entry_of, task_of
 from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.records import RecordReader
 from perdure.store.sql.slots import Slots
+from perdure.store.sql.worklists import tasks_count, tasks_query
 from perdure.values.concurrency import Standing
 from perdure.values.states import CODES, Status
 
@@ -208,10 +210,10 @@ class SqlReader(RecordReader):
         served = (to_json(list(workflows)), to_json(list(queues)))
         known = to_json(list(activities))
         found = self._one("news", (*served, worker, now, soon, known))
-        has_work, has_room, has_offers, *due, inactive, next_at = found
+        has_work, has_room, has_offers, *due, inactive, next_at, people_at = found
         names = frozenset((name, version) for name, version in from_json(inactive))
         has = bool(has_work), bool(has_room)
-        return News(*has, names, next_at, bool(has_offers), first_of(due))
+        return News(*has, names, next_at, bool(has_offers), first_of(due), people_at)
 
     @reading
     def offers(self, queues: Sequence[str], activities: Sequence[str]) -> tuple[bool, int | None]:
@@ -373,6 +375,15 @@ class SqlReader(RecordReader):
     ) -> list[HumanTaskRow]:
         query = tasks_query(self.database.sql, where, now, limit, after)
         return [task_of(row, self.database.seal) for row in self._made(*query)]
+
+    @reading
+    def count_human_tasks(self, where: HumanTaskFilter, now: int) -> int:
+        return int(self._made(*tasks_count(self.database.sql, where, now))[0][0])
+
+    @reading
+    def human_log(self, id: str, *, after: int = 0, limit: int) -> list[LogEntry]:
+        rows = self._all("human_log", (id, after, limit))
+        return [log_entry_of(row, self.database.seal) for row in rows]
 
     def close(self) -> None:
         """Close the connection."""

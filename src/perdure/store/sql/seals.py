@@ -48,10 +48,11 @@ TABLES = (
     Table(
         "perdure_human_task",
         ("id",),
-        ("description", "form", "data", "value", "comment"),
+        ("description", "form", "data", "value", "comment", "approvals"),
         is_text=True,
         first=("",),
     ),
+    Table("perdure_human_log", ("id",), ("data",), is_text=True),
     Table("perdure_record", ("namespace", "kind", "id"), ("data",), first=("", "", "")),
     Table("perdure_audit", ("number",), ("data",)),
     Table("perdure_log", ("id",), ("message", "data"), is_text=True),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import Sealed, UsageError
+from perdure.errors import PerdureError, Sealed, UsageError
 from perdure.store.offers import Claimed, OfferKey, Wanted
 from perdure.store.port import (
     Act,
@@ -17,6 +17,9 @@ from perdure.store.port import (
     Beat,
     Committed,
     Definition,
+    HumanTaskRaise,
+    HumanTaskRow,
+    Moved,
     Post,
     Posted,
     Prune,
@@ -32,12 +35,12 @@ from perdure.store.port import (
 )
 from perdure.store.sealing import Packing
 from perdure.store.sql import pruning, records
-from perdure.store.sql.audit import append, cut, of_act
+from perdure.store.sql.audit import cut
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.offers import Offers
-from perdure.store.sql.people import act_on
+from perdure.store.sql.people import Refused, act_on, move_on, raise_task
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
 from perdure.store.sql.reads import SqlReader
@@ -186,11 +189,35 @@ class SqlStore(SqlReader):
 
     @writing
     def act(self, act: Act, now: int) -> Acted:
-        self.database.hold_human_task(act.id)
-        acted = act_on(self.database, act, now)
-        if act.audit is not None:
-            append(self.database, [of_act(act.audit, acted)], now)
+        (acted,) = act_on(self.database, [act], now)
+        if isinstance(acted, PerdureError):
+            raise acted
         return acted
+
+    def act_all(
+        self, acts: Sequence[Act], now: int, *, all_or_none: bool = False
+    ) -> list[Acted | PerdureError]:
+        try:
+            return self.database.write(lambda: act_on(self.database, acts, now, all_or_none))
+        except Refused as refused:
+            return refused.answers
+
+    @writing
+    def raise_human_task(self, wanted: HumanTaskRaise, now: int) -> HumanTaskRow:
+        return raise_task(self.database, wanted, now)
+
+    @writing
+    def move_human_tasks(self, now: int, *, limit: int) -> list[Moved]:
+        return move_on(self.database, now, limit)
+
+    @writing
+    def forget_human_tasks(self, before: int, *, limit: int) -> int:
+        found = self.database.run("old_human_tasks", before, limit).fetchall()
+        if found:
+            ids = to_json([row[0] for row in found])
+            self.database.run("delete_human_log", ids)
+            self.database.run("delete_human_tasks", ids)
+        return len(found)
 
     @writing
     def amend(self, amend: Amend, now: int) -> Amended:

@@ -366,11 +366,12 @@ DELETE FROM perdure_mail WHERE id IN (SELECT value FROM json_each(?1));
 -- name: insert_human_tasks
 INSERT INTO perdure_human_task (
     id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
-    form, data, created_at, due_at, remind_at
+    form, data, created_at, due_at, remind_at, type, approvers, not_by, chain, next_at, form_version
 )
 SELECT
     v ->> 0, r.namespace, v ->> 1, v ->> 2, v ->> 3, 0, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
-    v ->> 9, v ->> 10, v ->> 11, v ->> 12, v ->> 13, v ->> 14
+    v ->> 9, v ->> 10, v ->> 11, v ->> 12, v ->> 13, v ->> 14, v ->> 15, v ->> 16, v ->> 17, v ->> 18,
+    v ->> 19, v ->> 20
 FROM (SELECT value AS v FROM json_each(?1)) CROSS JOIN perdure_run r ON r.run = v ->> 1;
 
 -- Runs that give up a human task that is not open any more.
@@ -391,9 +392,11 @@ UPDATE perdure_human_task SET
 WHERE run IN (SELECT value FROM json_each(?1)) AND status IN (0, 1);
 
 -- name: task_columns
-t.id, t.namespace, t.run, t.execution, t.event, r.run_id, r.workflow_id, r.workflow, t.status, t.name,
-t.title, t.description, t.role, t.assignee, t.priority, t.form, t.data, t.created_at, t.due_at,
-t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at, t.closed_by, t.value, t.comment
+t.id, t.namespace, t.run, t.execution, t.event, coalesce(r.run_id, ''), coalesce(r.workflow_id, ''),
+coalesce(r.workflow, ''), t.status, t.name, t.title, t.description, t.role, t.assignee, t.priority, t.form,
+t.data, t.created_at, t.due_at, t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at,
+t.closed_by, t.value, t.comment, t.approvals, t.type, t.approvers, t.not_by, t.chain, t.next_at,
+t.form_version, coalesce(t.created_by, r.created_by), coalesce(t.tenant, r.tenant, '')
 
 -- name: task_tables
 perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
@@ -401,12 +404,60 @@ perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
 -- name: human_task
 SELECT {task_columns} FROM {task_tables} WHERE t.id = ?1;
 
--- Only if it still is as it was when it was judged.
--- name: change_human_task
+-- name: human_tasks_of_ids
+SELECT {task_columns} FROM {task_tables} WHERE t.id IN (SELECT value FROM json_each(?1));
+
+-- Each only if it still is as it was when it was judged.
+-- name: change_human_tasks
 UPDATE perdure_human_task SET
-    status = ?2, role = ?3, assignee = ?4, claimed_by = ?5, claimed_at = ?6, claimed_until = ?7,
-    closed_at = ?8, closed_by = ?9, value = ?10, comment = ?11
-WHERE id = ?1 AND status = ?12 AND claimed_by IS ?13 AND claimed_until IS ?14;
+    status = v ->> 1, role = v ->> 2, assignee = v ->> 3, claimed_by = v ->> 4, claimed_at = v ->> 5,
+    claimed_until = v ->> 6, closed_at = v ->> 7, closed_by = v ->> 8, value = v ->> 9,
+    comment = v ->> 10, approvals = v ->> 11, chain = v ->> 12, next_at = v ->> 13
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE id = v ->> 0 AND status = v ->> 14 AND claimed_by IS v ->> 15 AND claimed_until IS v ->> 16;
+
+-- What the clock does; what people wrote is left as it is.
+-- name: move_human_tasks
+UPDATE perdure_human_task SET
+    status = v ->> 1, role = v ->> 2, assignee = v ->> 3, claimed_by = v ->> 4, claimed_at = v ->> 5,
+    claimed_until = v ->> 6, closed_at = v ->> 7, chain = v ->> 8, next_at = v ->> 9
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE id = v ->> 0 AND status IN (0, 1);
+
+-- One that no run asks for.
+-- name: insert_human_task
+INSERT INTO perdure_human_task (
+    id, namespace, status, name, title, description, role, assignee, priority, form, data, created_at,
+    due_at, remind_at, type, approvers, not_by, chain, next_at, form_version, created_by, tenant
+)
+VALUES (
+    ?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21
+)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: due_human_tasks
+SELECT id FROM perdure_human_task WHERE status IN (0, 1) AND next_at IS NOT NULL AND next_at <= ?1
+ORDER BY next_at LIMIT ?2;
+
+-- name: insert_human_log
+INSERT INTO perdure_human_log (task, run, at, who, verb, data)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+FROM json_each(?1) ORDER BY key;
+
+-- name: human_log
+SELECT id, at, who, verb, data FROM perdure_human_log WHERE task = ?1 AND id > ?2 ORDER BY id LIMIT ?3;
+
+-- Those that no run asked for, which ended long ago.
+-- name: old_human_tasks
+SELECT id FROM perdure_human_task INDEXED BY perdure_human_task_alone
+WHERE run IS NULL AND status > 1 AND closed_at < ?1
+ORDER BY closed_at LIMIT ?2;
+
+-- name: delete_human_log
+DELETE FROM perdure_human_log WHERE task IN (SELECT value FROM json_each(?1));
+
+-- name: delete_human_tasks
+DELETE FROM perdure_human_task WHERE id IN (SELECT value FROM json_each(?1));
 
 -- Workers ----------------------------------------------------------------------------------------
 
@@ -1235,7 +1286,8 @@ SELECT
     (SELECT min(t.not_before) FROM perdure_task t WHERE t.stage = 1),
     (SELECT min(t.due) FROM perdure_task t WHERE t.stage IN (0, 1) AND t.due > 0),
     (SELECT json_group_array(json_array(d.name, d.version)) FROM perdure_definition d WHERE d.is_active = 0),
-    (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL);
+    (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL),
+    (SELECT min(next_at) FROM perdure_human_task WHERE status IN (0, 1) AND next_at IS NOT NULL);
 
 -- name: definitions
 SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition

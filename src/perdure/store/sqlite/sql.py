@@ -84,7 +84,7 @@ class Statements:
     def hold_slots(self) -> None:
         pass
 
-    def hold_human_task(self, id: str) -> None:
+    def hold_human_tasks(self, ids: Sequence[str]) -> None:
         pass
 
     def hold_executions(self, executions: Sequence[int]) -> bool:

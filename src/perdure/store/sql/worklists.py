@@ -1,0 +1,171 @@
+"""Lists of human tasks: what a filter selects, and what somebody may see of it.
+
+What a principal may read is one condition (``perdure.values.reach.Sight``) in several branches: its
+roles, and what is theirs. Each branch is led by an index of its own and read up to the limit, so a
+list is as fast for many roles as for one; no human task is in two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.values.people import CODES, OPEN, HumanTaskFilter, HumanTaskRow, HumanTaskStatus
+from perdure.values.reach import Sight
+
+_NEVER = 2**63 - 1
+"""Stands for the due time of what has none."""
+_DUE = f"coalesce(t.due_at, {_NEVER})"
+_LAST = "\U0010ffff"
+_BRANCHES = 30
+"""More roles than this are one branch."""
+
+_Condition = tuple[str, list[Any]]
+
+
+def tasks_query(
+    sql: Mapping[str, str], where: HumanTaskFilter, now: int, limit: int, after: HumanTaskRow | None
+) -> tuple[str, list[Any]]:
+    """Return the text of a list and its parameters."""
+    is_open, is_narrow = _kind(where)
+    due = _due(is_narrow)
+    order = f"{due}, t.id" if is_open else "t.id DESC"
+    conditions, parameters = _conditions(where, now)
+    if after is not None:
+        if is_open:  # not as a pair: an index on an expression would not be searched by it
+            conditions.append(f"{due} >= ? AND ({due} > ? OR t.id > ?)")
+            parameters += [after.due_at if after.due_at is not None else _NEVER] * 2
+        else:
+            conditions.append("t.id < ?")
+        parameters.append(after.id)
+    tables, columns = sql["task_tables"], sql["task_columns"]
+    branches = _branches(where, now)
+    if len(branches) == 1:
+        text, more = branches[0]
+        given = " AND ".join([*conditions, *([text] if text else [])])
+        # S608 below: our own words
+        made = f"SELECT {columns} FROM {tables} WHERE {given} ORDER BY {order} LIMIT ?"  # noqa: S608
+        return made, [*parameters, *more, limit]
+    parts: list[str] = []
+    every: list[Any] = []
+    for text, more in branches:
+        given = " AND ".join([*conditions, text])
+        part = f"SELECT t.id FROM {tables} WHERE {given} ORDER BY {order} LIMIT ?"  # noqa: S608
+        parts.append(f"SELECT id FROM ({part}) AS branch")  # noqa: S608
+        every += [*parameters, *more, limit]
+    found = " UNION ALL ".join(parts)
+    made = f"SELECT {columns} FROM {tables} WHERE t.id IN ({found}) ORDER BY {order} LIMIT ?"  # noqa: S608
+    return made, [*every, limit]
+
+
+def tasks_count(sql: Mapping[str, str], where: HumanTaskFilter, now: int) -> tuple[str, list[Any]]:
+    """Return the text of a count and its parameters."""
+    conditions, parameters = _conditions(where, now)
+    parts: list[str] = []
+    every: list[Any] = []
+    for text, more in _branches(where, now):
+        given = " AND ".join([*conditions, *([text] if text else [])])
+        tables = sql["task_tables"] if "r." in given else "perdure_human_task t"
+        parts.append(f"(SELECT count(*) FROM {tables} WHERE {given})")  # noqa: S608
+        every += [*parameters, *more]
+    return f"SELECT {' + '.join(parts) or '0'}", every
+
+
+def _kind(where: HumanTaskFilter) -> tuple[bool, bool]:
+    """Tell whether only open ones are meant, and whether few are, by what finds them."""
+    status = frozenset(where.status) or OPEN
+    # What finds few tasks leads, and no index of all open ones, whose words these are not.
+    return status <= OPEN, bool(where.workflow_id or where.prefix)
+
+
+def _due(is_narrow: bool) -> str:
+    return f"({_DUE} + 0)" if is_narrow else _DUE
+
+
+def _conditions(where: HumanTaskFilter, now: int) -> tuple[list[str], list[Any]]:
+    """Return what a filter demands of all branches."""
+    is_open, is_narrow = _kind(where)
+    status = frozenset(where.status) or OPEN
+    conditions: list[str] = ["t.namespace = ?"]
+    parameters: list[Any] = [where.namespace]
+    if is_open:
+        # In these words the partial indexes fit.
+        conditions.append("t.status < 2" if is_narrow else "t.status IN (0, 1)")
+    elif status != frozenset(HumanTaskStatus):
+        codes = ", ".join(str(CODES[one]) for one in sorted({*status, *_implied(status)}))
+        closed = "" if status & OPEN or is_narrow else "t.status > 1 AND "
+        conditions.append(f"{closed}t.status IN ({codes})")
+    elif not is_narrow:
+        conditions.append("t.id > ''")  # all of them, in the order of this index
+    if len(status & OPEN) == 1:
+        is_claimed = HumanTaskStatus.CLAIMED in status
+        claimed = "(t.status = 1 AND t.claimed_until > ?)"
+        either = "t.status > 1 OR " if not is_open else ""
+        conditions.append(f"({either}{'' if is_claimed else 'NOT '}{claimed})")
+        parameters.append(now)
+    for condition, value in (
+        ("t.role = ?", where.role),
+        ("t.assignee = ?", where.assignee),
+        ("(t.assignee IS NULL OR t.assignee = ?)", where.for_person),
+        ("r.workflow = ?", where.workflow),
+        ("t.type = ?", where.type),
+    ):
+        if value:
+            conditions.append(condition)
+            parameters.append(value)
+    if where.workflow_id:
+        conditions.append(
+            "t.run IN (SELECT x.run FROM perdure_run x WHERE x.namespace = ? AND x.workflow_id = ?)"
+        )
+        parameters += [where.namespace, where.workflow_id]
+    if where.overdue:
+        conditions.append(f"t.status IN (0, 1) AND {_DUE} < ?")
+        parameters.append(now)
+    if where.prefix:
+        conditions.append("t.id >= ? AND t.id < ?")
+        parameters += [where.prefix, where.prefix + _LAST]
+    if where.sight is not None and where.sight.tenant:
+        conditions.append("coalesce(t.tenant, r.tenant, '') = ?")
+        parameters.append(where.sight.tenant)
+    return conditions, parameters
+
+
+def _branches(where: HumanTaskFilter, now: int) -> list[_Condition]:
+    """Return what somebody may read, as conditions of which at most one is true."""
+    sight = where.sight
+    if sight is None or sight.is_whole:
+        return [("", [])]
+    roles = sorted(sight.whole)
+    if where.role:  # the others would find nothing
+        roles = [role for role in roles if role == where.role]
+        if roles:
+            return [("", [])]
+    found: list[_Condition] = [("t.role = ?", [role]) for role in roles]
+    if len(roles) > _BRANCHES:
+        found = [_among("t.role", roles)]
+    return [*found, *_own(sight, now)]
+
+
+def _own(sight: Sight, now: int) -> list[_Condition]:
+    """Return the conditions of what is somebody's own, and in none of their roles."""
+    elsewhere, roles = "", sorted(sight.whole | sight.closed)
+    if roles:
+        text, _ = _among("t.role", roles)
+        elsewhere = f" AND (t.role IS NULL OR NOT {text})"
+    me, others = sight.me, "(t.assignee IS NULL OR t.assignee <> ?)"
+    held = "t.claimed_by = ? AND t.status = 1 AND t.claimed_until > ?"
+    done = "t.closed_by = ? AND t.status > 1"
+    return [
+        (f"t.assignee = ?{elsewhere}", [me, *roles]),
+        (f"{held} AND {others}{elsewhere}", [me, now, me, *roles]),
+        (f"{done} AND {others}{elsewhere}", [me, me, *roles]),
+    ]
+
+
+def _among(column: str, values: list[str]) -> _Condition:
+    return f"{column} IN ({', '.join('?' * len(values))})", list(values)
+
+
+def _implied(status: frozenset[HumanTaskStatus]) -> frozenset[HumanTaskStatus]:
+    """Return the stored statuses that may stand for these: a claim may be over."""
+    return OPEN if HumanTaskStatus.OPEN in status else frozenset()
