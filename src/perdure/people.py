@@ -1,96 +1,37 @@
 """What people are asked for, and what they do: ``client.human_tasks``.
 
-Who acts is the identity of the client, or ``by=``. Everything is judged in one transaction with the
-row locked (``perdure.values.people``), so of two people who decide at once one hears that the other
-was first.
+Who acts is the identity of the client, or ``by=``: a name, which is believed, or a principal, whose
+roles are asked. Everything is judged in one transaction with the row locked
+(``perdure.values.people``), so of two people who decide at once one hears that the other was first.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Unpack, cast
 
 import msgspec
 
-from perdure import errors, views
-from perdure.door import Door
-from perdure.human.forms import check_entered
-from perdure.store.port import Act, HumanTaskFilter, HumanTaskRow
-from perdure.values import limits, payload
-from perdure.values.duration import Duration, microseconds
+from perdure import errors
+from perdure.human.asking import Options, asked
+from perdure.human.forms import Form, check_entered
+from perdure.many import CLAIM, Acting, Actor, Many, comment_of
+from perdure.store.port import Act, HumanTaskFilter, HumanTaskRaise, HumanTaskRow, LogEntry
+from perdure.values import ids, limits, payload
+from perdure.values.duration import Duration
 from perdure.values.labels import check_label
-from perdure.values.people import HumanTaskStatus
+from perdure.values.people import HumanTaskStatus, judge
+from perdure.values.principals import Principal
+from perdure.values.reach import readable, writable
 from perdure.views import Page
+from perdure.worklist import HumanTask, HumanTaskEntry, Skipped, shown, whole_life
 
-_CLAIM = "30m"
-
-
-class Host(Protocol):
-    """What this needs of its client."""
-
-    @property
-    def door(self) -> Door:
-        """Where its calls go."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where its ids mean something."""
-        ...
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes a payload may have."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """Who acts."""
-        ...
+__all__ = ["HumanTask", "HumanTaskEntry", "HumanTasks", "Many", "Skipped"]
+_LOG_PAGE = 1_000
 
 
-class HumanTask(msgspec.Struct, frozen=True):
-    """A human task as lists and details show it. Times are aware UTC datetimes.
-
-    ``status``: a claim that is over is none. ``name``: what programs call it. ``form``: a JSON
-    Schema. ``data``: what is shown beside the question. ``closed_by``: who decided; ``None`` if the
-    run gave it up. ``value`` and ``comment``: of the decision. ``sealed``: why what people wrote or
-    are shown could not be opened in this process; it is left out then.
-    """
-
-    id: str
-    status: HumanTaskStatus
-    title: str
-    workflow: str
-    workflow_id: str
-    run_id: str
-    created_at: datetime
-    name: str = ""
-    description: str = ""
-    role: str | None = None
-    assignee: str | None = None
-    priority: int = 2
-    due_at: datetime | None = None
-    remind_at: datetime | None = None
-    is_overdue: bool = False
-    claimed_by: str | None = None
-    claimed_at: datetime | None = None
-    claimed_until: datetime | None = None
-    closed_at: datetime | None = None
-    closed_by: str | None = None
-    form: Any = None
-    data: Any = None
-    value: Any = None
-    comment: str = ""
-    sealed: str = ""
-    namespace: str = "default"
-
-
-class HumanTasks:
+class HumanTasks(Acting):
     """See the module's text."""
-
-    def __init__(self, client: Host) -> None:
-        self._client = client
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -99,6 +40,7 @@ class HumanTasks:
         *,
         limit: int = limits.LIST_DEFAULT,
         cursor: str | None = None,
+        for_: Principal | None = None,
         **filters: Any,
     ) -> Page[HumanTask]:
         """List human tasks: those that are open by when they are due, then by age.
@@ -106,14 +48,15 @@ class HumanTasks:
         Args:
             limit: at most this many, 1 to 1000.
             cursor: ``page.cursor`` of the page before.
+            for_: only what this principal may read.
             **filters: ``status`` (one or several; open and claimed if left out; with any other the
                 newest come first), ``role`` (or ``group``), ``assignee``, ``for_person`` (what is
-                assigned to them or to nobody), ``workflow``, ``workflow_id``, ``overdue=True``,
-                ``namespace``.
+                assigned to them or to nobody), ``type``, ``workflow``, ``workflow_id``,
+                ``overdue=True``, ``namespace``.
         """
         if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
-        where = self._filter(filters)
+        where = self._filter(filters, for_)
         door, now = self._client.door, self._client.door.now()
         after = await self._row(cursor, where.namespace) if cursor else None
         rows = await door.read(
@@ -122,21 +65,88 @@ class HumanTasks:
         items = [shown(row, now) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
+    async def count(self, *, for_: Principal | None = None, **filters: Any) -> int:
+        """Count what :meth:`list` would list, with the same filters."""
+        where, now = self._filter(filters, for_), self._client.door.now()
+        return await self._client.door.read(lambda store: store.count_human_tasks(where, now))
+
     async def overdue(self, **filters: Any) -> Page[HumanTask]:
         """List those that are open and late: :meth:`list` with ``overdue=True``."""
         return await self.list(**filters, overdue=True)
 
-    async def get(self, id: str, *, namespace: str | None = None) -> HumanTask:
+    async def get(
+        self, id: str, *, namespace: str | None = None, for_: Principal | None = None
+    ) -> HumanTask:
         """Return a human task.
 
         Raises:
-            TaskNotFound: there is none with this id.
+            TaskNotFound: there is none with this id, or ``for_`` may not read it.
         """
-        return self._shown(await self._row(id, namespace))
+        return self._shown(await self._row(id, namespace, for_))
+
+    async def log(
+        self, id: str, *, namespace: str | None = None, for_: Principal | None = None
+    ) -> list_[HumanTaskEntry]:
+        """Return the whole life of a human task, comments and attachments included, oldest first.
+
+        Raises:
+            TaskNotFound: as in :meth:`get`.
+        """
+        row = await self._row(id, namespace, for_)
+        entries: list_[LogEntry] = []
+        after: int | None = 0
+        while after is not None:
+            page = await self._client.door.read(
+                lambda store, after=after: store.human_log(row.id, after=after, limit=_LOG_PAGE)
+            )
+            entries += page
+            after = page[-1].number if len(page) == _LOG_PAGE else None
+        return whole_life(row, entries)
 
     # -- acting ------------------------------------------------------------------------------
 
-    async def claim(self, id: str, for_: Duration = _CLAIM, *, by: str | None = None) -> HumanTask:
+    async def create(
+        self,
+        title: str,
+        *,
+        form: Any = None,
+        payload: Any = None,
+        id: str = "",
+        by: Actor = None,
+        **options: Unpack[Options],
+    ) -> HumanTask:
+        """Raise a human task that no workflow asks for: for somebody to deal with, by hand.
+
+        It is claimed, decided and escalated as any other, and expires when it is due; nobody is
+        told of the decision but its log and whoever looks.
+
+        Args:
+            title: what is asked, in a few words.
+            form: what is to be entered, as in ``human.request``.
+            payload: what is shown beside the question; the same as ``data``.
+            id: a UUID of its own; the same again gives the same human task.
+            by: who raises it; a principal must be able to change all of the role.
+            **options: ``role``, ``type``, ``due``, ``escalate``, ``priority`` and the others of
+                ``human.request``.
+
+        Raises:
+            TaskDenied: the principal may not.
+            Conflict: the id is another one's.
+        """
+        name, who = self._who("create", by)
+        door, now = self._client.door, self._client.door.now()
+        if payload is not None:
+            options.setdefault("data", payload)
+        id = id or ids.uuid7(now // 1000, door.chance(10))
+        limit = self._client.max_payload
+        event = asked(id, title, Form(form), now=now, max_payload=limit, options=options)
+        if who is not None and not writable(who).covers_role(event.role):
+            raise errors.TaskDenied(f"{who.id!r} may not raise human tasks of role {event.role!r}")
+        tenant = who.tenant if who is not None else ""
+        wanted = HumanTaskRaise(id, event, self._client.namespace, name, tenant)
+        return self._shown(await door.write(lambda store: store.raise_human_task(wanted, now)))
+
+    async def claim(self, id: str, for_: Duration = CLAIM, *, by: Actor = None) -> HumanTask:
         """Keep a human task for oneself, for 30 minutes unless ``for_`` says otherwise.
 
         Until then nobody else can decide it; after that it counts as open. Whoever holds it already
@@ -148,7 +158,7 @@ class HumanTasks:
         """
         return await self._act(id, "claim", by, until=self._until(for_))
 
-    async def extend(self, id: str, for_: Duration = _CLAIM, *, by: str | None = None) -> HumanTask:
+    async def extend(self, id: str, for_: Duration = CLAIM, *, by: Actor = None) -> HumanTask:
         """Hold on to a claim, for so long from now.
 
         Raises:
@@ -156,7 +166,7 @@ class HumanTasks:
         """
         return await self._act(id, "extend", by, until=self._until(for_))
 
-    async def release(self, id: str, *, by: str | None = None) -> HumanTask:
+    async def release(self, id: str, *, by: Actor = None) -> HumanTask:
         """Give a claim back.
 
         Raises:
@@ -165,11 +175,12 @@ class HumanTasks:
         return await self._act(id, "release", by)
 
     async def complete(
-        self, id: str, value: Any = None, *, by: str | None = None, comment: str = ""
+        self, id: str, value: Any = None, *, by: Actor = None, comment: str = ""
     ) -> HumanTask:
         """Do what was asked: the run goes on with ``value``. It need not be claimed before.
 
-        When this has returned, the decision is on disk and reaches the run. A step's
+        When this has returned, the decision is on disk and reaches the run. If several people have
+        to complete it, it is open for the next one until there are enough. A step's
         ``validate_submission`` is asked there, and may let the step ask again (docs/people.md).
 
         Raises:
@@ -178,20 +189,22 @@ class HumanTasks:
             TaskClaimed: somebody else holds it.
             TaskDenied: it is assigned to somebody else.
         """
-        data = payload.encode(value, what="value")
-        payload.limit(data, self._client.max_payload, what="value")
+        act = self._made(id, "complete", by, comment=comment_of(comment))
+        act.value = self._encoded(value)
         row = await self._row(id)
+        if act.who is not None:
+            judge(row, act, self._client.door.now())  # who may not, does not hear of the form
         if row.status.is_open:
-            check_entered(row.form, data)
-        return await self._act(id, "complete", by, value=data, comment=_comment(comment))
+            check_entered(row.form, act.value)
+        return self._shown(await self._client.door.act(act))
 
-    async def reject(self, id: str, reason: str = "", *, by: str | None = None) -> HumanTask:
+    async def reject(self, id: str, reason: str = "", *, by: Actor = None) -> HumanTask:
         """Refuse what was asked: the run goes on with the outcome "rejected".
 
         Raises:
             TaskClosed, TaskClaimed, TaskDenied: as in :meth:`complete`.
         """
-        return await self._act(id, "reject", by, comment=_comment(reason))
+        return await self._act(id, "reject", by, comment=comment_of(reason))
 
     async def reassign(
         self,
@@ -200,7 +213,7 @@ class HumanTasks:
         *,
         group: str | None = None,
         role: str | None = None,
-        by: str | None = None,
+        by: Actor = None,
         reason: str = "",
     ) -> HumanTask:
         """Make it somebody else's: a person's, or a group's. A claim ends with it.
@@ -217,48 +230,118 @@ class HumanTasks:
             by,
             assignee=check_label(to, "to"),
             role=check_label(role, "group"),
-            comment=_comment(reason),
+            comment=comment_of(reason),
         )
 
-    async def cancel(self, id: str, reason: str = "", *, by: str | None = None) -> HumanTask:
+    async def cancel(self, id: str, reason: str = "", *, by: Actor = None) -> HumanTask:
         """Take it back: the run goes on with the outcome "cancelled"."""
-        return await self._act(id, "cancel", by, comment=_comment(reason))
+        return await self._act(id, "cancel", by, comment=comment_of(reason))
+
+    async def delegate(self, id: str, to: str, *, reason: str = "", by: Actor = None) -> HumanTask:
+        """Give it to another person: whoever has claimed it, or to whom it is assigned, can.
+
+        Raises:
+            TaskClaimed: it is not claimed by, or assigned to, whoever does it.
+        """
+        to = payload.text(to, what="to", maximum=limits.LABEL)
+        return await self._act(id, "delegate", by, assignee=to, comment=comment_of(reason))
+
+    async def escalate(
+        self,
+        id: str,
+        to: str | None = None,
+        *,
+        reason: str = "",
+        by: Actor = None,
+        next_role: Callable[[str | None], str | None] | None = None,
+    ) -> HumanTask:
+        """Give it to another role now. Nobody has it in particular any more: a claim ends.
+
+        Args:
+            id: of the human task.
+            to: the role; without it the next of its own steps.
+            reason: for the log.
+            by: who does it; a principal must be able to change all of the present role.
+            next_role: gives the role that follows one, where the human task has no more steps.
+
+        Raises:
+            Invalid: there is no role to go to.
+        """
+        role = check_label(to, "to")
+        if role is None and next_role is not None:
+            row = await self._row(id)
+            role = None if row.chain else next_role(row.role)
+        return await self._act(id, "escalate", by, role=role, comment=comment_of(reason))
+
+    async def comment(self, id: str, text: str, *, by: Actor = None) -> HumanTask:
+        """Say something about it, while it is open; :meth:`log` has it."""
+        if not comment_of(text, "text"):
+            raise errors.Invalid("text: it is empty")
+        return await self._act(id, "comment", by, comment=text)
+
+    async def attach(
+        self,
+        id: str,
+        name: str,
+        uri: str,
+        *,
+        media_type: str = "",
+        size: int | None = None,
+        digest: str = "",
+        by: Actor = None,
+    ) -> HumanTask:
+        """Refer to a document, while it is open; :meth:`log` has it. It stays where it is.
+
+        Args:
+            id: of the human task.
+            name: what people call the document.
+            uri: where it is; it is shown as it is, and never fetched.
+            media_type: ``"application/pdf"``, say.
+            size: in bytes.
+            digest: of its bytes: ``"sha256:…"``.
+            by: who does it.
+        """
+        texts = {"name": name, "uri": uri, "media_type": media_type, "digest": digest}
+        told: dict[str, Any] = {
+            what: payload.text(text, what=what, maximum=limits.REASON)
+            for what, text in texts.items()
+            if text or what in ("name", "uri")
+        }
+        if not name or not uri:
+            raise errors.Invalid(f"{'name' if not name else 'uri'}: it is empty")
+        if size is not None:
+            if type(size) is not int or size < 0:
+                raise errors.Invalid(f"size: {size!r} is no number of bytes")
+            told["size"] = size
+        return await self._act(id, "attach", by, data=payload.encode(told, what="attachment"))
 
     # -- inside ------------------------------------------------------------------------------
 
-    async def _act(self, id: str, verb: str, by: str | None, **more: Any) -> HumanTask:
-        who = self._client.identity if by is None else by
-        if not who:
-            raise errors.UsageError(
-                f"{verb}: say who does it: Client(…, identity=…), Engine(…, identity=…) or by=…"
-            )
-        namespace = self._client.namespace
-        who = payload.text(who, what="by", maximum=limits.LABEL)
-        act = Act(payload.text(id, what="id"), verb, who, namespace, **more)
+    def _made(self, id: str, verb: str, by: Actor, **more: Any) -> Act:
+        name, who = self._who(verb, by)
+        home = self._client.namespace
+        return Act(payload.text(id, what="id"), verb, name, home, who=who, **more)
+
+    async def _act(self, id: str, verb: str, by: Actor, **more: Any) -> HumanTask:
+        act = self._made(id, verb, by, **more)
         return self._shown(await self._client.door.act(act))
 
-    async def _row(self, id: str, namespace: str | None = None) -> HumanTaskRow:
+    async def _row(
+        self, id: str, namespace: str | None = None, for_: Principal | None = None
+    ) -> HumanTaskRow:
         home = namespace or self._client.namespace
         key = payload.text(id, what="id")
-        row = await self._client.door.read(lambda store: store.human_task(key, namespace=home))
-        if row is None:
+        door = self._client.door
+        row = await door.read(lambda store: store.human_task(key, namespace=home))
+        if row is None or (for_ is not None and not readable(for_).sees(row, door.now())):
             raise errors.TaskNotFound(id)
         return row
 
-    def _shown(self, row: HumanTaskRow) -> HumanTask:
-        return shown(row, self._client.door.now())
-
-    def _until(self, span: Duration) -> int:
-        claimed = microseconds(span, what="for_")
-        if not claimed:
-            raise errors.Invalid("for_: a claim of no time at all is none")
-        return self._client.door.now() + claimed
-
-    def _filter(self, given: dict[str, Any]) -> HumanTaskFilter:
+    def _filter(self, given: dict[str, Any], for_: Principal | None) -> HumanTaskFilter:
         values = {key: value for key, value in given.items() if value is not None}
         if "group" in values:
             values["role"] = values.pop("group")
-        if unknown := set(values) - set(HumanTaskFilter.__struct_fields__):
+        if unknown := set(values) - (set(HumanTaskFilter.__struct_fields__) - {"sight"}):
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
         status: Any = values.get("status", ())
         try:
@@ -269,37 +352,14 @@ class HumanTasks:
             raise errors.Invalid(f"status: {exc}; use {names}") from exc
         values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
         try:
-            return msgspec.convert({"namespace": self._client.namespace, **values}, HumanTaskFilter)
+            where = msgspec.convert(
+                {"namespace": self._client.namespace, **values}, HumanTaskFilter
+            )
         except msgspec.ValidationError as exc:
             raise errors.Invalid(f"list: {exc}") from exc
+        where.sight = None if for_ is None else readable(for_)
+        return where
 
 
-def shown(row: HumanTaskRow, now: int) -> HumanTask:
-    """Show a row."""
-    same: dict[str, Any] = {
-        name: getattr(row, name)
-        for name in HumanTask.__struct_fields__
-        if name in HumanTaskRow.__struct_fields__
-    }
-    for name in _TIMES:
-        same[name] = None if same[name] is None else views.to_datetime(same[name])
-    for name in ("form", "data", "value"):
-        same[name] = None if same[name] is None else payload.decode(same[name])
-    if row.standing(now) is not row.status:
-        same |= {"claimed_by": None, "claimed_at": None, "claimed_until": None}
-    same |= {"status": row.standing(now), "is_overdue": row.is_overdue(now)}
-    return HumanTask(**same)
-
-
-_TIMES = (
-    "created_at",
-    "due_at",
-    "remind_at",
-    "claimed_at",
-    "claimed_until",
-    "closed_at",
-)
-
-
-def _comment(text: str) -> str:
-    return payload.text(text, what="comment", maximum=limits.REASON)
+list_ = list
+"""In the class, the name means what it lists."""

@@ -102,7 +102,7 @@ def _chain(given: Any, now: int, due: int) -> tuple[tuple[str, int], ...]:
     """Return the steps of a chain that come before it is due; each has a time of its own."""
     if given is None:
         return ()
-    pairs: Any = given.items() if isinstance(given, Mapping) else given
+    pairs = cast("Any", given).items() if isinstance(given, Mapping) else given
     steps: list[tuple[str, int]] = []
     for place, pair in enumerate(_listed(pairs)):
         what = f"escalate[{place}]"

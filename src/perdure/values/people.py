@@ -379,9 +379,10 @@ def _check_holder(task: HumanTaskRow, act: Act, now: int) -> None:
 
 def entry(before: HumanTaskRow, act: Act, after: HumanTaskRow, now: int) -> LogEntry:
     """Return what the log says of an act."""
-    told, data = VERBS[act.verb].told, dict[str, Any]()
+    told = VERBS[act.verb].told
+    data: dict[str, Any] = {}
     if act.verb in ("claim", "extend"):
-        data["until"] = act.until
+        data = {"until": act.until}
     elif act.verb in ("delegate", "reassign"):
         data = {"assignee": after.assignee, "role": after.role}
     elif act.verb == "escalate":

@@ -19,9 +19,11 @@ from perdure.values.people import (
     HumanTaskRow,
     HumanTaskStatus,
     awaited,
+    decision,
     judge,
     may,
 )
+from perdure.values.principals import Principal
 
 NOW = 10_000_000
 HOUR = 3_600_000_000
@@ -162,3 +164,96 @@ def test_what_is_awaited_is_told_with_what_is_known():
     told = awaited(("R", "finance", None), "in 2h")
     assert told == "a person: 'R' (role 'finance', due in 2h)"
     assert awaited(("R", "finance", "ada"), "") == "a person: 'R' (assigned to 'ada')"
+
+
+def test_it_takes_as_many_different_people_as_it_needs():
+    one = task(approvers=2, assignee="ada")
+    first = judge(one, act("complete", value=b"1", comment="fine"), NOW)
+    assert (first.status, first.assignee, first.value) == (HumanTaskStatus.OPEN, None, None)
+    assert [(it.by, it.value, it.comment) for it in first.approvals] == [("ada", b"1", "fine")]
+    for verb in ("claim", "complete", "reject"):
+        with pytest.raises(errors.TaskDenied, match="completed by 'ada' already; it takes 2"):
+            judge(first, act(verb, value=b"2"), NOW)
+    last = judge(first, act("complete", by="grace", value=b"2"), NOW + 1)
+    assert (last.status, last.value, last.closed_by) == (
+        HumanTaskStatus.COMPLETED,
+        b"2",
+        "grace",
+    )
+    assert [it.by for it in decision(last).approvals] == ["ada", "grace"]
+
+
+def test_one_rejection_rejects_also_after_somebody_has_completed_it():
+    first = judge(task(approvers=3), act("complete", value=b"1"), NOW)
+    after = judge(first, act("reject", by="grace"), NOW)
+    assert after.status is HumanTaskStatus.REJECTED
+    assert [it.by for it in after.approvals] == ["ada"]
+
+
+def test_a_person_behind_two_service_accounts_is_one_person():
+    bots = [Principal(f"bot{n}", roles=["finance"], initiated_by="ada") for n in (1, 2)]
+    first = judge(task(approvers=2), act("complete", "bot1", who=bots[0], value=b"1"), NOW)
+    for name, who in (("bot2", bots[1]), ("ada", None)):
+        with pytest.raises(errors.TaskDenied, match="already"):
+            judge(first, act("complete", name, who=who, value=b"1"), NOW)
+
+
+@pytest.mark.parametrize("verb", ["claim", "complete", "reject"])
+def test_who_is_barred_does_not_decide_nor_through_an_account(verb: str):
+    one = task(not_by=("ada",))
+    bot = Principal("bot", roles=["finance"], initiated_by="ada")
+    for name, who in (("ada", None), ("bot", bot)):
+        with pytest.raises(errors.TaskDenied, match="must not be decided by 'ada'"):
+            judge(one, act(verb, name, who=who), NOW)
+    assert judge(one, act(verb, "grace"), NOW).status is VERBS[verb].after
+
+
+@pytest.mark.parametrize("verb", ["delegate", "reassign"])
+def test_what_somebody_is_barred_from_cannot_become_theirs(verb: str):
+    one = held("grace")
+    one.not_by = ("ada",)
+    with pytest.raises(errors.TaskDenied, match="cannot become theirs"):
+        judge(one, act(verb, "grace", assignee="ada"), NOW)
+
+
+def test_whoever_holds_it_gives_it_to_another_and_nobody_else_does():
+    for mine in (held(), task(assignee="ada")):
+        after = judge(mine, act("delegate", assignee="zoe"), NOW)
+        assert (after.assignee, after.claimed_by, after.role) == ("zoe", None, "finance")
+        assert after.status is HumanTaskStatus.OPEN
+    with pytest.raises(errors.TaskClaimed, match="nothing to delegate"):
+        judge(task(), act("delegate", assignee="zoe"), NOW)
+    with pytest.raises(errors.TaskClaimed, match="claimed by 'grace'"):
+        judge(held("grace"), act("delegate", assignee="zoe"), NOW)
+    with pytest.raises(errors.TaskDenied, match="assigned to 'grace'"):
+        judge(task(assignee="grace"), act("delegate", assignee="zoe"), NOW)
+
+
+@pytest.mark.parametrize("verb", ["complete", "reject"])
+def test_a_stale_claimer_cannot_submit_and_others_can(verb: str):
+    stale = held(until=NOW)
+    with pytest.raises(errors.TaskClaimed, match=f"is over.*claim it again to {verb} it"):
+        judge(stale, act(verb), NOW)
+    assert judge(stale, act(verb, by="grace"), NOW).closed_by == "grace"
+    again = judge(stale, act("claim"), NOW)
+    assert judge(again, act(verb), NOW).closed_by == "ada"
+
+
+def test_it_is_escalated_to_a_role_by_hand_and_skips_the_steps_before_it():
+    one = held()
+    one.chain, one.next_at = (("lead", NOW + 1), ("director", NOW + 2), ("board", NOW + 3)), NOW + 1
+    after = judge(one, act("escalate", "grace", role="director"), NOW)
+    assert (after.role, after.claimed_by, after.chain) == ("director", None, one.chain[2:])
+    assert after.next_at == NOW + 3
+    assert judge(one, act("escalate", "grace"), NOW).role == "lead"
+    elsewhere = judge(one, act("escalate", "grace", role="legal"), NOW)
+    assert (elsewhere.role, elsewhere.chain) == ("legal", one.chain)
+    with pytest.raises(errors.Invalid, match="no role that it goes to next"):
+        judge(task(), act("escalate"), NOW)
+
+
+def test_a_comment_changes_nothing_and_nothing_is_said_after_the_end():
+    one = held("grace")
+    assert judge(one, act("comment", comment="hm"), NOW) is one
+    with pytest.raises(errors.TaskClosed):
+        judge(judge(one, act("cancel"), NOW), act("comment", comment="hm"), NOW)
