@@ -50,6 +50,15 @@ FIELDS = {
         retry=st.none() | st.builds(RetryPolicy, max_attempts=numbers),
         cron=texts,
     ),
+    "Approval": st.builds(
+        ev.Approval,
+        by=texts,
+        at=numbers,
+        value=st.none() | blobs,
+        comment=texts,
+        person=texts,
+    ),
+    "tuple[str, int]": st.tuples(texts, numbers),
     "Parent": st.builds(
         ev.Parent, execution=numbers, workflow_id=texts, run_id=texts, child=numbers
     ),
