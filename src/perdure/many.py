@@ -112,7 +112,7 @@ class Acting:
                 ``details["failed"]`` has the id, the code and the reason of each.
         """
         own = dict(cast("Mapping[str, Any]", ids)) if isinstance(ids, Mapping) else {}
-        wanted = _ids(cast("Iterable[str]", ids))
+        wanted = _ids(list(own) if isinstance(ids, Mapping) else ids)
         if all_or_none and len(wanted) > AT_ONCE:
             raise errors.Invalid(
                 f"ids: {len(wanted)} are over the limit of {AT_ONCE} of which all or none can be "

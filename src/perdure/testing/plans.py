@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 WRITES = frozenset(
     {
         "act",
+        "act_all",
         "activate",
         "admit",
         "amend",
@@ -26,12 +27,15 @@ WRITES = frozenset(
         "extend",
         "forget",
         "forget_codecs",
+        "forget_human_tasks",
         "hand_back",
         "join",
         "keep_mailboxes",
         "leave",
+        "move_human_tasks",
         "post",
         "prune",
+        "raise_human_task",
         "reseal",
         "start",
         "suspect",
