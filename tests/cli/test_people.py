@@ -83,6 +83,55 @@ def test_it_is_rejected_reassigned_or_taken_back(served: Shell):
     assert {"rejected", "cancelled"} == {json.loads(line)["status"] for line in closed}
 
 
+def raised(shell: Shell, title: str, *options: str) -> str:
+    return shell.ok("people", "create", title, *options, "--by", "ada").out.strip()
+
+
+def test_one_is_raised_escalated_talked_about_and_delegated(served: Shell):
+    more = ["host=a", "--role", "ops", "--type", "alert", "--escalate", "lead=1d", "--due", "2d"]
+    task = raised(served, "Disk full", *more)
+    assert served.ok("people", "list", "--type", "alert", "-o", "ids").lines == [task]
+    shown = served.ok("people", "show", task, "-o", "json").json
+    assert (shown["data"], shown["role"], shown["created_by"]) == ({"host": "a"}, "ops", "ada")
+    served.ok("people", "comment", task, "I am at it", "--by", "ada")
+    served.ok("people", "attach", task, "graph", "https://x/1", "--type", "image/png")
+    served.ok("people", "escalate", task, "--reason", "too big", "--by", "ada")
+    served.ok("people", "claim", task, "--by", "ada")
+    served.ok("people", "delegate", task, "--to", "grace", "--by", "ada")
+    lines = served.ok("people", "log", task, "-o", "jsonl").lines
+    assert [json.loads(line)["verb"] for line in lines] == [
+        "opened",
+        "commented",
+        "attached",
+        "escalated",
+        "claimed",
+        "delegated",
+    ]
+    told = served.ok("people", "log", task).out
+    assert "I am at it" in told
+    assert re.search(r"escalated +ada +.*lead", told)
+    assert served("people", "claim", task, "--by", "ada").code == 4
+    wrong = served("people", "create", "x", "--escalate", "lead")
+    assert (wrong.code, "lead=1d" in wrong.err) == (2, True)
+
+
+def test_several_are_claimed_assigned_and_taken_back_at_once(served: Shell):
+    ids = [raised(served, f"Do {n}", "--role", "many") for n in range(3)]
+    served.ok("people", "claim", *ids, "--by", "ada")
+    held = served("people", "claim", *ids, "--by", "grace", "-o", "json")
+    assert held.code == 4
+    assert [it["code"] for it in held.json["skipped"]] == ["human_task.claimed"] * 3
+    served.ok("people", "reassign", *ids, "--to", "zoe", "--by", "ada")
+    assert served("people", "reassign", *ids, "--group", "ops").code == 2
+    served.ok("people", "escalate", *ids, "--to", "lead", "--by", "ada")
+    listed = served.ok("people", "list", "--role", "lead", "-o", "ids").lines
+    assert set(ids) <= set(listed)
+    served.ok("people", "cancel", *ids, "--by", "ada")
+    assert served.ok("people", "list", "--role", "lead", "-o", "ids").lines == [
+        id for id in listed if id not in ids
+    ]
+
+
 def test_an_unknown_id_is_not_found_and_a_short_one_fits_several(served: Shell):
     asked(served, "p-6")
     asked(served, "p-7")

@@ -34,8 +34,8 @@ async def main():
         sys.stdin.readline()
         people = client.human_tasks
         if how == "move":
-            while moved := await client._door.write(
-                lambda store: store.move_human_tasks(client._door.now(), limit=3)
+            while moved := await client.door.write(
+                lambda store: store.move_human_tasks(client.door.now(), limit=3)
             ):
                 for one in moved:
                     print("moved", one.task.id, flush=True)

@@ -290,6 +290,7 @@ async def test_a_principal_needs_the_whole_of_each_role_for_many_at_once(tmp_pat
         ({"escalate": [("", "1d")]}, r"escalate\[0\]: the role is empty"),
         ({"approvers": 0}, "approvers: 0 is not a whole number from 1 to 100"),
         ({"approvers": True}, "approvers: True"),
+        ({"not_by": "ada", "assignee": "ada"}, "assignee: 'ada' is among not_by"),
         ({"not_by": 7}, "not_by: 7 is neither a name"),
         ({"form_version": -1}, "form_version: -1"),
     ],

@@ -44,14 +44,22 @@ PLAIN = {
     ("perdure_definition", "source"),
     ("perdure_definition", "version"),
     ("perdure_fork", "how"),
+    ("perdure_human_log", "task"),
+    ("perdure_human_log", "verb"),
+    ("perdure_human_log", "who"),
     ("perdure_human_task", "assignee"),
+    ("perdure_human_task", "chain"),
     ("perdure_human_task", "claimed_by"),
     ("perdure_human_task", "closed_by"),
+    ("perdure_human_task", "created_by"),
     ("perdure_human_task", "id"),
     ("perdure_human_task", "name"),
     ("perdure_human_task", "namespace"),
+    ("perdure_human_task", "not_by"),
     ("perdure_human_task", "role"),
+    ("perdure_human_task", "tenant"),
     ("perdure_human_task", "title"),
+    ("perdure_human_task", "type"),
     ("perdure_identity", "id"),
     ("perdure_inbox", "sender"),
     ("perdure_limit", "on_limit"),
@@ -149,7 +157,7 @@ async def chatty(text: str) -> str:
     workflow.spawn(hang.options(task_queue="elsewhere")(text))
     await write(await talk(given))
     decision: Any = await human.request(
-        "Shall we?", description=text, data={"text": text}, form={"const": text}
+        "Shall we?", description=text, data={"text": text}, form={"const": text}, approvers=2
     )
     await workflow.listen("end").receive()
     return f"{text} {decision.value}"
@@ -187,7 +195,9 @@ async def plant(url: str, **options: Any) -> None:
         else:
             await until(lambda: bool(raw.ask("SELECT 1 FROM perdure_beat")))
         (task,) = (await client.human_tasks.list()).items
-        await client.human_tasks.complete(task.id, SECRET, by="ada", comment=SECRET)
+        await client.human_tasks.comment(task.id, SECRET, by="ada")
+        for by in ("ada", "grace"):
+            await client.human_tasks.complete(task.id, SECRET, by=by, comment=SECRET)
         with pytest.raises(Exception, match=SECRET):
             await (await client.start(breaks, SECRET, id="broken")).result("10s")
         await until_status(await client.start(peeks, SECRET, id="parked"), Status.PARKED)

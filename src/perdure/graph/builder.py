@@ -277,7 +277,8 @@ class Branch:
             next: the step to go on to.
             end: end here.
             **options: ``title``, ``description``, ``assignee``, ``assignee_key``, ``role`` (or
-                ``group``), ``due``, ``remind``, ``priority``, ``data``, ``on_reject``,
+                ``group``), ``due``, ``remind``, ``priority``, ``data``, ``escalate``,
+                ``approvers``, ``not_by``, ``type``, ``form_version``, ``on_reject``,
                 ``on_expire``, as attributes of :class:`~perdure.graph.BaseHumanStep`.
         """
         step = BaseHumanStep(name, form_schema=form, **options)

@@ -12,8 +12,8 @@ from perdure.graph.forms import Form
 from perdure.graph.spans import no_span
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
+from perdure.human.asking import Options, When, asked
 from perdure.human.forms import check_entered
-from perdure.human.request import When
 from perdure.values import payload
 from perdure.values.people import PRIORITY
 
@@ -27,8 +27,10 @@ class BaseHumanStep(BaseStep):
     """Asks a person and waits. What is entered is the output; a mapping goes into the data too.
 
     Attributes are given in the class body or to the constructor. ``title``, ``description``,
-    ``role``, ``assignee``, ``due``, ``remind`` and ``data`` (what the person is shown) may be
-    functions of the context. ``group`` means ``role``. ``form_schema``: a type or a JSON Schema.
+    ``role``, ``assignee``, ``due``, ``remind``, ``data`` (what the person is shown), ``escalate``
+    (which roles it goes to, and when), ``approvers`` (how many people must complete it) and
+    ``not_by`` (who must not) may be functions of the context; the last three are as in
+    ``human.request``. ``group`` means ``role``. ``form_schema``: a type or a JSON Schema.
     ``assignee_key``: where in the data the assignee stands. ``on_reject`` and ``on_expire`` name
     the step to go to then; else the step fails, with the kind ``Rejected`` or ``Expired``; with
     ``Cancelled`` if somebody took it back.
@@ -48,6 +50,9 @@ class BaseHumanStep(BaseStep):
         due=DURATION_OR_FUNCTION,
         remind=DURATION_OR_FUNCTION,
         data=JSON_OR_FUNCTION,
+        escalate=JSON_OR_FUNCTION,
+        approvers=JSON_OR_FUNCTION,
+        not_by=JSON_OR_FUNCTION,
     )
     title: Any = ""
     form_schema: Any = None
@@ -59,6 +64,11 @@ class BaseHumanStep(BaseStep):
     remind: Any = None
     priority: int = PRIORITY
     data: Any = None
+    escalate: Any = None
+    approvers: Any = 1
+    not_by: Any = ()
+    type: str = ""
+    form_version: int = 0
     on_reject: str = ""
     on_expire: str = ""
 
@@ -156,6 +166,11 @@ class BaseHumanStep(BaseStep):
             remind=await _answer(self.get_reminder_date(ctx)),
             priority=self.priority,
             data=self._of("data", ctx),
+            type=self.type,
+            escalate=self._of("escalate", ctx),
+            approvers=self._of("approvers", ctx),
+            not_by=self._of("not_by", ctx),
+            form_version=self.form_version,
         )
 
     def _not_done(self, decided: human.Decision[Any]) -> Left:
@@ -191,11 +206,25 @@ class BaseHumanStep(BaseStep):
         except errors.PerdureError as error:
             return [error.message]
         return [
-            problem
-            for name in ("due", "remind")
-            if isinstance(given := getattr(self, name), (str, int, float))
-            for problem in no_span(name, given)
+            *(
+                problem
+                for name in ("due", "remind")
+                if isinstance(given := getattr(self, name), (str, int, float))
+                for problem in no_span(name, given)
+            ),
+            *self._what_cannot_be_asked(),
         ]
+
+    def _what_cannot_be_asked(self) -> list[str]:
+        """Return what is wrong with whom it asks, as far as that is no function."""
+        said = ("assignee", "escalate", "approvers", "not_by", "type", "form_version")
+        given = {name: self.asking(name) for name in said}
+        options = cast("Options", {key: it for key, it in given.items() if not callable(it)})
+        try:
+            asked("", "it", human.Form(None), now=0, max_payload=0, options=options)
+        except errors.Invalid as error:
+            return [error.message]
+        return []
 
     def shape(self) -> list[Any]:
         return [*super().shape(), self.on_reject, self.on_expire]
@@ -224,7 +253,19 @@ _HOOKS = (
     "get_reminder_date",
     "validate_submission",
 )
-_GIVEN = ("title", "description", "assignee", "role", "group", "due", "remind", "data")
+_GIVEN = (
+    "title",
+    "description",
+    "assignee",
+    "role",
+    "group",
+    "due",
+    "remind",
+    "data",
+    "escalate",
+    "approvers",
+    "not_by",
+)
 
 
 async def _answer(given: Any) -> Any:

@@ -65,6 +65,9 @@ def asked(
     if type(priority) is not int or priority not in PRIORITIES:
         raise errors.Invalid(f"priority: {priority!r} is not a number from 1 (urgent) to 4")
     due, data = _time_of(given("due"), now, "due"), given("data")
+    not_by = names(given("not_by", ()), "not_by")
+    if given("assignee") in not_by:
+        raise errors.Invalid(f"assignee: {given('assignee')!r} is among not_by")
     return ev.HumanTaskOpened(
         id=id,
         title=title,
@@ -80,7 +83,7 @@ def asked(
         type=payload.text(given("type", ""), what="type", maximum=LABEL),
         escalate=_chain(given("escalate"), now, due),
         approvers=_number(given("approvers", 1), 1, APPROVERS, "approvers"),
-        not_by=names(given("not_by", ()), "not_by"),
+        not_by=not_by,
         form_version=_number(given("form_version", 0), 0, 2**31, "form_version"),
     )
 

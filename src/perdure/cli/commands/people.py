@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,15 +11,15 @@ import msgspec
 
 from perdure import errors
 from perdure.cli import given, table
+from perdure.cli.acting import act_on_one, act_on_several, find, several, user
 from perdure.cli.out import compact, document, format_option, hint, moment, say, short
 from perdure.cli.session import Database, client_on, database_option
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
-from perdure.values.people import HumanTaskStatus
 
 if TYPE_CHECKING:
     from perdure.people import HumanTask, HumanTasks
 
-_NOT_LISTED = ("form", "data", "value")
+_NOT_LISTED = ("form", "data", "value", "approvals")
 
 
 @click.group("people")
@@ -27,7 +27,7 @@ def people_command() -> None:
     """What people are asked for: list it, claim it, decide it.
 
     An ID is that of a human task, or a unique beginning of it. Who acts is the user of this
-    computer, or --by.
+    computer, or --by. Where several IDs may stand, - reads them from stdin, a line each.
     """
 
 
@@ -51,6 +51,7 @@ def _acting(command: Any) -> Any:
 @click.option("--mine", is_flag=True, help="The same, for the user of this computer.")
 @click.option("-w", "--workflow", metavar="NAME", help="Of this workflow.")
 @click.option("--id", "workflow_id", metavar="ID", help="Of exactly this workflow id.")
+@click.option("--type", metavar="TYPE", help="Of this kind.")
 @click.option("--overdue", is_flag=True, help="Only what is late.")
 @click.option(
     "--limit",
@@ -73,7 +74,7 @@ def list_command(
     """List what is open, by when it is due; what is closed, newest first."""
     filters["status"] = [part for text in filters["status"] for part in text.split(",")]
     if mine:
-        filters["for_person"] = _user()
+        filters["for_person"] = user()
     asyncio.run(_list(database, output, limit, cursor, filters))
 
 
@@ -128,7 +129,7 @@ def show_command(database: Database, id: str, output: str) -> None:
 
 async def _show(database: Database, id: str, output: str) -> None:
     async with client_on(database) as client:
-        task = await _find(client.human_tasks, id)
+        task = await find(client.human_tasks, id)
     fields: dict[str, Any] = msgspec.to_builtins(task)
     if output == "json":
         say(document(fields))
@@ -164,7 +165,7 @@ def complete_command(
         except errors.Invalid as exc:
             raise given.hint_at_text(exc, value) from exc
 
-    _act(database, id, output, by, act)
+    act_on_one(database, id, output, by, act)
 
 
 @people_command.command("reject")
@@ -173,16 +174,27 @@ def complete_command(
 @_acting
 def reject_command(database: Database, id: str, output: str, by: str | None, reason: str) -> None:
     """Refuse what is asked."""
-    _act(database, id, output, by, lambda people, task, who: people.reject(task, reason, by=who))
+    act_on_one(
+        database, id, output, by, lambda people, task, who: people.reject(task, reason, by=who)
+    )
 
 
 @people_command.command("claim")
-@click.argument("id")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--for", "span", default="30m", metavar="SPAN", help="How long.  [default: 30m]")
 @_acting
-def claim_command(database: Database, id: str, output: str, by: str | None, span: str) -> None:
+def claim_command(
+    database: Database, ids: tuple[str, ...], output: str, by: str | None, span: str
+) -> None:
     """Keep it for oneself for a while; who holds it already gets a new span."""
-    _act(database, id, output, by, lambda people, task, who: people.claim(task, span, by=who))
+    act_on_several(
+        database,
+        ids,
+        output,
+        by,
+        lambda people, task, who: people.claim(task, span, by=who),
+        lambda people, tasks, who: people.claim_many(tasks, span, by=who),
+    )
 
 
 @people_command.command("release")
@@ -190,81 +202,208 @@ def claim_command(database: Database, id: str, output: str, by: str | None, span
 @_acting
 def release_command(database: Database, id: str, output: str, by: str | None) -> None:
     """Give a claim back."""
-    _act(database, id, output, by, lambda people, task, who: people.release(task, by=who))
+    act_on_one(database, id, output, by, lambda people, task, who: people.release(task, by=who))
 
 
-@people_command.command("reassign")
+@people_command.command("delegate")
 @click.argument("id")
-@click.option("--to", metavar="WHO", help="A person.")
-@click.option("--group", metavar="ROLE", help="A group of people.")
+@click.option("--to", required=True, metavar="WHO", help="A person.")
+@click.option("--reason", default="", help="For its log.")
 @_acting
-def reassign_command(
-    database: Database, id: str, output: str, by: str | None, to: str | None, group: str | None
+def delegate_command(
+    database: Database, id: str, output: str, by: str | None, to: str, reason: str
 ) -> None:
-    """Make it somebody else's."""
-    _act(
+    """Give what one has claimed, or is assigned, to another person."""
+    act_on_one(
         database,
         id,
         output,
         by,
+        lambda people, task, who: people.delegate(task, to, reason=reason, by=who),
+    )
+
+
+@people_command.command("reassign")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--to", metavar="WHO", help="A person.")
+@click.option("--group", metavar="ROLE", help="A group of people (of one human task).")
+@_acting
+def reassign_command(
+    database: Database,
+    ids: tuple[str, ...],
+    output: str,
+    by: str | None,
+    to: str | None,
+    group: str | None,
+) -> None:
+    """Make it somebody else's."""
+    wanted = several(ids)
+    if len(wanted) > 1 and to is None:
+        raise click.UsageError("several human tasks become a person's: --to; see also escalate")
+    act_on_several(
+        database,
+        tuple(wanted),
+        output,
+        by,
         lambda people, task, who: people.reassign(task, to, group=group, by=who),
+        lambda people, tasks, who: people.assign_many(tasks, to or "", by=who),
+    )
+
+
+@people_command.command("escalate")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--to", metavar="ROLE", help="The role.  [default: the next of its own]")
+@click.option("--reason", default="", help="For its log.")
+@_acting
+def escalate_command(
+    database: Database,
+    ids: tuple[str, ...],
+    output: str,
+    by: str | None,
+    to: str | None,
+    reason: str,
+) -> None:
+    """Give it to another role now; a claim ends with it."""
+    act_on_several(
+        database,
+        ids,
+        output,
+        by,
+        lambda people, task, who: people.escalate(task, to, reason=reason, by=who),
+        lambda people, tasks, who: people.escalate_many(tasks, to, reason=reason, by=who),
     )
 
 
 @people_command.command("cancel")
-@click.argument("id")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--reason", default="", help="Goes to the run with it.")
 @_acting
-def cancel_command(database: Database, id: str, output: str, by: str | None, reason: str) -> None:
+def cancel_command(
+    database: Database, ids: tuple[str, ...], output: str, by: str | None, reason: str
+) -> None:
     """Take it back: nobody has to do it any more."""
-    _act(database, id, output, by, lambda people, task, who: people.cancel(task, reason, by=who))
+    act_on_several(
+        database,
+        ids,
+        output,
+        by,
+        lambda people, task, who: people.cancel(task, reason, by=who),
+        lambda people, tasks, who: people.cancel_many(tasks, reason, by=who),
+    )
 
 
-def _act(
+@people_command.command("comment")
+@click.argument("id")
+@click.argument("text")
+@_acting
+def comment_command(database: Database, id: str, output: str, by: str | None, text: str) -> None:
+    """Say something about it; its log has it."""
+    act_on_one(
+        database, id, output, by, lambda people, task, who: people.comment(task, text, by=who)
+    )
+
+
+@people_command.command("attach")
+@click.argument("id")
+@click.argument("name")
+@click.argument("uri")
+@click.option("--type", "media_type", default="", metavar="TYPE", help="application/pdf, say.")
+@click.option("--digest", default="", help="Of its bytes: sha256:…")
+@_acting
+def attach_command(
     database: Database,
     id: str,
     output: str,
     by: str | None,
-    act: Callable[[HumanTasks, str, str], Awaitable[HumanTask]],
+    *,
+    name: str,
+    uri: str,
+    media_type: str,
+    digest: str,
 ) -> None:
+    """Refer to a document NAME at URI; it stays where it is."""
+
+    async def act(people: HumanTasks, task: str, who: str) -> HumanTask:
+        return await people.attach(task, name, uri, media_type=media_type, digest=digest, by=who)
+
+    act_on_one(database, id, output, by, act)
+
+
+@people_command.command("create")
+@click.argument("title")
+@click.argument("data", nargs=-1, metavar="[DATA] [K=V]...")
+@click.option("--role", metavar="ROLE", help="Whose it is.")
+@click.option("--assignee", metavar="WHO", help="Whose it is in particular.")
+@click.option("--type", default="", metavar="TYPE", help="What kind it is.")
+@click.option("--description", default="", help="The whole question.")
+@click.option("--form", metavar="JSON", help="A JSON Schema of what is entered, or @FILE.")
+@click.option("--due", metavar="SPAN", help="When it expires.")
+@click.option("--priority", type=click.IntRange(1, 4), default=2, help="1 is the most urgent.")
+@click.option(
+    "--escalate",
+    multiple=True,
+    metavar="ROLE=SPAN",
+    help="Where it goes if nobody decides it, and when; repeat.",
+)
+@click.option("--approvers", type=int, default=1, help="How many people must complete it.")
+@_acting
+def create_command(
+    database: Database,
+    title: str,
+    data: tuple[str, ...],
+    output: str,
+    by: str | None,
+    *,
+    form: str | None,
+    escalate: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Raise one by hand, that no workflow asks for; DATA is shown beside it."""
+    chain = [_step(text) for text in escalate]
+
     async def run() -> None:
         async with client_on(database, write=True) as client:
-            task = await _find(client.human_tasks, id)
-            after = await act(client.human_tasks, task.id, _user() if by is None else by)
-        if output == "json":
-            say(document(msgspec.to_builtins(after)))
-            return
-        whose = after.claimed_by or after.closed_by or after.assignee or after.role
-        until = f" until {moment(after.claimed_until)}" if after.claimed_until else ""
-        said = f"{after.title!r} ({after.id}) is {after.status}"
-        hint(f"{said}{f', by {whose}' if whose and not after.status.is_open else ''}{until}")
+            task = await client.human_tasks.create(
+                title,
+                form=None if form is None else given.value(form),
+                payload=given.payload(data) if data else None,
+                escalate=chain,
+                by=user() if by is None else by,
+                **options,
+            )
+        say(document(msgspec.to_builtins(task)) if output == "json" else task.id)
 
     asyncio.run(run())
 
 
-async def _find(people: HumanTasks, text: str) -> HumanTask:
-    """Return the human task with this id, or the only one whose id begins so.
+@people_command.command("log")
+@click.argument("id")
+@format_option("table", "json", "jsonl")
+@database_option
+def log_command(database: Database, id: str, output: str) -> None:
+    """Show what was done to one, with comments and attachments, oldest first."""
 
-    Raises:
-        TaskNotFound: there is none.
-        click.UsageError: several begin so; the message lists them.
-    """
-    if not text:
-        raise errors.Invalid("an id cannot be empty")
-    page = await people.list(prefix=text, status=list(HumanTaskStatus), limit=10)
-    if not page.items:
-        raise errors.TaskNotFound(f"there is no human task {text!r}; see `perdure people list`")
-    if len(page.items) > 1:
-        lines = [f"{text!r} fits several; write more of the id:"]
-        lines += [f"  {task.id}  {task.title}  {task.status}" for task in page.items]
-        raise click.UsageError("\n".join(lines))
-    return page.items[0]
+    async def run() -> None:
+        async with client_on(database) as client:
+            task = await find(client.human_tasks, id)
+            entries = await client.human_tasks.log(task.id)
+        if output == "json":
+            say(document({"items": [msgspec.to_builtins(it) for it in entries]}))
+        elif output == "jsonl":
+            for entry in entries:
+                say(compact(msgspec.to_builtins(entry)))
+        else:
+            rows = [
+                [moment(it.at), it.verb, it.by, short(it.data, 200) if it.data else it.sealed]
+                for it in entries
+            ]
+            say(table.render(["AT", "WHAT", "BY", "MORE"], rows, elastic="MORE"))
+
+    asyncio.run(run())
 
 
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as exc:
-        raise errors.UsageError("this user has no name here; say who acts with --by") from exc
+def _step(text: str) -> tuple[str, str]:
+    role, _, span = text.partition("=")
+    if not span:
+        raise click.UsageError(f"--escalate: {text!r} is not ROLE=SPAN: lead=1d")
+    return role, span
