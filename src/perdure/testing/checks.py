@@ -373,7 +373,8 @@ def _people(store: Any, read: Sequence[History]) -> Iterator[str]:
     """A human task is open in the table exactly as long as its run waits for it."""
     listed: dict[int, set[int]] = {}
     for task in store.human_tasks(HumanTaskFilter(), 0, limit=-1):
-        listed.setdefault(task.run, set()).add(task.event)
+        if task.run is not None and task.event is not None:
+            listed.setdefault(task.run, set()).add(task.event)
     for history in read:
         waits = _asked(history)
         found = listed.pop(history.row.run, set())

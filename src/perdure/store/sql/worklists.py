@@ -17,7 +17,7 @@ _NEVER = 2**63 - 1
 """Stands for the due time of what has none."""
 _DUE = f"coalesce(t.due_at, {_NEVER})"
 _LAST = "\U0010ffff"
-_BRANCHES = 30
+_BRANCHES = 200
 """More roles than this are one branch."""
 
 _Condition = tuple[str, list[Any]]
@@ -50,11 +50,16 @@ def tasks_query(
     every: list[Any] = []
     for text, more in branches:
         given = " AND ".join([*conditions, text])
-        part = f"SELECT t.id FROM {tables} WHERE {given} ORDER BY {order} LIMIT ?"  # noqa: S608
-        parts.append(f"SELECT id FROM ({part}) AS branch")  # noqa: S608
+        part = (
+            f"SELECT t.id, {due} AS due FROM {_tables(sql, given)} WHERE {given} "  # noqa: S608
+            f"ORDER BY {order} LIMIT ?"
+        )
+        parts.append(f"SELECT id, due FROM ({part}) AS branch")  # noqa: S608
         every += [*parameters, *more, limit]
-    found = " UNION ALL ".join(parts)
-    made = f"SELECT {columns} FROM {tables} WHERE t.id IN ({found}) ORDER BY {order} LIMIT ?"  # noqa: S608
+    together = " UNION ALL ".join(parts)
+    place = "due, id" if is_open else "id DESC"
+    first = f"SELECT id FROM ({together}) AS every ORDER BY {place} LIMIT ?"  # noqa: S608
+    made = f"SELECT {columns} FROM {tables} WHERE t.id IN ({first}) ORDER BY {order}"  # noqa: S608
     return made, [*every, limit]
 
 
@@ -65,10 +70,14 @@ def tasks_count(sql: Mapping[str, str], where: HumanTaskFilter, now: int) -> tup
     every: list[Any] = []
     for text, more in _branches(where, now):
         given = " AND ".join([*conditions, *([text] if text else [])])
-        tables = sql["task_tables"] if "r." in given else "perdure_human_task t"
-        parts.append(f"(SELECT count(*) FROM {tables} WHERE {given})")  # noqa: S608
+        parts.append(f"(SELECT count(*) FROM {_tables(sql, given)} WHERE {given})")  # noqa: S608
         every += [*parameters, *more]
     return f"SELECT {' + '.join(parts) or '0'}", every
+
+
+def _tables(sql: Mapping[str, str], conditions: str) -> str:
+    """Return the tables that conditions need: the run only if they ask for it."""
+    return sql["task_tables"] if "r." in conditions else "perdure_human_task t"
 
 
 def _kind(where: HumanTaskFilter) -> tuple[bool, bool]:
