@@ -1,4 +1,7 @@
-"""The page about people: its program prints what the page says, and it names what there is."""
+"""The page about people: its program prints what the page says, and it names what there is.
+
+Its table of what people can do is made from the code: ``python -m tests.e2e.test_people_page``.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+from perdure.many import Acting
 from perdure.people import HumanTasks
+from perdure.values.people import TRANSITIONS, VERBS, HumanTaskStatus
+from perdure.values.principals import Reach
 
-PAGE = (Path(__file__).parents[2] / "docs" / "people.md").read_text(encoding="utf-8")
+FILE = Path(__file__).parents[2] / "docs" / "people.md"
+PAGE = FILE.read_text(encoding="utf-8")
+TABLE = re.compile(r"\| verb \| .*?(?=\n\n)", re.DOTALL)
+
+
+def table() -> str:
+    """Return what people can do, as the code has it."""
+    rows = [
+        "| verb | open or claimed becomes | in the log | another's claim or assignment | a principal needs |",
+        "|---|---|---|---|---|",
+    ]
+    for name, verb in VERBS.items():
+        after = "what it was" if verb.after is None else str(verb.after)
+        stands = "in the way" if verb.by_holder else "does not matter"
+        needs = "write `all`" if verb.reach is Reach.ALL else "write `self`"
+        rows.append(f"| {name} | {after} | {verb.told} | {stands} | {needs} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_the_page_is_that_of_the_code():
+    assert TABLE.findall(PAGE) == [table()]
+    ends = [str(one) for one in HumanTaskStatus if not TRANSITIONS[one]]
+    assert f"{', '.join(ends[:-1])} and {ends[-1]} are ends" in PAGE
 
 
 def test_the_program_of_the_page_prints_what_the_page_says(tmp_path: Path):
@@ -28,5 +56,9 @@ def test_the_program_of_the_page_prints_what_the_page_says(tmp_path: Path):
 
 
 def test_every_call_of_the_client_is_on_the_page():
-    calls = [name for name in vars(HumanTasks) if not name.startswith("_")]
+    calls = [name for it in (HumanTasks, Acting) for name in vars(it) if not name.startswith("_")]
     assert [name for name in calls if f"`{name}" not in PAGE] == []
+
+
+if __name__ == "__main__":
+    FILE.write_text(TABLE.sub(lambda _: table(), PAGE), encoding="utf-8")
