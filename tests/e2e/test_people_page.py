@@ -23,7 +23,8 @@ TABLE = re.compile(r"\| verb \| .*?(?=\n\n)", re.DOTALL)
 def table() -> str:
     """Return what people can do, as the code has it."""
     rows = [
-        "| verb | open or claimed becomes | in the log | another's claim or assignment | a principal needs |",
+        "| verb | open or claimed becomes | in the log "
+        "| another's claim or assignment | a principal needs |",
         "|---|---|---|---|---|",
     ]
     for name, verb in VERBS.items():

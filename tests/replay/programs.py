@@ -537,6 +537,29 @@ def people(run: Run) -> None:
     run.turn(_decided(run, "cancelled", by="ada"), after=5)
 
 
+@workflow.define
+async def four_eyes() -> list[Any]:
+    decided = await human.request(
+        "Pay?",
+        role="finance",
+        type="payment",
+        escalate=[("lead", "1d"), ("director", "3d")],
+        approvers=2,
+        not_by=["eve", human.requester()],
+        form_version=3,
+    )
+    return [[it.by, it.person, it.value] for it in decided.approvals]
+
+
+@case(four_eyes)
+def several_approvers(run: Run) -> None:
+    approvals = (
+        ev.Approval("ada", run.time, b"1", "fine"),
+        ev.Approval("bot", run.time, b"2", person="grace"),
+    )
+    run.turn(_decided(run, "completed", value=b"2", by="bot", approvals=approvals))
+
+
 def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
     number = list(run.instance.human_tasks)[nth]
     asked_by = run.started.run_id

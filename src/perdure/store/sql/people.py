@@ -71,7 +71,8 @@ def asked_row(
     ``run`` is 0 if none asks: then the clock does all, else only what the run's timers do not.
     """
     asked = write.asked
-    times = [at for _, at in asked.escalate[:1]]
+    handling = asked.handling
+    times = [at for _, at in handling.escalate[:1]]
     times += [] if run else [at for at in (asked.due, asked.remind) if at]
     return (
         write.id,
@@ -89,12 +90,12 @@ def asked_row(
         now,
         asked.due or None,
         asked.remind or None,
-        asked.type,
-        asked.approvers,
-        _json(asked.not_by),
-        _json(asked.escalate),
+        handling.type,
+        handling.approvers,
+        _json(handling.not_by),
+        _json(handling.escalate),
         min(times, default=None),
-        asked.form_version,
+        handling.form_version,
     )
 
 
