@@ -539,33 +539,23 @@ def people(run: Run) -> None:
 
 @workflow.define
 async def four_eyes() -> list[Any]:
-    decided = await human.request(
-        "Pay?",
-        role="finance",
-        type="payment",
-        escalate=[("lead", "1d"), ("director", "3d")],
-        approvers=2,
-        not_by=["eve", human.requester()],
-        form_version=3,
-    )
-    return [[it.by, it.person, it.value] for it in decided.approvals]
+    way: Any = {"escalate": [("lead", "1d")], "approvers": 2, "not_by": ["eve", human.requester()]}
+    return [(it.by, it.value) for it in (await human.request("Pay?", **way)).approvals]
 
 
 @case(four_eyes)
 def several_approvers(run: Run) -> None:
-    approvals = (
+    both = (
         ev.Approval("ada", run.time, b"1", "fine"),
-        ev.Approval("bot", run.time, b"2", person="grace"),
+        ev.Approval("bot", run.time, b"2", person="g"),
     )
-    run.turn(_decided(run, "completed", value=b"2", by="bot", approvals=approvals))
+    run.turn(_decided(run, "completed", value=b"2", by="bot", approvals=both))
 
 
 def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
-    number = list(run.instance.human_tasks)[nth]
-    asked_by = run.started.run_id
-    return ev.HumanTaskDecided(
-        opened=number, outcome=outcome, at=run.time, asked_by=asked_by, **fields
-    )
+    opened = list(run.instance.human_tasks)[nth]
+    fields |= {"opened": opened, "at": run.time, "asked_by": run.started.run_id}
+    return ev.HumanTaskDecided(outcome=outcome, **fields)
 
 
 # -- what is computed once ---------------------------------------------------------------------
