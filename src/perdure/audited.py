@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
 
 from perdure.definition import Workflow
 from perdure.door import Door
-from perdure.store.port import Act, HumanTaskRow, Posted, Question, RunRow, Started, StartRequest
+from perdure.errors import PerdureError
+from perdure.store.port import (
+    Act,
+    Acted,
+    HumanTaskRaise,
+    HumanTaskRow,
+    Posted,
+    Question,
+    RunRow,
+    Started,
+    StartRequest,
+)
 from perdure.values import events as ev
 from perdure.values.audit import AuditLine, Level, detail, line_by
 from perdure.values.principals import Principal
@@ -78,16 +90,34 @@ class _AuditedDoor:
         return await self._door.ask(row, question)
 
     async def act(self, act: Act) -> HumanTaskRow:
+        return await self._door.act(await self._told(act))
+
+    async def act_all(
+        self, acts: Sequence[Act], *, all_or_none: bool = False
+    ) -> list[Acted | PerdureError]:
+        told = [await self._told(act) for act in acts]
+        return await self._door.act_all(told, all_or_none=all_or_none)
+
+    async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
+        asked = wanted.asked
+        facts = {"after": {"title": asked.title, "role": asked.role, "assignee": asked.assignee}}
+        who = self._by(wanted.by)
+        wanted.audit = self._line("people.create", wanted.namespace, wanted.id, facts, who=who)
+        return await self._door.raise_human_task(wanted)
+
+    def _by(self, name: str) -> Principal | None:
+        who = self._who
+        return Principal(name) if name and (who is None or who.id != name) else who
+
+    async def _told(self, act: Act) -> Act:
         facts: dict[str, Any] = {}
         if self._is_full:
             id, namespace = act.id, act.namespace
             row = await self._door.read(lambda store: store.human_task(id, namespace=namespace))
             facts = {"before": None if row is None else _standing(row), "after": _wish(act)}
-        who = self._who
-        if who is None or who.id != act.by:
-            who = Principal(act.by)
+        who = act.who or self._by(act.by)
         line = self._line(f"people.{act.verb}", act.namespace, act.id, facts, who=who)
-        return await self._door.act(msgspec.structs.replace(act, audit=line))
+        return msgspec.structs.replace(act, audit=line)
 
     def _of_start(self, request: StartRequest, started: ev.RunStarted) -> AuditLine:
         after: dict[str, Any] = {

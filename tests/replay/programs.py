@@ -545,17 +545,13 @@ async def four_eyes() -> list[Any]:
 
 @case(four_eyes)
 def several_approvers(run: Run) -> None:
-    both = (
-        ev.Approval("ada", run.time, b"1", "fine"),
-        ev.Approval("bot", run.time, b"2", person="g"),
-    )
+    both = ev.Approval("ada", run.time, b"1"), ev.Approval("bot", run.time, b"2", person="g")
     run.turn(_decided(run, "completed", value=b"2", by="bot", approvals=both))
 
 
 def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
-    opened = list(run.instance.human_tasks)[nth]
-    fields |= {"opened": opened, "at": run.time, "asked_by": run.started.run_id}
-    return ev.HumanTaskDecided(outcome=outcome, **fields)
+    fields |= {"opened": list(run.instance.human_tasks)[nth], "asked_by": run.started.run_id}
+    return ev.HumanTaskDecided(outcome=outcome, at=run.time, **fields)
 
 
 # -- what is computed once ---------------------------------------------------------------------

@@ -416,8 +416,8 @@ class Store(Reader, Protocol):
     def act_all(
         self, acts: Sequence[Act], now: int, *, all_or_none: bool = False
     ) -> list[Acted | PerdureError]:
-        """Let somebody act on several human tasks in one transaction; each answer is what came of
-        it, or why it was refused. ``all_or_none``: if one is refused, nothing is written.
+        """Let somebody act on several in one transaction; each answer may be why it was refused.
+        ``all_or_none``: if one is refused, nothing is written.
         """
         ...
 
@@ -428,15 +428,13 @@ class Store(Reader, Protocol):
     def move_human_tasks(self, now: int, *, limit: int) -> list[Moved]:
         """Do what the clock does to up to ``limit`` human tasks: see ``perdure.values.overdue``.
 
-        Whoever asks first moves one, and nobody after them. ``News.people_at`` says when to ask. A
-        lost acknowledgement costs that nobody is told of what was moved; the log has it.
+        Whoever asks first moves one. A lost acknowledgement costs that nobody is told; the log has
+        it. ``News.people_at`` says when to ask.
         """
         ...
 
     def forget_human_tasks(self, before: int, *, limit: int) -> int:
-        """Delete up to ``limit`` human tasks that no run asked for and that ended before a time;
-        return how many. Those of runs go with their run.
-        """
+        """Delete up to ``limit`` of those that no run asked for and that ended before a time."""
         ...
 
     def transact(

@@ -136,7 +136,9 @@ def raise_task(database: Writing, wanted: HumanTaskRaise, now: int) -> HumanTask
     asked = HumanTaskWrite(wanted.id, 0, wanted.asked)
     fields = asked_row(asked, 0, 0, now, database.seal.seal_text)[4:]
     whose = wanted.by or None, wanted.tenant or None
-    database.run("insert_human_task", wanted.id, wanted.namespace, *fields, *whose)
+    made = database.run("insert_human_task", wanted.id, wanted.namespace, *fields, *whose)
+    if made.rowcount == 1 and wanted.audit is not None:
+        append(database, [wanted.audit], now)
     row = database.run("human_task", wanted.id).fetchone()
     if row is None or row[1] != wanted.namespace or row[2] is not None:
         raise Conflict(f"human task {wanted.id!r} is another one: choose another id")
