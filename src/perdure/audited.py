@@ -13,6 +13,7 @@ from perdure.errors import PerdureError
 from perdure.store.port import (
     Act,
     Acted,
+    HumanTaskRaise,
     HumanTaskRow,
     Posted,
     Question,
@@ -97,15 +98,24 @@ class _AuditedDoor:
         told = [await self._told(act) for act in acts]
         return await self._door.act_all(told, all_or_none=all_or_none)
 
+    async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
+        asked = wanted.asked
+        facts = {"after": {"title": asked.title, "role": asked.role, "assignee": asked.assignee}}
+        who = self._by(wanted.by)
+        wanted.audit = self._line("people.create", wanted.namespace, wanted.id, facts, who=who)
+        return await self._door.raise_human_task(wanted)
+
+    def _by(self, name: str) -> Principal | None:
+        who = self._who
+        return Principal(name) if name and (who is None or who.id != name) else who
+
     async def _told(self, act: Act) -> Act:
         facts: dict[str, Any] = {}
         if self._is_full:
             id, namespace = act.id, act.namespace
             row = await self._door.read(lambda store: store.human_task(id, namespace=namespace))
             facts = {"before": None if row is None else _standing(row), "after": _wish(act)}
-        who = self._who
-        if who is None or who.id != act.by:
-            who = Principal(act.by)
+        who = act.who or self._by(act.by)
         line = self._line(f"people.{act.verb}", act.namespace, act.id, facts, who=who)
         return msgspec.structs.replace(act, audit=line)
 

@@ -19,6 +19,7 @@ from perdure.store.desk import Desk
 from perdure.store.port import (
     Act,
     Acted,
+    HumanTaskRaise,
     HumanTaskRow,
     Post,
     Posted,
@@ -94,6 +95,10 @@ class Door(Protocol):
         self, acts: Sequence[Act], *, all_or_none: bool = False
     ) -> list[Acted | errors.PerdureError]:
         """Act on several in one transaction."""
+        ...
+
+    async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
+        """Open a human task that no run asks for; it is durable when this returns."""
         ...
 
     def next_change(self) -> asyncio.Future[None]:
@@ -226,6 +231,10 @@ class StoreDoor:
         return await self._desk.write(
             lambda store: store.act_all(acts, now, all_or_none=all_or_none)
         )
+
+    async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
+        now = self._now()
+        return await self._desk.write(lambda store: store.raise_human_task(wanted, now))
 
     def next_change(self) -> asyncio.Future[None]:
         return self._watch.next_change()

@@ -47,6 +47,11 @@ class Host(Protocol):
         """Who acts."""
         ...
 
+    @property
+    def principal(self) -> Principal | None:
+        """Who acts, if that is more than a name."""
+        ...
+
 
 class Many(NamedTuple):
     """What came of acting on many: those it was done to, and the others with the reason."""
@@ -194,6 +199,8 @@ class Acting:
     def _who(self, verb: str, by: Actor) -> tuple[str, Principal | None]:
         if isinstance(by, Principal):
             return by.id, by
+        if by is None and self._client.principal is not None:
+            return self._client.principal.id, self._client.principal
         who = self._client.identity if by is None else by
         if not who:
             raise errors.UsageError(

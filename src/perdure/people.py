@@ -144,7 +144,7 @@ class HumanTasks(Acting):
             raise errors.TaskDenied(f"{who.id!r} may not raise human tasks of role {event.role!r}")
         tenant = who.tenant if who is not None else ""
         wanted = HumanTaskRaise(id, event, self._client.namespace, name, tenant)
-        return self._shown(await door.write(lambda store: store.raise_human_task(wanted, now)))
+        return self._shown(await door.raise_human_task(wanted))
 
     async def claim(self, id: str, for_: Duration = CLAIM, *, by: Actor = None) -> HumanTask:
         """Keep a human task for oneself, for 30 minutes unless ``for_`` says otherwise.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.contract.store_contract import World, closing
-from tests.contract.test_store_people import decide, get, listed, waiting_for
+from tests.contract.test_store_people import decide, get, listed, opened, waiting_for
 
 from perdure.errors import Conflict, HumanTaskError, TaskClosed, TaskDenied, TaskNotFound
 from perdure.store.port import Act, Acted, HumanTaskFilter, HumanTaskRaise, HumanTaskRow, Prune
@@ -24,7 +24,7 @@ OPEN, EXPIRED = HumanTaskStatus.OPEN, HumanTaskStatus.EXPIRED
 
 def raised(world: World, id: str = "e-1", **fields: Any) -> HumanTaskRow:
     more = {name: fields.pop(name) for name in ("by", "tenant", "namespace") if name in fields}
-    wanted = HumanTaskRaise(id, ev.HumanTaskOpened(id=id, title=f"Look at {id}", **fields), **more)
+    wanted = HumanTaskRaise(id, opened(id, f"Look at {id}", **fields), **more)
     return world.store.raise_human_task(wanted, world.now)
 
 
@@ -141,9 +141,9 @@ def test_of_many_each_is_judged_and_the_others_are_done(world: World):
     codes = [it.code if isinstance(it, HumanTaskError) else "" for it in answers]
     assert codes == ["", "human_task.claimed", "human_task.not_found", "", ""]
     assert listed(world) == ["t-2"]
-    opened = [it.posted.id for it in answers if isinstance(it, Acted) and it.posted is not None]
-    assert [row.id for row in world.load(started.run).inbox] == opened
-    assert len(opened) == 2
+    rows = [it.posted.id for it in answers if isinstance(it, Acted) and it.posted is not None]
+    assert [row.id for row in world.load(started.run).inbox] == rows
+    assert len(rows) == 2
 
 
 def test_acts_on_one_human_task_follow_each_other(world: World):

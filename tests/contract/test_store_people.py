@@ -18,7 +18,14 @@ OPEN, CANCELLED = HumanTaskStatus.OPEN, HumanTaskStatus.CANCELLED
 
 def asked(id: str = "t-1", event: int = 3, **fields: Any) -> HumanTaskWrite:
     title = fields.pop("title", f"Do {id}?")
-    return HumanTaskWrite(id, event, ev.HumanTaskOpened(id=id, title=title, **fields))
+    return HumanTaskWrite(id, event, opened(id, title, **fields))
+
+
+def opened(id: str, title: str, **fields: Any) -> ev.HumanTaskOpened:
+    """Return what is asked; the fields of its handling may stand among the others."""
+    names = ev.Handling.__struct_fields__
+    handling = ev.Handling(**{name: fields.pop(name) for name in names if name in fields})
+    return ev.HumanTaskOpened(id=id, title=title, handling=handling, **fields)
 
 
 def waiting_for(world: World, *ids: str, **fields: Any) -> Started:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.crash.processes import Place, kill
@@ -90,7 +91,7 @@ def winners(said: dict[str, list[list[str]]], verb: str) -> dict[str, list[str]]
     return found
 
 
-async def raised(client: Client, **options: int | str) -> list[HumanTask]:
+async def raised(client: Client, **options: Any) -> list[HumanTask]:
     people = client.human_tasks
     return [await people.create(f"Do {number}", **options) for number in range(TASKS)]
 

@@ -22,10 +22,8 @@ TABLE = re.compile(r"\| verb \| .*?(?=\n\n)", re.DOTALL)
 
 def table() -> str:
     """Return what people can do, as the code has it."""
-    rows = [
-        "| verb | open or claimed becomes | in the log | another's claim or assignment | a principal needs |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["verb", "open or claimed becomes", "in the log", "another's claim or assignment"]
+    rows = [f"| {' | '.join([*heads, 'a principal needs'])} |", "|---|---|---|---|---|"]
     for name, verb in VERBS.items():
         after = "what it was" if verb.after is None else str(verb.after)
         stands = "in the way" if verb.by_holder else "does not matter"

@@ -19,7 +19,7 @@ from perdure.values.principals import Kind, Principal
 from perdure.values.states import Status
 
 ADA = Principal("ada")
-ROBOT = Principal("robot", Kind.SERVICE, initiated_by="ada")
+ROBOT = Principal("robot", Kind.SERVICE, roles=["admin"], initiated_by="ada")
 
 
 @workflow.define

@@ -132,7 +132,34 @@ async def test_two_people_have_to_agree_and_the_requester_is_none_of_them(tmp_pa
 
 async def test_who_asked_is_the_principal_of_the_run(tmp_path: Path):
     async with engine(tmp_path) as e:
-        assert await e.client.execute(who_asks) == ""
+        assert await e.client.execute(who_asks) == "ada"
+        bot = Principal("bot", initiated_by="grace")
+        assert await e.client.as_(bot).execute(who_asks) == "grace"
+
+
+async def test_a_client_that_acts_for_a_principal_does_what_that_may(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        task = await e.client.human_tasks.create("Look", role="ops")
+        with pytest.raises(TaskNotFound):
+            await e.client.as_(FINANCE).human_tasks.claim(task.id)
+        ops = e.client.as_(Principal("bob", roles=["ops"]))
+        assert (await ops.human_tasks.claim(task.id)).claimed_by == "bob"
+
+
+async def test_the_audit_is_told_of_what_is_raised_and_of_many_at_once(tmp_path: Path):
+    async with engine(tmp_path, audit="full") as e:
+        people = e.client.human_tasks
+        ids = [(await people.create(f"Do {n}", role="ops")).id for n in range(2)]
+        await people.claim_many([*ids, "nobody"])
+        await people.complete(ids[0], 1, by="ada")
+        told = [(it.action, it.target) for it in (await e.client.audit.list()).items]
+    assert told[::-1] == [
+        ("people.create", ids[0]),
+        ("people.create", ids[1]),
+        ("people.claim", ids[0]),
+        ("people.claim", ids[1]),
+        ("people.complete", ids[0]),
+    ]
 
 
 async def test_a_principal_sees_and_does_what_its_roles_let_it(tmp_path: Path):

@@ -537,12 +537,21 @@ def people(run: Run) -> None:
     run.turn(_decided(run, "cancelled", by="ada"), after=5)
 
 
+@workflow.define
+async def four_eyes() -> list[Any]:
+    way: Any = {"escalate": [("lead", "1d")], "approvers": 2, "not_by": ["eve", human.requester()]}
+    return [(it.by, it.value) for it in (await human.request("Pay?", **way)).approvals]
+
+
+@case(four_eyes)
+def several_approvers(run: Run) -> None:
+    both = ev.Approval("ada", run.time, b"1"), ev.Approval("bot", run.time, b"2", person="g")
+    run.turn(_decided(run, "completed", value=b"2", by="bot", approvals=both))
+
+
 def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
-    number = list(run.instance.human_tasks)[nth]
-    asked_by = run.started.run_id
-    return ev.HumanTaskDecided(
-        opened=number, outcome=outcome, at=run.time, asked_by=asked_by, **fields
-    )
+    fields |= {"opened": list(run.instance.human_tasks)[nth], "asked_by": run.started.run_id}
+    return ev.HumanTaskDecided(outcome=outcome, at=run.time, **fields)
 
 
 # -- what is computed once ---------------------------------------------------------------------

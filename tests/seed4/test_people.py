@@ -254,6 +254,30 @@ async def test_a_human_step_goes_on_after_a_restart(tmp_path: Path):
         assert (await e.client.get(handle.id))[0] == {"approved": True, "amount": 7}
 
 
+async def test_a_step_asks_several_people_and_escalates_as_functions_do(tmp_path: Path):
+    definition = (
+        flow("pay")
+        .human(
+            "approve",
+            role="finance",
+            approvers=2,
+            not_by=lambda ctx: ctx.input["by"],
+            escalate=[("lead", "1d")],
+            type="payment",
+        )
+        .build()
+    )
+    async with engine(tmp_path, definition) as e:
+        handle = await e.client.start(definition, {"by": "eve"})
+        people, task = e.client.human_tasks, await the_one(e)
+        assert ([role for role, _ in task.escalates], task.type) == (["lead"], "payment")
+        with pytest.raises(UnauthorizedTaskError, match="must not be decided by 'eve'"):
+            await people.complete(task.id, {"n": 1}, by="eve")
+        await people.complete(task.id, {"n": 1}, by="ada")
+        await people.complete(task.id, {"n": 2}, by="zoe")
+        assert await handle == {"n": 2}
+
+
 def test_the_diagram_has_the_person_s_shape_and_the_ways_out():
     drawn = machine().to_mermaid()
     assert "approve{{START: Approve}}" in drawn
@@ -268,9 +292,11 @@ def test_the_diagram_has_the_person_s_shape_and_the_ways_out():
         ({"form": "Approval"}, "form: 'Approval' is neither a type nor a JSON Schema"),
         ({"form": {"$ref": "https://elsewhere.invalid/form"}}, "form: the JSON Schema is wrong"),
         ({"timeout": "1h"}, "timeout= means nothing"),
+        ({"approvers": 0}, "approvers: 0 is not a whole number"),
+        ({"escalate": [("lead", "soon")]}, r"escalate\[0\]: "),
         ({"colour": "red"}, "no attribute 'colour'"),
     ],
-    ids=["jump", "schema", "text", "remote", "timeout", "unknown"],
+    ids=["jump", "schema", "text", "remote", "timeout", "approvers", "escalate", "unknown"],
 )
 def test_mistakes_are_found_when_it_is_built(options: dict[str, Any], says: str):
     with pytest.raises(DefinitionError, match=says):

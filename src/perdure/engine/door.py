@@ -14,6 +14,7 @@ from perdure.engine.runs import Input
 from perdure.store.port import (
     Act,
     Acted,
+    HumanTaskRaise,
     HumanTaskRow,
     LogEntry,
     Posted,
@@ -163,6 +164,10 @@ class EngineDoor:
         ]
         self._acted([act for act, _ in done], [task for _, task in done])
         return answers
+
+    async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
+        self._core.watch.check()
+        return await self._store_door.raise_human_task(wanted)
 
     def _acted(self, acts: Sequence[Act], tasks: Sequence[HumanTaskRow]) -> None:
         self._core.intake.look()  # a run's inbox may hold a decision

@@ -11,6 +11,7 @@ from perdure.human.forms import Form
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.duration import Duration, microseconds
+from perdure.values.event import PLAIN
 from perdure.values.labels import check_label
 from perdure.values.limits import LABEL, REASON
 from perdure.values.people import PRIORITIES, PRIORITY
@@ -68,6 +69,13 @@ def asked(
     not_by = names(given("not_by", ()), "not_by")
     if given("assignee") in not_by:
         raise errors.Invalid(f"assignee: {given('assignee')!r} is among not_by")
+    handling = ev.Handling(
+        type=payload.text(given("type", ""), what="type", maximum=LABEL),
+        escalate=_chain(given("escalate"), now, due),
+        approvers=_number(given("approvers", 1), 1, APPROVERS, "approvers"),
+        not_by=not_by,
+        form_version=_number(given("form_version", 0), 0, 2**31, "form_version"),
+    )
     return ev.HumanTaskOpened(
         id=id,
         title=title,
@@ -80,11 +88,7 @@ def asked(
         data=None if data is None else _encoded(data, max_payload),
         due=due,
         remind=_reminder(given("remind"), due, now),
-        type=payload.text(given("type", ""), what="type", maximum=LABEL),
-        escalate=_chain(given("escalate"), now, due),
-        approvers=_number(given("approvers", 1), 1, APPROVERS, "approvers"),
-        not_by=not_by,
-        form_version=_number(given("form_version", 0), 0, 2**31, "form_version"),
+        handling=PLAIN if handling == PLAIN else handling,
     )
 
 

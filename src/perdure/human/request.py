@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -14,8 +14,7 @@ from perdure.kernel import traps
 from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.people import PRIORITY
-from perdure.values.principals import CONTEXT_KEY
-from perdure.workflow.run import context, to_time
+from perdure.workflow.run import principal, to_time
 
 T = TypeVar("T")
 
@@ -151,13 +150,10 @@ async def request(
 
 def requester() -> str:
     """Return the person for whom this run was started, or ``""`` if nobody said who that is: the
-    principal of ``workflow.context``, or the one for whom it acted.
+    principal of the run, or the one for whom it acted.
     """
-    given: Any = context.get(CONTEXT_KEY)
-    if not isinstance(given, Mapping):
-        return ""
-    who = cast("Mapping[str, Any]", given)
-    return str(who.get("initiated_by") or who.get("id") or "")
+    who = principal()
+    return "" if who is None else who.initiated_by or who.id
 
 
 def _approval(one: ev.Approval, form: Form) -> Approval[Any]:

@@ -163,13 +163,16 @@ class HumanTaskWrite(msgspec.Struct, gc=False):
 
 
 class HumanTaskRaise(msgspec.Struct, gc=False):
-    """A human task that no run asks for: ``by`` raises it, for ``tenant`` if there are several."""
+    """A human task that no run asks for: ``by`` raises it, for ``tenant`` if there are several.
+    ``audit``: told of it in the same transaction, if it is new.
+    """
 
     id: str
     asked: HumanTaskOpened
     namespace: str = "default"
     by: str = ""
     tenant: str = ""
+    audit: AuditLine | None = None
 
 
 class TurnWrite(msgspec.Struct, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.values.event import Event, Message, OpenChild, UnreadNotice
+from perdure.values.event import PLAIN, Event, Handling, Message, OpenChild, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.retry import RetryPolicy
 from perdure.values.terms import NO_TERMS, Terms
@@ -168,11 +168,8 @@ class WatchDropped(Event, tag="watch_dropped"):
 class HumanTaskOpened(Event, tag="human_task_opened"):
     """Ask a person for something. ``id`` names it for people, ``name`` for programs.
 
-    ``form``: the JSON Schema of what is to be entered, ``form_version`` its number, if it has one;
-    ``data``: what is shown beside it. Times in microseconds since 1970, 0 for none. ``priority``: 1
-    is the most urgent, 4 the least. ``escalate``: which role it goes to, and when. ``approvers``:
-    how many people must complete it; ``not_by``: who must not. ``type``: what kind it is, in words
-    of the user's.
+    ``form``: the JSON Schema of what is to be entered; ``data``: what is shown beside it. Times in
+    microseconds since 1970, 0 for none. ``priority``: 1 is the most urgent, 4 the least.
     """
 
     id: str
@@ -186,11 +183,7 @@ class HumanTaskOpened(Event, tag="human_task_opened"):
     data: bytes | None = None
     due: int = 0
     remind: int = 0
-    type: str = ""
-    escalate: tuple[tuple[str, int], ...] = ()
-    approvers: int = 1
-    not_by: tuple[str, ...] = ()
-    form_version: int = 0
+    handling: Handling = PLAIN
 
     def same_as(self, recorded: Event) -> bool:
         return isinstance(recorded, HumanTaskOpened) and recorded.name == self.name

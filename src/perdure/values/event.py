@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -82,3 +82,21 @@ class Approval(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     value: bytes | None = None
     comment: str = ""
     person: str = ""
+
+
+class Handling(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """How a human task is dealt with, if not in the plainest way. ``type``: what kind it is, in
+    words of the user's. ``escalate``: which role it goes to, and when (microseconds since 1970).
+    ``approvers``: how many people must complete it; ``not_by``: who must not. ``form_version``: the
+    number of its form, 0 if it has none.
+    """
+
+    type: str = ""
+    escalate: tuple[tuple[str, int], ...] = ()
+    approvers: int = 1
+    not_by: tuple[str, ...] = ()
+    form_version: int = 0
+
+
+PLAIN: Final = Handling()
+"""The plainest way: left out of a history."""

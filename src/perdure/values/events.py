@@ -43,7 +43,7 @@ from perdure.values.commands import (
     WatchDropped,
     WatchSet,
 )
-from perdure.values.event import Approval, Event, Message, OpenChild, Parent, UnreadNotice
+from perdure.values.event import Approval, Event, Handling, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.facts import (
     ActivityCompleted,
     ActivityFailed,
@@ -95,6 +95,7 @@ __all__ = [
     "Event",
     "ExecutionEnded",
     "Forked",
+    "Handling",
     "HumanTaskClosed",
     "HumanTaskDecided",
     "HumanTaskOpened",

@@ -58,7 +58,14 @@ FIELDS = {
         comment=texts,
         person=texts,
     ),
-    "tuple[str, int]": st.tuples(texts, numbers),
+    "Handling": st.builds(
+        ev.Handling,
+        type=texts,
+        escalate=st.lists(st.tuples(texts, numbers), max_size=2).map(tuple),
+        approvers=numbers,
+        not_by=st.lists(texts, max_size=2).map(tuple),
+        form_version=numbers,
+    ),
     "Parent": st.builds(
         ev.Parent, execution=numbers, workflow_id=texts, run_id=texts, child=numbers
     ),

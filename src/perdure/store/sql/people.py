@@ -18,6 +18,7 @@ from perdure.errors import (
 )
 from perdure.store.rows import Acted, Moved, Posted
 from perdure.store.sealing import Seal
+from perdure.store.sql.audit import append, of_act
 from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
 from perdure.store.writes import HumanTaskRaise, HumanTaskWrite
@@ -70,7 +71,8 @@ def asked_row(
     ``run`` is 0 if none asks: then the clock does all, else only what the run's timers do not.
     """
     asked = write.asked
-    times = [at for _, at in asked.escalate[:1]]
+    handling = asked.handling
+    times = [at for _, at in handling.escalate[:1]]
     times += [] if run else [at for at in (asked.due, asked.remind) if at]
     return (
         write.id,
@@ -88,12 +90,12 @@ def asked_row(
         now,
         asked.due or None,
         asked.remind or None,
-        asked.type,
-        asked.approvers,
-        _json(asked.not_by),
-        _json(asked.escalate),
+        handling.type,
+        handling.approvers,
+        _json(handling.not_by),
+        _json(handling.escalate),
         min(times, default=None),
-        asked.form_version,
+        handling.form_version,
     )
 
 
@@ -134,7 +136,9 @@ def raise_task(database: Writing, wanted: HumanTaskRaise, now: int) -> HumanTask
     asked = HumanTaskWrite(wanted.id, 0, wanted.asked)
     fields = asked_row(asked, 0, 0, now, database.seal.seal_text)[4:]
     whose = wanted.by or None, wanted.tenant or None
-    database.run("insert_human_task", wanted.id, wanted.namespace, *fields, *whose)
+    made = database.run("insert_human_task", wanted.id, wanted.namespace, *fields, *whose)
+    if made.rowcount == 1 and wanted.audit is not None:
+        append(database, [wanted.audit], now)
     row = database.run("human_task", wanted.id).fetchone()
     if row is None or row[1] != wanted.namespace or row[2] is not None:
         raise Conflict(f"human task {wanted.id!r} is another one: choose another id")
@@ -176,6 +180,13 @@ def act_on(
         raise Refused(answers)
     _write(database, [(before[id], states[id]) for id in ids if id in before], lines)
     _tell(database, [answer for answer in answers if isinstance(answer, Acted)], now)
+    audited = [
+        of_act(act.audit, answer)
+        for act, answer in zip(acts, answers, strict=True)
+        if act.audit is not None and isinstance(answer, Acted)
+    ]
+    if audited:
+        append(database, audited, now)
     return answers
 
 

@@ -52,6 +52,7 @@ TABLES = (
         is_text=True,
         first=("",),
     ),
+    Table("perdure_human_log", ("id",), ("data",), is_text=True),
     Table("perdure_record", ("namespace", "kind", "id"), ("data",), first=("", "", "")),
     Table("perdure_audit", ("number",), ("data",)),
     Table("perdure_human_log", ("id",), ("data",), is_text=True),

@@ -35,7 +35,7 @@ from perdure.store.port import (
 )
 from perdure.store.sealing import Packing
 from perdure.store.sql import pruning, records
-from perdure.store.sql.audit import append, cut, erase, of_act
+from perdure.store.sql.audit import cut, erase
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
@@ -189,7 +189,7 @@ class SqlStore(SqlReader):
 
     @writing
     def act(self, act: Act, now: int) -> Acted:
-        (acted,) = self._act_on([act], now)
+        (acted,) = act_on(self.database, [act], now)
         if isinstance(acted, PerdureError):
             raise acted
         return acted
@@ -198,7 +198,7 @@ class SqlStore(SqlReader):
         self, acts: Sequence[Act], now: int, *, all_or_none: bool = False
     ) -> list[Acted | PerdureError]:
         try:
-            return self.database.write(lambda: self._act_on(acts, now, all_or_none))
+            return self.database.write(lambda: act_on(self.database, acts, now, all_or_none))
         except Refused as refused:
             return refused.answers
 
@@ -218,19 +218,6 @@ class SqlStore(SqlReader):
             self.database.run("delete_human_log", ids)
             self.database.run("delete_human_tasks", ids)
         return len(found)
-
-    def _act_on(
-        self, acts: Sequence[Act], now: int, all_or_none: bool = False
-    ) -> list[Acted | PerdureError]:
-        answers = act_on(self.database, acts, now, all_or_none)
-        told = [
-            of_act(act.audit, acted)
-            for act, acted in zip(acts, answers, strict=True)
-            if act.audit is not None and not isinstance(acted, PerdureError)
-        ]
-        if told:
-            append(self.database, told, now)
-        return answers
 
     @writing
     def amend(self, amend: Amend, now: int) -> Amended:

@@ -16,11 +16,11 @@ ALTER TABLE perdure_human_task
 DROP INDEX perdure_human_task_open;
 DROP INDEX perdure_human_task_open_by_role;
 CREATE INDEX perdure_human_task_open
-    ON perdure_human_task (coalesce(due_at, 9223372036854775807), id, namespace, status)
+    ON perdure_human_task (coalesce(due_at, 9223372036854775807), id) INCLUDE (namespace, status)
     WHERE status IN (0, 1);
 CREATE INDEX perdure_human_task_open_by_role
-    ON perdure_human_task (role, coalesce(due_at, 9223372036854775807), id, namespace, status)
-    WHERE status IN (0, 1);
+    ON perdure_human_task (role, coalesce(due_at, 9223372036854775807), id)
+    INCLUDE (namespace, status) WHERE status IN (0, 1);
 CREATE INDEX perdure_human_task_next ON perdure_human_task (next_at)
     WHERE status IN (0, 1) AND next_at IS NOT NULL;
 CREATE INDEX perdure_human_task_claimed ON perdure_human_task (claimed_by) WHERE status = 1;
