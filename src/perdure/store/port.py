@@ -50,6 +50,9 @@ outcomes, turns or the end of the run take away. What a worker has claimed hangs
 
 **Audit.** Starts, posts, acts, batches and ``amend`` may carry lines that are appended in their
 transaction, to one chain for the whole database (``values/audit.py``); no line costs nothing.
+**Tallies** count for all processes: meters (rates in time), places (open executions under a key),
+budgets (amounts that executions and their children share). A start takes its places, the commit
+that ends the execution gives them back, and settles what it had reserved of budgets.
 
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.
@@ -66,7 +69,7 @@ driver's own exceptions never leave a store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from perdure.store.journal import Journal, JournalRow
@@ -109,6 +112,7 @@ from perdure.store.writes import (
 )
 from perdure.values.audit import AuditLine
 from perdure.values.concurrency import Limit, Standing
+from perdure.values.meters import Spend, Spent
 from perdure.values.people import Act, HumanTaskFilter, HumanTaskRow
 from perdure.values.queues import QueueLimit
 from perdure.values.records import Amend, Amended
@@ -404,6 +408,23 @@ class Store(Reader, Protocol):
 
         Raises:
             Conflict: there is no such row.
+        """
+        ...
+
+    def spend(self, spend: Spend, now: int) -> Spent:
+        """Spend from meters and budgets, all of it or nothing; what is reserved waits for
+        ``settle``.
+
+        After a lost acknowledgement a reservation may be asked for again; what is spent without one
+        may then count twice.
+        """
+        ...
+
+    def settle(self, hold: str, used: Mapping[str, int]) -> bool:
+        """Count what was used of a reservation, by unit (in millionths; of a unit that is not named
+        all of it), and give back the rest.
+
+        ``False``: it was settled before, or with the end of its execution. It may be repeated.
         """
         ...
 

@@ -33,6 +33,8 @@ WRITES = frozenset(
         "post",
         "prune",
         "reseal",
+        "settle",
+        "spend",
         "start",
         "suspect",
         "sweep",

@@ -1,4 +1,4 @@
-"""What a rate limit in the database is asked: how many of what kind, at which rate."""
+"""What is counted in the database for all processes together: rates in time, and budgets."""
 
 from __future__ import annotations
 
@@ -21,13 +21,61 @@ class Meter(msgspec.Struct, frozen=True, gc=False):
     count: int = 1
 
 
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """An amount of a budget's unit, in millionths."""
+
+    key: str
+    unit: str
+    amount: int
+
+
+class Spend(msgspec.Struct, frozen=True):
+    """What is to be spent together: all of it, or nothing.
+
+    ``hold``: the charges are reserved under this id until they are settled, for ``execution``, with
+    whose end they count as used. Without one they are used at once.
+    """
+
+    meters: tuple[Meter, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    hold: str = ""
+    execution: int = 0
+
+
 class Spent(msgspec.Struct, gc=False):
-    """What became of meters that were to be spent together. ``refused``: the key of the first that
-    has not enough left (then none was spent), and from ``retry_at`` on it has; ``""``: all were.
+    """What became of it. ``refused``: the key of the first meter or budget that has not enough left
+    (then nothing was spent); ``""``: all was. A meter has enough from ``retry_at`` on. Of a budget
+    ``left`` millionths of ``unit`` are left; ``is_gone``: there is no such budget any more.
+    ``is_closed``: the execution has ended, and can reserve nothing.
     """
 
     refused: str = ""
     retry_at: int = 0
+    unit: str = ""
+    left: int = 0
+    is_gone: bool = False
+    is_closed: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing was spent."""
+        return bool(self.refused) or self.is_closed
+
+
+class BudgetRow(msgspec.Struct, gc=False):
+    """What a budget has of one unit, in millionths: given, used, and reserved by attempts."""
+
+    key: str
+    unit: str
+    execution: int
+    amount: int
+    used: int
+    reserved: int
+
+    @property
+    def left(self) -> int:
+        """How much may still be reserved."""
+        return self.amount - self.used - self.reserved
 
 
 def window_rate(text: str, *, what: str = "rate") -> Rate:

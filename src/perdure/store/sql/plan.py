@@ -59,6 +59,7 @@ class Plan:
         "closed",
         "consumed",
         "copies",
+        "counted",
         "emptied",
         "ended",
         "forgotten_attrs",
@@ -134,6 +135,7 @@ class Plan:
         self.later: list[Any] = []
         self.paused: list[int] = []
         self.resumed: list[int] = []
+        self.counted: list[tuple[int, StartRequest]] = []
         self.json: dict[str, str] = {}
         self.bytes = 0
 
@@ -188,6 +190,8 @@ class Plan:
             is_later = request.not_before > now
             since, deadline = max(request.not_before, now), request.deadline or None
             self.later.append((execution, since, deadline, is_later))
+        if request.places or request.budget:
+            self.counted.append((execution, request))
         self.states.append((*self._first_state(decision, run, execution, now), *_lane(request)))
         if request.state is None and request.first is not None and not decision.is_queued:
             rest = msgspec.structs.replace(request.first, state=None, claim=None, progress=None)
@@ -458,9 +462,9 @@ def _refuse(plan: Plan, decision: Decision) -> None:
         plan.watches += [row_of(watch, execution, home) for watch in request.watches]
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
         event = request.refusal
-        if decision.started.refused in ("limit", "rate"):
+        if decision.started.refused in ("limit", "place", "rate"):
             why = decision.started.detail
-            type = "ConcurrencyLimit" if decision.started.refused == "limit" else "RateLimited"
+            type = "RateLimited" if decision.started.refused == "rate" else "ConcurrencyLimit"
             event = _refused_for(event, why, "RateLimited", type)
         elif decision.started.refused == "full":
             why = f"the inbox of workflow {request.workflow_id!r} is full"

@@ -53,6 +53,7 @@ from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.records import RecordReader
 from perdure.store.sql.slots import Slots
 from perdure.values.concurrency import Standing
+from perdure.values.meters import BudgetRow
 from perdure.values.states import CODES, Status
 
 _LAST = "\U0010ffff"
@@ -100,6 +101,10 @@ class SqlReader(RecordReader):
 
     def _rows(self, runs: Sequence[int]) -> list[RunRow]:
         return [self._run(row) for row in self._all("rows", (to_json(list(runs)),))]
+
+    @reading
+    def budgets(self, keys: Sequence[str]) -> list[BudgetRow]:
+        return [BudgetRow(*row) for row in self.database.run("budgets", to_json(keys)).fetchall()]
 
     @reading
     def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:

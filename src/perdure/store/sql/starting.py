@@ -110,12 +110,44 @@ def _of_turn(turn: TurnWrite) -> Iterator[StartRequest]:
         yield turn.continued
 
 
+class Places:
+    """How many open executions are counted under each key. ``held``: keys of those that a start may
+    replace.
+    """
+
+    def __init__(self, taken: Mapping[str, int], held: Mapping[int, Sequence[str]]) -> None:
+        self._taken = dict(taken)
+        self._held = held
+
+    def copy(self) -> Places:
+        """Return one that counts for itself."""
+        return Places(self._taken, self._held)
+
+    def full(self, request: StartRequest, replaced: int) -> tuple[str, int] | None:
+        """Return the first key under which there is no place, with its limit."""
+        leaves = self._held.get(replaced, ())
+        for key, most in request.places:
+            if self._taken.get(key, 0) - (key in leaves) >= most:
+                return key, most
+        return None
+
+    def take(self, request: StartRequest, replaced: int) -> None:
+        """Count a start."""
+        for key in self._held.get(replaced, ()):
+            self._taken[key] = self._taken.get(key, 0) - 1
+        first = request.first
+        if first is not None and first.closes and first.continued is None:
+            return  # it has left again before anybody could count it
+        for key, _ in request.places:
+            self._taken[key] = self._taken.get(key, 0) + 1
+
+
 class Judge:
     """Goes through the starts of a batch.
 
     ``runs``: ascending numbers for new runs. ``same``: runs that exist under a request's run id,
     so that a start repeated after a lost answer is answered as the first one was. ``room``: what
-    limits leave; ``None`` is no limit.
+    limits leave; ``None`` is no limit. ``places``: the same of places, if a start wants some.
     """
 
     def __init__(
@@ -125,6 +157,7 @@ class Judge:
         latest: Mapping[Key, Existing],
         same: Mapping[str, Existing],
         room: Room | None = None,
+        places: Places | None = None,
     ) -> None:
         self._batch = batch
         self._runs = runs
@@ -133,6 +166,7 @@ class Judge:
         self._latest = dict(latest)
         self._same = same
         self._room = None if room is None else room.copy()
+        self._places = None if places is None else places.copy()
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
         self._busy: set[int] = set()
@@ -182,15 +216,23 @@ class Judge:
                 if not decision.is_written:
                     return decision
                 ends = decision.ends
+        replaced = ends.execution if ends else 0
+        if self._places is not None and (full := self._places.full(request, replaced)):
+            nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
+            answer = _started(request, nobody, created=False, refused="place")
+            answer.detail, answer.place = f"{full[1]} are open, and no more may be", full[0]
+            return Decision(request, answer, parent, False)
         verdict = UNLIMITED
         if self._room is not None and _needs_slot(request):
-            verdict = self._room.judge(request, self._batch.now, ends.execution if ends else 0)
+            verdict = self._room.judge(request, self._batch.now, replaced)
             if verdict.refusal:
                 nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
                 code = "rate" if verdict.retry_at else "limit"
                 answer = _started(request, nobody, created=False, refused=code)
                 answer.detail, answer.retry_at = verdict.refusal, verdict.retry_at
                 return Decision(request, answer, parent, False)
+        if self._places is not None:
+            self._places.take(request, replaced)
         # A first turn that continues as new does not know its execution's number yet.
         home = execution if request.execution == 0 else request.execution
         return self._create(request, parent, ends, home, before, verdict.place)
