@@ -12,6 +12,7 @@ from perdure.store.offers import Offer, Outcome
 from perdure.store.rows import Place, TurnRow
 from perdure.values.audit import AuditLine
 from perdure.values.commands import HumanTaskOpened
+from perdure.values.meters import Charge
 from perdure.values.people import HumanTaskStatus
 from perdure.values.states import Status
 
@@ -117,7 +118,8 @@ class StartRequest(msgspec.Struct, gc=False):
     of starts that turns ask for.
 
     ``places``: keys under which the execution counts while it is open, each with how many may; it
-    is refused if one of them is full. ``budget``: units and amounts, in millionths, of the budget
+    is refused if one of them is full. ``charges``: what it costs of budgets, or it is refused.
+    ``budget``: units and amounts, in millionths, of the budget
     that it brings; its key is the run id.
     """
 
@@ -158,6 +160,7 @@ class StartRequest(msgspec.Struct, gc=False):
     audit: AuditLine | None = None
     places: tuple[tuple[str, int], ...] = ()
     budget: tuple[tuple[str, int], ...] = ()
+    charges: tuple[Charge, ...] = ()
 
 
 class HumanTaskWrite(msgspec.Struct, gc=False):

@@ -23,6 +23,7 @@ ONLY_POSTGRES = {
     "executions_of_ids",
     "hold_executions",
     "hold_ids",
+    "hold_places",
     "hold_slots",
     "hold_workers",
     "relations",

@@ -15,17 +15,13 @@ ARRAY(SELECT e FROM json_array_elements_text($1::json) e)
 -- name: fence
 UPDATE perdure_worker SET last_batch = $3, lease_until = perdure_now() + ($4::bigint - $5::bigint)
 WHERE id = $1 AND epoch = $2 AND state = 'live'
-RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit), {tallies};
+RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- name: draw_runs
 SELECT nextval('perdure_run_number') FROM generate_series(1, $1::bigint);
 
--- Which tables of what is counted (store/sql/tallies.py) hold anything.
--- name: tallies
-(EXISTS (SELECT 1 FROM perdure_place)::int + 2 * EXISTS (SELECT 1 FROM perdure_budget)::int)
-
 -- name: has_limits
-SELECT EXISTS (SELECT 1 FROM perdure_limit), {tallies};
+SELECT EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- Locks (holding.py) ------------------------------------------------------------------------------
 
@@ -921,6 +917,9 @@ FROM json_array_elements_text($1::json) e;
 -- name: places_of
 SELECT coalesce(json_agg(json_build_array(p.execution, p.key)), '[]')::text
 FROM perdure_place p WHERE p.execution = ANY({numbers});
+
+-- name: note_counted
+UPDATE perdure_identity SET counts = counts | $1::bigint WHERE counts & $1::bigint <> $1::bigint;
 
 -- name: insert_places
 INSERT INTO perdure_place (execution, key)

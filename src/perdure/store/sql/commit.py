@@ -127,7 +127,7 @@ class _Attempt:
             starts += 1
             self._brings_messages |= bool(request.messages)
             self._is_audited |= request.audit is not None
-            self._has_places |= bool(request.places)
+            self._has_places |= bool(request.places or request.charges)
             if needs_look(request):
                 self._keys[request.namespace, request.workflow_id] = None
             if not self._is_fenced:
@@ -149,7 +149,7 @@ class _Attempt:
         """Write the batch inside the transaction that was begun; it may have to be begun again."""
         batch, database = self._batch, self._database
         is_recalled = has_limits = False
-        tables = 0
+        counts = 0
         # The fence first; and everything is asked before the first answer is waited for.
         fence: Answer | None = None
         if self._is_fenced:
@@ -164,10 +164,10 @@ class _Attempt:
                     f"worker {batch.worker} no longer holds its lease (epoch {batch.epoch}); "
                     "another worker has taken over its runs"
                 )
-            self.recalled, has_limits, tables = fenced
+            self.recalled, has_limits, counts = fenced
             is_recalled = self.recalled != self._known
         elif self._starts:
-            has_limits, tables = database.run("has_limits").fetchone()
+            has_limits, counts = database.run("has_limits").fetchone()
         if drawn is not None:
             self._lay_out([row[0] for row in drawn.fetchall()])
         assert self._guess is not None
@@ -177,8 +177,8 @@ class _Attempt:
         self._ask(_questions(batch, every_claim=True) if is_recalled else self._questions)
         plan = self.plan
         _write(database, plan, batch.now)
-        if tables or plan.counted:
-            tallies.write(database, plan, tables)
+        if counts or plan.counted:
+            tallies.write(database, plan, counts)
         has_admitted = self._slots is not None and self._slots.write(plan, batch.now)
         posted: list[Posted] = []
         fed: list[Posted] = []

@@ -7,8 +7,7 @@
   row: whoever takes it away settles it, so it is settled once; the end of its execution takes what
   is left, as used, since it may have been.
 
-Whoever has none of these has no statement for them: the fence says whether their tables hold
-anything.
+Whoever has none of these has no statement for them: the fence says whether there ever were any.
 """
 
 from __future__ import annotations
@@ -29,9 +28,12 @@ _OVER = 1_000
 
 def places(database: Writing, batch: Batch, existing: Iterable[Existing]) -> Places | None:
     """Count what is taken of the places that a batch's starts want; ``None``: they want none."""
-    wanting = [request for request in requests_of(batch) if request.places]
+    wanting = [request for request in requests_of(batch) if request.places or request.charges]
     if not wanting:
         return None
+    charges = {(it.key, it.unit) for request in wanting for it in request.charges}
+    rows = from_json(one(database, "hold_budgets", to_json(sorted(charges)))) if charges else ()
+    left = {(row[0], row[1]): BudgetRow(*row).left for row in rows}
     keys = {key: None for request in wanting for key, _ in request.places}
     taken = dict[str, int](from_json(one(database, "places_taken", to_json(list(keys)))))
     held: dict[int, list[str]] = {}
@@ -39,13 +41,13 @@ def places(database: Writing, batch: Batch, existing: Iterable[Existing]) -> Pla
         others = to_json([other.execution for other in existing])
         for execution, key in from_json(one(database, "places_of", others)):
             held.setdefault(execution, []).append(key)
-    return Places(taken, held)
+    return Places(taken, held, left)
 
 
-def write(database: Writing, plan: Plan, tables: int) -> None:
+def write(database: Writing, plan: Plan, counts: int) -> None:
     """Write the places and budgets of a batch's starts, and take away what its ends leave.
 
-    ``tables``: those that hold something, ``PLACES + BUDGETS``.
+    ``counts``: what there ever was, ``PLACES + BUDGETS``.
     """
     places = [(on, key) for on, request in plan.counted for key, _ in request.places]
     if places:
@@ -53,12 +55,19 @@ def write(database: Writing, plan: Plan, tables: int) -> None:
     budgets = [(it.run_id, unit, on, most) for on, it in plan.counted for unit, most in it.budget]
     if budgets:
         database.run("insert_budgets", to_json(budgets))
+    charged = _sums(it for _, request in plan.counted for it in request.charges)
+    if charged:
+        more = [(*place, amount, 0) for place, amount in sorted(charged.items())]
+        database.run("change_budgets", to_json(more))
+    fresh = (PLACES if places else 0) | (BUDGETS if budgets else 0)
+    if fresh & ~counts:
+        database.run("note_counted", fresh)
     if not plan.ended:
         return
     ended = plan.json["ended"]
-    if tables & PLACES or places:
+    if counts & PLACES or places:
         database.run("delete_places", ended)
-    if tables & BUDGETS:
+    if counts & BUDGETS:
         left = database.run("take_holds_of", ended).fetchall()
         _settle(database, [(key, unit, amount, amount) for key, unit, amount in left])
 

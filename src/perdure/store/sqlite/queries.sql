@@ -5,17 +5,13 @@
 -- name: fence
 UPDATE perdure_worker SET last_batch = ?3, lease_until = ?4
 WHERE id = ?1 AND epoch = ?2 AND state = 'live'
-RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit), {tallies};
+RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- name: next_run
 SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
 
--- Which tables of what is counted (store/sql/tallies.py) hold anything.
--- name: tallies
-(EXISTS (SELECT 1 FROM perdure_place) + 2 * EXISTS (SELECT 1 FROM perdure_budget))
-
 -- name: has_limits
-SELECT EXISTS (SELECT 1 FROM perdure_limit), {tallies};
+SELECT EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- Turns whose claim does not hold, or whose run this worker does not own.
 -- name: lost_claims
@@ -753,6 +749,9 @@ FROM json_each(?1) j;
 -- name: places_of
 SELECT json_group_array(json_array(p.execution, p.key))
 FROM json_each(?1) j CROSS JOIN perdure_place p ON p.execution = j.value;
+
+-- name: note_counted
+UPDATE perdure_identity SET counts = counts | ?1 WHERE counts & ?1 <> ?1;
 
 -- name: insert_places
 INSERT OR IGNORE INTO perdure_place (execution, key)

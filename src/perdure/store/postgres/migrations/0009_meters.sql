@@ -34,3 +34,5 @@ CREATE TABLE perdure_hold (
     PRIMARY KEY (id, key, unit)
 );
 CREATE INDEX perdure_hold_by_execution ON perdure_hold (execution);
+
+ALTER TABLE perdure_identity ADD COLUMN counts bigint NOT NULL DEFAULT 0;

@@ -38,3 +38,6 @@ CREATE TABLE perdure_hold (
     PRIMARY KEY (id, key, unit)
 ) WITHOUT ROWID;
 CREATE INDEX perdure_hold_by_execution ON perdure_hold (execution);
+
+-- Whether there ever was a place (1) or a budget (2): ends of executions look after them from then on.
+ALTER TABLE perdure_identity ADD COLUMN counts INTEGER NOT NULL DEFAULT 0;
