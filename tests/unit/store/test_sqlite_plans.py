@@ -146,7 +146,10 @@ def scans(lines: list[str]) -> list[str]:
         ("change_budgets", "b USING PRIMARY KEY (key=? AND unit=?)"),
         ("budgets", "perdure_budget USING PRIMARY KEY (key=?)"),
         ("take_hold", "perdure_hold USING PRIMARY KEY (id=?)"),
-        ("take_holds_of", "perdure_hold USING COVERING INDEX perdure_hold_by_execution (execution=?)"),
+        (
+            "take_holds_of",
+            "perdure_hold USING COVERING INDEX perdure_hold_by_execution (execution=?)",
+        ),
         ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
         ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
         ("admit_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),
