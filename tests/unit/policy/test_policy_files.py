@@ -15,7 +15,7 @@ SIGNAL = Request(service="app.billing", instance_id="order-7", signal="approved"
 CANCEL = SIGNAL
 
 TWICE = {
-    "a.json": '{"%srun.condition": "%%s",\n "%srun.condition": "%%s"}' % (W, W),
+    "a.json": f'{{"{W}run.condition": "%s",\n "{W}run.condition": "%s"}}',
     "a.yaml": f"{W}run.condition: %s\n{W}run.condition: %s\n",
 }
 

@@ -41,10 +41,11 @@ def test_under_the_same_policies_nothing_changes():
 def test_what_would_change_is_told_with_its_line():
     lines = recorded(Policies({}))
     changes = [it for it in replay(Policies({W + "run.blocked": ["legacy.*"]}), lines) if it]
-    assert [str(it) for it in changes] == [
+    [told] = [str(it) for it in changes]
+    assert told == (
         "line 2: run legacy.old.v1: was allowed, would be denied (POLICY_DENIED by "
         "policy.workflow.run.blocked)"
-    ]
+    )
 
 
 def test_an_input_is_recorded_by_the_names_of_its_fields():

@@ -148,7 +148,7 @@ def scans(lines: list[str]) -> list[str]:
         ("take_hold", "perdure_hold USING PRIMARY KEY (id=?)"),
         (
             "take_holds_of",
-            "perdure_hold USING COVERING INDEX perdure_hold_by_execution (execution=?)",
+            "USING COVERING INDEX perdure_hold_by_execution (execution=?)",
         ),
         ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
         ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
