@@ -207,9 +207,12 @@ def evaluated(compiled: Any, facts: Any = None, **data: Any) -> Any:
     """
     try:
         found = compiled.eval(facts, **data)
+        value = found.value()
+        if value is True or value is False:
+            return value
         if found.type().name() != "ERROR":
             return found.plain_value()
-        reason = str(found.value())
+        reason = str(value)
     except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
         reason = str(exc)
     raise Invalid(_reason(reason))

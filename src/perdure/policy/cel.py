@@ -7,7 +7,7 @@ operation is found in its text, so no more than this is handed over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -61,9 +61,12 @@ class Condition:
         self.claims: set[str] | None = set()
         """Names of the claims it reads; ``None`` is all."""
         self.metadata: set[str] | None = set()
+        self.variables: set[str] = set()
+        """Those that it reads."""
         self._missing: list[expr.Read] = []
         for variable in MEMBERS:
             for read in expr.find_reads(text, variable):
+                self.variables.add(variable)
                 self._check(variable, read, env)
         self._compiled = expr.compile_text(text, _environment())
         gives = self._compiled.return_type().name()
@@ -121,6 +124,24 @@ class Condition:
 
 def _more(known: set[str] | None, path: tuple[str, ...]) -> set[str] | None:
     return None if known is None or not path else known | {path[0]}
+
+
+class Together:
+    """Several conditions as one, which costs one evaluation: whether all of them hold, and nothing
+    more. Who wants to know which does not asks them one by one.
+    """
+
+    def __init__(self, conditions: Sequence[Condition]) -> None:
+        # On lines of their own: one may end with a comment.
+        text = " && ".join(f"(\n{one.text}\n)" for one in conditions)
+        self._compiled = expr.compile_text(text, _environment())
+
+    def hold(self, facts: Any) -> bool:
+        """Tell whether all hold; ``False``: one does not, or cannot be evaluated."""
+        try:
+            return expr.evaluated(self._compiled, facts) is True
+        except Invalid:
+            return False
 
 
 def facts_of(data: Mapping[str, Any]) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from perdure.errors import Invalid, UsageError
 from perdure.policy import checks
 from perdure.policy.globs import glob
@@ -16,7 +18,6 @@ from perdure.policy.rules import Compiled, Facts, Rule, S, W
 from perdure.policy.verdict import (
     DENIED,
     ERROR,
-    NO_LIMITS,
     OPERATIONS,
     Caution,
     Finding,
@@ -28,6 +29,7 @@ from perdure.values.meters import Meter, window_rate
 from perdure.values.rates import Rate
 from perdure.values.sizes import parse_size
 
+_KNOWN = 10_000
 _RATES = {
     "run": W + "run.rateLimit",
     "signal": W + "signal.rateLimit",
@@ -37,12 +39,18 @@ _RATES = {
 
 
 class _InForce(NamedTuple):
+    """``fast``: the rules of each operation that are no conditions; ``known``: limits of services
+    and workflows that were asked for lately.
+    """
+
     values: Mapping[str, tuple[Given, ...]]
     compiled: Compiled
+    fast: Mapping[str, tuple[Rule, ...]]
     rates: Mapping[str, tuple[Rate, ...]]
     limits: Limits
     counter: int
     version: str
+    known: dict[tuple[str, str, str], Limits]
 
 
 class Policies:
@@ -141,15 +149,22 @@ class Policies:
         if rules is None:
             return _unknown(operation, now)
         facts = Facts(now.compiled, operation, request)
-        for rule in rules:
-            refusal = _asked(rule, facts)
-            if refusal is not None:
-                code, reason = refusal
-                return Verdict(False, code, reason, rule.key, now.version)
+        key = "limits"
         try:
-            return Verdict(True, version=now.version, limits=self._limits(now, facts))
+            for rule in now.fast[operation]:
+                key = rule.key
+                if reason := rule.test(facts):
+                    return Verdict(False, rule.code, reason, key, now.version)
+            together = now.compiled.together[operation]
+            if together is not None:
+                key = "conditions"
+                if not together.hold(facts.activation):
+                    return _first_refusal(rules, facts, now)
+            return Verdict(True, version=now.version, limits=_limits(now, facts))
         except Exception as exc:  # noqa: BLE001 - whatever cannot be judged is denied
-            return Verdict(False, ERROR, str(exc), "limits", now.version)
+            if key == "conditions":
+                return _first_refusal(rules, facts, now)
+            return Verdict(False, ERROR, _said(exc), key, now.version)
 
     def explain(self, operation: str, request: Request) -> list[Finding]:
         """Return what every rule says, in the order in which they are asked."""
@@ -178,60 +193,78 @@ class Policies:
             timeout_action=actions[0].value if actions else "fail",
             audit=compiled.audit,
         )
-        return _InForce(
-            values, compiled, rates, limits, counter, f"{fingerprint(values)}-{counter}"
-        )
+        fast = {
+            operation: tuple(rule for rule in rules if not rule.key.endswith(".condition"))
+            for operation, rules in compiled.of.items()
+        }
+        version = f"{fingerprint(values)}-{counter}"
+        return _InForce(values, compiled, fast, rates, limits, counter, version, {})
 
-    def _limits(self, now: _InForce, facts: Facts) -> Limits:
-        operation, service, compiled = facts.operation, facts.request.service, now.compiled
-        meters = tuple(
-            Meter(f"{operation}:{service}:{number}", rate)
-            for number, rate in enumerate(now.rates.get(operation, ()))
-        )
-        base = now.limits
-        asked: tuple[str, ...] = ()
-        most = NO_LIMITS.max_results
-        if operation == "query":
-            asked = tuple(facts.request.statuses) or compiled.statuses
-            most = checks.clamp_limit(facts.request.limit, compiled.max_results)
-        return Limits(
-            most,
-            asked or NO_LIMITS.statuses,
-            meters,
-            self._places(now, facts) if operation == "run" else (),
-            base.max_duration,
-            base.step_timeout,
-            base.timeout_action,
-            base.audit,
-            facts.name.name in compiled.alerts,
-        )
 
-    def _places(self, now: _InForce, facts: Facts) -> tuple[tuple[str, int], ...]:
-        places: list[tuple[str, int]] = []
-        if W + "maxConcurrentInstances" in now.values:
-            most = now.compiled.least(W + "maxConcurrentInstances")
-            places.append((f"service:{facts.request.service}", most))
-        name, found = facts.name.name, list[int]()
-        for given in now.values.get(W + "maxInstancesPerWorkflow", ()):
-            counts: dict[str, int] = given.value
-            if name in counts:
-                found.append(counts[name])
-            else:
-                found += [most for pattern, most in counts.items() if glob(name, pattern)]
-        if found:
-            places.append((f"workflow:{name}", min(found)))
-        return tuple(places)
+def _limits(now: _InForce, facts: Facts) -> Limits:
+    """Return what an allowed operation is bound by."""
+    operation, service, name = facts.operation, facts.request.service, facts.name.name
+    place = operation, service, name
+    found = now.known.get(place)
+    if found is None:
+        found = msgspec.structs.replace(
+            now.limits,
+            meters=tuple(
+                Meter(f"{operation}:{service}:{number}", rate)
+                for number, rate in enumerate(now.rates.get(operation, ()))
+            ),
+            places=_places(now, service, name) if operation == "run" else (),
+            alerts=name in now.compiled.alerts,
+        )
+        if len(now.known) >= _KNOWN:
+            now.known.clear()
+        now.known[place] = found
+    if operation != "query":
+        return found
+    request, compiled = facts.request, now.compiled
+    return msgspec.structs.replace(
+        found,
+        max_results=checks.clamp_limit(request.limit, compiled.max_results),
+        statuses=tuple(request.statuses) or compiled.statuses,
+    )
+
+
+def _places(now: _InForce, service: str, name: str) -> tuple[tuple[str, int], ...]:
+    places: list[tuple[str, int]] = []
+    if W + "maxConcurrentInstances" in now.values:
+        places.append((f"service:{service}", now.compiled.least(W + "maxConcurrentInstances")))
+    found: list[int] = []
+    for given in now.values.get(W + "maxInstancesPerWorkflow", ()):
+        counts: dict[str, int] = given.value
+        if name in counts:
+            found.append(counts[name])
+        else:
+            found += [most for pattern, most in counts.items() if glob(name, pattern)]
+    if found:
+        places.append((f"workflow:{name}", min(found)))
+    return tuple(places)
+
+
+def _first_refusal(rules: Sequence[Rule], facts: Facts, now: _InForce) -> Verdict:
+    """Return the verdict of the first rule that refuses, one by one."""
+    for rule in rules:
+        refusal = _asked(rule, facts)
+        if refusal is not None:
+            return Verdict(False, *refusal, rule.key, now.version)
+    return Verdict(False, ERROR, "the conditions hold one by one, and not together", "conditions")
 
 
 def _asked(rule: Rule, facts: Facts) -> tuple[str, str] | None:
     """Return code and reason of a refusal; ``None``: the rule has nothing against it."""
     try:
         reason = rule.test(facts)
-    except Invalid as exc:
-        return ERROR, exc.message
     except Exception as exc:  # noqa: BLE001 - whatever cannot be judged is denied
-        return ERROR, f"{type(exc).__name__}: {exc}"
+        return ERROR, _said(exc)
     return (rule.code, reason) if reason else None
+
+
+def _said(exc: Exception) -> str:
+    return exc.message if isinstance(exc, Invalid) else f"{type(exc).__name__}: {exc}"
 
 
 def _unknown(operation: str, now: _InForce) -> Verdict:

@@ -6,7 +6,6 @@ A rule says why it refuses, or ``""``. All that does not depend on a request is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from perdure.errors import Invalid
@@ -31,7 +30,15 @@ _KB = 1_024
 class Facts:
     """What is known of one request; what few rules ask for is found out when it is asked for."""
 
-    __slots__ = ("__dict__", "compiled", "name", "operation", "request", "service_namespace")
+    __slots__ = (
+        "_activation",
+        "_input_size",
+        "compiled",
+        "name",
+        "operation",
+        "request",
+        "service_namespace",
+    )
 
     def __init__(self, compiled: Compiled, operation: str, request: Request) -> None:
         self.compiled = compiled
@@ -39,38 +46,47 @@ class Facts:
         self.request = request
         self.name = (read_name(request.workflow_id) if request.workflow_id else None) or _NO_NAME
         self.service_namespace = namespace_of(request.service)
+        self._input_size = request.input_size
+        self._activation: Any = None
 
-    @cached_property
+    @property
     def input_size(self) -> int:
         """Bytes of the input."""
-        return checks.input_size(self.request)
+        if self._input_size < 0:
+            self._input_size = checks.input_size(self.request)
+        return self._input_size
 
-    @cached_property
+    @property
     def activation(self) -> Any:
         """What the conditions read."""
+        if self._activation is None:
+            self._activation = self._made()
+        return self._activation
+
+    def _made(self) -> Any:
         request, compiled, name = self.request, self.compiled, self.name
         claims, metadata = request.claims, request.metadata
-        if compiled.claims is not None:
+        if compiled.claims is None:
+            claims = dict(claims)
+        else:
             claims = {key: claims[key] for key in compiled.claims if key in claims}
-        if compiled.metadata is not None:
+        if compiled.metadata is None:
+            metadata = dict(metadata)
+        else:
             metadata = {key: metadata[key] for key in compiled.metadata if key in metadata}
-        return cel.facts_of(
-            {
-                "workflow": {
-                    "id": name.name,
-                    "version": name.version,
-                    "namespace": name.namespace,
-                },
-                "service": {"name": request.service, "namespace": self.service_namespace},
-                "instance": dict(request.instance),
-                "request": {
-                    "auth": {"claims": dict(claims)},
-                    "method": f"workflow.{self.operation}",
-                    "metadata": dict(metadata),
-                },
-                "env": compiled.env,
-            }
-        )
+        told = {
+            "workflow": {"id": name.name, "version": name.version, "namespace": name.namespace},
+            "service": {"name": request.service, "namespace": self.service_namespace},
+            "instance": dict(request.instance),
+            "request": {
+                "auth": {"claims": claims},
+                "method": f"workflow.{self.operation}",
+                "metadata": metadata,
+            },
+            "env": compiled.env,
+        }
+        # Each value is copied: no more than what is read.
+        return cel.facts_of({name: told[name] for name in compiled.variables})
 
 
 class Rule(NamedTuple):
@@ -96,6 +112,7 @@ class Compiled:
         self.values = values
         self.env = dict(env)
         self.warnings: list[Caution] = []
+        self.variables: set[str] = set()
         self.claims: set[str] | None = set()
         self.metadata: set[str] | None = set()
         self._conditions = {
@@ -113,6 +130,13 @@ class Compiled:
             operation: (*self._checks(operation), *self._keys(operation))
             for operation in OPERATIONS
         }
+        self.together = {operation: self._together(operation) for operation in OPERATIONS}
+        """The conditions of each operation as one; ``None``: there are none."""
+
+    def _together(self, operation: str) -> cel.Together | None:
+        keys = _CONDITIONS.get(operation, (W + "condition",))
+        conditions = [one for key in keys for one in self._conditions.get(key, ())]
+        return cel.Together(conditions) if conditions else None
 
     def _all(self, key: str) -> list[Any]:
         return [one.value for one in self.values.get(key, ())]
@@ -134,6 +158,7 @@ class Compiled:
         except Invalid as exc:
             raise Invalid(f"{given.where}{key}: {exc.message}") from None
         self.warnings += condition.warnings(key, given.where)
+        self.variables |= condition.variables
         self.claims = _joined(self.claims, condition.claims)
         self.metadata = _joined(self.metadata, condition.metadata)
         return condition
