@@ -18,7 +18,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
 
-from perdure import errors, logs, places
+from perdure import errors, logs, places, spending
 from perdure.kernel import traps
 from perdure.values import events as ev
 from perdure.values import payload
@@ -438,6 +438,9 @@ logger = logs.RunLogger(logging.getLogger("perdure.activity"), current)
 
 context = ContextView(lambda: _attempt().context)
 """The propagated context, read-only: ``activity.context["tenant"]``."""
+
+
+spend, reserve = spending.spend, spending.reserve
 
 
 def principal() -> Principal | None:

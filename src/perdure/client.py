@@ -149,7 +149,7 @@ class Client:
                 ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC);
                 ``concurrency_key`` and ``priority`` (higher first) where limits make executions
                 wait; ``memo``, ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``,
-                ``tenant``, ``created_by``, ``namespace``; ``eager=False`` leaves the first turn to
+                ``tenant``, ``created_by``, ``budget``, ``namespace``; ``eager=False`` leaves it to
                 any worker; ``connection`` (see :meth:`start_within`) starts it in the caller's own
                 transaction; ``sender`` (an open mailbox) is whom ``messages`` come from, with
                 ``monitor`` and ``link`` as in ``Mailbox.start``.

@@ -280,6 +280,8 @@ def refused_by_limit(answer: Started, now: int) -> errors.PerdureError | None:
     """Return the error of a start that a limit refused; ``None``: none did."""
     if answer.refused == "limit":
         return errors.ConcurrencyLimit(answer.detail)
+    if answer.refused == "place":
+        return errors.ConcurrencyLimit(answer.detail, details={"key": answer.place})
     if answer.refused != "rate":
         return None
     seconds = max(0, answer.retry_at - now) / SECOND

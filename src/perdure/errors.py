@@ -199,10 +199,34 @@ class PermissionDenied(PerdureError):
 
 
 class PolicyDenied(PerdureError):
-    """A policy refused the operation."""
+    """A policy refused the operation.
+
+    ``code``: ``POLICY_DENIED``, ``POLICY_ERROR`` (it could not be evaluated) or the code of a check
+    that is always made; ``reason``: in words; ``rule``: the key, or the check, that refused it.
+    """
 
     code = "policy.denied"
     default_kind = Kind.PERMISSION_DENIED
+
+    def __init__(
+        self,
+        code: str = "POLICY_DENIED",
+        reason: str | None = None,
+        rule: str = "",
+        *,
+        version: str = "",
+    ) -> None:
+        self.reason = reason or "a policy refused the operation"
+        self.rule, self.version = rule, version
+        super().__init__(self.reason, details={"code": code, "rule": rule, "version": version})
+        self.__dict__["code"] = code
+
+
+class BudgetExceeded(PerdureError):
+    """A budget of the run has not enough left; ``details`` say which, and how much."""
+
+    code = "budget_exceeded"
+    default_kind = Kind.RATE_LIMITED
 
 
 class HumanTaskError(PerdureError):

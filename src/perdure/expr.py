@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -24,13 +24,13 @@ NEEDS = "a CEL expression needs cel-expr-python: pip install 'perdure[policy]'"
 _EXTENSIONS = ("strings", "math", "encoders", "bindings", "optional")
 _GETS = "get()"
 """The key under which a map holds another one that answers its ``get``."""
-_TEXT = r"""(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+TEXT = r"""(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
 _PASSED_OVER = (
-    rf"""(?s:[rR]?\"\"\".*?\"\"\"|[rR]?'''.*?''')|[rR](?:"[^"\n]*"|'[^'\n]*')|{_TEXT}|//[^\n]*"""
+    rf"""(?s:[rR]?\"\"\".*?\"\"\"|[rR]?'''.*?''')|[rR](?:"[^"\n]*"|'[^'\n]*')|{TEXT}|//[^\n]*"""
 )
 _STEP = re.compile(
-    rf"\s*\.\s*get\s*\(\s*(?P<got>{_TEXT})\s*[,)]|\s*\.\s*(?P<name>[A-Za-z_]\w*)(?!\s*\(|\w)"
-    rf"|\s*\[\s*(?P<key>{_TEXT})\s*\]"
+    rf"\s*\.\s*get\s*\(\s*(?P<got>{TEXT})\s*[,)]|\s*\.\s*(?P<name>[A-Za-z_]\w*)(?!\s*\(|\w)"
+    rf"|\s*\[\s*(?P<key>{TEXT})\s*\]"
 )
 _MISTAKE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _WORDS: dict[type, str] = {
@@ -68,17 +68,14 @@ class Expression:
 
     def __init__(self, text: str, variable: str, members: Sequence[str], *, gets: str) -> None:
         self.text = text
-        self.reads = tuple(_reads(text, variable, gets))
+        self.reads = tuple(find_reads(text, variable, gets))
         self._variable, self._members, self._gets = variable, tuple(members), gets
         for read in self.reads:
             if read.path and read.path[0] not in members:
                 known = ", ".join(members)
                 what = f"{variable} has no {read.path[0]!r} (it has: {known})"
-                raise Invalid(_pointed(text, what, *_place(text, read.at)))
-        try:
-            self._compiled = _environment(variable).compile(text)
-        except RuntimeError as exc:
-            raise Invalid(_explained(text, str(exc))) from None
+                raise Invalid(pointed(text, what, *place(text, read.at)))
+        self._compiled = compile_text(text, _environment(variable))
 
     @property
     def gives(self) -> str:
@@ -101,13 +98,9 @@ class Expression:
         given: dict[str, Any] = self._narrowed(values)
         given[_GETS] = given.get(self._gets, {})
         try:
-            found = self._compiled.eval(data={self._variable: given})
-            if found.type().name() != "ERROR":
-                return found.plain_value()
-            reason = str(found.value())
-        except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
-            reason = str(exc)
-        raise Invalid(f"{_reason(reason)}{self._seen(values)}")
+            return evaluated(self._compiled, data={self._variable: given})
+        except Invalid as exc:
+            raise Invalid(f"{exc.message}{self._seen(values)}") from None
 
     def _narrowed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts of the values that the expression reads."""
@@ -131,14 +124,17 @@ class Expression:
     def _seen(self, values: Mapping[str, Any]) -> str:
         told: list[str] = []
         for read in self.reads:
-            line, column = _place(self.text, read.at)
+            line, column = place(self.text, read.at)
             where = f"line {line}, column {column}" if "\n" in self.text else f"column {column}"
             told.append(f"{read.text} at {where} is {_word(values, read.path)}")
         return f"; {', '.join(told)}" if told else ""
 
 
-def _reads(text: str, variable: str, gets: str) -> Iterable[Read]:
-    """Find what is read of the variable: ``v.a.b``, ``v["a"]``, ``v.get("a")``."""
+def find_reads(text: str, variable: str, gets: str = "") -> Iterable[Read]:
+    """Find what is read of a variable: ``v.a.b``, ``v["a"]``, ``v.get("a")``.
+
+    ``gets``: the member whose keys ``v.get("a")`` reads.
+    """
     begin = re.compile(rf"(?P<over>{_PASSED_OVER})|(?<![\w.]){variable}\b")
     at = 0
     while (found := begin.search(text, at)) is not None:
@@ -162,24 +158,64 @@ def _shown(text: str) -> str:
 
 @functools.lru_cache
 def _environment(variable: str) -> Any:
+    def gets(cel: Any) -> list[Any]:
+        some = cel.Type.Map(cel.Type.DYN, cel.Type.DYN)
+        one = _overload(cel, "map_get", [some, cel.Type.STRING])
+        other = _overload(cel, "map_get_or", [some, cel.Type.STRING, cel.Type.DYN])
+        return [cel.FunctionDecl("get", [one, other])]
+
+    return environment(lambda cel: {variable: cel.Type.DYN}, gets)
+
+
+def environment(
+    variables: Callable[[Any], Mapping[str, Any]], functions: Callable[[Any], Sequence[Any]]
+) -> Any:
+    """Return what expressions are compiled in: what they may read, and the functions that they have
+    beside CEL's. Both are made of the library, which is loaded here.
+
+    Raises:
+        Invalid: nothing is installed that compiles CEL.
+    """
     try:
         cel = import_module("cel_expr_python.cel")
     except ImportError:
         raise Invalid(NEEDS) from None
-    kinds = cel.Type
-    some = kinds.Map(kinds.DYN, kinds.DYN)
-    gets = cel.FunctionDecl(
-        "get",
-        [
-            _overload(cel, "map_get", [some, kinds.STRING]),
-            _overload(cel, "map_get_or", [some, kinds.STRING, kinds.DYN]),
-        ],
-    )
-    extensions: list[Any] = [cel.CelExtension("maps", [gets])]
+    extensions: list[Any] = [cel.CelExtension("perdure", list(functions(cel)))]
     for name in _EXTENSIONS:
         module = import_module(f"cel_expr_python.ext.ext_{name}")
         extensions.append(getattr(module, f"Ext{name.title()}")())
-    return cel.NewEnv(variables={variable: kinds.DYN}, extensions=extensions)
+    return cel.NewEnv(variables=dict(variables(cel)), extensions=extensions)
+
+
+def compile_text(text: str, environment: Any) -> Any:
+    """Compile an expression.
+
+    Raises:
+        Invalid: it is no CEL, or its types do not fit; the message has line, column and a caret.
+    """
+    try:
+        return environment.compile(text)
+    except RuntimeError as exc:
+        raise Invalid(explained(text, str(exc))) from None
+
+
+def evaluated(compiled: Any, facts: Any = None, **data: Any) -> Any:
+    """Return the value of a compiled expression, given an activation or its ``data``.
+
+    Raises:
+        Invalid: it cannot be evaluated; the message has the reason.
+    """
+    try:
+        found = compiled.eval(facts, **data)
+        value = found.value()
+        if value is True or value is False:
+            return value
+        if found.type().name() != "ERROR":
+            return found.plain_value()
+        reason = str(value)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
+        reason = str(exc)
+    raise Invalid(_reason(reason))
 
 
 def _overload(cel: Any, name: str, parameters: list[Any]) -> Any:
@@ -192,23 +228,24 @@ def _get(given: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return given.get(_GETS, given).get(key, default)
 
 
-def _explained(text: str, said: str) -> str:
-    """Turn the compiler's words into lines with carets."""
+def explained(text: str, said: str) -> str:
+    """Return the compiler's words as lines with carets."""
     found = [(int(m[1]), int(m[2]), m[3]) for m in _MISTAKE.finditer(said)]
     if not found:
         return said.removeprefix("INVALID_ARGUMENT: ")
-    told = [_pointed(text, what, line, column) for line, column, what in found]
+    told = [pointed(text, what, line, column) for line, column, what in found]
     return "\n".join(told)
 
 
-def _pointed(text: str, what: str, line: int, column: int) -> str:
+def pointed(text: str, what: str, line: int, column: int) -> str:
+    """Return a mistake with its place, the line and a caret under it."""
     what = what.replace(" (in container '')", "").replace(" [INVALID_ARGUMENT]", "")
     what = re.sub(r" expecting \{.*\}", "", what)
     shown = text.splitlines()[line - 1] if text else ""
     return f"line {line}, column {column}: {what}\n      {shown}\n      {' ' * (column - 1)}^"
 
 
-def _place(text: str, at: int) -> tuple[int, int]:
+def place(text: str, at: int) -> tuple[int, int]:
     """Return line and column, from 1."""
     before = text[:at]
     return before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1

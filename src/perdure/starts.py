@@ -10,8 +10,8 @@ import msgspec
 from perdure.definition import Workflow
 from perdure.door import Door
 from perdure.store.port import StartRequest
+from perdure.values import budgets, ids, payload
 from perdure.values import events as ev
-from perdure.values import ids, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, conflict_policy, one_of, read_terms
 from perdure.values.principals import Principal, carrying, check_context, tenant_for
@@ -76,6 +76,7 @@ class Starts:
         deadlines = first_deadlines(terms, now)
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
         given = check_context(check_mapping(options.get("context") or {}, "context"))
+        given = budgets.with_budget(given, options.get("budget"), run_id)
         context = carrying(given, self._client.acts_for) if self._client.acts_for else given
         started = ev.RunStarted(
             workflow=name,
@@ -139,6 +140,7 @@ class Starts:
             tags=check_tags(options.get("tags") or ()),
             memo=self._encoded(memo, "memo"),
             search=check_search(options.get("search") or {}),
+            budget=budgets.own(started.context, started.run_id),
         )
 
     def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:

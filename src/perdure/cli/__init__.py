@@ -63,6 +63,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Audit": {
         "audit": ("audit", "Who did what: list it, check it, archive it and cut it off."),
     },
+    "Policies": {
+        "policies": ("policies", "Check a policy file, explain it, try it on what was asked."),
+    },
     "Database": {
         "db": (
             "db",

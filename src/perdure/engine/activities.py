@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
-from perdure.engine import forks
+from perdure.engine import budgets, forks
 from perdure.engine.apart import Apart
 from perdure.engine.lanes import Lanes
 from perdure.engine.runs import Input, Phase, Run
@@ -329,6 +329,8 @@ class Runner:
             if definition is None:
                 self._fail(work, missing(event.name), final=True)
                 return
+            if budgets.has_any(work):
+                await budgets.begin(self._core, work)
             if event.transactional:
                 if event.queue and event.queue != work.run.queue:
                     self._fail(work, misplaced(event, work.run.queue), final=True)

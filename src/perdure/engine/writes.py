@@ -9,7 +9,7 @@ from perdure import errors
 from perdure.engine import offers, people, refusals
 from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
-from perdure.values import endings, failures, ids, payload
+from perdure.values import budgets, endings, failures, ids, payload
 from perdure.values import events as ev
 from perdure.values.states import Status
 from perdure.values.terms import first_deadlines, later_deadlines, successor
@@ -302,6 +302,8 @@ def _child_scheduled(
         else (),
         memo=event.memo,
         search=payload.decode(event.search) if event.search else {},
+        budget=budgets.own(event.context, event.run_id),
+        charges=budgets.for_child(event.context, event.run_id),
     )
     write.children = [*write.children, request]
 

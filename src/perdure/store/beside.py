@@ -1,14 +1,15 @@
-"""The part of the port about what stands beside runs: people, records, the audit."""
+"""The part of the port about what stands beside runs: people, records, the audit, tallies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from perdure.errors import PerdureError
 from perdure.store.rows import Acted, Moved
 from perdure.store.writes import HumanTaskRaise
 from perdure.values.audit import AuditLine
+from perdure.values.meters import Spend, Spent
 from perdure.values.people import Act, HumanTaskRow
 from perdure.values.records import Amend, Amended
 
@@ -85,5 +86,22 @@ class Beside(Protocol):
     def forget_human_tasks(self, before: int, *, limit: int) -> int:
         """Delete up to ``limit`` human tasks that no run asked for and that ended before a time;
         return how many. Those of runs go with their run.
+        """
+        ...
+
+    def spend(self, spend: Spend, now: int) -> Spent:
+        """Spend from meters and budgets, all of it or nothing; what is reserved waits for
+        ``settle``.
+
+        After a lost acknowledgement a reservation may be asked for again; what is spent without one
+        may then count twice.
+        """
+        ...
+
+    def settle(self, hold: str, used: Mapping[str, int]) -> bool:
+        """Count what was used of a reservation, by unit (in millionths; of a unit that is not named
+        all of it), and give back the rest.
+
+        ``False``: it was settled before, or with the end of its execution. It may be repeated.
         """
         ...

@@ -50,6 +50,9 @@ outcomes, turns or the end of the run take away. What a worker has claimed hangs
 
 **Audit.** Starts, posts, acts, batches and ``amend`` may carry lines that are appended in their
 transaction, to one chain for the whole database (``values/audit.py``); no line costs nothing.
+**Tallies** count for all processes: meters (rates in time), places (open executions under a key),
+budgets (amounts that executions and their children share). A start takes its places, the commit
+that ends the execution gives them back, and settles what it had reserved of budgets.
 
 **Batches** are shared fate for the fence, and per-run for the rest: a dropped turn takes its posts,
 children, attributes and consumed inbox rows with it, and its neighbours commit.

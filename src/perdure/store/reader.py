@@ -29,6 +29,7 @@ from perdure.store.rows import (
 from perdure.store.writes import Prune
 from perdure.values.audit import AuditFilter, AuditHead, AuditPlace, AuditRow
 from perdure.values.concurrency import Standing
+from perdure.values.meters import BudgetRow
 from perdure.values.people import HumanTaskFilter, HumanTaskRow, LogEntry
 from perdure.values.records import Record
 from perdure.values.states import Status
@@ -49,6 +50,10 @@ class Reader(Protocol):
 
     def rows(self, runs: Sequence[int]) -> list[RunRow]:
         """Return the rows of these runs, in no order; unknown ones are left out."""
+        ...
+
+    def budgets(self, keys: Sequence[str]) -> list[BudgetRow]:
+        """Return what budgets have, by key and unit; of those that are gone, nothing."""
         ...
 
     def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:

@@ -30,8 +30,9 @@ class Started(msgspec.Struct, gc=False):
 
     ``refused``: ``""``, ``already_exists``, or ``busy``: an execution whose place it is to take is
     started or moved in the same batch; try again; or ``limit``, of which ``detail`` tells, or
-    ``rate``, the same, and at ``retry_at`` the next may begin; or ``full``: the execution that
-    would be used instead has no room for the start's messages.
+    ``rate``, the same, and at ``retry_at`` the next may begin; or ``place``: under the key
+    ``place`` there is none, or ``budget``, of which ``detail`` tells; or ``full``: the execution
+    that would be used instead has no room for the start's messages.
     ``replaced``: the run whose place it took. ``is_queued``: a limit makes it wait; its first turn,
     if there was one, has not happened.
     ``workflow``: what the execution that has the id began as.
@@ -49,6 +50,7 @@ class Started(msgspec.Struct, gc=False):
     detail: str = ""
     is_queued: bool = False
     retry_at: int = 0
+    place: str = ""
 
 
 class Posted(msgspec.Struct, gc=False):

@@ -12,6 +12,7 @@ from perdure.store.offers import Offer, Outcome
 from perdure.store.rows import Place, TurnRow
 from perdure.values.audit import AuditLine
 from perdure.values.commands import HumanTaskOpened
+from perdure.values.meters import Charge
 from perdure.values.people import HumanTaskStatus
 from perdure.values.states import Status
 
@@ -115,6 +116,11 @@ class StartRequest(msgspec.Struct, gc=False):
     of ``execution``, after this one; refused unless that is the latest of the workflow id and has
     ended. It takes over memo and attributes. ``audit``: told if something was started or used; not
     of starts that turns ask for.
+
+    ``places``: keys under which the execution counts while it is open, each with how many may; it
+    is refused if one of them is full. ``charges``: what it costs of budgets, or it is refused.
+    ``budget``: units and amounts, in millionths, of the budget
+    that it brings; its key is the run id.
     """
 
     workflow: str
@@ -152,6 +158,9 @@ class StartRequest(msgspec.Struct, gc=False):
     origin: tuple[int, int, str] | None = None
     retries: int = 0
     audit: AuditLine | None = None
+    places: tuple[tuple[str, int], ...] = ()
+    budget: tuple[tuple[str, int], ...] = ()
+    charges: tuple[Charge, ...] = ()
 
 
 class HumanTaskWrite(msgspec.Struct, gc=False):

@@ -38,6 +38,8 @@ WRITES = frozenset(
         "prune",
         "raise_human_task",
         "reseal",
+        "settle",
+        "spend",
         "start",
         "suspect",
         "sweep",

@@ -52,6 +52,7 @@ SHARED = frozenset(
         "namespace",
         "messages",
         "context",
+        "budget",
     }
 )
 """What both a client and a workflow may ask of a start."""

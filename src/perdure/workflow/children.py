@@ -11,6 +11,7 @@ from perdure.kernel import traps
 from perdure.kernel.pending import Child
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.budgets import with_budget
 from perdure.values.duration import Duration
 from perdure.values.options import (
     PARENT_CLOSE,
@@ -178,7 +179,7 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
         reuse=_unless(REUSE[0], one_of("id_reuse_policy", options.get("id_reuse_policy"), REUSE)),
         namespace=_text(options, "namespace"),
         terms=read_terms(options),
-        context=_merged_context(options.get("context"), instance.max_payload),
+        context=_merged_context(options, run_id, instance.max_payload),
         messages=recorded_messages(
             options.get("messages") or (), started.workflow_id, instance.time, instance.max_payload
         ),
@@ -197,6 +198,7 @@ def _text(options: Mapping[str, Any], name: str) -> str:
     return payload.text(options.get(name) or "", what=name)
 
 
-def _merged_context(given: Mapping[str, Any] | None, maximum: int) -> bytes | None:
-    merged = {**context, **check_context(check_mapping(given or {}, "context"))}
+def _merged_context(options: Mapping[str, Any], run_id: str, maximum: int) -> bytes | None:
+    given = check_context(check_mapping(options.get("context") or {}, "context"))
+    merged = with_budget(given, options.get("budget"), run_id, inherited=context)
     return encode_mapping(merged, "context", maximum)

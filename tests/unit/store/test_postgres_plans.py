@@ -32,15 +32,19 @@ GROWING = {
         "audit",
         "beat",
         "blob",
+        "budget",
         "copy",
         "fork",
         "history",
+        "hold",
         "human_log",
         "human_task",
         "log",
         "mail",
         "memo",
+        "meter",
         "open_tx",
+        "place",
         "rate",
         "record",
         "run",
@@ -59,6 +63,7 @@ ORDERED = {
     "perdure_human_task_open",
     "perdure_human_task_pkey",
     "perdure_inbox_pkey",
+    "perdure_meter_over",
     "perdure_rate_held",
     "perdure_run_pkey",
     "perdure_slot_delayed",
@@ -93,6 +98,11 @@ INSERT INTO perdure_memo SELECT n, '{{}}' FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_slot SELECT n, 'common', 'k' || n % 50, 0, n, NULL, n % 3, 'k' || n % 50, n, 0
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_rate SELECT 'common', 'k' || n, n, CASE WHEN n % 2 = 0 THEN n END
+FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_meter SELECT 'm' || n, n FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_place SELECT n, 'k' || n % 50 FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_budget SELECT 'r' || n, 'tokens', n, 9, 1, 1 FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_hold SELECT 'h' || n, 'r' || n, 'tokens', n, 1
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_log (run, number, at, level, message, step, attempt)
 SELECT n, 1, 1, 1, '', '', 1 FROM generate_series(1, {ROWS}) n;
@@ -304,6 +314,15 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("of_key", "perdure_slot_of_key"),
         ("taken", "perdure_slot_by_workflow"),
         ("taken_of_keys", "perdure_slot_by_workflow"),
+        ("delete_meters", "perdure_meter_over"),
+        ("places_taken", "perdure_place_of_key"),
+        ("places_of", "perdure_place_pkey"),
+        ("delete_places", "perdure_place_pkey"),
+        ("hold_budgets", "perdure_budget_pkey"),
+        ("change_budgets", "perdure_budget_pkey"),
+        ("budgets", "perdure_budget_pkey"),
+        ("take_hold", "perdure_hold_pkey"),
+        ("take_holds_of", "perdure_hold_by_execution"),
         ("delayed", "perdure_slot_delayed"),
         ("human_task", "perdure_human_task_pkey"),
         ("close_human_tasks_of_runs", "perdure_human_task_by_run"),

@@ -24,6 +24,7 @@ ONLY_POSTGRES = {
     "hold_executions",
     "hold_human_tasks",
     "hold_ids",
+    "hold_places",
     "hold_slots",
     "hold_workers",
     "relations",

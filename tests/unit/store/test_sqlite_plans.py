@@ -44,6 +44,13 @@ GROWING = (
     "perdure_tag",
     "perdure_audit",
     "perdure_record",
+    "p",
+    "perdure_place",
+    "b",
+    "perdure_budget",
+    "perdure_hold",
+    "m",
+    "perdure_meter",
 )
 
 
@@ -131,6 +138,19 @@ def scans(lines: list[str]) -> list[str]:
         ("family", "r USING COVERING INDEX perdure_run_by_execution (execution=?)"),
         ("histories_to_delete", "USING COVERING INDEX perdure_history_by_run (run=?)"),
         ("senders_after", "perdure_sender USING PRIMARY KEY (sender>?)"),
+        ("meters", "m USING PRIMARY KEY (key=?)"),
+        ("delete_meters", "m USING COVERING INDEX perdure_meter_over (paid_until<?)"),
+        ("places_taken", "p USING COVERING INDEX perdure_place_of_key (key=?)"),
+        ("places_of", "p USING PRIMARY KEY (execution=?)"),
+        ("delete_places", "perdure_place USING PRIMARY KEY (execution=?)"),
+        ("hold_budgets", "b USING PRIMARY KEY (key=? AND unit=?)"),
+        ("change_budgets", "b USING PRIMARY KEY (key=? AND unit=?)"),
+        ("budgets", "perdure_budget USING PRIMARY KEY (key=?)"),
+        ("take_hold", "perdure_hold USING PRIMARY KEY (id=?)"),
+        (
+            "take_holds_of",
+            "USING COVERING INDEX perdure_hold_by_execution (execution=?)",
+        ),
         ("delayed", "perdure_slot USING INDEX perdure_slot_delayed (since<?)"),
         ("delete_slots", "perdure_slot USING INTEGER PRIMARY KEY (rowid=?)"),
         ("admit_states", "state USING INTEGER PRIMARY KEY (rowid=?)"),

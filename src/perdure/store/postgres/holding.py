@@ -5,6 +5,7 @@ asked for in a later statement, which sees what those have committed who were wa
 
 * the worker whose run a start replaces: its row, so that a batch of it is not under way;
 * slots, where there are limits: one advisory lock;
+* places that a start wants: an advisory lock for each key;
 * a workflow id that a start wants: an advisory lock;
 * an execution whose inbox, end or claim a batch touches: the row of its first run;
 * an activity on offer: its row, by whoever holds its execution, or has passed by all that others
@@ -44,6 +45,8 @@ class Foreseen:
         starts = [request for request in requests_of(batch) if needs_look(request)]
         self._ids = {(request.namespace, request.workflow_id) for request in starts}
         self._executions, addresses, self._closing = _touched(batch, starts)
+        places = {key for request in requests_of(batch) for key, _ in request.places}
+        self._places_wanted = to_json(sorted(places)) if places else ""
         replaced = {
             (request.namespace, request.workflow_id)
             for request in starts
@@ -69,6 +72,8 @@ class Foreseen:
                 database.run("hold_workers", to_json(sorted(filter(None, others))))
         if limits:
             database.run("hold_slots")
+        if self._places_wanted:
+            database.run("hold_places", self._places_wanted)
         if self._ids:
             database.run("hold_ids", to_json(sorted(self._ids)))
         if self._addresses:

@@ -15,19 +15,25 @@ ARRAY(SELECT e FROM json_array_elements_text($1::json) e)
 -- name: fence
 UPDATE perdure_worker SET last_batch = $3, lease_until = perdure_now() + ($4::bigint - $5::bigint)
 WHERE id = $1 AND epoch = $2 AND state = 'live'
-RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit);
+RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- name: draw_runs
 SELECT nextval('perdure_run_number') FROM generate_series(1, $1::bigint);
 
 -- name: has_limits
-SELECT EXISTS (SELECT 1 FROM perdure_limit);
+SELECT EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- Locks (holding.py) ------------------------------------------------------------------------------
 
 -- One lock for all slots; locks for workflow ids, by a number made of each.
 -- name: hold_slots
 SELECT pg_advisory_xact_lock(hashtext('perdure_limit'), 0);
+
+-- name: hold_places
+SELECT pg_advisory_xact_lock(hashtext('perdure_place'), n) FROM (
+    SELECT DISTINCT hashtext(e) & 127 AS n
+    FROM json_array_elements_text($1::json) e ORDER BY n
+) AS keys;
 
 -- name: hold_ids
 SELECT pg_advisory_xact_lock(hashtext('perdure_run'), n) FROM (
@@ -932,6 +938,96 @@ WHERE s.workflow = $1 AND s.place = 1
 SELECT count(*) FROM perdure_slot s
 WHERE s.workflow = $1 AND s.key = $2 AND s.place IN (0, 1)
     AND (-s.priority, s.since, s.execution) < (-($3::bigint), $4::bigint, $5::bigint);
+
+-- Meters, places, budgets (store/sql/tallies.py) ---------------------------------------------------
+
+-- Until when is paid of these meters; their rows are held to the commit, also those that are new.
+-- name: meters
+WITH held AS (
+    INSERT INTO perdure_meter (key, paid_until)
+    SELECT DISTINCT e, 0 FROM json_array_elements_text($1::json) e ORDER BY e
+    ON CONFLICT (key) DO UPDATE SET paid_until = perdure_meter.paid_until
+    RETURNING key, paid_until
+)
+SELECT coalesce(json_agg(json_build_array(key, paid_until)), '[]')::text FROM held;
+
+-- name: upsert_meters
+INSERT INTO perdure_meter (key, paid_until)
+SELECT v ->> 0, (v ->> 1)::bigint FROM json_array_elements($1::json) v
+ON CONFLICT (key) DO UPDATE SET paid_until = excluded.paid_until;
+
+-- name: delete_meters
+DELETE FROM perdure_meter WHERE key = ANY(ARRAY(
+    SELECT m.key FROM perdure_meter m WHERE m.paid_until <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
+));
+
+-- How many open executions are counted under each of these keys.
+-- name: places_taken
+SELECT coalesce(json_agg(json_build_array(e, (
+    SELECT count(*) FROM perdure_place p WHERE p.key = e
+))), '[]')::text
+FROM json_array_elements_text($1::json) e;
+
+-- Under which keys these executions are counted.
+-- name: places_of
+SELECT coalesce(json_agg(json_build_array(p.execution, p.key)), '[]')::text
+FROM perdure_place p WHERE p.execution = ANY({numbers});
+
+-- name: note_counted
+UPDATE perdure_identity SET counts = counts | $1::bigint WHERE counts & $1::bigint <> $1::bigint;
+
+-- name: insert_places
+INSERT INTO perdure_place (execution, key)
+SELECT (v ->> 0)::bigint, v ->> 1 FROM json_array_elements($1::json) v
+ON CONFLICT (execution, key) DO NOTHING;
+
+-- name: delete_places
+DELETE FROM perdure_place WHERE execution = ANY({numbers});
+
+-- name: insert_budgets
+INSERT INTO perdure_budget (key, unit, execution, amount)
+SELECT v ->> 0, v ->> 1, (v ->> 2)::bigint, (v ->> 3)::bigint FROM json_array_elements($1::json) v
+ON CONFLICT (key, unit) DO NOTHING;
+
+-- The rows of these (key, unit), held to the commit.
+-- name: hold_budgets
+SELECT coalesce(json_agg(json_build_array(key, unit, execution, amount, used, reserved)), '[]')::text
+FROM (
+    SELECT b.key, b.unit, b.execution, b.amount, b.used, b.reserved
+    FROM json_array_elements($1::json) v
+    JOIN perdure_budget b ON b.key = v ->> 0 AND b.unit = v ->> 1
+    ORDER BY b.key, b.unit FOR UPDATE OF b
+) AS held;
+
+-- (key, unit, more used, more reserved).
+-- name: change_budgets
+UPDATE perdure_budget AS b
+SET used = b.used + (v ->> 2)::bigint, reserved = b.reserved + (v ->> 3)::bigint
+FROM json_array_elements($1::json) v WHERE b.key = v ->> 0 AND b.unit = v ->> 1;
+
+-- name: budgets
+SELECT key, unit, execution, amount, used, reserved FROM perdure_budget
+WHERE key = ANY({texts}) ORDER BY key, unit;
+
+-- name: has_hold
+SELECT EXISTS (SELECT 1 FROM perdure_hold WHERE id = $1);
+
+-- name: insert_holds
+INSERT INTO perdure_hold (id, key, unit, execution, amount)
+SELECT v ->> 0, v ->> 1, v ->> 2, (v ->> 3)::bigint, (v ->> 4)::bigint
+FROM json_array_elements($1::json) v;
+
+-- name: take_hold
+DELETE FROM perdure_hold WHERE id = $1 RETURNING key, unit, amount;
+
+-- name: take_holds_of
+DELETE FROM perdure_hold WHERE execution = ANY({numbers}) RETURNING key, unit, amount;
+
+-- name: is_open
+SELECT EXISTS (
+    SELECT 1 FROM perdure_state s
+    WHERE s.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = $1) AND s.status < 5
+);
 
 -- Task queues ------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, Seal
 from perdure.store.offers import OfferKey
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sealing import Packing
-from perdure.store.sql import audit
+from perdure.store.sql import audit, tallies
 from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.offers import Offers
@@ -114,7 +114,7 @@ class _Attempt:
         self._lost = _NOBODY
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
-        self._brings_messages = False
+        self._brings_messages = self._has_places = False
         self._is_audited = bool(batch.audit)
         self._looks_at: list[str] = []
         self._slots: Slots | None = None
@@ -127,6 +127,7 @@ class _Attempt:
             starts += 1
             self._brings_messages |= bool(request.messages)
             self._is_audited |= request.audit is not None
+            self._has_places |= bool(request.places or request.charges)
             if needs_look(request):
                 self._keys[request.namespace, request.workflow_id] = None
             if not self._is_fenced:
@@ -148,6 +149,7 @@ class _Attempt:
         """Write the batch inside the transaction that was begun; it may have to be begun again."""
         batch, database = self._batch, self._database
         is_recalled = has_limits = False
+        counts = 0
         # The fence first; and everything is asked before the first answer is waited for.
         fence: Answer | None = None
         if self._is_fenced:
@@ -162,10 +164,10 @@ class _Attempt:
                     f"worker {batch.worker} no longer holds its lease (epoch {batch.epoch}); "
                     "another worker has taken over its runs"
                 )
-            self.recalled, has_limits = fenced
+            self.recalled, has_limits, counts = fenced
             is_recalled = self.recalled != self._known
         elif self._starts:
-            has_limits = one(database, "has_limits")
+            has_limits, counts = database.run("has_limits").fetchone()
         if drawn is not None:
             self._lay_out([row[0] for row in drawn.fetchall()])
         assert self._guess is not None
@@ -175,6 +177,8 @@ class _Attempt:
         self._ask(_questions(batch, every_claim=True) if is_recalled else self._questions)
         plan = self.plan
         _write(database, plan, batch.now)
+        if counts or plan.counted:
+            tallies.write(database, plan, counts)
         has_admitted = self._slots is not None and self._slots.write(plan, batch.now)
         posted: list[Posted] = []
         fed: list[Posted] = []
@@ -232,15 +236,18 @@ class _Attempt:
         room: Room | None = None
         if self._slots is not None:
             room = self._slots.room(batch, latest.values())
+        places = tallies.places(database, batch, latest.values()) if self._has_places else None
         runs = database.new_runs(self._runs, _highest(batch, latest))
         busy = self.decisions.busy
-        if dropped or latest or same or room is not None or runs != self._runs or busy:
-            self.decisions = Judge(batch, runs, latest, same, room).decide(dropped)
+        is_limited = room is not None or places is not None
+        if dropped or latest or same or is_limited or runs != self._runs or busy:
+            judged = batch, runs, latest, same, room, places
+            self.decisions = Judge(*judged).decide(dropped)
             busy = self.decisions.busy & {turn.run for turn in batch.turns}
             if busy:
                 self._reopened |= busy
                 dropped |= busy
-                self.decisions = Judge(batch, runs, latest, same, room).decide(dropped)
+                self.decisions = Judge(*judged).decide(dropped)
             self.plan = make_plan(batch, self.decisions, dropped, self._packing)
 
     def _reopened_runs(self, answers: Mapping[str, set[int]]) -> frozenset[int]:

@@ -30,6 +30,8 @@ from perdure.values.states import CODES, Status
 _PENDING = CODES[Status.PENDING]
 _RUNNING = CODES[Status.RUNNING]
 _NOTHING = (None,) * 5
+_FULL = "ConcurrencyLimit"
+_LIMITED = {"limit": _FULL, "place": _FULL, "rate": "RateLimited", "budget": "BudgetExceeded"}
 
 REPLACED = events.RunTerminated(reason="a new start took its place", by="terminate_existing")
 CLOSE_BY_TERMINATE = events.encode_turn([events.RunTerminated(reason="parent closed", by="parent")])
@@ -59,6 +61,7 @@ class Plan:
         "closed",
         "consumed",
         "copies",
+        "counted",
         "emptied",
         "ended",
         "forgotten_attrs",
@@ -134,6 +137,7 @@ class Plan:
         self.later: list[Any] = []
         self.paused: list[int] = []
         self.resumed: list[int] = []
+        self.counted: list[tuple[int, StartRequest]] = []
         self.json: dict[str, str] = {}
         self.bytes = 0
 
@@ -188,6 +192,8 @@ class Plan:
             is_later = request.not_before > now
             since, deadline = max(request.not_before, now), request.deadline or None
             self.later.append((execution, since, deadline, is_later))
+        if request.places or request.budget or request.charges:
+            self.counted.append((execution, request))
         self.states.append((*self._first_state(decision, run, execution, now), *_lane(request)))
         if request.state is None and request.first is not None and not decision.is_queued:
             rest = msgspec.structs.replace(request.first, state=None, claim=None, progress=None)
@@ -458,10 +464,9 @@ def _refuse(plan: Plan, decision: Decision) -> None:
         plan.watches += [row_of(watch, execution, home) for watch in request.watches]
     if decision.started.refused and request.refusal is not None and decision.parent is not None:
         event = request.refusal
-        if decision.started.refused in ("limit", "rate"):
-            why = decision.started.detail
-            type = "ConcurrencyLimit" if decision.started.refused == "limit" else "RateLimited"
-            event = _refused_for(event, why, "RateLimited", type)
+        if decision.started.refused in _LIMITED:
+            type = _LIMITED[decision.started.refused]
+            event = _refused_for(event, decision.started.detail, "RateLimited", type)
         elif decision.started.refused == "full":
             why = f"the inbox of workflow {request.workflow_id!r} is full"
             event = _refused_for(event, why, "Unavailable", "Unavailable")
@@ -473,7 +478,7 @@ def _refused_for(refusal: bytes, why: str, kind: str, type: str) -> bytes:
     """Return a child's refusal with another reason."""
     event = events.decode_turn(refusal)[0]
     assert isinstance(event, events.ChildClosed)
-    failure = FailureInfo(why, kind, type, retryable=True)
+    failure = FailureInfo(why, kind, type, retryable=type != _LIMITED["budget"])
     return events.encode_turn([msgspec.structs.replace(event, failure=failure)])
 
 

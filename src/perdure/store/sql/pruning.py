@@ -46,6 +46,9 @@ OF_RUNS = (
 OF_EXECUTIONS = {
     "perdure_inbox": ("execution",),
     "perdure_slot": ("execution",),
+    "perdure_place": ("execution",),
+    "perdure_budget": ("execution",),
+    "perdure_hold": ("execution",),
     "perdure_watch": ("target", "watcher"),
 }
 """Tables with rows of executions: they go with the last run."""
@@ -60,6 +63,7 @@ OF_NO_RUN = {
     "perdure_limit": "what workers allow",
     "perdure_mail": "goes with its mailbox",
     "perdure_mailbox": "goes when nobody keeps it open",
+    "perdure_meter": "goes when its time has passed",
     "perdure_migration": "the schema",
     "perdure_queue": "what workers allow",
     "perdure_rate": "goes when its time has passed",

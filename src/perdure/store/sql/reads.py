@@ -55,6 +55,7 @@ from perdure.store.sql.records import RecordReader
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.worklists import tasks_count, tasks_query
 from perdure.values.concurrency import Standing
+from perdure.values.meters import BudgetRow
 from perdure.values.states import CODES, Status
 
 _LAST = "\U0010ffff"
@@ -102,6 +103,10 @@ class SqlReader(RecordReader):
 
     def _rows(self, runs: Sequence[int]) -> list[RunRow]:
         return [self._run(row) for row in self._all("rows", (to_json(list(runs)),))]
+
+    @reading
+    def budgets(self, keys: Sequence[str]) -> list[BudgetRow]:
+        return [BudgetRow(*row) for row in self.database.run("budgets", to_json(keys)).fetchall()]
 
     @reading
     def prefix(self, key: str, *, namespace: str = "default", limit: int = 10) -> list[RunRow]:

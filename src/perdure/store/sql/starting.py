@@ -15,6 +15,7 @@ from perdure.store.port import Batch, Started, StartRequest, TurnWrite
 from perdure.store.sql.rooms import UNLIMITED, Room
 from perdure.values import limits
 from perdure.values.concurrency import Place
+from perdure.values.meters import Charge
 from perdure.values.states import Status
 
 Key = tuple[str, str]
@@ -110,12 +111,61 @@ def _of_turn(turn: TurnWrite) -> Iterator[StartRequest]:
         yield turn.continued
 
 
+class Places:
+    """How many open executions are counted under each key. ``held``: keys of those that a start may
+    replace. ``left``: of budgets, by key and unit.
+    """
+
+    def __init__(
+        self,
+        taken: Mapping[str, int],
+        held: Mapping[int, Sequence[str]],
+        left: Mapping[tuple[str, str], int],
+    ) -> None:
+        self._taken = dict(taken)
+        self._held = held
+        self._left = dict(left)
+
+    def copy(self) -> Places:
+        """Return one that counts for itself."""
+        return Places(self._taken, self._held, self._left)
+
+    def too_dear(self, request: StartRequest) -> Charge | None:
+        """Return the first charge for which too little is left."""
+        for one in request.charges:
+            if self._left.get((one.key, one.unit), 0) < one.amount:
+                return one
+        return None
+
+    def full(self, request: StartRequest, replaced: int) -> tuple[str, int] | None:
+        """Return the first key under which there is no place, with its limit."""
+        leaves = self._held.get(replaced, ())
+        for key, most in request.places:
+            if self._taken.get(key, 0) - (key in leaves) >= most:
+                return key, most
+        return None
+
+    def take(self, request: StartRequest, replaced: int) -> None:
+        """Count a start."""
+        for key in self._held.get(replaced, ()):
+            self._taken[key] = self._taken.get(key, 0) - 1
+        for unit, amount in request.budget:  # a child of this very batch may spend from it
+            self._left[request.run_id, unit] = amount
+        for one in request.charges:
+            self._left[one.key, one.unit] -= one.amount
+        first = request.first
+        if first is not None and first.closes and first.continued is None:
+            return  # it has left again before anybody could count it
+        for key, _ in request.places:
+            self._taken[key] = self._taken.get(key, 0) + 1
+
+
 class Judge:
     """Goes through the starts of a batch.
 
     ``runs``: ascending numbers for new runs. ``same``: runs that exist under a request's run id,
     so that a start repeated after a lost answer is answered as the first one was. ``room``: what
-    limits leave; ``None`` is no limit.
+    limits leave; ``None`` is no limit. ``places``: the same of places, if a start wants some.
     """
 
     def __init__(
@@ -125,6 +175,7 @@ class Judge:
         latest: Mapping[Key, Existing],
         same: Mapping[str, Existing],
         room: Room | None = None,
+        places: Places | None = None,
     ) -> None:
         self._batch = batch
         self._runs = runs
@@ -133,6 +184,7 @@ class Judge:
         self._latest = dict(latest)
         self._same = same
         self._room = None if room is None else room.copy()
+        self._places = None if places is None else places.copy()
         self._touched = {turn.run for turn in batch.turns}
         self._of_turns: list[Decision] = []
         self._busy: set[int] = set()
@@ -182,18 +234,37 @@ class Judge:
                 if not decision.is_written:
                     return decision
                 ends = decision.ends
+        replaced = ends.execution if ends else 0
+        if self._places is not None and (counted := self._uncounted(request, replaced)):
+            return Decision(request, counted, parent, False)
         verdict = UNLIMITED
         if self._room is not None and _needs_slot(request):
-            verdict = self._room.judge(request, self._batch.now, ends.execution if ends else 0)
+            verdict = self._room.judge(request, self._batch.now, replaced)
             if verdict.refusal:
                 nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
                 code = "rate" if verdict.retry_at else "limit"
                 answer = _started(request, nobody, created=False, refused=code)
                 answer.detail, answer.retry_at = verdict.refusal, verdict.retry_at
                 return Decision(request, answer, parent, False)
+        if self._places is not None:
+            self._places.take(request, replaced)
         # A first turn that continues as new does not know its execution's number yet.
         home = execution if request.execution == 0 else request.execution
         return self._create(request, parent, ends, home, before, verdict.place)
+
+    def _uncounted(self, request: StartRequest, replaced: int) -> Started | None:
+        """Return the answer to a start that has no place, or not enough of a budget."""
+        assert self._places is not None
+        full, dear = self._places.full(request, replaced), self._places.too_dear(request)
+        if full is None and dear is None:
+            return None
+        nobody = Existing(0, 0, request.run_id, Status.PENDING, request.workflow)
+        answer = _started(request, nobody, created=False, refused="place" if full else "budget")
+        if full is not None:
+            answer.detail, answer.place = f"{full[1]} are open, and no more may be", full[0]
+        elif dear is not None:
+            answer.detail = f"the budget of run {dear.key} has not enough {dear.unit} left"
+        return answer
 
     def _create(
         self,

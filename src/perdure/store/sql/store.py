@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from perdure.store.port import (
     Worker,
 )
 from perdure.store.sealing import Packing
-from perdure.store.sql import pruning, records
+from perdure.store.sql import pruning, records, tallies
 from perdure.store.sql.audit import cut, erase
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
@@ -48,6 +48,7 @@ from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workers import Workers, forget_workers
 from perdure.values.audit import AuditLine
+from perdure.values.meters import Spend, Spent
 from perdure.values.queues import QueueLimit
 from perdure.values.records import Amend, Amended
 
@@ -174,6 +175,7 @@ class SqlStore(SqlReader):
             self._close_mailboxes([], now)
             self.database.run("forget_questions", now - _KEEP_ANSWERS)
             forget_workers(self.database, now)
+            tallies.forget(self.database, now)
         return pruning.forget(self.database, now - _KEEP_SENDERS, after, limit)
 
     @writing
@@ -234,6 +236,14 @@ class SqlStore(SqlReader):
         self, number: int, lines: Sequence[AuditLine], now: int, *, limit: int = 5_000
     ) -> int:
         return cut(self.database, number, lines, now, limit)
+
+    @writing
+    def spend(self, spend: Spend, now: int) -> Spent:
+        return tallies.spend(self.database, spend, now)
+
+    @writing
+    def settle(self, hold: str, used: Mapping[str, int]) -> bool:
+        return tallies.settle(self.database, hold, used)
 
     @writing
     def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:

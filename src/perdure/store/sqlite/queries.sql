@@ -5,13 +5,13 @@
 -- name: fence
 UPDATE perdure_worker SET last_batch = ?3, lease_until = ?4
 WHERE id = ?1 AND epoch = ?2 AND state = 'live'
-RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit);
+RETURNING recalled, EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- name: next_run
 SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
 
 -- name: has_limits
-SELECT EXISTS (SELECT 1 FROM perdure_limit);
+SELECT EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
 -- Turns whose claim does not hold, or whose run this worker does not own.
 -- name: lost_claims
@@ -772,6 +772,82 @@ WHERE s.workflow = ?1 AND s.place = 1 AND (-s.priority, s.rank, s.turn) < (-?2, 
 SELECT count(*) FROM perdure_slot s INDEXED BY perdure_slot_of_key
 WHERE s.workflow = ?1 AND s.key = ?2 AND s.place IN (0, 1)
     AND (-s.priority, s.since, s.execution) < (-?3, ?4, ?5);
+
+-- Meters, places, budgets (store/sql/tallies.py) ---------------------------------------------------
+
+-- Until when is paid of these meters.
+-- name: meters
+SELECT json_group_array(json_array(m.key, m.paid_until))
+FROM json_each(?1) j CROSS JOIN perdure_meter m ON m.key = j.value;
+
+-- name: upsert_meters
+INSERT OR REPLACE INTO perdure_meter (key, paid_until)
+SELECT value ->> 0, value ->> 1 FROM json_each(?1);
+
+-- name: delete_meters
+DELETE FROM perdure_meter WHERE key IN (
+    SELECT m.key FROM perdure_meter m INDEXED BY perdure_meter_over WHERE m.paid_until <= ?1 LIMIT ?2
+);
+
+-- How many open executions are counted under each of these keys.
+-- name: places_taken
+SELECT json_group_array(json_array(j.value, (
+    SELECT count(*) FROM perdure_place p WHERE p.key = j.value
+)))
+FROM json_each(?1) j;
+
+-- Under which keys these executions are counted.
+-- name: places_of
+SELECT json_group_array(json_array(p.execution, p.key))
+FROM json_each(?1) j CROSS JOIN perdure_place p ON p.execution = j.value;
+
+-- name: note_counted
+UPDATE perdure_identity SET counts = counts | ?1 WHERE counts & ?1 <> ?1;
+
+-- name: insert_places
+INSERT OR IGNORE INTO perdure_place (execution, key)
+SELECT value ->> 0, value ->> 1 FROM json_each(?1);
+
+-- name: delete_places
+DELETE FROM perdure_place WHERE execution IN (SELECT value FROM json_each(?1));
+
+-- name: insert_budgets
+INSERT OR IGNORE INTO perdure_budget (key, unit, execution, amount)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1);
+
+-- The rows of these (key, unit), held to the commit.
+-- name: hold_budgets
+SELECT json_group_array(json_array(b.key, b.unit, b.execution, b.amount, b.used, b.reserved))
+FROM json_each(?1) j CROSS JOIN perdure_budget b ON b.key = j.value ->> 0 AND b.unit = j.value ->> 1;
+
+-- (key, unit, more used, more reserved).
+-- name: change_budgets
+UPDATE perdure_budget AS b SET used = b.used + (v ->> 2), reserved = b.reserved + (v ->> 3)
+FROM (SELECT value AS v FROM json_each(?1)) WHERE b.key = v ->> 0 AND b.unit = v ->> 1;
+
+-- name: budgets
+SELECT key, unit, execution, amount, used, reserved FROM perdure_budget
+WHERE key IN (SELECT value FROM json_each(?1)) ORDER BY key, unit;
+
+-- name: has_hold
+SELECT EXISTS (SELECT 1 FROM perdure_hold WHERE id = ?1);
+
+-- name: insert_holds
+INSERT INTO perdure_hold (id, key, unit, execution, amount)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1);
+
+-- name: take_hold
+DELETE FROM perdure_hold WHERE id = ?1 RETURNING key, unit, amount;
+
+-- name: take_holds_of
+DELETE FROM perdure_hold WHERE execution IN (SELECT value FROM json_each(?1))
+RETURNING key, unit, amount;
+
+-- name: is_open
+SELECT EXISTS (
+    SELECT 1 FROM perdure_state s
+    WHERE s.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = ?1) AND s.status < 5
+);
 
 -- Task queues ------------------------------------------------------------------------------------
 
