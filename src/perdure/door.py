@@ -19,12 +19,16 @@ from perdure.store.desk import Desk
 from perdure.store.port import (
     Act,
     Acted,
+    Happened,
     HumanTaskRow,
     Post,
     Posted,
     Question,
     Reader,
     RunRow,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
     Started,
     StartRequest,
     Store,
@@ -94,6 +98,14 @@ class Door(Protocol):
         self, acts: Sequence[Act], *, all_or_none: bool = False
     ) -> list[Acted | errors.PerdureError]:
         """Act on several in one transaction."""
+        ...
+
+    async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
+        """Create or replace a schedule; it is durable when this returns."""
+        ...
+
+    async def steer_schedule(self, steer: ScheduleSteer) -> Happened:
+        """Do something to a schedule; it is durable when this returns."""
         ...
 
     def next_change(self) -> asyncio.Future[None]:
@@ -226,6 +238,16 @@ class StoreDoor:
         return await self._desk.write(
             lambda store: store.act_all(acts, now, all_or_none=all_or_none)
         )
+
+    async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
+        now = self._now()
+        return await self._desk.write(lambda store: store.put_schedule(put, now))
+
+    async def steer_schedule(self, steer: ScheduleSteer) -> Happened:
+        now, chance = self._now(), self._chance(32)
+        happened = await self._desk.write(lambda store: store.steer_schedule(steer, now, chance))
+        self._watch.committed()
+        return happened
 
     def next_change(self) -> asyncio.Future[None]:
         return self._watch.next_change()
