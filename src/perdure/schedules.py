@@ -340,10 +340,11 @@ class Schedules:
     def _template(
         self, workflow: Any, value: Any, options: Mapping[str, Any], description: str
     ) -> Template:
-        definition = (
-            cast("Workflow[Any, Any]", workflow) if isinstance(workflow, Workflow) else None
-        )
-        name: Any = definition.name if definition is not None else workflow
+        definition: Workflow[Any, Any] | None = None
+        name = workflow
+        if isinstance(workflow, Workflow):
+            definition = cast("Workflow[Any, Any]", workflow)
+            name = definition.name
         if not isinstance(name, str) or not name:
             raise errors.Invalid(f"schedules: {workflow!r} is neither a workflow nor a name")
         most = self._client.max_payload

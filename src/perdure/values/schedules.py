@@ -30,7 +30,6 @@ CATCH_UP = DAY
 MAX_ID = 200
 """Characters of a schedule's id: those of its executions are longer by a time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = timedelta(days=1)
 
 
 class Overlap(StrEnum):
@@ -212,30 +211,24 @@ def upcoming(spec: Spec, after: int, count: int) -> list[Upcoming]:
 
 def note_of(spec: Spec, local: datetime) -> str:
     """Say what daylight saving does to a tick, or ``""``."""
-    zone = local.tzinfo
-    offset = local.utcoffset()
-    before = (local.astimezone(UTC) - _DAY).astimezone(zone).utcoffset()
-    assert zone is not None
-    assert offset is not None
-    assert before is not None
     if spec.cron and not names_time(spec.cron, local):
         return f"the clocks skip the time it names; it runs at {local:%H:%M} instead"
-    other = local.replace(fold=1 - local.fold).utcoffset()
-    is_real = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
-    if is_real and other is not None and _exists(local):
+    offset, other = _offset(local), _offset(local.replace(fold=1 - local.fold))
+    if offset != other:  # a time that comes twice; no tick is at one that does not come
         which = "second" if local.fold else "first"
         return f"{local:%H:%M} comes twice; this is the {which} one"
-    if offset == before:
+    change = offset - _offset(local.replace(hour=0, minute=0, second=0, fold=0))
+    if not change:
         return ""
-    way = "forward" if offset > before else "back"
-    return f"the clocks were put {way} by {to_text(abs(offset - before) // _MICROSECOND)} before it"
+    way = "forward" if change > _NO_TIME else "back"
+    return f"the clocks were put {way} by {to_text(abs(change) // _MICROSECOND)} before it"
 
 
-_MICROSECOND = timedelta(microseconds=1)
+_NO_TIME, _MICROSECOND = timedelta(), timedelta(microseconds=1)
 
 
-def _exists(local: datetime) -> bool:
-    return local.astimezone(UTC).astimezone(local.tzinfo).replace(fold=0) == local.replace(fold=0)
+def _offset(local: datetime) -> timedelta:
+    return local.utcoffset() or _NO_TIME
 
 
 def stamp(tick: int) -> str:
