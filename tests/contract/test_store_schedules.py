@@ -56,9 +56,7 @@ def end(world: World, workflow_id: str) -> None:
     """Let a worker take an execution up and end it."""
     row = world.store.find(workflow_id)
     assert row is not None
-    world.commit(
-        closing(row.run, first=row.length + 1, claim=row.length, execution=row.execution)
-    )
+    world.commit(closing(row.run, first=row.length + 1, claim=row.length, execution=row.execution))
 
 
 def test_a_schedule_is_there_as_it_was_put(world: World):
