@@ -149,6 +149,8 @@ def _replace(database: Writing, row: ScheduleRow, put: SchedulePut, now: int) ->
             f"there is another schedule {put.id!r}: of workflow {row.template.workflow!r}, "
             f"{row.spec.text}; replace=True takes its place",
         )
+    open = open_of(database, [row])
+    look_at(row, now, open)  # what has ended since is told
     paused = row.is_paused if put.is_paused is None else put.is_paused
     note = row.note if put.note is None else put.note
     if is_same and (paused, note) == (row.is_paused, row.note):
@@ -162,7 +164,7 @@ def _replace(database: Writing, row: ScheduleRow, put: SchedulePut, now: int) ->
     elif row.is_paused and not paused:
         standing.done = max(standing.done, now)
     row.spec, row.template, row.note, row.is_paused = put.spec, put.template, note, paused
-    look = look_at(row, now, open_of(database, [row]))
+    look = look_at(row, now, open)
     row.next_at, row.changed_at = look.next_at(), now
     change(database, row, look.waits_for())
     return row

@@ -15,7 +15,7 @@ CREATE TABLE perdure_schedule (
     revision bigint NOT NULL,
     PRIMARY KEY (namespace, id)
 );
-CREATE INDEX perdure_schedule_by_workflow ON perdure_schedule (namespace, workflow, id);
+CREATE INDEX perdure_schedule_by_workflow ON perdure_schedule (workflow, namespace, id);
 CREATE INDEX perdure_schedule_due ON perdure_schedule (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX perdure_schedule_waiting ON perdure_schedule (waits_for) WHERE waits_for IS NOT NULL;
 ALTER TABLE perdure_schedule SET (autovacuum_vacuum_scale_factor = 0.02);
