@@ -123,6 +123,8 @@ def _request(
     template = row.template
     workflow_id = workflow_id_of(row.id, start.tick, start.by)
     run_id = run_id_of(row.namespace, workflow_id, start.tick)
+    # By a clock that was ahead, the tick may have been made to wait: no execution precedes its tick.
+    now = max(now, start.tick)
     deadlines = first_deadlines(template.terms, now)
     started = ev.RunStarted(
         workflow=template.workflow,
@@ -149,6 +151,7 @@ def _request(
         workflow_id=workflow_id,
         run_id=run_id,
         event=ev.encode_turn([started]),
+        created_at=now,
         version=version,
         namespace=row.namespace,
         queue=queue,
