@@ -76,7 +76,7 @@ def test_executions_begin_at_their_ticks_and_know_them():
     async def main(worker: Worker) -> None:
         client = worker.client
         made = await client.schedules.create("s", job, every="1h", offset="15m")
-        await asyncio.sleep(3 * 3_600)
+        await asyncio.sleep(3 * 3_600)  # sleep: virtual time
         shown = await client.schedules.get("s")
         assert (shown.fired, shown.running, len(shown.runs)) == (3, 0, 3)
         assert [run.scheduled_at for run in reversed(shown.runs)] == [
@@ -107,7 +107,7 @@ def test_later_runs_of_an_execution_know_the_schedule_too():
         client = worker.client
         await client.schedules.create("s", again, 2, every="1h")
         await client.schedules.create("t", shaky, every="1h", retry=Retry(max_attempts=2))
-        await asyncio.sleep(2 * 3_600)
+        await asyncio.sleep(2 * 3_600)  # sleep: virtual time
         for id, result in (("s", ["s", True, True]), ("t", "t")):
             shown = await client.schedules.get(id)
             assert await client.get(shown.runs[0].workflow_id).result() == result
@@ -119,7 +119,7 @@ def test_what_waits_begins_within_a_second_of_the_end():
     async def main(worker: Worker) -> None:
         client = worker.client
         await client.schedules.create("s", job, 15, every="10s", overlap="buffer_one")
-        await asyncio.sleep(65)
+        await asyncio.sleep(65)  # sleep: virtual time
         shown = await client.schedules.get("s")
         runs = list(reversed(shown.runs))
         ends = [(await client.get(run.workflow_id).describe()).completed_at for run in runs[:-1]]
@@ -140,7 +140,7 @@ def test_a_tick_is_skipped_while_the_one_before_is_open():
         client, told = worker.client, []
         worker.engine.events.on("schedule.skipped", told.append)
         await client.schedules.create("s", job, 25, every="10s")
-        await asyncio.sleep(59)
+        await asyncio.sleep(59)  # sleep: virtual time
         shown = await client.schedules.get("s")
         assert spaced(shown) == [30]
         assert (shown.fired, shown.skipped, shown.running) == (2, 3, 1)
@@ -158,7 +158,7 @@ def test_the_other_ends_before_the_next_begins(overlap: str, status: Status):
     async def main(worker: Worker) -> None:
         client = worker.client
         await client.schedules.create("s", stubborn, every="30s", overlap=overlap)
-        await asyncio.sleep(110)
+        await asyncio.sleep(110)  # sleep: virtual time
         runs = list(reversed((await client.schedules.get("s")).runs))
         assert len(runs) >= 3
         for one, following in pairwise(runs):
@@ -179,9 +179,9 @@ def test_after_downtime_what_is_in_the_window_is_made_up_for_and_the_rest_is_tol
         await first.start()
         spec: dict[str, Any] = {"every": "60s", "overlap": "allow", "catch_up": "150s"}
         await first.spawn(_create(first, "s", **spec))
-        await asyncio.sleep(100)
+        await asyncio.sleep(100)  # sleep: virtual time
         first.kill()
-        await asyncio.sleep(600)
+        await asyncio.sleep(600)  # sleep: virtual time
         second = sim.worker("b", [job])
         await second.start()
         shown = await second.spawn(_settled(second, "s"))
@@ -206,7 +206,7 @@ async def _create(worker: Worker, id: str, **spec: Any) -> Schedule:
 
 
 async def _settled(worker: Worker, id: str) -> Schedule:
-    await asyncio.sleep(5)
+    await asyncio.sleep(5)  # sleep: virtual time
     return await worker.client.schedules.get(id)
 
 
@@ -217,7 +217,7 @@ def test_a_one_shot_begins_once_and_is_finished():
         made = await client.schedules.create("s", job, at=at)
         assert [one.at for one in made.next] == [at]
         assert made.spec.startswith("at ")
-        await asyncio.sleep(240)
+        await asyncio.sleep(240)  # sleep: virtual time
         shown = await client.schedules.get("s")
         assert (shown.fired, shown.finished, shown.next) == (1, "at", ())
         assert await client.schedules.create("s", job, at=at) == shown
@@ -239,7 +239,7 @@ def test_limits_end_it():
         begin = _now(worker) + timedelta(seconds=30)
         late = await client.schedules.create("u", job, every="10s", start=begin)
         assert late.next[0].at >= begin
-        await asyncio.sleep(100)
+        await asyncio.sleep(100)  # sleep: virtual time
         one, two = await client.schedules.get("s"), await client.schedules.get("t")
         assert (one.fired, one.finished) == (2, "max_executions")
         assert (two.finished, two.fired in (2, 3)) == ("end", True)
@@ -255,11 +255,11 @@ def test_a_pause_is_shown_told_and_not_made_up_for():
         shown = await client.schedules.pause("s", "holidays")
         assert (shown.paused, shown.note, shown.next) == (True, "holidays", ())
         assert (told[-1].name, told[-1].data["note"]) == ("schedule.paused", "holidays")
-        await asyncio.sleep(100)
+        await asyncio.sleep(100)  # sleep: virtual time
         assert (await client.schedules.list(paused=True)).items[0].fired == 0
         shown = await client.schedules.resume("s")
         assert (shown.paused, shown.note, len(shown.next)) == (False, "holidays", 5)
-        await asyncio.sleep(20.5)
+        await asyncio.sleep(20.5)  # sleep: virtual time
         assert (await client.schedules.get("s")).fired == 2
 
     in_virtual_time(main, job)
@@ -275,7 +275,7 @@ def test_a_trigger_says_what_came_of_it():
         assert (await client.schedules.trigger("s")).outcome == "skipped"
         waiting = await client.schedules.trigger("s", overlap="buffer_one")
         assert waiting.outcome == "buffered"
-        await asyncio.sleep(62)
+        await asyncio.sleep(62)  # sleep: virtual time
         assert await client.get(waiting.workflow_id).status() is Status.WAITING
         assert (await client.schedules.get("s")).fired == 2
 
@@ -290,7 +290,7 @@ def test_a_backfill_runs_one_after_the_other():
         number = await client.schedules.backfill("s", now - timedelta(hours=4), now)
         assert number == 4
         assert (await client.schedules.get("s")).backfilling
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # sleep: virtual time
         shown = await client.schedules.get("s")
         assert (shown.fired, shown.backfilling, {run.by for run in shown.runs}) == (
             4,
@@ -299,7 +299,7 @@ def test_a_backfill_runs_one_after_the_other():
         )
         assert spaced(shown) == [3600] * 3
         assert await client.schedules.backfill("s", now - timedelta(hours=4), now) == 4
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # sleep: virtual time
         assert (await client.schedules.get("s")).fired == 4
 
     in_virtual_time(main, job)
