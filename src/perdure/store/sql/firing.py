@@ -123,7 +123,7 @@ def _request(
     template = row.template
     workflow_id = workflow_id_of(row.id, start.tick, start.by)
     run_id = run_id_of(row.namespace, workflow_id, start.tick)
-    # By a clock that was ahead, the tick may have been made to wait: no execution precedes its tick.
+    # A clock that was ahead may have made the tick wait: no execution precedes its tick.
     now = max(now, start.tick)
     deadlines = first_deadlines(template.terms, now)
     started = ev.RunStarted(
