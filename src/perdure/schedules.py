@@ -27,6 +27,7 @@ from perdure.timetable import SHOWN, WAYS, Schedule, Triggered, read_spec, read_
 from perdure.values import limits, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import canonical, one_of, read_terms
+from perdure.values.principals import Principal, carrying, check_context, tenant_for
 from perdure.values.schedules import (
     Overlap,
     Template,
@@ -37,7 +38,7 @@ from perdure.values.schedules import (
     workflow_id_of,
 )
 from perdure.views import Page
-from perdure.workflow import check_search, encode_mapping
+from perdure.workflow import check_mapping, check_search, encode_mapping
 
 _OPTIONS = frozenset(
     {
@@ -80,6 +81,11 @@ class Host(Protocol):
     @property
     def max_payload(self) -> int:
         """Bytes a payload may have."""
+        ...
+
+    @property
+    def acts_for(self) -> Principal | None:
+        """Who creates schedules, for what they begin to carry with it."""
         ...
 
 
@@ -353,18 +359,22 @@ class Schedules:
         )
         if definition is not None:
             definition.check_input(data, value)
+        who = self._client.acts_for
+        given = check_context(check_mapping(options.get("context") or {}, "context"))
         return Template(
             workflow=name,
             version=options.get("version", ""),
             queue=options.get("task_queue", ""),
             input=data,
-            context=encode_mapping(options.get("context"), "context", most),
+            context=encode_mapping(carrying(given, who) if who else given, "context", most),
             memo=encode_mapping(options.get("memo"), "memo", most),
             search=check_search(options.get("search") or {}),
             tags=check_tags(options.get("tags") or ()),
             correlation_id=check_label(options.get("correlation_id"), "correlation_id"),
-            tenant=check_label(options.get("tenant"), "tenant"),
-            created_by=check_label(options.get("created_by"), "created_by"),
+            tenant=tenant_for(who, check_label(options.get("tenant"), "tenant")),
+            created_by=check_label(
+                options.get("created_by") or (who.id if who else None), "created_by"
+            ),
             terms=read_terms(options),
             description=description,
         )

@@ -14,6 +14,7 @@ from tests.seed1.virtual import in_virtual_time
 from perdure import ApplicationError, Retry, Status, errors, workflow
 from perdure.testing.simulator import SimulatedWorker, Simulation
 from perdure.timetable import Schedule
+from perdure.values.principals import Principal
 
 
 @workflow.define(version="1.2.0", task_queue="default")
@@ -22,6 +23,11 @@ async def job(seconds: float = 0) -> list[str | None]:
     await workflow.sleep(seconds)
     at = info.scheduled_at
     return [info.schedule, None if at is None else at.isoformat()]
+
+
+@workflow.define
+async def who() -> str:
+    return str(workflow.context["principal"]["id"])
 
 
 @workflow.define
@@ -100,6 +106,20 @@ def test_a_run_that_nobody_scheduled_knows_of_no_schedule():
         assert await worker.client.execute(job) == [None, None]
 
     in_virtual_time(main, job)
+
+
+def test_what_begins_carries_who_created_the_schedule():
+    async def main(worker: Worker) -> None:
+        client = worker.client.as_(Principal("ada", roles=("ops",)))
+        await client.schedules.create("s", who, every="1h")
+        with pytest.raises(errors.Invalid, match="kept for who acts"):
+            await client.schedules.create("t", who, every="1h", context={"principal": "grace"})
+        await asyncio.sleep(3_601)  # sleep: virtual time
+        [run] = (await client.schedules.get("s")).runs
+        assert await client.get(run.workflow_id).result() == "ada"
+        assert (await client.get(run.workflow_id).describe()).created_by == "ada"
+
+    in_virtual_time(main, who)
 
 
 def test_later_runs_of_an_execution_know_the_schedule_too():

@@ -62,6 +62,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Audit": {
         "audit": ("audit", "Who did what: list it, check it, archive it and cut it off."),
+    },
     "Time": {
         "schedules": ("schedules", "What begins by the clock: create, list, pause, trigger."),
     },
