@@ -21,6 +21,8 @@ from perdure.handle import Handle
 from perdure.mailbox import Mailbox
 from perdure.named import NamedEvent
 from perdure.people import HumanTasks
+from perdure.publishing import Publishing
+from perdure.schedules import Schedules
 from perdure.starts import Starts
 from perdure.store.blobs import BlobStore
 from perdure.store.desk import open_desk
@@ -53,7 +55,7 @@ _OPTIONS = SHARED | {
 }
 
 
-class Client:
+class Client(Publishing):
     """Starts executions and talks to them. ``async with Client("sqlite:///orders.db") as client``.
 
     A client of its own runs nothing: workers (an :class:`~perdure.Engine` in some process) do. It
@@ -276,6 +278,11 @@ class Client:
     def human_tasks(self) -> HumanTasks:
         """What people are asked for: lists, claims, decisions."""
         return HumanTasks(self)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Executions that begin by the clock."""
+        return Schedules(self)
 
     # -- looking -----------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from perdure.store.desk import Desk
 from perdure.store.port import (
     Act,
     Acted,
+    Happened,
     HumanTaskRaise,
     HumanTaskRow,
     Post,
@@ -26,6 +27,9 @@ from perdure.store.port import (
     Question,
     Reader,
     RunRow,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
     Started,
     StartRequest,
     Store,
@@ -99,6 +103,14 @@ class Door(Protocol):
 
     async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
         """Open a human task that no run asks for; it is durable when this returns."""
+        ...
+
+    async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
+        """Create or replace a schedule; it is durable when this returns."""
+        ...
+
+    async def steer_schedule(self, steer: ScheduleSteer) -> Happened:
+        """Do something to a schedule; it is durable when this returns."""
         ...
 
     def next_change(self) -> asyncio.Future[None]:
@@ -235,6 +247,16 @@ class StoreDoor:
     async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
         now = self._now()
         return await self._desk.write(lambda store: store.raise_human_task(wanted, now))
+
+    async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
+        now = self._now()
+        return await self._desk.write(lambda store: store.put_schedule(put, now))
+
+    async def steer_schedule(self, steer: ScheduleSteer) -> Happened:
+        now, chance = self._now(), self._chance(32)
+        happened = await self._desk.write(lambda store: store.steer_schedule(steer, now, chance))
+        self._watch.committed()
+        return happened
 
     def next_change(self) -> asyncio.Future[None]:
         return self._watch.next_change()

@@ -281,6 +281,15 @@ class TaskDenied(HumanTaskError):
         super().__init__(_said(message, text), **more)
 
 
+class ScheduleNotFound(NotFound):
+    """There is no such schedule."""
+
+    code = "schedule.not_found"
+
+    def __init__(self, message: object = None, **more: Any) -> None:
+        super().__init__(_said(message, "there is no schedule '{}'"), **more)
+
+
 class ChannelClosed(PerdureError):
     """The channel is closed and drained."""
 

@@ -44,6 +44,7 @@ PLAIN = {
     ("perdure_definition", "name"),
     ("perdure_definition", "queue"),
     ("perdure_definition", "source"),
+    ("perdure_definition", "triggers"),
     ("perdure_definition", "version"),
     ("perdure_fork", "how"),
     ("perdure_hold", "id"),
@@ -100,6 +101,11 @@ PLAIN = {
     ("perdure_run", "version"),
     ("perdure_run", "workflow"),
     ("perdure_run", "workflow_id"),
+    ("perdure_schedule", "id"),
+    ("perdure_schedule", "namespace"),
+    ("perdure_schedule", "spec"),
+    ("perdure_schedule", "state"),
+    ("perdure_schedule", "workflow"),
     ("perdure_sender", "sender"),
     ("perdure_slot", "key"),
     ("perdure_slot", "lane"),
@@ -208,6 +214,8 @@ async def plant(url: str, **options: Any) -> None:
         with pytest.raises(Exception, match=SECRET):
             await (await client.start(breaks, SECRET, id="broken")).result("10s")
         await until_status(await client.start(peeks, SECRET, id="parked"), Status.PARKED)
+        said = {"description": SECRET, "note": SECRET, "memo": {"first": SECRET}}
+        await client.schedules.create("yearly", chatty, SECRET, cron="@yearly", **said)
         async with client.mailbox() as box:
             stopped = await client.start(chatty, SECRET, id="stopped")
             await stopped.pause()

@@ -66,6 +66,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Policies": {
         "policies": ("policies", "Check a policy file, explain it, try it on what was asked."),
     },
+    "Time": {
+        "schedules": ("schedules", "What begins by the clock: create, list, pause, trigger."),
+    },
     "Database": {
         "db": (
             "db",

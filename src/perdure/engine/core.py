@@ -37,6 +37,7 @@ from perdure.engine.release import Release
 from perdure.engine.retention import Retention
 from perdure.engine.revival import Revival
 from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.schedules import Schedules
 from perdure.engine.settings import Settings
 from perdure.engine.sweep import Sweeper
 from perdure.engine.timers import Timers
@@ -125,6 +126,7 @@ class Core:
         self.revival = Revival(self)
         self.escalations = Escalations(self)
         self.retention = Retention(self)
+        self.schedules = Schedules(self)
 
     # -- runs at hand ------------------------------------------------------------------------
 
@@ -295,6 +297,8 @@ class Core:
         self.timers.remove(run.key)
         self.give_back(run)
         self.watch.resolve(run.key, closing)
+        if run.started is not None and run.started.schedule:
+            self.schedules.look()  # the next one may wait for this end
 
     def taken_away(self, key: int) -> None:
         """A run was ended or moved by somebody else: stop what is under way here."""

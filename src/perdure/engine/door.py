@@ -14,6 +14,7 @@ from perdure.engine.runs import Input
 from perdure.store.port import (
     Act,
     Acted,
+    Happened,
     HumanTaskRaise,
     HumanTaskRow,
     LogEntry,
@@ -21,6 +22,9 @@ from perdure.store.port import (
     Question,
     Reader,
     RunRow,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
     Started,
     StartRequest,
     Store,
@@ -175,6 +179,18 @@ class EngineDoor:
             if act.verb == "escalate":
                 told = LogEntry(self._core.clock.now(), act.by, "escalated", {"role": task.role})
                 self._core.escalations.told(task, told)
+
+    async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
+        self._core.watch.check()
+        row = await self._store_door.put_schedule(put)
+        self._core.schedules.hear(row.next_at)
+        return row
+
+    async def steer_schedule(self, steer: ScheduleSteer) -> Happened:
+        self._core.watch.check()
+        happened = await self._store_door.steer_schedule(steer)
+        self._core.schedules.steered(steer, happened)
+        return happened
 
     def next_change(self) -> asyncio.Future[None]:
         return self._core.watch.next_change()

@@ -308,7 +308,7 @@ class Engine:
             return
         limit = optional_microseconds(grace, what="grace")
         core.intake.is_stopping = core.sweeper.is_stopping = True
-        core.retention.is_stopping = True
+        core.retention.is_stopping = core.schedules.is_stopping = True
         core.intake.look()
         await core.carrier.stop()
         is_gone = isinstance(self._gone, errors.StoreGone)
@@ -423,6 +423,7 @@ class Engine:
             return
         _log.critical("this worker takes up no more runs: %s", error)
         core.intake.is_stopping = core.sweeper.is_stopping = True
+        core.schedules.is_stopping = True
         self._gone = error
         self._on_gone()
 

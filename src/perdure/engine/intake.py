@@ -153,6 +153,7 @@ class Intake:
                 core.registry.learn(await core.desk.read(lambda store: store.definitions()))
             if news.next_at is not None:
                 self.admit_at(news.next_at)
+            core.schedules.hear(news.schedules_at)
             if news.has_room:
                 if await core.desk.write(lambda store: store.admit(now)):
                     self.admit()  # when the next one may begin is to be known

@@ -91,6 +91,7 @@ class Registry:
                 w.task_queue,
                 registered_at=now,
                 limit=self.limits.of(w.name, self.names),
+                triggers=w.triggers,
             )
             for w in definitions
         ]

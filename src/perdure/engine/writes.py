@@ -391,6 +391,8 @@ def _later_run(
         parent=before.parent,
         continued_from=before.run_id,
         first_run_id=before.first_run,
+        schedule=before.schedule,
+        scheduled_at=before.scheduled_at,
         context=before.context,
         messages=messages,
         notices=notices,

@@ -13,6 +13,7 @@ class News(msgspec.Struct, frozen=True):
     ``has_offers``: a claim would find something; ``offers_due``: when the next offered activity is
     due, or the pause before its next attempt is over. ``inactive``: (name, version) of definitions
     that no start by name takes. ``people_at``: when the clock next does something to a human task.
+    ``schedules_at``: when the next look at a schedule is due; 0: now.
     """
 
     has_work: bool
@@ -22,3 +23,4 @@ class News(msgspec.Struct, frozen=True):
     has_offers: bool = False
     offers_due: int | None = None
     people_at: int | None = None
+    schedules_at: int | None = None

@@ -43,6 +43,10 @@ for its time is let in by whoever calls ``admit`` then.
 by ``act``, which puts the decision into the inbox of its execution in the same transaction; a turn
 that gives up what was decided meanwhile is dropped. So exactly one of them wins.
 
+**Schedules** begin executions by the clock. ``fire`` finds those that are due, by an index; with a
+schedule's row held it judges what its ticks do (``values/firing.py``), starts what follows and
+moves it on, in one transaction. So each tick begins at most one execution, whoever looks.
+
 **Offers** (``offers.py``) are activities in task queues that turns open, any worker claims, and
 outcomes, turns or the end of the run take away. What a worker has claimed hangs on its lease.
 
@@ -102,6 +106,15 @@ from perdure.store.rows import (
     TurnRow,
     Worker,
 )
+from perdure.store.schedules import (
+    Fired,
+    Happened,
+    ScheduleFilter,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
+    Scheduling,
+)
 from perdure.store.writes import (
     Batch,
     HumanTaskRaise,
@@ -126,7 +139,9 @@ __all__ = [
     "Counted",
     "Definition",
     "Filter",
+    "Fired",
     "Fork",
+    "Happened",
     "HumanTaskFilter",
     "HumanTaskRaise",
     "HumanTaskRow",
@@ -151,6 +166,10 @@ __all__ = [
     "Reader",
     "Resealed",
     "RunRow",
+    "ScheduleFilter",
+    "SchedulePut",
+    "ScheduleRow",
+    "ScheduleSteer",
     "Standing",
     "StartRequest",
     "Started",
@@ -166,7 +185,7 @@ __all__ = [
 R = TypeVar("R")
 
 
-class Store(Reader, Beside, Protocol):
+class Store(Reader, Beside, Scheduling, Protocol):
     """The whole port. About the calls: see the module's text."""
 
     def migrate(self, now: int) -> None:

@@ -26,6 +26,7 @@ from perdure.store.rows import (
     TurnRow,
     Worker,
 )
+from perdure.store.schedules import ScheduleFilter, ScheduleRow
 from perdure.store.writes import Prune
 from perdure.values.audit import AuditFilter, AuditHead, AuditPlace, AuditRow
 from perdure.values.concurrency import Standing
@@ -245,6 +246,18 @@ class Reader(Protocol):
 
     def standing(self, execution: int) -> Standing | None:
         """Return what stands between an execution and its slot; ``None``: nothing limits it."""
+        ...
+
+    def schedule(self, id: str, *, namespace: str = "default") -> ScheduleRow | None:
+        """Return a schedule."""
+        ...
+
+    def schedules(self, where: ScheduleFilter, *, limit: int, after: str = "") -> list[ScheduleRow]:
+        """Return up to ``limit`` schedules whose ids are behind ``after``, by id."""
+        ...
+
+    def next_look(self) -> int | None:
+        """Return when the next look at a schedule is due: ``News.schedules_at``."""
         ...
 
     def attributes(self, run: int) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class Worker(msgspec.Struct):
 class Definition(msgspec.Struct):
     """A registered workflow definition; ``code`` is the fingerprint of its code.
 
-    ``limit`` is that of the workflow in all its versions.
+    ``limit`` is that of the workflow in all its versions. ``triggers``: what starts it besides.
     """
 
     name: str
@@ -143,6 +143,7 @@ class Definition(msgspec.Struct):
     is_active: bool = True
     registered_at: int = 0
     limit: Limit = NO_LIMIT
+    triggers: tuple[str, ...] = ()
 
 
 class OpenRun(msgspec.Struct, gc=False):

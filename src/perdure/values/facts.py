@@ -17,7 +17,8 @@ class RunStarted(Event, tag="run_started"):
 
     Times in microseconds since 1970, 0 for none: the run takes no turn before ``not_before`` and
     none after its deadlines. ``notices`` and ``children`` as in ``RunContinued``.
-    ``first_run_id``: of the execution's first run, if this is another.
+    ``first_run_id``: of the execution's first run, if this is another. ``schedule``: the id of the
+    schedule that began the execution, by its tick ``scheduled_at``.
     """
 
     workflow: str
@@ -44,6 +45,8 @@ class RunStarted(Event, tag="run_started"):
     notices: tuple[UnreadNotice, ...] = ()
     children: tuple[OpenChild, ...] = ()
     first_run_id: str = ""
+    schedule: str = ""
+    scheduled_at: int = 0
 
     @property
     def first_run(self) -> str:

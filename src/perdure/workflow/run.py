@@ -22,7 +22,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Info(msgspec.Struct, frozen=True):
     """What a run knows about itself. ``history_size`` in bytes.
 
-    ``first_run_id``: of the first run of the execution, which may be this one.
+    ``first_run_id``: of the first run of the execution, which may be this one. ``schedule``: the id
+    of the schedule that began the execution, if one did, and ``scheduled_at`` the time that its
+    tick names, however late it began.
     """
 
     workflow_id: str
@@ -39,6 +41,8 @@ class Info(msgspec.Struct, frozen=True):
     parent_run_id: str | None = None
     continued_from: str | None = None
     first_run_id: str = ""
+    schedule: str | None = None
+    scheduled_at: datetime | None = None
 
 
 def info() -> Info:
@@ -60,6 +64,8 @@ def info() -> Info:
         parent_run_id=started.parent.run_id if started.parent else None,
         continued_from=started.continued_from,
         first_run_id=started.first_run,
+        schedule=started.schedule or None,
+        scheduled_at=to_time(started.scheduled_at) if started.schedule else None,
     )
 
 

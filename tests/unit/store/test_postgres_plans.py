@@ -48,6 +48,7 @@ GROWING = {
         "rate",
         "record",
         "run",
+        "schedule",
         "sender",
         "slot",
         "state",
@@ -66,6 +67,8 @@ ORDERED = {
     "perdure_meter_over",
     "perdure_rate_held",
     "perdure_run_pkey",
+    "perdure_schedule_due",
+    "perdure_schedule_waiting",
     "perdure_slot_delayed",
     "perdure_slot_ready",
     "perdure_state_claimable",
@@ -130,6 +133,9 @@ INSERT INTO perdure_audit SELECT n, n, 'default', CASE WHEN n % 1000 = 0 THEN 'r
     'p' || n % 500, '', 'w' || n, 'r' || n, '', '', '', '', NULL
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_blob SELECT 'b/' || n, n, 1 FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_schedule SELECT 'default', 's' || n, 'w' || n % 100, '{{}}', 'x', NULL, '{{}}',
+    0, CASE WHEN n % 10 > 0 THEN n END, CASE WHEN n % 10 = 0 THEN n END, 1, 1, 1
+FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_task (run, execution, activity, attempt, queue, name, lane, rank, stage,
     created_at, not_before, due, lost, owner, call)
 SELECT n, n, 2, 1, 'q' || n % 3, 'a' || n % 2, 't' || n % 100, 0, n % 4, n, n, n % 10, 0,
@@ -240,6 +246,9 @@ PARTS = {
     "of_inbox",
     "real_length",
     "row_columns",
+    "schedule_columns",
+    "schedules_at",
+    "waits_no_more",
     "row_tables",
     "settled",
     "task_columns",
@@ -361,6 +370,13 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("offers_of_runs", "perdure_task_by_run"),
         ("overdue_offers", "perdure_task_due"),
         ("offers", "perdure_task_known"),
+        ("schedule", "perdure_schedule_pkey"),
+        ("moved_schedules", "perdure_schedule_pkey"),
+        ("due_schedules", "perdure_schedule_due"),
+        ("waiting_schedules", "perdure_schedule_waiting"),
+        ("next_look", "perdure_schedule_due"),
+        ("news", "perdure_schedule_due"),
+        ("open_executions", "perdure_run_by_execution"),
     ],
 )
 def test_a_hot_query_uses_its_index(store: PostgresStore, name: str, index: str):

@@ -3,6 +3,7 @@
 SQLite has one writer; here many commit at once. Whatever an answer depends on is locked first, and
 asked for in a later statement, which sees what those have committed who were waited for:
 
+* a schedule that begins executions or is changed: its row, before all others;
 * the worker whose run a start replaces: its row, so that a batch of it is not under way;
 * slots, where there are limits: one advisory lock;
 * places that a start wants: an advisory lock for each key;

@@ -22,9 +22,14 @@ from perdure.store.port import (
     Acted,
     Batch,
     Committed,
+    Fired,
+    Happened,
     Post,
     Posted,
     Question,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
     Started,
     StartRequest,
 )
@@ -135,6 +140,22 @@ class PostgresStore(SqlStore, PostgresReader):
         acted = super().act_all(acts, now, all_or_none=all_or_none)
         self._hints.add()
         return acted
+
+    def put_schedule(self, put: SchedulePut, now: int) -> ScheduleRow:
+        row = super().put_schedule(put, now)
+        self._hints.add()
+        return row
+
+    def steer_schedule(self, steer: ScheduleSteer, now: int, chance: bytes) -> Happened:
+        happened = super().steer_schedule(steer, now, chance)
+        self._hints.add()
+        return happened
+
+    def fire(self, now: int, chance: bytes, *, limit: int = 50) -> Fired:
+        fired = super().fire(now, chance, limit=limit)
+        if any(one.started for one in fired.happened):
+            self._hints.add()
+        return fired
 
     def ask(self, question: Question, now: int) -> None:
         super().ask(question, now)

@@ -79,6 +79,14 @@ class Committer:
         attempt.prepare(self._last_run)
         return list(within(attempt.write).started)
 
+    def within(self, database: Writing, batch: Batch) -> Committed:
+        """Write starts and posts in a transaction of ours that was begun before."""
+        attempt = _Attempt(database, batch, is_fenced=False)
+        attempt.prepare(self._last_run)
+        result = attempt.write()
+        database.written += attempt.plan.bytes
+        return result
+
     def post(self, batch: Batch) -> list[Posted]:
         """Write posts."""
         return list(self._transact(_Attempt(self._database, batch, is_fenced=False)).posted)

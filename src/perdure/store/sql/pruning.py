@@ -69,6 +69,7 @@ OF_NO_RUN = {
     "perdure_rate": "goes when its time has passed",
     "perdure_question": "goes a minute after its deadline",
     "perdure_record": "what administrators keep",
+    "perdure_schedule": "goes when somebody deletes it",
     "perdure_sender": "goes when it has been silent for a week",
     "perdure_sweep": "a row per workflow",
     "perdure_worker": "goes a week after its end",

@@ -41,6 +41,7 @@ from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.made import (
     breaks,
+    definition_of,
     fault_of,
     first_of,
     is_damaged,
@@ -52,6 +53,7 @@ from perdure.store.sql.made import (
 from perdure.store.sql.people import log_entry_of, task_of
 from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.records import RecordReader
+from perdure.store.sql.schedules import ScheduleReader
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.worklists import tasks_count, tasks_query
 from perdure.values.concurrency import Standing
@@ -61,7 +63,7 @@ from perdure.values.states import CODES, Status
 _LAST = "\U0010ffff"
 
 
-class SqlReader(RecordReader):
+class SqlReader(RecordReader, ScheduleReader):
     """The reading half of the port on one connection."""
 
     @reading
@@ -215,10 +217,11 @@ class SqlReader(RecordReader):
         served = (to_json(list(workflows)), to_json(list(queues)))
         known = to_json(list(activities))
         found = self._one("news", (*served, worker, now, soon, known))
-        has_work, has_room, has_offers, *due, inactive, next_at, people_at = found
+        has_work, has_room, has_offers, *due, inactive, next_at, people_at, schedules_at = found
         names = frozenset((name, version) for name, version in from_json(inactive))
         has = bool(has_work), bool(has_room)
-        return News(*has, names, next_at, bool(has_offers), first_of(due), people_at)
+        at = next_at, bool(has_offers), first_of(due), people_at, schedules_at
+        return News(*has, names, *at)
 
     @reading
     def offers(self, queues: Sequence[str], activities: Sequence[str]) -> tuple[bool, int | None]:
@@ -341,10 +344,7 @@ class SqlReader(RecordReader):
 
     @reading
     def definitions(self) -> list[Definition]:
-        return [
-            Definition(*row[:5], is_active=bool(row[5]), registered_at=row[6])
-            for row in self._all("definitions", ())
-        ]
+        return [definition_of(row) for row in self._all("definitions", ())]
 
     @reading
     def standing(self, execution: int) -> Standing | None:

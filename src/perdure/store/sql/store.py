@@ -17,6 +17,8 @@ from perdure.store.port import (
     Beat,
     Committed,
     Definition,
+    Fired,
+    Happened,
     HumanTaskRaise,
     HumanTaskRow,
     Moved,
@@ -26,6 +28,9 @@ from perdure.store.port import (
     Pruned,
     Question,
     Resealed,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
     Started,
     StartRequest,
     Sweep,
@@ -34,7 +39,7 @@ from perdure.store.port import (
     Worker,
 )
 from perdure.store.sealing import Packing
-from perdure.store.sql import pruning, records, tallies
+from perdure.store.sql import firing, pruning, records, tallies
 from perdure.store.sql.audit import cut, erase
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
@@ -44,6 +49,7 @@ from perdure.store.sql.people import Refused, act_on, move_on, raise_task
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
 from perdure.store.sql.reads import SqlReader
+from perdure.store.sql.schedules import put_schedule
 from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workers import Workers, forget_workers
@@ -244,6 +250,20 @@ class SqlStore(SqlReader):
     @writing
     def settle(self, hold: str, used: Mapping[str, int]) -> bool:
         return tallies.settle(self.database, hold, used)
+
+    @writing
+    def put_schedule(self, put: SchedulePut, now: int) -> ScheduleRow:
+        return put_schedule(self.database, put, now)
+
+    @writing
+    def steer_schedule(self, steer: ScheduleSteer, now: int, chance: bytes) -> Happened:
+        begin = self._committer.within
+        return firing.steer_schedule(self.database, steer, now, chance, begin)
+
+    @writing
+    def fire(self, now: int, chance: bytes, *, limit: int = 50) -> Fired:
+        begin = self._committer.within
+        return firing.fire(self.database, now, chance, begin, limit=limit)
 
     @writing
     def keep_mailboxes(self, mailboxes: Sequence[str], until: int) -> None:

@@ -66,6 +66,7 @@ class Workers:
                 one.queue,
                 int(one.is_active),
                 definition_id(one.name, one.version),
+                to_json(one.triggers),
             )
             for one in definitions
         ]

@@ -472,13 +472,18 @@ RETURNING id, started_at, lease_until;
 DELETE FROM perdure_worker WHERE state <> 'live' AND lease_until < ?1;
 
 -- name: upsert_definitions
-INSERT INTO perdure_definition (name, version, code, source, queue, is_active, registered_at, id)
+INSERT INTO perdure_definition (
+    name, version, code, source, queue, is_active, registered_at, id, triggers
+)
 SELECT
-    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2, value ->> 6
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2, value ->> 6,
+    value ->> 7
 FROM json_each(?1) WHERE true
 ON CONFLICT (name, version) DO UPDATE
-SET code = excluded.code, source = excluded.source, queue = excluded.queue, id = excluded.id
-WHERE (code, source, queue, id) IS NOT (excluded.code, excluded.source, excluded.queue, excluded.id);
+SET code = excluded.code, source = excluded.source, queue = excluded.queue, id = excluded.id,
+    triggers = excluded.triggers
+WHERE (code, source, queue, id, triggers)
+    IS NOT (excluded.code, excluded.source, excluded.queue, excluded.id, excluded.triggers);
 
 -- name: activate
 UPDATE perdure_definition SET is_active = ?3 WHERE name = ?1 AND version = ?2;
@@ -1363,15 +1368,86 @@ SELECT
     (SELECT min(t.due) FROM perdure_task t WHERE t.stage IN (0, 1) AND t.due > 0),
     (SELECT json_group_array(json_array(d.name, d.version)) FROM perdure_definition d WHERE d.is_active = 0),
     (SELECT min(held_until) FROM perdure_rate WHERE held_until IS NOT NULL),
-    (SELECT min(next_at) FROM perdure_human_task WHERE status IN (0, 1) AND next_at IS NOT NULL);
+    (SELECT min(next_at) FROM perdure_human_task WHERE status IN (0, 1) AND next_at IS NOT NULL),
+    {schedules_at};
 
 -- name: definitions
-SELECT name, version, code, '', queue, is_active, registered_at FROM perdure_definition
+SELECT name, version, code, '', queue, is_active, registered_at, triggers FROM perdure_definition
 ORDER BY name, registered_at;
 
 -- name: attributes
 SELECT key, value, form FROM perdure_attr WHERE run = ?1 ORDER BY key, form;
 
+-- Schedules --------------------------------------------------------------------------------------
+
+-- name: schedule_columns
+p.namespace, p.id, p.workflow, p.spec, p.template, p.note, p.state, p.paused, p.next_at, p.created_at,
+p.changed_at, p.revision
+
+-- name: schedule
+SELECT {schedule_columns} FROM perdure_schedule p WHERE p.namespace = ?1 AND p.id = ?2;
+
+-- The same, to be changed.
+-- name: schedule_held
+SELECT {schedule_columns} FROM perdure_schedule p WHERE p.namespace = ?1 AND p.id = ?2;
+
+-- Schedules that are due by ?1, and those whose execution has ended that they wait for. What another
+-- worker is at is left to it.
+-- name: due_schedules
+SELECT {schedule_columns} FROM perdure_schedule p
+WHERE p.next_at IS NOT NULL AND p.next_at <= ?1 ORDER BY p.next_at LIMIT ?2;
+
+-- name: waiting_schedules
+SELECT {schedule_columns} FROM perdure_schedule p INDEXED BY perdure_schedule_waiting
+WHERE p.waits_for IS NOT NULL AND {waits_no_more} LIMIT ?1;
+
+-- name: waits_no_more
+NOT EXISTS (
+    SELECT 1 FROM perdure_run r CROSS JOIN perdure_state s ON s.run = r.run
+    WHERE r.execution = p.waits_for AND s.status < 5
+)
+
+-- When the next look at any schedule is due; 0 is now.
+-- name: schedules_at
+(SELECT CASE
+    WHEN EXISTS (
+        SELECT 1 FROM perdure_schedule p INDEXED BY perdure_schedule_waiting
+        WHERE p.waits_for IS NOT NULL AND {waits_no_more}
+    ) THEN 0
+    ELSE (SELECT min(next_at) FROM perdure_schedule WHERE next_at IS NOT NULL)
+END)
+
+-- name: next_look
+SELECT {schedules_at};
+
+-- Those of these executions that are open.
+-- name: open_executions
+SELECT json_group_array(j.value) FROM json_each(?1) j WHERE EXISTS (
+    SELECT 1 FROM perdure_run r CROSS JOIN perdure_state s ON s.run = r.run
+    WHERE r.execution = j.value AND s.status < 5
+);
+
+-- name: insert_schedule
+INSERT INTO perdure_schedule (
+    namespace, id, workflow, spec, template, note, state, paused, next_at, waits_for, created_at,
+    changed_at, revision
+)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, NULL, ?10, ?10, 1)
+ON CONFLICT (namespace, id) DO NOTHING;
+
+-- name: change_schedule
+UPDATE perdure_schedule SET
+    workflow = ?3, spec = ?4, template = ?5, note = ?6, state = ?7, paused = ?8, next_at = ?9,
+    waits_for = ?10, changed_at = ?11, revision = revision + 1
+WHERE namespace = ?1 AND id = ?2;
+
+-- name: moved_schedules
+UPDATE perdure_schedule SET state = v ->> 2, next_at = v ->> 3, waits_for = v ->> 4, revision = revision + 1
+FROM (SELECT value AS v FROM json_each(?1))
+WHERE namespace = v ->> 0 AND id = v ->> 1;
+
+-- name: delete_schedule
+DELETE FROM perdure_schedule WHERE namespace = ?1 AND id = ?2;
 
 -- Seals ------------------------------------------------------------------------------------------
 
