@@ -339,6 +339,10 @@ class SqlReader(RecordReader):
         ]
 
     @reading
+    def workflows_seen(self, *, namespace: str = "default") -> list[str]:
+        return [name for (name,) in self._all("workflows_seen", (namespace,))]
+
+    @reading
     def standing(self, execution: int) -> Standing | None:
         return Slots(self.database).standing(execution)
 
