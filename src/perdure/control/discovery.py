@@ -83,15 +83,16 @@ class Discovery:
         workers, definitions = await self._client.door.read(
             lambda store: (store.workers(), store.definitions())
         )
-        own = {(one.name, one.version): one.queue for one in definitions}
+        own: dict[str, set[str]] = {}
+        for one in definitions:
+            own.setdefault(one.name, set()).add(one.queue)
         served: dict[str, set[str]] = {}
         for worker in workers:
             if worker.alive_for_sure is False or worker.lease_until < now:
                 continue
             for workflow in worker.workflows:
-                name, _, version = workflow.partition(" ")
-                queue = own.get((name, version), "default")
-                queues = {queue} & {*worker.queues} or {*worker.queues}
+                name = workflow.partition(" ")[0]  # with a version behind it, or without
+                queues = own.get(name, {"default"}) & {*worker.queues} or {*worker.queues}
                 served.setdefault(name, set()).update(queues)
         return served
 

@@ -209,7 +209,12 @@ class Workflows:
     async def _actor(
         self, caller: Principal, asked: str | None, config: WorkflowConfig | None
     ) -> Principal:
-        raise NotImplementedError
+        wanted = asked or (config.execute_as if config is not None else None)
+        if asked is not None and not caller.is_admin:
+            raise Refused(403, "not_admin", "execute_as override requires admin role")
+        if wanted is None:
+            return caller
+        raise Refused(404, "not_found", f"there is no service account {wanted!r}")
 
     async def _providers(self, config: WorkflowConfig | None, origin: str) -> dict[str, Provider]:
         """Return the latest outputs of what the workflow consumes, under the same origin."""
