@@ -27,6 +27,7 @@ from perdure.store.port import (
     Question,
     Reader,
     RunRow,
+    ScheduleDrop,
     SchedulePut,
     ScheduleRow,
     ScheduleSteer,
@@ -40,6 +41,7 @@ from perdure.values import events as ev
 from perdure.values import failures, limits, payload
 from perdure.values.audit import AuditLine
 from perdure.values.duration import SECOND
+from perdure.values.records import Amend, Amended
 
 T = TypeVar("T")
 BUSY_TRIES = 1_000
@@ -103,6 +105,12 @@ class Door(Protocol):
 
     async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
         """Open a human task that no run asks for; it is durable when this returns."""
+        ...
+
+    async def amend(
+        self, amend: Amend, schedules: Sequence[SchedulePut | ScheduleDrop] = ()
+    ) -> Amended:
+        """Write documents that administrators keep, and the schedules that follow from them."""
         ...
 
     async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
@@ -247,6 +255,12 @@ class StoreDoor:
     async def raise_human_task(self, wanted: HumanTaskRaise) -> HumanTaskRow:
         now = self._now()
         return await self._desk.write(lambda store: store.raise_human_task(wanted, now))
+
+    async def amend(
+        self, amend: Amend, schedules: Sequence[SchedulePut | ScheduleDrop] = ()
+    ) -> Amended:
+        now = self._now()
+        return await self._desk.write(lambda store: store.amend(amend, now, schedules=schedules))
 
     async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
         now = self._now()

@@ -136,7 +136,7 @@ class Schedules:
             Invalid: something of it cannot be; the message says what. Nothing was written.
             AlreadyExists: there is a different one with this id.
         """
-        put = self._put(id, workflow, input, asked)
+        put = self.prepared(id, workflow, input, **asked)
         put = msgspec.structs.replace(put, replaces=bool(replace))
         return self._shown(await self._client.door.put_schedule(put))
 
@@ -149,7 +149,7 @@ class Schedules:
             ScheduleNotFound: there is none.
             Invalid: as in :meth:`create`.
         """
-        put = msgspec.structs.replace(self._put(id, workflow, input, asked), must_exist=True)
+        put = msgspec.structs.replace(self.prepared(id, workflow, input, **asked), must_exist=True)
         return self._shown(await self._client.door.put_schedule(put))
 
     async def delete(self, id: str, *, namespace: str | None = None) -> None:
@@ -330,7 +330,12 @@ class Schedules:
     def _shown(self, row: ScheduleRow) -> Schedule:
         return shown(row, self._client.door.now())
 
-    def _put(self, id: str, workflow: Any, input: Any, asked: Mapping[str, Any]) -> SchedulePut:
+    def prepared(self, id: str, workflow: Any, input: Any = None, **asked: Any) -> SchedulePut:
+        """Return what :meth:`create` writes, for who writes it together with something else.
+
+        Raises:
+            Invalid: as in :meth:`create`.
+        """
         given = {name: value for name, value in asked.items() if value is not None}
         key = check_schedule_id(id)
         paused, note = given.pop("paused", None), given.pop("note", None)

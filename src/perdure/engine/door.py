@@ -22,6 +22,7 @@ from perdure.store.port import (
     Question,
     Reader,
     RunRow,
+    ScheduleDrop,
     SchedulePut,
     ScheduleRow,
     ScheduleSteer,
@@ -32,6 +33,7 @@ from perdure.store.port import (
 from perdure.values import events as ev
 from perdure.values import failures, limits
 from perdure.values.audit import AuditLine
+from perdure.values.records import Amend, Amended
 
 T = TypeVar("T")
 
@@ -179,6 +181,15 @@ class EngineDoor:
             if act.verb == "escalate":
                 told = LogEntry(self._core.clock.now(), act.by, "escalated", {"role": task.role})
                 self._core.escalations.told(task, told)
+
+    async def amend(
+        self, amend: Amend, schedules: Sequence[SchedulePut | ScheduleDrop] = ()
+    ) -> Amended:
+        self._core.watch.check()
+        amended = await self._store_door.amend(amend, schedules)
+        if schedules:
+            self._core.schedules.look()
+        return amended
 
     async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
         self._core.watch.check()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from perdure.errors import PerdureError
 from perdure.store.rows import Acted, Moved
+from perdure.store.schedules import ScheduleDrop, SchedulePut
 from perdure.store.writes import HumanTaskRaise
 from perdure.values.audit import AuditLine
 from perdure.values.meters import Spend, Spent
@@ -30,8 +31,11 @@ class Beside(Protocol):
         """
         ...
 
-    def amend(self, amend: Amend, now: int) -> Amended:
-        """Write documents that administrators keep, all or none, and append to the audit.
+    def amend(
+        self, amend: Amend, now: int, *, schedules: Sequence[SchedulePut | ScheduleDrop] = ()
+    ) -> Amended:
+        """Write documents that administrators keep, all or none, and append to the audit; put or
+        delete the schedules that follow from them.
 
         After a lost acknowledgement the documents say whether it was written; asked again, it is
         refused.

@@ -109,6 +109,7 @@ from perdure.store.rows import (
 from perdure.store.schedules import (
     Fired,
     Happened,
+    ScheduleDrop,
     ScheduleFilter,
     SchedulePut,
     ScheduleRow,
@@ -166,6 +167,7 @@ __all__ = [
     "Reader",
     "Resealed",
     "RunRow",
+    "ScheduleDrop",
     "ScheduleFilter",
     "SchedulePut",
     "ScheduleRow",

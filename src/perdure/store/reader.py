@@ -244,6 +244,10 @@ class Reader(Protocol):
         """Return registered definitions, sources left out."""
         ...
 
+    def workflows_seen(self, *, namespace: str = "default") -> list[str]:
+        """Return the names of all workflows of which there is a run."""
+        ...
+
     def standing(self, execution: int) -> Standing | None:
         """Return what stands between an execution and its slot; ``None``: nothing limits it."""
         ...

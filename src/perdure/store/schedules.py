@@ -58,6 +58,13 @@ class SchedulePut(msgspec.Struct, frozen=True):
     must_exist: bool = False
 
 
+class ScheduleDrop(msgspec.Struct, frozen=True):
+    """Delete a schedule, if there is one."""
+
+    namespace: str
+    id: str
+
+
 class ScheduleSteer(msgspec.Struct, frozen=True):
     """Do something to a schedule: ``pause``, ``resume``, ``trigger``, ``backfill``, ``delete``.
 

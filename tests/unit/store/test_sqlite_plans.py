@@ -104,6 +104,8 @@ def scans(lines: list[str]) -> list[str]:
         ("attributes", "perdure_attr USING INDEX perdure_attr_by_run (run=?)"),
         ("inherit_tags", "t USING COVERING INDEX perdure_tag_by_run (run=?)"),
         ("inherit_tags", "o USING COVERING INDEX perdure_tag_by_run (run=?)"),
+        ("workflows_seen", "r USING COVERING INDEX perdure_run_by_workflow (workflow>?)"),
+        ("workflows_seen", "COVERING INDEX perdure_run_by_workflow (workflow=? AND namespace=?)"),
         ("delete_attrs", "perdure_attr USING COVERING INDEX perdure_attr_by_run (run=?)"),
         ("latest_of_workflow_ids", "run_by_workflow_id (namespace=? AND workflow_id=?)"),
         ("prefix_of_workflow_id", "run_by_workflow_id (namespace=? AND workflow_id>?"),

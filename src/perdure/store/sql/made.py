@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.errors import Corrupt, Sealed, Unavailable
 from perdure.store.offers import OfferRow, Stage
-from perdure.store.port import Definition, Loaded, LogLine, RunRow
+from perdure.store.port import Loaded, LogLine, RunRow
 from perdure.store.sealing import TEXT_MARK, Seal
 from perdure.store.sql.encoding import from_json, status_of
 
@@ -54,14 +54,6 @@ def run_of(row: tuple[Any, ...], seal: Seal) -> RunRow:
     fields[32] = None if memo is None else memo.encode()
     fields += (damaged, sealed)
     return RunRow(*fields)
-
-
-def definition_of(row: tuple[Any, ...]) -> Definition:
-    """Return a definition."""
-    *facts, is_active, at, triggers = row
-    return Definition(
-        *facts, is_active=bool(is_active), registered_at=at, triggers=tuple(from_json(triggers))
-    )
 
 
 def _is_readable(text: object, read: Callable[[str], Any]) -> bool:

@@ -11,7 +11,6 @@ from perdure.store.offers import OfferKey, OfferRow
 from perdure.store.port import (
     Beat,
     Counted,
-    Definition,
     Filter,
     Fork,
     HumanTaskFilter,
@@ -41,7 +40,6 @@ from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.made import (
     breaks,
-    definition_of,
     fault_of,
     first_of,
     is_damaged,
@@ -55,6 +53,7 @@ from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.records import RecordReader
 from perdure.store.sql.schedules import ScheduleReader
 from perdure.store.sql.slots import Slots
+from perdure.store.sql.workflows import WorkflowReader
 from perdure.store.sql.worklists import tasks_count, tasks_query
 from perdure.values.concurrency import Standing
 from perdure.values.meters import BudgetRow
@@ -63,7 +62,7 @@ from perdure.values.states import CODES, Status
 _LAST = "\U0010ffff"
 
 
-class SqlReader(RecordReader, ScheduleReader):
+class SqlReader(RecordReader, ScheduleReader, WorkflowReader):
     """The reading half of the port on one connection."""
 
     @reading
@@ -341,10 +340,6 @@ class SqlReader(RecordReader, ScheduleReader):
             )
             for row in self._all("workers", ())
         ]
-
-    @reading
-    def definitions(self) -> list[Definition]:
-        return [definition_of(row) for row in self._all("definitions", ())]
 
     @reading
     def standing(self, execution: int) -> Standing | None:

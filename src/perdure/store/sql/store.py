@@ -28,6 +28,7 @@ from perdure.store.port import (
     Pruned,
     Question,
     Resealed,
+    ScheduleDrop,
     SchedulePut,
     ScheduleRow,
     ScheduleSteer,
@@ -49,7 +50,7 @@ from perdure.store.sql.people import Refused, act_on, move_on, raise_task
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.posting import Delivery
 from perdure.store.sql.reads import SqlReader
-from perdure.store.sql.schedules import put_schedule
+from perdure.store.sql.schedules import drop_schedule, put_schedule
 from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workers import Workers, forget_workers
@@ -228,8 +229,16 @@ class SqlStore(SqlReader):
         return len(found)
 
     @writing
-    def amend(self, amend: Amend, now: int) -> Amended:
-        return records.amend(self.database, amend, now)
+    def amend(
+        self, amend: Amend, now: int, *, schedules: Sequence[SchedulePut | ScheduleDrop] = ()
+    ) -> Amended:
+        amended = records.amend(self.database, amend, now)
+        for wanted in schedules:
+            if isinstance(wanted, SchedulePut):
+                put_schedule(self.database, wanted, now)
+            else:
+                drop_schedule(self.database, wanted.namespace, wanted.id)
+        return amended
 
     @writing
     def erase_audit(

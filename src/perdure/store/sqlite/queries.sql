@@ -1375,6 +1375,19 @@ SELECT
 SELECT name, version, code, '', queue, is_active, registered_at, triggers FROM perdure_definition
 ORDER BY name, registered_at;
 
+-- Every type of which there is a run: from one to the next in the index, however many runs there are.
+-- name: workflows_seen
+WITH RECURSIVE seen (name) AS (
+    SELECT min(workflow) FROM perdure_run
+    UNION ALL
+    SELECT (SELECT min(r.workflow) FROM perdure_run r WHERE r.workflow > seen.name)
+    FROM seen WHERE seen.name IS NOT NULL
+)
+SELECT name FROM seen
+WHERE name IS NOT NULL
+AND EXISTS (SELECT 1 FROM perdure_run r WHERE r.workflow = seen.name AND r.namespace = ?1)
+ORDER BY name;
+
 -- name: attributes
 SELECT key, value, form FROM perdure_attr WHERE run = ?1 ORDER BY key, form;
 

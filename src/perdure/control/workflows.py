@@ -1,0 +1,324 @@
+"""``lt.workflows``: invoke, inspect and configure workflows, each call one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from perdure import errors, views
+from perdure.client import Client
+from perdure.control import configs, exporting
+from perdure.control.access import check_invocation, check_role, needs_auth, sees
+from perdure.control.configs import WorkflowConfig
+from perdure.control.discovery import Discovery
+from perdure.control.envelope import Envelope, Provider, invocation
+from perdure.control.identity import INVOKE, Identity
+from perdure.control.kept import Found, Kept, until_written
+from perdure.control.options import read_options
+from perdure.control.results import ApiResult, Refused, answering
+from perdure.handle import Handle
+from perdure.store.port import RunRow, ScheduleDrop, SchedulePut
+from perdure.values import ids, payload
+from perdure.values.principals import Kind, Principal
+from perdure.values.records import Amend, Drop
+from perdure.values.states import Status
+
+_SYSTEM = Principal("perdure", kind=Kind.SERVICE, scopes=("workflow:cron",))
+"""Who runs what begins by the clock, if no account does."""
+_OF_CRON = (
+    "workflow_type",
+    "cron_schedule",
+    "description",
+    "task_queue",
+    "invocable",
+    "envelope_schema",
+)
+
+
+class Workflows:
+    """See the module's text. ``auth``: who calls; without it, what needs somebody is refused."""
+
+    def __init__(self, client: Client, auth: Principal | None) -> None:
+        self._client = client
+        self._auth = auth
+        self._discovery = Discovery(client)
+        self._kept = Kept(client, configs.KIND, WorkflowConfig)
+        self._identity = Identity(client)
+
+    # -- one run -----------------------------------------------------------------------------
+
+    @answering
+    async def invoke(
+        self,
+        *,
+        type: str,
+        data: Any = None,
+        metadata: Any = None,
+        execute_as: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ApiResult:
+        """Start a workflow: 202 with ``workflow_id``.
+
+        Checked in this order: somebody calls (401), the shapes (400), role and scope (403), whether
+        the type may be invoked (403), has a queue (400), or is known at all (404), and the data
+        against the schema (422).
+        """
+        caller = needs_auth(self._auth)
+        name = payload.text(type, what="type")
+        given, told = _mapping(data, "data"), _mapping(metadata, "metadata")
+        asked = read_options(_mapping(options, "options"))
+        kept = await self._kept.find(name)
+        config = kept.value if kept is not None else None
+        check_role(caller, config)
+        check_invocation(caller, config, INVOKE)
+        if config is not None:
+            asked.setdefault("task_queue", config.task_queue)
+        else:
+            asked.setdefault("task_queue", await self._discovery.queue_of(name))
+        execute = config.execute_as if config is not None else None
+        acts = await self._identity.resolve_actor(caller, execute_as, execute)
+        if config is not None and (schema := config.data_schema()) is not None:
+            wrong = schema.mistakes(given, what="data")
+            if wrong:
+                raise Refused(422, "invalid_envelope", "; ".join(wrong), {"violations": wrong})
+        workflow_id = asked.setdefault("id", f"{name}-{_unique(self._client)}")
+        origin = asked.setdefault("correlation_id", workflow_id)
+        if config is not None and (config.roles or config.consumes):
+            told.setdefault("certified", True)
+        envelope = Envelope(
+            given,
+            told,
+            invocation(
+                acts,
+                caller,
+                origin=origin,
+                scopes=(INVOKE,) if acts.id != caller.id else tuple(caller.scopes or ()),
+                providers=await self._providers(config, origin),
+            ),
+        )
+        handle = await self._start(name, envelope, acts, asked)
+        found = {"workflow_id": handle.id, "message": "Workflow started"}
+        return ApiResult(202, found)
+
+    @answering
+    async def get_status(self, *, workflow_id: str) -> ApiResult:
+        """Return 0 (completed), 1 (not finished) or -1 (any other end)."""
+        row = await self._row(workflow_id)
+        return ApiResult(200, {"workflow_id": row.workflow_id, "status": exporting.number(row)})
+
+    @answering
+    async def get_result(self, *, workflow_id: str) -> ApiResult:
+        """Return the result, 202 as long as there is none, and 409 where there will be none."""
+        row = await self._row(workflow_id)
+        if not row.status.is_terminal:
+            return ApiResult(202, {"workflow_id": row.workflow_id, "status": "running"})
+        handle = self._handle(row)
+        try:
+            result = await handle.result()
+        except errors.PerdureError as error:
+            if row.status is Status.COMPLETED:
+                raise
+            raise Refused(
+                409, f"workflow.{row.status}", error.message, {"workflow_id": row.workflow_id}
+            ) from error
+        return ApiResult(200, {"workflow_id": row.workflow_id, "result": result})
+
+    @answering
+    async def terminate(self, *, workflow_id: str, reason: str = "") -> ApiResult:
+        """End a run at once, and take back what it asks people for."""
+        row = await self._row(workflow_id)
+        if not await self._handle(row).terminate(reason=reason):
+            row = await self._row(workflow_id)
+            raise Refused(409, f"workflow.{row.status}", f"{workflow_id!r} is {row.status} already")
+        return ApiResult(200, {"terminated": True, "workflow_id": row.workflow_id})
+
+    @answering
+    async def export(
+        self,
+        *,
+        workflow_id: str,
+        summary: bool = False,
+        allow: Any = None,
+        block: Any = None,
+        values: bool = True,
+    ) -> ApiResult:
+        """Return a run's state: all facets, those of ``allow``, or all but ``block``.
+
+        ``summary``: counts alone. ``values=False`` leaves the values of the timeline out.
+        """
+        row = await self._row(workflow_id)
+        events = await self._handle(row).history()
+        if summary:
+            return ApiResult(200, exporting.summary(row, events))
+        found = exporting.state(row, events, await self._handle(row).describe(), values=values)
+        return ApiResult(200, exporting.facets(found, allow, block))
+
+    # -- what there is -----------------------------------------------------------------------
+
+    @answering
+    async def list_workers(self, *, include_system: bool = False) -> ApiResult:
+        """Return what live workers serve, by name and queue."""
+        known = await self._configs()
+        found = await self._discovery.workers(known, include_system=include_system)
+        return ApiResult(200, {"workers": found})
+
+    @answering
+    async def list_discovered(self, *, include_system: bool = False) -> ApiResult:
+        """Return every type that workers serve, runs were started of, or configurations name."""
+        known = await self._configs()
+        found = await self._discovery.discovered(known, include_system=include_system)
+        return ApiResult(200, {"workflows": found})
+
+    @answering
+    async def get_cron_status(self) -> ApiResult:
+        """Return what begins by the clock, whether it does, and its next five times."""
+        found: list[dict[str, Any]] = []
+        for config in (await self._configs()).values():
+            if config.cron_schedule is None:
+                continue
+            try:
+                schedule = await self._client.schedules.get(_schedule_id(config.workflow_type))
+            except errors.ScheduleNotFound:
+                schedule = None
+            is_active = schedule is not None and not schedule.paused
+            shown = {name: getattr(config, name) for name in _OF_CRON}
+            times = [one.at for one in schedule.next] if schedule is not None and is_active else []
+            found.append({**shown, "active": is_active, "next": times})
+        return ApiResult(200, {"schedules": found})
+
+    @answering
+    async def list_configs(self) -> ApiResult:
+        """Return all configurations, by type."""
+        known = await self._configs()
+        return ApiResult(200, {"workflows": list(known.values())})
+
+    @answering
+    async def get_config(self, *, type: str) -> ApiResult:
+        """Return a configuration."""
+        return ApiResult(200, (await self._found(type)).value)
+
+    @answering
+    async def upsert_config(self, *, type: str, **fields: Any) -> ApiResult:
+        """Create or replace a configuration: what is left out is reset to its default.
+
+        All is checked before anything is written; the configuration and its cron schedule are
+        written together. The same call twice changes nothing but ``updated_at``.
+        """
+
+        async def change() -> WorkflowConfig:
+            before = await self._kept.find(type)
+            was = before.value if before is not None else None
+            config: WorkflowConfig = configs.make(type, fields, now=self._now(), before=was)
+            schedule = await self._schedule(config)
+            await self._identity.roles.ensure(config.named_roles)
+            put = self._kept.put(type, config, before.version if before is not None else 0)
+            line = self._kept.line("upsert", type, was, config)
+            await self._client.door.amend(Amend([put], audit=[line]), [schedule])
+            return config
+
+        return ApiResult(200, await until_written(change))
+
+    @answering
+    async def delete_config(self, *, type: str) -> ApiResult:
+        """Delete a configuration, and its cron schedule with it. Workers go on, and so do runs."""
+        config, version = await self._found(type)
+        home = self._client.namespace
+        drop = Drop(configs.KIND, type, version, home)
+        line = self._kept.line("delete", type, config, None)
+        schedule = ScheduleDrop(home, _schedule_id(type))
+        await self._client.door.amend(Amend(drops=[drop], audit=[line]), [schedule])
+        return ApiResult(200, {"deleted": True, "workflow_type": type})
+
+    # -- inside ------------------------------------------------------------------------------
+
+    async def _start(
+        self, name: str, envelope: Envelope, acts: Principal, options: dict[str, Any]
+    ) -> Handle[Any]:
+        # As in HotMesh: an id is started once.
+        options.setdefault("id_conflict_policy", "fail")
+        given = _mapping(options.pop("search", None), "options.search")
+        search = {"entity": options.pop("entity", name), **given}
+        return await self._client.as_(acts).start(name, envelope, search=search, **options)
+
+    async def _schedule(self, config: WorkflowConfig) -> SchedulePut | ScheduleDrop:
+        """Return the cron schedule of a configuration, or that there is to be none."""
+        home, id = self._client.namespace, _schedule_id(config.workflow_type)
+        if not config.is_scheduled:
+            return ScheduleDrop(home, id)
+        acts = await self._identity.resolve_actor(_SYSTEM, None, config.execute_as)
+        sent = config.template()
+        metadata = {"source": "cron", **_mapping(sent.get("metadata"), "envelope_schema.metadata")}
+        if config.roles or config.consumes:
+            metadata.setdefault("certified", True)
+        envelope = Envelope(
+            _mapping(sent.get("data"), "envelope_schema.data"),
+            metadata,
+            invocation(acts, acts, origin="", scopes=("workflow:cron",), providers={}),
+        )
+        prepared = self._client.as_(acts).schedules.prepared(
+            id,
+            config.workflow_type,
+            envelope,
+            cron=config.cron_schedule,
+            task_queue=config.task_queue,
+            search={"entity": config.workflow_type},
+        )
+        return msgspec.structs.replace(prepared, replaces=True)
+
+    async def _providers(self, config: WorkflowConfig | None, origin: str) -> dict[str, Provider]:
+        """Return the latest outputs of what the workflow consumes, under the same origin."""
+        found: dict[str, Provider] = {}
+        for consumed in config.consumes if config is not None else ():
+            page = await self._client.list(
+                workflow=consumed, correlation_id=origin, status=Status.COMPLETED, limit=1
+            )
+            if not page.items:
+                continue
+            [last] = page.items
+            output = (await self._client.get(last.id, last.run_id).describe()).output
+            if isinstance(output, dict) and output.get("type") == "return":  # pyright: ignore[reportUnknownMemberType]
+                output = cast("dict[str, Any]", output).get("data")
+            assert last.completed_at is not None
+            found[consumed] = Provider(output, consumed, last.completed_at.isoformat())
+        return found
+
+    async def _row(self, workflow_id: str) -> RunRow:
+        home = self._client.namespace
+        key = ids.check_workflow_id(workflow_id)
+        row = await self._client.door.read(lambda store: store.find(key, namespace=home))
+        if row is None or not sees(self._auth, row):
+            raise errors.NotFound(f"there is no workflow {workflow_id!r}")
+        return row
+
+    def _handle(self, row: RunRow) -> Handle[Any]:
+        return self._client.get(row.workflow_id, namespace=row.namespace)
+
+    async def _found(self, type: str) -> Found[WorkflowConfig]:
+        found = await self._kept.find(payload.text(type, what="type"))
+        if found is None:
+            raise errors.NotFound("Workflow config not found")
+        return found
+
+    async def _configs(self) -> dict[str, WorkflowConfig]:
+        return {config.workflow_type: config for config in await self._kept.all()}
+
+    def _now(self) -> str:
+        return views.to_datetime(self._client.door.now()).isoformat()
+
+
+def _mapping(given: Any, what: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise Refused(400, "invalid", f"{what}: {given!r} is no mapping")
+    return {**cast("Mapping[str, Any]", given)}
+
+
+def _schedule_id(type: str) -> str:
+    return f"{type}-cron"
+
+
+def _unique(client: Client) -> str:
+    return ids.uuid7(client.door.now() // 1000, client.door.chance(10))
