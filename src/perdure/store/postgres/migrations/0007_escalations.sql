@@ -15,11 +15,15 @@ ALTER TABLE perdure_human_task
 -- Counts need no look at the rows.
 DROP INDEX perdure_human_task_open;
 DROP INDEX perdure_human_task_open_by_role;
+DROP INDEX perdure_human_task_open_by_assignee;
 CREATE INDEX perdure_human_task_open
     ON perdure_human_task (coalesce(due_at, 9223372036854775807), id) INCLUDE (namespace, status)
     WHERE status IN (0, 1);
 CREATE INDEX perdure_human_task_open_by_role
     ON perdure_human_task (role, coalesce(due_at, 9223372036854775807), id)
+    INCLUDE (namespace, status) WHERE status IN (0, 1);
+CREATE INDEX perdure_human_task_open_by_assignee
+    ON perdure_human_task (assignee, coalesce(due_at, 9223372036854775807), id)
     INCLUDE (namespace, status) WHERE status IN (0, 1);
 CREATE INDEX perdure_human_task_next ON perdure_human_task (next_at)
     WHERE status IN (0, 1) AND next_at IS NOT NULL;
