@@ -32,6 +32,7 @@ from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_sea
 from perdure.values import events as ev
 from perdure.values import ids, limits, payload
 from perdure.values.audit import Level, level_of
+from perdure.values.granted import NOTHING, Granted
 from perdure.values.options import SHARED, canonical
 from perdure.values.principals import Principal
 from perdure.values.sizes import parse_size
@@ -92,6 +93,7 @@ class Client(Publishing):
         self.namespace = namespace
         self._act_for(identity)
         self.audit_level = level_of(audit)
+        self.granted = NOTHING
         self.max_payload = parse_size(max_payload)
         self.seal = make_seal(codec, compress_above, blobs, offload_above)
         """How what it stores is sealed (of a client of its own)."""
@@ -267,6 +269,15 @@ class Client(Publishing):
         view = copy.copy(self)
         view._url, view._sender, view._seq = None, "", 0
         view._act_for(identity)
+        return view
+
+    def under(self, granted: Granted) -> Self:
+        """Return a view of this client whose starts are bound by what was granted: for doors that
+        judge before they start anything.
+        """
+        view = copy.copy(self)
+        view._url, view._sender, view._seq = None, "", 0
+        view.granted = granted
         return view
 
     @property

@@ -12,6 +12,7 @@ from perdure.door import Door
 from perdure.store.port import StartRequest
 from perdure.values import budgets, ids, payload
 from perdure.values import events as ev
+from perdure.values.granted import POLICY_KEY, Granted
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, conflict_policy, one_of, read_terms
 from perdure.values.principals import Principal, carrying, check_context, tenant_for
@@ -40,6 +41,11 @@ class Host(Protocol):
     @property
     def acts_for(self) -> Principal | None:
         """Who starts, for the run to carry with it."""
+        ...
+
+    @property
+    def granted(self) -> Granted:
+        """What was judged before."""
         ...
 
 
@@ -78,6 +84,8 @@ class Starts:
         given = check_context(check_mapping(options.get("context") or {}, "context"))
         given = budgets.with_budget(given, options.get("budget"), run_id)
         context = carrying(given, self._client.acts_for) if self._client.acts_for else given
+        if version := self._client.granted.policy:
+            context = {**context, POLICY_KEY: version}
         started = ev.RunStarted(
             workflow=name,
             version=options.get("version") or (definition.version if definition else ""),
@@ -141,6 +149,7 @@ class Starts:
             memo=self._encoded(memo, "memo"),
             search=check_search(options.get("search") or {}),
             budget=budgets.own(started.context, started.run_id),
+            places=self._client.granted.places,
         )
 
     def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:

@@ -28,6 +28,7 @@ from perdure.engine.work import (
     Work,
     current_task,
     enter,
+    limited,
     lost_outcome,
     misplaced,
     missing,
@@ -94,11 +95,11 @@ class Runner:
         )
 
     def _work(self, run: Run, number: int, pending: PendingActivity, scheduled_at: int) -> Work:
-        if pending.definition is not None:
-            work = Work(run, number, pending.event, pending.definition, scheduled_at)
-        else:
-            known = self._core.registry.activity(pending.event.name)
-            work = Work(run, number, resolved(pending, known), known, scheduled_at)
+        definition, event = pending.definition, pending.event
+        if definition is None:
+            definition = self._core.registry.activity(event.name)
+            event = resolved(pending, definition)
+        work = Work(run, number, limited(event, run.started), definition, scheduled_at)
         work.key_source = forks.key_source(run, number)
         work.logs = self._core.logs
         return work

@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.engine import forks
 from perdure.engine.runs import Input, Run
-from perdure.engine.work import Past, lost_outcome, resolved
+from perdure.engine.work import Past, limited, lost_outcome, resolved
 from perdure.errors import Corrupt
 from perdure.kernel.entropy import idempotency_key
 from perdure.kernel.instance import Instance
@@ -221,7 +221,8 @@ def _offer(
     not_before: int = 0,
     lost: int = 0,
 ) -> Offer:
-    event, started = _resolved(core, pending), run.started
+    started = run.started
+    event = limited(_resolved(core, pending), started)
     source = forks.key_source(run, number)
     key = source if isinstance(source, str) else idempotency_key(source, number)
     context = started.context if started is not None else None

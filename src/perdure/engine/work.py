@@ -217,6 +217,14 @@ def resolved(pending: PendingActivity, known: Activity | None) -> ev.ActivitySch
     )
 
 
+def limited(event: ev.ActivityScheduled, started: ev.RunStarted | None) -> ev.ActivityScheduled:
+    """Return a call whose attempts have the time of its run's activities, if it says nothing."""
+    limit = started.terms.activity_timeout if started is not None else 0
+    if not limit or event.timeout is not None:
+        return event
+    return msgspec.structs.replace(event, timeout=limit)
+
+
 def _or(said: T | None, otherwise: T | None) -> T | None:
     return otherwise if said is None else said
 

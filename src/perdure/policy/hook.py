@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 from perdure.errors import ConcurrencyLimit, PolicyDenied, RateLimited
 from perdure.policy.policies import Policies
 from perdure.policy.verdict import Request, Verdict
+from perdure.values.granted import POLICY_KEY
 from perdure.values.meters import Spent
 
-CONTEXT_KEY: Final = "policy"
-"""Where ``workflow.context`` has the version of the policies that let a run begin."""
+CONTEXT_KEY: Final = POLICY_KEY
 RATE_LIMITED, NO_PLACE = "RATE_LIMITED", "CONCURRENCY_LIMIT"
 
 

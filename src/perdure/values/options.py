@@ -37,6 +37,7 @@ SHARED = frozenset(
         "execution_timeout",
         "run_timeout",
         "task_timeout",
+        "activity_timeout",
         "id_conflict_policy",
         "id_reuse_policy",
         "error_when_already_started",
@@ -94,7 +95,13 @@ def read_terms(options: Mapping[str, Any]) -> Terms:
     Raises:
         Invalid: a bad duration, retry policy, cron text, key or priority.
     """
-    times = ("execution_timeout", "run_timeout", "task_timeout", "start_delay")
+    times = (
+        "execution_timeout",
+        "run_timeout",
+        "task_timeout",
+        "activity_timeout",
+        "start_delay",
+    )
     given = {name: _time(name, options[name]) for name in times if name in options}
     retry = options.get("retry")
     if retry is not None and not isinstance(retry, Retry):

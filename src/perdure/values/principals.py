@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.errors import Invalid, PermissionDenied
+from perdure.values.granted import POLICY_KEY
 from perdure.values.labels import check_label
 
 CONTEXT_KEY: Final = "principal"
@@ -124,6 +125,11 @@ def check_context(given: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         Invalid: it does.
     """
+    if POLICY_KEY in given:
+        raise Invalid(
+            f"context: {POLICY_KEY!r} is kept for the policies that let a run begin, and cannot be "
+            "given: take another key"
+        )
     if CONTEXT_KEY in given:
         raise Invalid(
             f"context: {CONTEXT_KEY!r} is kept for who acts, and cannot be given: take a client "

@@ -19,14 +19,16 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Limits of an execution, its runs and their turns; when it begins and whether it comes again.
 
     ``execution_timeout`` covers all runs of the execution, ``run_timeout`` one run, both from the
-    moment the (delayed) start is due; ``task_timeout`` one turn of its code. ``retry`` starts a new
-    run after a failure; ``cron`` one at each tick after the end of the run before. ``key`` and
-    ``priority`` (higher goes first) matter where a concurrency limit makes executions wait.
+    moment the (delayed) start is due; ``task_timeout`` one turn of its code; ``activity_timeout``
+    an attempt of each activity that says nothing of its own. ``retry`` starts a new run after a
+    failure; ``cron`` one at each tick after the end of the run before. ``key`` and ``priority``
+    (higher goes first) matter where a concurrency limit makes executions wait.
     """
 
     execution_timeout: int = 0
     run_timeout: int = 0
     task_timeout: int = 0
+    activity_timeout: int = 0
     start_delay: int = 0
     retry: RetryPolicy | None = None
     cron: str = ""

@@ -1,0 +1,53 @@
+"""What a deployment says of a service's workflows, beside its policies."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.errors import Invalid
+from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.sizes import parse_size
+
+
+class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a service; a policy may be stricter, and never laxer.
+
+    Args:
+        max_concurrent_instances: of the service, all its workflows together; 0 is no limit.
+        max_instance_duration: of one instance; seconds if it is a number.
+        enable_manual_triggers: whether workflows may be run that do not have the trigger
+            ``manual``.
+        retention_days: how long ended instances are shown; how long they are kept is a setting of
+            the engine.
+        default_timeout: of an attempt of a step that says nothing.
+        max_input_size: of an input, in bytes or as text.
+
+    Raises:
+        Invalid: a value that cannot be meant.
+    """
+
+    max_concurrent_instances: int = 0
+    max_instance_duration: Duration | None = None
+    enable_manual_triggers: bool = True
+    retention_days: int | None = None
+    default_timeout: Duration | None = None
+    max_input_size: int | str = "1MB"
+
+    def __post_init__(self) -> None:
+        if self.max_concurrent_instances < 0:
+            raise Invalid(f"max_concurrent_instances: {self.max_concurrent_instances} is below 0")
+        if self.retention_days is not None and self.retention_days < 1:
+            raise Invalid(f"retention_days: {self.retention_days} shows nothing")
+        assert self.duration >= 0
+        assert self.step_timeout >= 0
+        parse_size(self.max_input_size)
+
+    @property
+    def duration(self) -> int:
+        """Of an instance, in microseconds; 0 is no limit."""
+        return optional_microseconds(self.max_instance_duration, what="max_instance_duration") or 0
+
+    @property
+    def step_timeout(self) -> int:
+        """Of an attempt, in microseconds; 0 is no limit."""
+        return optional_microseconds(self.default_timeout, what="default_timeout") or 0

@@ -1,0 +1,143 @@
+"""Instances as services see them: in the page's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from perdure.errors import Invalid
+from perdure.store.port import RunRow
+from perdure.values.states import Status
+from perdure.views import Execution
+
+
+class InstanceStatus(StrEnum):
+    """How an instance is, in the page's six words."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> InstanceStatus | None:
+        return cls.CANCELLED if value == "canceled" else None
+
+
+_SHOWN = {
+    Status.PENDING: InstanceStatus.PENDING,
+    Status.RUNNING: InstanceStatus.RUNNING,
+    Status.WAITING: InstanceStatus.WAITING,
+    Status.PAUSED: InstanceStatus.WAITING,
+    Status.PARKED: InstanceStatus.WAITING,
+    Status.COMPLETED: InstanceStatus.COMPLETED,
+    Status.FAILED: InstanceStatus.FAILED,
+    Status.TIMED_OUT: InstanceStatus.FAILED,
+    Status.CANCELLED: InstanceStatus.CANCELLED,
+    Status.TERMINATED: InstanceStatus.CANCELLED,
+}
+
+
+class WorkflowInstance(msgspec.Struct, frozen=True):
+    """An instance. ``workflow_id``: the definition's name. ``current_step``: the step, or what a
+    function waits for. ``variables``: what the instance has set for all to see. Lists leave input,
+    output, error and variables out. Times are aware UTC datetimes.
+    """
+
+    instance_id: str
+    workflow_id: str
+    version: str
+    status: InstanceStatus
+    start_time: datetime
+    end_time: datetime | None = None
+    current_step: str | None = None
+    input: Any = None
+    output: Any = None
+    error: str | None = None
+    variables: dict[str, Any] = {}
+    correlation_id: str | None = None
+    tags: dict[str, str] = {}
+
+
+class Instances(msgspec.Struct, frozen=True):
+    """A page of a query; ``cursor``: of the next one, or ``None``."""
+
+    instances: list[WorkflowInstance]
+    cursor: str | None = None
+
+
+class WorkflowInfo(msgspec.Struct, frozen=True):
+    """A workflow that services may run. ``workflow_id``: its name, without the version."""
+
+    workflow_id: str
+    version: str
+    triggers: tuple[str, ...] = ()
+
+
+def status_of(status: Status) -> InstanceStatus:
+    """Return a status in the page's words; what goes on in another run still runs."""
+    return _SHOWN.get(status, InstanceStatus.RUNNING)
+
+
+def stored(statuses: Iterable[InstanceStatus]) -> list[Status]:
+    """Return the statuses that are shown as these."""
+    wanted = set(statuses)
+    return [status for status, shown in _SHOWN.items() if shown in wanted]
+
+
+def read_statuses(given: str | Sequence[str] | None) -> tuple[InstanceStatus, ...]:
+    """Return what a query asks for.
+
+    Raises:
+        Invalid: one is none of the six.
+    """
+    names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    try:
+        return tuple(InstanceStatus(name) for name in names)
+    except ValueError as exc:
+        raise Invalid(f"status: {exc}; use {', '.join(InstanceStatus)}") from exc
+
+
+def tag_texts(tags: dict[str, str]) -> list[str]:
+    """Return tags as executions have them: ``key=value``."""
+    return [f"{key}={value}" for key, value in tags.items()]
+
+
+def shown(found: Execution) -> WorkflowInstance:
+    """Show an execution."""
+    error = found.error
+    text = error.get("message") if isinstance(error, dict) else error  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    memo = found.memo if isinstance(found.memo, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return WorkflowInstance(
+        instance_id=found.id,
+        workflow_id=found.workflow,
+        version=found.version,
+        status=status_of(found.status),
+        start_time=found.started_at,
+        end_time=found.completed_at,
+        current_step=found.current_step,
+        input=found.input,
+        output=found.output,
+        error=None if text is None else str(text),  # pyright: ignore[reportUnknownArgumentType]
+        variables={**memo, **found.metadata},
+        correlation_id=found.correlation_id,
+        tags=dict(tag.split("=", 1) for tag in found.tags if "=" in tag),
+    )
+
+
+def facts(row: RunRow) -> dict[str, Any]:
+    """Return what conditions see of an instance."""
+    return {
+        "id": row.workflow_id,
+        "status": str(status_of(row.status)),
+        "workflow": row.workflow,
+        "version": row.version,
+        "correlationId": row.correlation_id or "",
+        "tenant": row.tenant or "",
+    }
