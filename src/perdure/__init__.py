@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perdure import activity, human, workflow
     from perdure.client import Client
+    from perdure.engine.alerts import Alert
     from perdure.engine.engine import Engine
     from perdure.engine.processes.watchdog import Watchdog
     from perdure.errors import ApplicationError, PerdureError
     from perdure.handle import Handle
     from perdure.store.blobs import BlobStore, FileBlobs
     from perdure.store.sealing import Codec
+    from perdure.values.principals import Principal
     from perdure.values.queues import TaskQueue
     from perdure.values.retry import Retry
     from perdure.values.states import Status
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alert",
     "ApplicationError",
     "BlobStore",
     "Client",
@@ -34,6 +37,7 @@ __all__ = [
     "FileBlobs",
     "Handle",
     "PerdureError",
+    "Principal",
     "Retry",
     "Status",
     "TaskQueue",
@@ -44,6 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Alert": "perdure.engine.alerts",
     "ApplicationError": "perdure.errors",
     "BlobStore": "perdure.store.blobs",
     "Client": "perdure.client",
@@ -52,6 +57,7 @@ _HOMES = {
     "FileBlobs": "perdure.store.blobs",
     "Handle": "perdure.handle",
     "PerdureError": "perdure.errors",
+    "Principal": "perdure.values.principals",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
     "TaskQueue": "perdure.values.queues",

@@ -14,7 +14,7 @@ Three families, kept apart:
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 
 class Kind(StrEnum):
@@ -215,11 +215,18 @@ class PolicyDenied(PerdureError):
         rule: str = "",
         *,
         version: str = "",
+        **recorded: Any,
     ) -> None:
-        self.reason = reason or "a policy refused the operation"
-        self.rule, self.version = rule, version
-        super().__init__(self.reason, details={"code": code, "rule": rule, "version": version})
-        self.__dict__["code"] = code
+        if recorded:  # a failure that was recorded comes back: its message stands first
+            super().__init__(code, **recorded)
+        else:
+            said = {"code": code, "rule": rule, "version": version}
+            super().__init__(reason or "a policy refused the operation", details=said)
+        is_said = isinstance(cast("object", self.details), dict)
+        found: dict[str, Any] = self.details if is_said else {}
+        self.reason, self.rule = self.message, str(found.get("rule", ""))
+        self.version = str(found.get("version", ""))
+        self.__dict__["code"] = found.get("code", "POLICY_DENIED")
 
 
 class BudgetExceeded(PerdureError):

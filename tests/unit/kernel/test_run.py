@@ -37,6 +37,8 @@ def test_info_tells_what_event_1_says():
         "parent_run_id": "pr",
         "continued_from": "before",
         "first_run_id": run.started.run_id,
+        "schedule": "None",
+        "scheduled_at": "None",
     }
 
 

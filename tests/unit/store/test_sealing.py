@@ -170,7 +170,7 @@ def test_the_protocols_fit_what_is_shipped(blobs: FileBlobs):
 @pytest.mark.parametrize("codec", [None, Backwards()])
 def test_a_large_row_lies_in_a_blob_and_is_read_back(blobs: FileBlobs, codec: Any):
     seal = offloading(blobs, codec=codec)
-    data = os.urandom(1000)
+    data = b"{" + os.urandom(999)  # no payload begins as what is sealed does
     stored, name = Packing(seal).row(data)
     assert len(stored) < 400
     assert seal.open(stored) == data
