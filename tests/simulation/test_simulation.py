@@ -16,7 +16,7 @@ from tests.simulation.judge import judge
 from tests.simulation.world import FLEET, Stop, World
 
 SEED = os.environ.get("PERDURE_SIM_SEED", "")
-SEEDS = int(os.environ.get("PERDURE_SIM_SEEDS", "2000"))
+SEEDS = int(os.environ.get("PERDURE_SIM_SEEDS", "1000"))
 CHUNK = 50
 KNOWN = [
     line.split()[0]
