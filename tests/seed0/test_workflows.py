@@ -286,6 +286,44 @@ async def test_what_others_gave_under_the_same_origin_comes_along(tmp_path: Path
             assert found.data["result"]["metadata"] == {"certified": True}
 
 
+async def test_a_tenant_does_not_consume_what_others_gave(tmp_path: Path):
+    async with engine_at(tmp_path) as engine:
+        given = {"invocable": True, "task_queue": "content-review", "consumes": ["reviewContent"]}
+        await Control(engine.client, ADMIN).workflows.upsert_config(type="reviewContent", **given)
+        options = {"originId": "case-1"}
+        for tenant, consumed in (("acme", set()), ("other", set()), ("acme", {"reviewContent"})):
+            lt = Control(engine.client, Principal(id="a", tenant=tenant))
+            invoked = await lt.workflows.invoke(type="reviewContent", options=options)
+            found = await _result(lt, invoked)
+            assert set(found.data["result"]["lt"].get("providers", {})) == consumed
+
+
+async def test_a_configuration_that_is_not_certified_certifies_nothing(tmp_path: Path):
+    async with operations(tmp_path) as lt:
+        await lt.workflows.upsert_config(
+            type="reviewContent",
+            invocable=True,
+            task_queue="content-review",
+            roles=["reviewer"],
+            certified=False,
+        )
+        found = await _result(lt, await lt.workflows.invoke(type="reviewContent"))
+        assert found.data["result"]["metadata"] == {}
+
+
+async def test_the_audit_names_who_calls(tmp_path: Path):
+    queues = ["default"]
+    async with engine_on(tmp_path, waits, task_queues=queues, audit="summary") as engine:
+        lt = Control(engine.client, auth=ADMIN)
+        await lt.workflows.upsert_config(type="waits", invocable=True, task_queue="default")
+        await lt.workflows.invoke(type="waits", options={"id": "w"})
+        await lt.workflows.terminate(workflow_id="w")
+        told = (await engine.client.audit.list()).items
+        acts = {entry.action: entry.principal for entry in told}
+        wanted = {"workflow_config.upsert": "ada", "start": "ada", "terminate": "ada"}
+        assert {action: acts.get(action) for action in wanted} == wanted
+
+
 # -- export ----------------------------------------------------------------------------------------
 
 

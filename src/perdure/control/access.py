@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from perdure.control.configs import WorkflowConfig
 from perdure.control.results import Refused
-from perdure.store.port import RunRow
 from perdure.values.principals import Principal
 
 
@@ -38,8 +37,3 @@ def check_invocation(caller: Principal, config: WorkflowConfig | None, scope: st
         raise Refused(403, "not_invocable", "Workflow is not invocable")
     if config.task_queue is None:
         raise Refused(400, "no_task_queue", "Workflow has no task_queue configured")
-
-
-def sees(auth: Principal | None, row: RunRow) -> bool:
-    """Tell whether a run is somebody's to see: of any tenant, or of theirs."""
-    return auth is None or not auth.tenant or row.tenant == auth.tenant

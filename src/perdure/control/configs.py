@@ -6,21 +6,19 @@ whole: what is left out is reset to its default.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
+from perdure.control.roles import check_role
 from perdure.errors import Invalid
 from perdure.values import payload
 from perdure.values.cron import check_cron
 from perdure.values.schemas import Schema
 
 KIND: Final = "workflow_config"
-ROLE: Final = re.compile(r"[a-z][a-z0-9_-]*")
 DEFAULT_ROLE: Final = "reviewer"
-_EXTRA = "validate_envelope", "certified"
 
 
 class WorkflowConfig(msgspec.Struct, kw_only=True, frozen=True):
@@ -99,8 +97,7 @@ def make(type: str, given: Mapping[str, Any], *, now: str, before: WorkflowConfi
 
 def _check(config: WorkflowConfig) -> None:
     for role in config.named_roles:
-        if ROLE.fullmatch(role) is None:
-            raise Invalid(f"upsert_config: {role!r} is no name of a role: write {ROLE.pattern}")
+        check_role(role)
     if config.cron_schedule is not None:
         check_cron(config.cron_schedule)
     config.data_schema()

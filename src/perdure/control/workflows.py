@@ -10,7 +10,7 @@ import msgspec
 from perdure import errors, views
 from perdure.client import Client
 from perdure.control import configs, exporting
-from perdure.control.access import check_invocation, check_role, needs_auth, sees
+from perdure.control.access import check_invocation, check_role, needs_auth
 from perdure.control.configs import WorkflowConfig
 from perdure.control.discovery import Discovery
 from perdure.control.envelope import Envelope, Provider, invocation
@@ -21,7 +21,7 @@ from perdure.control.results import ApiResult, Refused, answering
 from perdure.handle import Handle
 from perdure.store.port import RunRow, ScheduleDrop, SchedulePut
 from perdure.values import ids, payload
-from perdure.values.principals import Kind, Principal
+from perdure.values.principals import Kind, Principal, sees
 from perdure.values.records import Amend, Drop
 from perdure.values.states import Status
 
@@ -41,7 +41,8 @@ class Workflows:
     """See the module's text. ``auth``: who calls; without it, what needs somebody is refused."""
 
     def __init__(self, client: Client, auth: Principal | None) -> None:
-        self._client = client
+        # The audit names who calls, and not whose program it is.
+        self._client = client = client if auth is None else client.as_(auth)
         self._auth = auth
         self._discovery = Discovery(client)
         self._kept = Kept(client, configs.KIND, WorkflowConfig)
@@ -85,7 +86,7 @@ class Workflows:
                 raise Refused(422, "invalid_envelope", "; ".join(wrong), {"violations": wrong})
         workflow_id = asked.setdefault("id", f"{name}-{_unique(self._client)}")
         origin = asked.setdefault("correlation_id", workflow_id)
-        if config is not None and (config.roles or config.consumes):
+        if config is not None and config.certified:
             told.setdefault("certified", True)
         envelope = Envelope(
             given,
@@ -95,7 +96,7 @@ class Workflows:
                 caller,
                 origin=origin,
                 scopes=(INVOKE,) if acts.id != caller.id else tuple(caller.scopes or ()),
-                providers=await self._providers(config, origin),
+                providers=await self._providers(config, origin, acts.tenant),
             ),
         )
         handle = await self._start(name, envelope, acts, asked)
@@ -250,7 +251,7 @@ class Workflows:
         acts = await self._identity.resolve_actor(_SYSTEM, None, config.execute_as)
         sent = config.template()
         metadata = {"source": "cron", **_mapping(sent.get("metadata"), "envelope_schema.metadata")}
-        if config.roles or config.consumes:
+        if config.certified:
             metadata.setdefault("certified", True)
         envelope = Envelope(
             _mapping(sent.get("data"), "envelope_schema.data"),
@@ -267,12 +268,17 @@ class Workflows:
         )
         return msgspec.structs.replace(prepared, replaces=True)
 
-    async def _providers(self, config: WorkflowConfig | None, origin: str) -> dict[str, Provider]:
-        """Return the latest outputs of what the workflow consumes, under the same origin."""
+    async def _providers(
+        self, config: WorkflowConfig | None, origin: str, tenant: str
+    ) -> dict[str, Provider]:
+        """Return the latest outputs of what the workflow consumes, under the same origin; a
+        principal of a tenant gets those of its own.
+        """
+        own = {"tenant": tenant} if tenant else {}
         found: dict[str, Provider] = {}
         for consumed in config.consumes if config is not None else ():
             page = await self._client.list(
-                workflow=consumed, correlation_id=origin, status=Status.COMPLETED, limit=1
+                workflow=consumed, correlation_id=origin, status=Status.COMPLETED, limit=1, **own
             )
             if not page.items:
                 continue
@@ -288,7 +294,7 @@ class Workflows:
         home = self._client.namespace
         key = ids.check_workflow_id(workflow_id)
         row = await self._client.door.read(lambda store: store.find(key, namespace=home))
-        if row is None or not sees(self._auth, row):
+        if row is None or not sees(self._auth, row.tenant):
             raise errors.NotFound(f"there is no workflow {workflow_id!r}")
         return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.errors import PolicyDenied
-from perdure.policy.hook import Guard, PolicyGuard, stamp
+from perdure.policy.hook import Guard, PolicyGuard
 from perdure.policy.policies import Policies
 from perdure.policy.trial import Change, record, replay
 from perdure.policy.verdict import (
@@ -31,5 +31,4 @@ __all__ = [
     "Verdict",
     "record",
     "replay",
-    "stamp",
 ]

@@ -4,16 +4,13 @@ server, the command line against a server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from perdure.errors import ConcurrencyLimit, PolicyDenied, RateLimited
 from perdure.policy.policies import Policies
 from perdure.policy.verdict import Request, Verdict
-from perdure.values.granted import POLICY_KEY
 from perdure.values.meters import Spent
 
-CONTEXT_KEY: Final = POLICY_KEY
 RATE_LIMITED, NO_PLACE = "RATE_LIMITED", "CONCURRENCY_LIMIT"
 
 
@@ -34,14 +31,6 @@ class PolicyGuard:
     async def check(self, operation: str, request: Request) -> Verdict:
         """Judge an operation."""
         return self.policies.check(operation, request)
-
-
-def stamp(context: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return the context of a start with what let it begin: the policies' version.
-
-    For the door that starts the run; users' own contexts may not have the key.
-    """
-    return {**context, CONTEXT_KEY: verdict.version}
 
 
 def refused_by_rate(verdict: Verdict, spent: Spent, now: int) -> Verdict:

@@ -15,7 +15,6 @@ from perdure.policy import (
     Schedule,
     Verdict,
     hook,
-    stamp,
 )
 from perdure.policy.keys import KEYS, Kind
 from perdure.values.meters import Spent
@@ -469,11 +468,6 @@ def test_a_guard_asks_policies():
 
     policies = Policies({W + "run.blocked": ["*"]})
     assert asyncio.run(_asked(policies)) == policies.check("run", RUN)
-
-
-def test_a_run_is_stamped_with_the_version_that_let_it_begin():
-    verdict = judged({}, "run", RUN)
-    assert stamp({"trace": 1}, verdict) == {"trace": 1, "policy": verdict.version}
 
 
 def test_a_refusal_by_a_rate_or_a_place_names_its_key():
