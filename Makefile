@@ -41,11 +41,15 @@ demo: setup  ## Run an order workflow, kill its worker half way, and watch it fi
 	@$(BIN)/perdure demo
 
 # Twice: the second time every run is evicted after each turn, so that what is live is what is replayed.
-test: check  ## Run every check and every test (the ones that kill processes alone)
+# Each module is compiled once, not by each process: those that tests start write no compiled files
+# (tests/conftest.py), and nobody does where the caller's environment has this variable.
+test: export PYTHONDONTWRITEBYTECODE =
+test: check  ## Run every check and every test (the ones that kill processes two at a time)
+	$(BIN)/python -m compileall -q src
 	$(BIN)/pytest -q -n auto --ignore=tests/crash
-	$(BIN)/pytest -q tests/crash
+	$(BIN)/pytest -q -n 2 tests/crash
 	PERDURE_ALWAYS_REPLAY=1 PERDURE_SIM_SEEDS=120 $(BIN)/pytest -q -n auto -k 'not postgres' $(WITH_ENGINE)
-	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q $(WITH_KILLS)
+	PERDURE_ALWAYS_REPLAY=1 $(BIN)/pytest -q -n 2 $(WITH_KILLS)
 
 check: setup  ## Check format, style, types and floors
 	$(BIN)/ruff format --check .

@@ -47,6 +47,8 @@ PEERS = {
 }
 """By name: the environment under .peers, and the script under peers."""
 numbers = itertools.count(1)
+speeds: list[float] = []
+"""Of the processor, before each run of a scenario."""
 HEADINGS = ("scenario", "figure", "measured", "unit", "target", "", "peer", "times better", "")
 
 
@@ -92,6 +94,9 @@ def main() -> None:
     else:
         results = [run(scenario, options) for scenario in scenarios]
         machine = describe_machine()
+    machine["million_additions_per_second"] = " to ".join(
+        f"{speed:.1f}" for speed in (min(speeds), max(speeds))
+    )
     print(as_json(results, machine) if options.json else as_table(results, machine))
     sys.exit(0 if all(result.is_good for result in results) else 1)
 
@@ -152,6 +157,7 @@ def run(scenario: Scenario, options: argparse.Namespace, server: Server | None =
     peer_runs: dict[str, list[float]] = {}
     for number in range(1, count + 1):
         say(f"{scenario.name} {number}/{count}")
+        speeds.append(harness.million_additions_per_second())
         try:
             with harness.data_folder() as folder, new_database(server) as url:
                 if url:

@@ -11,6 +11,10 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.support.fixtures"]
 
+# Compiled files are told apart by seconds: a program that a test writes, runs and changes at once
+# would be run as it was before. So the processes that tests start read such files and write none.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
 # Time limits per example measure the machine, not the code.
 settings.register_profile("here", deadline=None)
 # Continuous integration tries the same examples every time: a red build can be repeated.

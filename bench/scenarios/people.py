@@ -147,6 +147,7 @@ def _row(number: int, now: int, chance: random.Random, weights: list[float]) -> 
         None,
         None,
         0,
+        None,
         chance.choice(PEOPLE),
         None,
     )

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perdure import activity, human, workflow
+    from perdure import activity, human, personal, workflow
     from perdure.client import Client
     from perdure.engine.alerts import Alert
     from perdure.engine.engine import Engine
     from perdure.engine.processes.watchdog import Watchdog
     from perdure.errors import ApplicationError, PerdureError
     from perdure.handle import Handle
+    from perdure.personal import Personal
     from perdure.store.blobs import BlobStore, FileBlobs
     from perdure.store.sealing import Codec
     from perdure.values.principals import Principal
@@ -37,6 +38,7 @@ __all__ = [
     "FileBlobs",
     "Handle",
     "PerdureError",
+    "Personal",
     "Principal",
     "Retry",
     "Status",
@@ -44,6 +46,7 @@ __all__ = [
     "Watchdog",
     "activity",
     "human",
+    "personal",
     "workflow",
 ]
 
@@ -57,6 +60,7 @@ _HOMES = {
     "FileBlobs": "perdure.store.blobs",
     "Handle": "perdure.handle",
     "PerdureError": "perdure.errors",
+    "Personal": "perdure.personal",
     "Principal": "perdure.values.principals",
     "Retry": "perdure.values.retry",
     "Status": "perdure.values.states",
@@ -64,6 +68,7 @@ _HOMES = {
     "Watchdog": "perdure.engine.processes.watchdog",
     "activity": "",
     "human": "",
+    "personal": "",
     "workflow": "",
 }
 """Where each name lives; those without a home are modules of this package."""

@@ -59,6 +59,7 @@ class Info(msgspec.Struct, frozen=True):
     idempotency_key: str
     queue: str = "default"
     heartbeat_details: Any = None
+    namespace: str = "default"
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -77,7 +78,7 @@ def _drop(_line: Line) -> None:
 class Attempt:
     """One running attempt, as the engine sees it; user code reaches it through this module."""
 
-    __slots__ = ("_context", "_info", "_log", "_make_info", "beat", "connection", "services")
+    __slots__ = ("_context", "_info", "_log", "_make", "beat", "connection", "keys", "services")
 
     def __init__(
         self,
@@ -88,14 +89,16 @@ class Attempt:
         connection: Any = None,
         services: Mapping[str, Any] = MappingProxyType({}),
         log: Callable[[Line], None] = _drop,
+        keys: Any = None,
     ) -> None:
-        self._make_info = make_info
+        self._make = make_info
         self._info: Info | None = None
         self._context = context
         self.beat = beat
         self.connection = connection
         self.services = services
         self._log = log
+        self.keys = keys  # of persons: see personal.py
 
     @property
     def place(self) -> str:
@@ -110,7 +113,7 @@ class Attempt:
     def info(self) -> Info:
         """Made when first asked for: most attempts never look."""
         if self._info is None:
-            self._info = self._make_info()
+            self._info = self._make()
         return self._info
 
     @property

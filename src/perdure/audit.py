@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
 from perdure import errors, views
-from perdure.door import Door
+from perdure.door import Host
 from perdure.values import limits
 from perdure.values.audit import (
     AuditFilter,
@@ -27,25 +27,6 @@ from perdure.views import Page
 CUT = "audit.cut"
 ERASE = "audit.erase"
 _PAGE = 2_000
-
-
-class Host(Protocol):
-    """What this needs of its client."""
-
-    @property
-    def door(self) -> Door:
-        """Where its calls go."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where its ids mean something."""
-        ...
-
-    @property
-    def acts_for(self) -> Principal | None:
-        """Who acts."""
-        ...
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -13,18 +13,24 @@ from perdure.errors import PerdureError
 from perdure.store.port import (
     Act,
     Acted,
+    Happened,
     HumanTaskRaise,
     HumanTaskRow,
     Posted,
     Question,
     RunRow,
+    SchedulePut,
+    ScheduleRow,
+    ScheduleSteer,
     Started,
     StartRequest,
 )
 from perdure.values import events as ev
 from perdure.values.audit import AuditLine, Level, detail, line_by
+from perdure.values.granted import NOTHING, Granted
 from perdure.values.principals import Principal
 from perdure.values.records import Amend
+from perdure.values.schedules import Spec, Template
 
 _ACTIONS: dict[type[ev.Event], str] = {
     ev.MessageReceived: "send",
@@ -38,18 +44,29 @@ _ASKED = ("update", "move")
 """Questions that change a run; queries do not."""
 
 
-def audited(door: Door, who: Principal | None, level: Level) -> Door:
-    """Return the door as it is for somebody whose acts are told."""
-    return cast("Door", _AuditedDoor(door, who, level))
+def audited(door: Door, who: Principal | None, level: Level, granted: Granted = NOTHING) -> Door:
+    """Return the door as it is for somebody whose acts are told.
+
+    ``granted``: by whoever has judged them; its level counts if it is the fuller one.
+    """
+    fuller = max(level, granted.audit, key=[*Level].index)
+    if fuller is Level.NONE:
+        return door
+    if who is None and granted.service:
+        who = Principal(granted.service)
+    return cast("Door", _AuditedDoor(door, who, fuller, granted.told))
 
 
 class _AuditedDoor:
     """What is not told goes straight through."""
 
-    def __init__(self, door: Door, who: Principal | None, level: Level) -> None:
+    def __init__(
+        self, door: Door, who: Principal | None, level: Level, told: Mapping[str, Any]
+    ) -> None:
         self._door = door
         self._who = who
         self._is_full = level is Level.FULL
+        self._verdict = told
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._door, name)
@@ -67,9 +84,14 @@ class _AuditedDoor:
         return self._door.start_within(connection, request, started)
 
     async def start_copy(self, request: StartRequest) -> Started:
-        run, event, how = request.origin or (0, 0, "import")
-        facts = {"workflow": request.workflow, "origin": run, "event": event}
-        request.audit = self._line(how, request.namespace, request.workflow_id, facts)
+        event, how = request.origin[1:] if request.origin is not None else (0, "import")
+        [mark] = ev.decode_turn(request.copied[-1].payload)[:1]
+        known: dict[str, Any] = {}
+        if isinstance(mark, ev.Forked):  # not of what was imported after its end
+            known = {"origin": mark.origin, "origin_run": mark.origin_run}
+        facts = {"workflow": request.workflow, "event": event}
+        home, id = request.namespace, request.workflow_id
+        request.audit = self._line(how, home, id, facts, request.run_id, always=known)
         return await self._door.start_copy(request)
 
     async def post(
@@ -104,6 +126,32 @@ class _AuditedDoor:
         who = self._by(wanted.by)
         wanted.audit = self._line("people.create", wanted.namespace, wanted.id, facts, who=who)
         return await self._door.raise_human_task(wanted)
+
+    async def put_schedule(self, put: SchedulePut) -> ScheduleRow:
+        facts: dict[str, Any] = {}
+        if self._is_full:
+            before = await self._schedule(put.namespace, put.id)
+            after = (put.spec, put.template, put.is_paused, put.note)
+            facts = {"before": before and _planned(*before), "after": _planned(*after)}
+        line = self._line("schedule.update", put.namespace, f"schedule/{put.id}", facts)
+        return await self._door.put_schedule(msgspec.structs.replace(put, audit=line))
+
+    async def steer_schedule(self, steer: ScheduleSteer) -> Happened:
+        facts: dict[str, Any] = {}
+        if self._is_full:
+            before = await self._schedule(steer.namespace, steer.id)
+            wish = {name: getattr(steer, name) for name in ("note", "overlap", "after", "before")}
+            facts = {
+                "before": before and _planned(*before),
+                "after": {name: value for name, value in wish.items() if value},
+            }
+        action, target = f"schedule.{steer.verb}", f"schedule/{steer.id}"
+        line = self._line(action, steer.namespace, target, facts)
+        return await self._door.steer_schedule(msgspec.structs.replace(steer, audit=line))
+
+    async def _schedule(self, namespace: str, id: str) -> tuple[Spec, Template, bool, str] | None:
+        row = await self._door.read(lambda store: store.schedule(id, namespace=namespace))
+        return None if row is None else (row.spec, row.template, row.is_paused, row.note)
 
     def _by(self, name: str) -> Principal | None:
         who = self._who
@@ -140,15 +188,18 @@ class _AuditedDoor:
         run_id: str = "",
         *,
         who: Principal | None = None,
+        always: Mapping[str, Any] = NOTHING.told,
     ) -> AuditLine:
-        data = detail(self._door.chance, facts) if self._is_full else None
+        """Return the line; ``always``: what it says beside who did what also in a summary."""
+        known = {**always, **self._verdict, **(facts if self._is_full else {})}
         return line_by(
             who or self._who,
             action,
             target=target,
             run_id=run_id,
             namespace=namespace,
-            data=data,
+            decision="allowed" if self._verdict else "",
+            data=detail(self._door.chance, known) if known else None,
         )
 
 
@@ -158,6 +209,16 @@ def _said(fact: ev.Event) -> dict[str, Any]:
         return {"topic": message.topic, "payload": msgspec.Raw(message.payload)}
     reason = getattr(fact, "reason", "")
     return {"reason": reason} if reason else {}
+
+
+def _planned(
+    spec: Spec, template: Template, is_paused: bool | None, note: str | None
+) -> dict[str, Any]:
+    made: dict[str, Any] = msgspec.to_builtins(template, builtin_types=(bytes,))
+    for name in ("input", "context", "memo"):
+        if isinstance(made.get(name), bytes):
+            made[name] = msgspec.Raw(made[name])
+    return {"spec": spec, "starts": made, "paused": is_paused, "note": note}
 
 
 def _standing(row: HumanTaskRow) -> dict[str, Any]:

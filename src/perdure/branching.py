@@ -10,8 +10,9 @@ from perdure.door import Door, refused_by_limit
 from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.erasing import ERASURES
 from perdure.values.labels import check_tags
-from perdure.values.principals import Principal
+from perdure.values.principals import Principal, carrying, sees
 from perdure.values.states import Status
 from perdure.workflow import check_mapping, check_search
 
@@ -21,6 +22,7 @@ class _Same:
         return "SAME"
 
 
+_NOBODY: Final = b"{}"
 SAME: Final[Any] = _Same()
 """An option that was not given: as in the original."""
 
@@ -32,6 +34,31 @@ class Options(NamedTuple):
     memo: Any = SAME
     search: Any = SAME
     tags: Any = SAME
+
+
+def erased(what: str, workflow_id: str, run_id: str) -> errors.Erased:
+    """Return the error of what cannot be done to a run that was erased."""
+    return errors.Erased(
+        f"run {run_id} of {workflow_id!r} cannot be {what}: what it was given and gave was erased, "
+        "or is being erased"
+    )
+
+
+def check_original(row: RunRow, what: str, who: Principal | None) -> None:
+    """Make sure that there is something to copy, for ``who`` copies it.
+
+    Raises:
+        Erased: the run was erased.
+        PermissionDenied: it is of a tenant that they do not see.
+    """
+    if not sees(who, row.tenant):
+        assert who is not None
+        raise errors.PermissionDenied(
+            f"principal of tenant {who.tenant!r}: run {row.run_id} of {row.workflow_id!r} is not "
+            f"that tenant's, and cannot be {what} for it"
+        )
+    if row.reason in ERASURES:
+        raise erased(what, row.workflow_id, row.run_id)
 
 
 class Original(NamedTuple):
@@ -51,8 +78,13 @@ async def fork(
     input: Any,
     options: Options,
     max_payload: int,
+    who: Principal | None,
 ) -> Started:
-    """Start an execution that shares the original's history up to a point."""
+    """Start an execution that shares the original's history up to a point.
+
+    It acts for ``who`` forks it, if that is known, and no more for whom the original does.
+    """
+    check_original(original.row, "forked", who)
     if (after_event is None) == (before_step is None):
         raise errors.Invalid("fork: give either after_event= or before_step=")
     turns = copying.read(original.turns)
@@ -70,19 +102,30 @@ async def fork(
     if options.memo is not SAME and request.memo is not None:
         payload.limit(request.memo, max_payload, what="memo")
     mark = mark_for(door, request, original.row, rows, "fork")
-    return await begin(door, request, original.row, rows, mark)
+    handed = act_for(request, rows, original.turns, who)
+    return await begin(door, request, original.row, rows, mark, handed)
 
 
 async def retry(
-    door: Door, original: Original, *, from_step: str | None, id: str | None
+    door: Door,
+    original: Original,
+    *,
+    from_step: str | None,
+    id: str | None,
+    who: Principal | None,
 ) -> Started:
-    """Start a run that keeps what succeeded; in the same execution unless ``id`` is given."""
+    """Start a run that keeps what succeeded; in the same execution unless ``id`` is given.
+
+    In the same one it does what was asked for there, so it acts for whom that does. An execution of
+    its own acts for ``who`` retries it, if that is known.
+    """
     row = original.row
     if id is None and not row.status.is_terminal:
         raise errors.Conflict(
             f"workflow {row.workflow_id!r} has not ended (it is {row.status}): its next run can "
             "begin when it has. End it, unpark it, or give the retry an id of its own"
         )
+    check_original(row, "retried", who)
     turns = copying.read(original.turns)
     if from_step is not None:
         from_step = payload.text(from_step, what="from_step")
@@ -97,7 +140,8 @@ async def retry(
     mark.keeps_chance = True
     mark.keys = copying.keys_to_keep(turns, rows)
     mark.keeps_parent = id is None
-    return await begin(door, request, row, rows, mark)
+    handed = act_for(request, rows, original.turns, who)
+    return await begin(door, request, row, rows, mark, handed)
 
 
 def _event(given: Any, last: int) -> int:
@@ -165,8 +209,36 @@ def mark_for(
     return mark
 
 
+def act_for(
+    request: StartRequest,
+    rows: Sequence[TurnRow],
+    turns: Sequence[TurnRow],
+    who: Principal | None,
+) -> ev.RunHandedOver | None:
+    """Return the event that says who has made a copy of ``turns`` that begins with ``rows``.
+
+    An execution of its own acts for them, if they are known; its tenant stays, since its data are
+    that one's. Else it acts for whom the original does at its end: a fork's own fork, cut before
+    that was handed over, would have the rights of the very first again.
+    """
+    copied, last = copying.started_as(rows).context, copying.started_as(turns).context
+    acts = last or _NOBODY
+    if who is not None and not request.retries:
+        request.created_by, request.sees = who.id, who.tenant
+        carried = carrying(payload.decode(acts), who)
+        acts = payload.encode(dict(carried), what="context")
+    by = who.id if who is not None else ""
+    context = None if acts == (copied or _NOBODY) else acts
+    return ev.RunHandedOver(by=by, context=context) if by or context else None
+
+
 async def begin(
-    door: Door, request: StartRequest, row: RunRow, rows: Sequence[TurnRow], mark: ev.Forked
+    door: Door,
+    request: StartRequest,
+    row: RunRow,
+    rows: Sequence[TurnRow],
+    mark: ev.Forked,
+    handed: ev.RunHandedOver | None,
 ) -> Started:
     """Write the copy.
 
@@ -174,7 +246,8 @@ async def begin(
         AlreadyExists: the id is taken.
         Conflict: the retried run is no longer the execution's latest.
     """
-    copying.go_on(request, rows, mark, door.now())
+    copying.go_on(request, rows, mark, door.now(), handed)
+    request.places = copying.started_as(rows).places
     request.origin = (row.run, mark.event, mark.how)
     return await write(door, request)
 
@@ -190,6 +263,10 @@ async def write(door: Door, request: StartRequest) -> Started:
         return answer
     if (limited := refused_by_limit(answer, door.now())) is not None:
         raise limited
+    if answer.refused == "taken":
+        raise errors.AlreadyExists(f"the id {request.workflow_id!r} is taken: choose another")
+    if answer.refused == "erased":
+        raise erased("retried", request.workflow_id, answer.run_id)
     if request.retries and not answer.run:
         raise errors.NotFound(f"the run of {request.workflow_id!r} to retry has been deleted")
     if request.retries:

@@ -15,6 +15,7 @@ from perdure.audit import Audit
 from perdure.audited import audited
 from perdure.definition import Workflow
 from perdure.door import Door, StoreDoor, check_started
+from perdure.erasing import PersonalData
 from perdure.feed import Feed
 from perdure.filters import read_filter
 from perdure.handle import Handle
@@ -152,11 +153,13 @@ class Client(Publishing):
                 ``execution_timeout``, ``run_timeout``, ``task_timeout``, ``start_delay``,
                 ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC);
                 ``concurrency_key`` and ``priority`` (higher first) where limits make executions
-                wait; ``memo``, ``search``, ``messages``, ``context``, ``correlation_id``, ``tags``,
-                ``tenant``, ``created_by``, ``budget``, ``namespace``; ``eager=False`` leaves it to
-                any worker; ``connection`` (see :meth:`start_within`) starts it in the caller's own
-                transaction; ``sender`` (an open mailbox) is whom ``messages`` come from, with
-                ``monitor`` and ``link`` as in ``Mailbox.start``.
+                wait; ``retention``: how long it is kept after its end, 0 for ever, instead of the
+                engine's (docs/retention.md); ``memo``, ``search``, ``messages``, ``context``,
+                ``correlation_id``, ``tags``, ``tenant``, ``created_by``, ``budget``,
+                ``namespace``; ``eager=False`` leaves it to any worker; ``connection`` (see
+                :meth:`start_within`) starts it in the caller's own transaction; ``sender`` (an open
+                mailbox) is whom ``messages`` come from, with ``monitor`` and ``link`` as in
+                ``Mailbox.start``.
 
         Raises:
             NotFound: no such workflow is registered.
@@ -272,8 +275,8 @@ class Client(Publishing):
         return view
 
     def under(self, granted: Granted) -> Self:
-        """Return a view of this client whose starts are bound by what was granted: for doors that
-        judge before they start anything.
+        """Return a view of this client whose acts are bound by what was granted: for doors that
+        judge before they do anything.
         """
         view = copy.copy(self)
         view._url, view._sender, view._seq = None, "", 0
@@ -289,6 +292,11 @@ class Client(Publishing):
     def human_tasks(self) -> HumanTasks:
         """What people are asked for: lists, claims, decisions."""
         return HumanTasks(self)
+
+    @property
+    def personal(self) -> PersonalData:
+        """What is of persons: seals it so that it can be erased, and erases it."""
+        return PersonalData(self)
 
     @property
     def schedules(self) -> Schedules:
@@ -386,9 +394,9 @@ class Client(Publishing):
         """
         if self._own is None:
             raise errors.UsageError("the client is not open; use `async with Client(…)`")
-        if self.audit_level is Level.NONE:
+        if self.granted is NOTHING and self.audit_level is Level.NONE:
             return self._own
-        return audited(self._own, self.acts_for, self.audit_level)
+        return audited(self._own, self.acts_for, self.audit_level, self.granted)
 
     def _act_for(self, identity: Principal | str) -> None:
         self.principal = identity if isinstance(identity, Principal) else None

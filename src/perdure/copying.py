@@ -17,7 +17,7 @@ from perdure.store.port import StartRequest, TurnRow
 from perdure.values import endings
 from perdure.values import events as ev
 from perdure.values.failures import FailureInfo
-from perdure.values.terms import Deadlines, later_deadlines
+from perdure.values.terms import Deadlines, ends_unbegun, later_deadlines
 
 _NAMED = 10
 _FAILS = frozenset({"ActivityFailed", "ChildFailed"})
@@ -280,7 +280,7 @@ def started_as(rows: Sequence[TurnRow]) -> ev.RunStarted:
         for event in turn.events:
             if isinstance(event, ev.RunStarted):
                 started = event
-            elif isinstance(event, ev.Forked) and started is not None:
+            elif isinstance(event, (ev.Forked, ev.RunHandedOver)) and started is not None:
                 started = event.onto(started)
     if started is None:
         raise errors.Corrupt("the history does not begin with run_started")
@@ -303,18 +303,27 @@ def with_input(rows: Sequence[TurnRow], data: bytes) -> list[TurnRow]:
     return [_blind(rows[0], 1, rows[0].time, [event])]
 
 
-def go_on(request: StartRequest, rows: Sequence[TurnRow], mark: ev.Forked, now: int) -> None:
-    """Let a start write these rows and then, in a row of its own, the mark where the copy ends.
+def go_on(
+    request: StartRequest,
+    rows: Sequence[TurnRow],
+    mark: ev.Forked,
+    now: int,
+    handed: ev.RunHandedOver | None = None,
+) -> None:
+    """Let a start write these rows and then, in a row of its own, the mark where the copy ends, and
+    to whom it was ``handed``.
 
     Under a limit it stands in the queue as the copied run would.
     """
     terms = started_as(rows).terms
     request.key, request.priority = terms.key, terms.priority
-    request.deadline = Deadlines(0, mark.run_deadline, mark.execution_deadline).first
+    deadlines = Deadlines(0, mark.run_deadline, mark.execution_deadline)
+    request.deadline = ends_unbegun(terms, deadlines)
     last = rows[-1]
     first = last.first + last.count
     time = max(now, last.time)
-    row = TurnRow(0, first, 1, time, False, 0, ev.encode_turn([mark]))
+    events: list[ev.Event] = [mark] if handed is None else [mark, handed]
+    row = TurnRow(0, first, len(events), time, False, 0, ev.encode_turn(events))
     request.copied, request.own = [*rows, row], 1
 
 

@@ -36,11 +36,14 @@ from perdure.store.port import (
     Store,
     TurnRow,
 )
+from perdure.subjects import Subjects
 from perdure.together import Together
 from perdure.values import events as ev
 from perdure.values import failures, limits, payload
 from perdure.values.audit import AuditLine
 from perdure.values.duration import SECOND
+from perdure.values.granted import Granted
+from perdure.values.principals import Principal
 from perdure.values.records import Amend, Amended
 
 T = TypeVar("T")
@@ -129,6 +132,11 @@ class Door(Protocol):
         """Return a future that is done when anybody, also of this process, has committed."""
         ...
 
+    @property
+    def subjects(self) -> Subjects:
+        """The keys of persons."""
+        ...
+
     def now(self) -> int:
         """Return microseconds since 1970."""
         ...
@@ -143,6 +151,45 @@ class Door(Protocol):
 
     async def close(self) -> None:
         """Close what this door opened."""
+        ...
+
+
+class Host(Protocol):
+    """What the parts of a client need of it."""
+
+    @property
+    def door(self) -> Door:
+        """Where its calls go."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Where its ids mean something."""
+        ...
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes a payload may have."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Who acts, by name."""
+        ...
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who acts, if that is more than a name."""
+        ...
+
+    @property
+    def acts_for(self) -> Principal | None:
+        """Who acts now; what begins carries it along."""
+        ...
+
+    @property
+    def granted(self) -> Granted:
+        """What was judged before."""
         ...
 
 
@@ -161,6 +208,7 @@ class StoreDoor:
         self._now = now
         self._chance = chance
         self._watch = watch or Watch(desk)
+        self.subjects = Subjects(desk, now, asyncio.get_running_loop())
         self._starts = Together(self._start)
         self._posts = Together(self._post)
         self._finds = Together(self._find)
@@ -344,6 +392,8 @@ def check_started(answer: Started, now: int) -> None:
         raise limited
     if answer.refused == "full":
         raise full_inbox(answer.workflow_id)
+    if answer.refused == "taken":
+        raise errors.AlreadyExists(f"the id {answer.workflow_id!r} is taken: choose another")
     if answer.refused:
         of = f" of workflow {answer.workflow!r}" if answer.workflow else ""
         raise errors.AlreadyExists(

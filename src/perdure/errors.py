@@ -297,6 +297,13 @@ class ScheduleNotFound(NotFound):
         super().__init__(_said(message, "there is no schedule '{}'"), **more)
 
 
+class Erased(PerdureError):
+    """It was erased for good: the key of a personal value, or what a run was given and gave."""
+
+    code = "erased"
+    default_kind = Kind.NOT_FOUND
+
+
 class ChannelClosed(PerdureError):
     """The channel is closed and drained."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdure import branching, errors, transfer, views, visits, why
 from perdure.branching import SAME
-from perdure.door import Door, all_turns, decode_answer, is_a, refusal, sound, whole_history
-from perdure.store.port import Question, RunRow, Standing, Started, TurnRow, Worker
+from perdure.door import Door, Host, all_turns, decode_answer, is_a, refusal, sound, whole_history
+from perdure.explaining import explain
+from perdure.store.port import Question, RunRow, Started
 from perdure.told import LogLine, lines_of
 from perdure.values import endings, limits, payload
 from perdure.values import events as ev
@@ -23,27 +23,10 @@ from perdure.workflow import encode_message
 T = TypeVar("T")
 _FOLLOW_PAUSE = 0.05
 _STATE_SECONDS = 1.0
-_FOLLOWED = 3
-"""How many children of a run, and how many generations, ``why`` looks at."""
 
 
-class Host(Protocol):
-    """What a handle needs of its client."""
-
-    @property
-    def door(self) -> Door:
-        """Where its calls go."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where its ids mean something."""
-        ...
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes a payload may have."""
-        ...
+class Sender(Host, Protocol):
+    """What a handle needs of its client: it sends."""
 
     def next_seq(self) -> tuple[str, int]:
         """Return this client's address and a number it has not used."""
@@ -59,7 +42,7 @@ class Handle(Generic[T]):
 
     def __init__(
         self,
-        client: Host,
+        client: Sender,
         workflow_id: str,
         run_id: str,
         read: Callable[[bytes], Any],
@@ -140,7 +123,7 @@ class Handle(Generic[T]):
     async def why(self) -> str:
         """Return one sentence: what the run waits for, or why it cannot go on."""
         workers = await self._door.read(lambda store: store.workers())
-        return await self._why(await self._row(), workers, _FOLLOWED)
+        return await explain(self._door, await self._row(), workers)
 
     async def follow(self, after: int = 0) -> AsyncIterator[HistoryEvent]:
         """Yield events as they are committed, from the one after id ``after``, until the end."""
@@ -290,9 +273,12 @@ class Handle(Generic[T]):
         The fork has chance and idempotency keys of its own from there on; steps that the shared
         part left open begin anew, with new keys. Messages, children and sends of the shared part
         are not repeated, timers keep their times, timeouts count anew. It has no parent. ``memo``,
-        ``search`` and ``tags`` are those of this run unless given. This run does not change.
+        ``search`` and ``tags`` are those of this run unless given. This run does not change. If the
+        client acts for somebody, so does the fork, and not for whom this run does; its tenant
+        stays.
 
         Raises:
+            PermissionDenied: the client acts for a principal of another tenant.
             Invalid: no such event or step; or the shared part waits for a child, or for the end of
                 another execution, which the fork would not be told.
             AlreadyExists: an execution has the ``id`` (default: a new one).
@@ -306,6 +292,7 @@ class Handle(Generic[T]):
             input=input,
             options=branching.Options(id, memo, search, tags),
             max_payload=self._client.max_payload,
+            who=self._client.acts_for,
         )
         return self._on(started)
 
@@ -317,16 +304,20 @@ class Handle(Generic[T]):
         of steps that succeeded, and messages, are kept; draws and idempotency keys are as before,
         so that a careful callee sees a retried step once. A failed child is started again. Attempts
         and timeouts count anew. With ``id`` the new run is an execution of its own; that works for
-        an open (a parked) run too.
+        an open (a parked) run too, and it acts for whom the client does; without, the new run acts
+        for whom this one does, and the history says who retried it.
 
         Raises:
+            PermissionDenied: the client acts for a principal of another tenant.
             Conflict: the run has not ended, or is not the latest of its execution.
             Invalid: nothing failed, or no such step; or it would wait for a child of the ended run.
             AlreadyExists: an execution has the ``id``.
             ConcurrencyLimit, RateLimited: too many are open, or began lately, and are refused.
         """
         original = await self._original()
-        return self._on(await branching.retry(self._door, original, from_step=from_step, id=id))
+        who = self._client.acts_for
+        again = branching.retry(self._door, original, from_step=from_step, id=id, who=who)
+        return self._on(await again)
 
     async def query(self, name: str, *args: Any, timeout: Duration = "10s") -> Any:
         """Ask a query handler of the workflow; paused and ended runs answer too.
@@ -441,6 +432,7 @@ class Handle(Generic[T]):
         self, name: str, args: tuple[Any, ...], timeout: Duration, update_id: str
     ) -> Any:
         row = await self._row()
+        branching.check_original(row, "asked", None)
         said = why.unanswering(row, name)
         if said and not await self._is_asked(row, ev.GOES_ON, *GOING):
             raise errors.Conflict(said)
@@ -457,24 +449,6 @@ class Handle(Generic[T]):
             update=update_id,
         )
         return payload.decode(decode_answer(await self._door.ask(row, question)))
-
-    async def _why(self, row: RunRow, workers: Sequence[Worker], depth: int) -> str:
-        children: list[str] = []
-        for name in why.children_of(row)[:_FOLLOWED] if depth else ():
-            child = await self._door.find(name, row.namespace)
-            if child is not None:
-                children.append(await self._why(child, workers, depth - 1))
-        turns: list[TurnRow] = []
-        if not row.status.is_terminal and not row.status.is_stopped:  # else the row says it all
-            with suppress(errors.Sealed):  # then the row says what it can
-                turns = await whole_history(self._door, sound(row))
-        standing: Standing | None = None
-        if row.status is Status.PENDING and row.reason is not None:
-            standing = await self._door.read(lambda store: store.standing(row.execution))
-        loaded = await self._door.read(lambda store: store.load([row.run])) if turns else []
-        arrived = [why.fact_of(item.event) for each in loaded for item in each.inbox]
-        now, offers = self._door.now(), [one for each in loaded for one in each.offers]
-        return why.why(row, turns, workers, now, children, standing, arrived=arrived, offers=offers)
 
     async def _row(self) -> RunRow:
         if self._run and self._pinned:

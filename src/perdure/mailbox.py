@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.handle import Handle, Host
+from perdure.handle import Handle, Sender
 from perdure.store.port import Watch
 from perdure.values import events as ev
 from perdure.values import failures, payload
@@ -115,7 +115,7 @@ class _Ask:
 class Mailbox:
     """See the module's text. ``async with client.mailbox() as box``."""
 
-    def __init__(self, client: Host, start: Starter, *, trap_links: bool = False) -> None:
+    def __init__(self, client: Sender, start: Starter, *, trap_links: bool = False) -> None:
         self._client = client
         self._start = start
         self._traps_links = trap_links

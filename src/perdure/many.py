@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 from perdure import errors
-from perdure.door import Door
+from perdure.door import Host
 from perdure.human.asking import names
 from perdure.human.forms import check_entered
 from perdure.store.port import Act, Acted, HumanTaskRow
@@ -22,35 +22,6 @@ AT_ONCE = 100
 """Human tasks in one transaction."""
 Actor = str | Principal | None
 """Who acts: a name, which is believed; a principal, whose roles are asked; or the client's own."""
-
-
-class Host(Protocol):
-    """What this needs of its client."""
-
-    @property
-    def door(self) -> Door:
-        """Where its calls go."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where its ids mean something."""
-        ...
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes a payload may have."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """Who acts."""
-        ...
-
-    @property
-    def principal(self) -> Principal | None:
-        """Who acts, if that is more than a name."""
-        ...
 
 
 class Many(NamedTuple):
@@ -153,6 +124,7 @@ class Acting:
             for id in part:
                 act = Act(id, verb, name, self._client.namespace, who=who, **more)
                 act.is_bulk = who is not None
+                act.begins = self._client.granted.begins.get(id)
                 try:
                     if values is not None:
                         act.value = values[id]

@@ -212,6 +212,10 @@ def _moved(_: _Scene, _number: int, event: dict[str, Any]) -> Iterator[Told]:
     yield "moved", {"version": event["version"]}
 
 
+def _overdue(_: _Scene, _number: int, event: dict[str, Any]) -> Iterator[Told]:
+    yield "overdue", {"limit": event.get("limit", 0) / SECOND}
+
+
 def _just(name: str) -> Callable[[_Scene, int, dict[str, Any]], Iterator[Told]]:
     def make(_: _Scene, _number: int, _event: dict[str, Any]) -> Iterator[Told]:
         yield name, {}
@@ -393,6 +397,7 @@ _MAKE: dict[str, Callable[[_Scene, int, dict[str, Any]], Iterator[Told]]] = {
     "run_paused": _just("paused"),
     "run_resumed": _just("resumed"),
     "run_moved": _moved,
+    "run_overdue": _overdue,
     "forked": _forked,
     "progress_reported": _progress,
     "activity_scheduled": _scheduled,

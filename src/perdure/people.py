@@ -7,7 +7,7 @@ roles are asked. Everything is judged in one transaction with the row locked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack, cast
 
 import msgspec
@@ -20,7 +20,7 @@ from perdure.store.port import Act, HumanTaskFilter, HumanTaskRaise, HumanTaskRo
 from perdure.values import ids, limits, payload
 from perdure.values.duration import Duration
 from perdure.values.labels import check_label
-from perdure.values.people import HumanTaskStatus, judge
+from perdure.values.people import HumanTaskStatus, TallyBy, judge
 from perdure.values.principals import Principal
 from perdure.values.reach import readable, writable
 from perdure.views import Page
@@ -51,8 +51,9 @@ class HumanTasks(Acting):
             for_: only what this principal may read.
             **filters: ``status`` (one or several; open and claimed if left out; with any other the
                 newest come first), ``role`` (or ``group``), ``assignee``, ``for_person`` (what is
-                assigned to them or to nobody), ``type``, ``workflow``, ``workflow_id``,
-                ``overdue=True``, ``namespace``.
+                assigned to them or to nobody), ``holder`` (what is assigned to them, claimed or was
+                decided by them), ``roles`` (of one of these), ``type``, ``priority``, ``workflow``,
+                ``workflow_id``, ``overdue=True``, ``namespace``.
         """
         if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
@@ -69,6 +70,17 @@ class HumanTasks(Acting):
         """Count what :meth:`list` would list, with the same filters."""
         where, now = self._filter(filters, for_), self._client.door.now()
         return await self._client.door.read(lambda store: store.count_human_tasks(where, now))
+
+    async def tally(
+        self, by: TallyBy, *, for_: Principal | None = None, **filters: Any
+    ) -> dict[str, int]:
+        """Count what :meth:`list` would list, for each role or each type; ``""`` has none. What has
+        no type of its own has that of its workflow, whose name it is.
+        """
+        if by not in ("role", "type"):
+            raise errors.Invalid(f"tally: by {by!r}; use role, type")
+        where, now = self._filter(filters, for_), self._client.door.now()
+        return await self._client.door.read(lambda store: store.tally_human_tasks(where, now, by))
 
     async def overdue(self, **filters: Any) -> Page[HumanTask]:
         """List those that are open and late: :meth:`list` with ``overdue=True``."""
@@ -117,8 +129,8 @@ class HumanTasks(Acting):
     ) -> HumanTask:
         """Raise a human task that no workflow asks for: for somebody to deal with, by hand.
 
-        It is claimed, decided and escalated as any other, and expires when it is due; nobody is
-        told of the decision but its log and whoever looks.
+        It is claimed, decided and escalated as any other, and expires when it is due, or as
+        ``expires`` says; nobody is told of the decision but its log and whoever looks.
 
         Args:
             title: what is asked, in a few words.
@@ -175,13 +187,20 @@ class HumanTasks(Acting):
         return await self._act(id, "release", by)
 
     async def complete(
-        self, id: str, value: Any = None, *, by: Actor = None, comment: str = ""
+        self,
+        id: str,
+        value: Any = None,
+        *,
+        by: Actor = None,
+        comment: str = "",
+        form: Mapping[str, Any] | None = None,
     ) -> HumanTask:
         """Do what was asked: the run goes on with ``value``. It need not be claimed before.
 
         When this has returned, the decision is on disk and reaches the run. If several people have
         to complete it, it is open for the next one until there are enough. A step's
         ``validate_submission`` is asked there, and may let the step ask again (docs/people.md).
+        ``form``: a JSON Schema that holds if the human task has no form.
 
         Raises:
             Invalid: the value does not fit the form; the message has the path. Nothing was changed.
@@ -195,7 +214,8 @@ class HumanTasks(Acting):
         if act.who is not None:
             judge(row, act, self._client.door.now())  # who may not, does not hear of the form
         if row.status.is_open:
-            check_entered(row.form, act.value)
+            own = Form(form).schema if row.form is None else row.form
+            check_entered(own, act.value)
         return self._shown(await self._client.door.act(act))
 
     async def reject(self, id: str, reason: str = "", *, by: Actor = None) -> HumanTask:
@@ -320,7 +340,8 @@ class HumanTasks(Acting):
     def _made(self, id: str, verb: str, by: Actor, **more: Any) -> Act:
         name, who = self._who(verb, by)
         home = self._client.namespace
-        return Act(payload.text(id, what="id"), verb, name, home, who=who, **more)
+        begins = self._client.granted.begins.get(id)
+        return Act(payload.text(id, what="id"), verb, name, home, who=who, begins=begins, **more)
 
     async def _act(self, id: str, verb: str, by: Actor, **more: Any) -> HumanTask:
         act = self._made(id, verb, by, **more)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
 from perdure import errors
 from perdure.definition import Workflow
-from perdure.door import Door
+from perdure.door import Host
 from perdure.store.port import (
     Happened,
     ScheduleFilter,
@@ -27,7 +27,7 @@ from perdure.timetable import SHOWN, WAYS, Schedule, Triggered, read_spec, read_
 from perdure.values import limits, payload
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import canonical, one_of, read_terms
-from perdure.values.principals import Principal, carrying, check_context, tenant_for
+from perdure.values.principals import carrying, check_context, tenant_for
 from perdure.values.schedules import (
     Overlap,
     Template,
@@ -50,6 +50,7 @@ _OPTIONS = frozenset(
         "memo",
         "namespace",
         "priority",
+        "retention",
         "retry",
         "run_timeout",
         "search",
@@ -63,30 +64,6 @@ _OPTIONS = frozenset(
 _MOST_SHOWN = 1_000
 _MOST_BACKFILLED = 10_000
 _OF_BACKFILLS = (Overlap.BUFFER_ALL, Overlap.ALLOW, Overlap.SKIP)
-
-
-class Host(Protocol):
-    """What this needs of its client."""
-
-    @property
-    def door(self) -> Door:
-        """Where its calls go."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where its ids mean something."""
-        ...
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes a payload may have."""
-        ...
-
-    @property
-    def acts_for(self) -> Principal | None:
-        """Who creates schedules, for what they begin to carry with it."""
-        ...
 
 
 class Schedules:
@@ -129,8 +106,8 @@ class Schedules:
 
                 Of the options of a start: ``version``, ``task_queue``, ``execution_timeout``,
                 ``run_timeout``, ``task_timeout``, ``retry``, ``concurrency_key``, ``priority``,
-                ``memo``, ``search``, ``context``, ``correlation_id``, ``tags``, ``tenant``,
-                ``created_by``, ``namespace``.
+                ``retention``, ``memo``, ``search``, ``context``, ``correlation_id``, ``tags``,
+                ``tenant``, ``created_by``, ``namespace``.
 
         Raises:
             Invalid: something of it cannot be; the message says what. Nothing was written.
@@ -364,14 +341,15 @@ class Schedules:
         )
         if definition is not None:
             definition.check_input(data, value)
-        who = self._client.acts_for
+        who, granted = self._client.acts_for, self._client.granted
         given = check_context(check_mapping(options.get("context") or {}, "context"))
+        carried = granted.within(carrying(given, who) if who else given)
         return Template(
             workflow=name,
             version=options.get("version", ""),
             queue=options.get("task_queue", ""),
             input=data,
-            context=encode_mapping(carrying(given, who) if who else given, "context", most),
+            context=encode_mapping(carried, "context", most),
             memo=encode_mapping(options.get("memo"), "memo", most),
             search=check_search(options.get("search") or {}),
             tags=check_tags(options.get("tags") or ()),
@@ -380,8 +358,10 @@ class Schedules:
             created_by=check_label(
                 options.get("created_by") or (who.id if who else None), "created_by"
             ),
-            terms=read_terms(options),
+            terms=granted.terms(read_terms(options)),
             description=description,
+            places=granted.places,
+            meters=granted.meters,
         )
 
 

@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from perdure.definition import Workflow
-from perdure.door import Door
+from perdure.door import Host
 from perdure.store.port import StartRequest
 from perdure.values import budgets, ids, payload
 from perdure.values import events as ev
-from perdure.values.granted import POLICY_KEY, Granted
 from perdure.values.labels import check_label, check_tags
 from perdure.values.options import REUSE, conflict_policy, one_of, read_terms
-from perdure.values.principals import Principal, carrying, check_context, tenant_for
-from perdure.values.terms import Deadlines, first_deadlines
+from perdure.values.principals import carrying, check_context, tenant_for
+from perdure.values.terms import Deadlines, ends_unbegun, first_deadlines
 from perdure.workflow import check_mapping, check_search, recorded_messages
-
-
-class Host(Protocol):
-    """What this needs of its client."""
-
-    @property
-    def door(self) -> Door:
-        """Where its calls go."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where its ids mean something."""
-        ...
-
-    @property
-    def max_payload(self) -> int:
-        """Bytes a payload may have."""
-        ...
-
-    @property
-    def acts_for(self) -> Principal | None:
-        """Who starts, for the run to carry with it."""
-        ...
-
-    @property
-    def granted(self) -> Granted:
-        """What was judged before."""
-        ...
 
 
 class Starts:
@@ -78,14 +48,14 @@ class Starts:
         run_id = ids.uuid7(now // 1000, door.chance(10))
         explicit = options.get("id")
         workflow_id = run_id if explicit is None else ids.check_workflow_id(explicit)
-        terms = read_terms(options)
+        granted = self._client.granted
+        terms = granted.terms(read_terms(options))
         deadlines = first_deadlines(terms, now)
         queue = options.get("task_queue") or (definition.task_queue if definition else "default")
         given = check_context(check_mapping(options.get("context") or {}, "context"))
         given = budgets.with_budget(given, options.get("budget"), run_id)
         context = carrying(given, self._client.acts_for) if self._client.acts_for else given
-        if version := self._client.granted.policy:
-            context = {**context, POLICY_KEY: version}
+        context = granted.within(context)
         started = ev.RunStarted(
             workflow=name,
             version=options.get("version") or (definition.version if definition else ""),
@@ -104,14 +74,16 @@ class Starts:
             not_before=deadlines.not_before,
             run_deadline=deadlines.run,
             execution_deadline=deadlines.execution,
+            places=granted.places,
         )
         return self._asked(started, deadlines, options), started
 
     def _messages(self, options: dict[str, Any], run_id: str, now: int) -> tuple[ev.Message, ...]:
+        given = options.get("messages")
+        if not given:
+            return ()
         sender = _address(options.get("sender"))
-        found = recorded_messages(
-            options.get("messages") or (), sender, now, self._client.max_payload
-        )
+        found = recorded_messages(given, sender, now, self._client.max_payload)
         return tuple(
             msgspec.structs.replace(message, id=f"{run_id}/start/{number}")
             for number, message in enumerate(found, start=1)
@@ -137,11 +109,9 @@ class Starts:
             not_before=deadlines.not_before,
             key=started.terms.key,
             priority=started.terms.priority,
-            deadline=deadlines.first,
+            deadline=ends_unbegun(started.terms, deadlines),
             is_eager=options.get("eager", True),
-            messages=tuple(
-                ev.encode_turn([ev.MessageReceived(message=m)]) for m in started.messages
-            ),
+            messages=ev.encode_messages(started.messages),
             created_by=check_label(options.get("created_by") or default, "created_by"),
             correlation_id=check_label(options.get("correlation_id"), "correlation_id"),
             tenant=tenant_for(who, check_label(options.get("tenant"), "tenant")),
@@ -149,7 +119,9 @@ class Starts:
             memo=self._encoded(memo, "memo"),
             search=check_search(options.get("search") or {}),
             budget=budgets.own(started.context, started.run_id),
-            places=self._client.granted.places,
+            places=started.places,
+            keep_for=started.terms.retention,
+            sees=who.tenant if who is not None else "",
         )
 
     def _encoded(self, given: Mapping[str, Any], what: str) -> bytes | None:

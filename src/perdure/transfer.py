@@ -69,6 +69,9 @@ class Document(msgspec.Struct, kw_only=True):
     search: dict[str, Any] = {}
 
 
+_HANDED_OVER = b"run_handed_over"
+
+
 class Read(NamedTuple):
     """What a document holds: the run's facts and its rows."""
 
@@ -279,16 +282,28 @@ def signed(found: Read, principal: Principal | None) -> Read:
     """Return what was read, with this principal as who the run acts for: a document says nothing
     of that which could be believed.
     """
-    first, *rest = found.rows
-    events = ev.decode_plain(first.payload)
-    raw = events[0].get("context")
+    return found._replace(rows=[_signed(row, principal) for row in found.rows])
+
+
+def _signed(row: TurnRow, principal: Principal | None) -> TurnRow:
+    if row.first != 1 and _HANDED_OVER not in row.payload:
+        return row
+    events = ev.decode_plain(row.payload)
+    changed = [event for event in events if _is_signed(event, principal)]
+    return msgspec.structs.replace(row, payload=ev.encode_plain(events)) if changed else row
+
+
+def _is_signed(event: dict[str, Any], principal: Principal | None) -> bool:
+    """Let an event say that the run acts for this principal; tell whether it said otherwise."""
+    kind, raw = event.get("kind"), event.get("context")
+    if kind != "run_started" and (kind != "run_handed_over" or raw is None):
+        return False
     context = carrying(payload.decode(raw) if raw else {}, principal)
-    made = payload.encode(dict(context)) if context else None
+    made = payload.encode(dict(context)) if context or kind != "run_started" else None
     if made == raw:
-        return found
-    events[0]["context"] = made
-    row = msgspec.structs.replace(first, payload=ev.encode_plain(events))
-    return found._replace(rows=[row, *rest])
+        return False
+    event["context"] = made
+    return True
 
 
 def fill(request: StartRequest, found: Read, principal: Principal | None) -> None:
@@ -300,6 +315,7 @@ def fill(request: StartRequest, found: Read, principal: Principal | None) -> Non
     if principal is not None:
         request.created_by = principal.id
         request.tenant = tenant_for(principal, document.tenant)
+        request.sees = principal.tenant
     request.correlation_id, request.tags = document.correlation_id, document.tags
     request.memo = payload.encode(document.memo) if document.memo else None
     request.search = document.search

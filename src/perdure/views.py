@@ -17,6 +17,7 @@ from perdure import errors
 from perdure.store.port import Fork, Listed, Place, RunRow, TurnRow, Worker
 from perdure.values import endings, payload
 from perdure.values import events as ev
+from perdure.values.duration import SECOND
 from perdure.values.states import Status
 
 T = TypeVar("T")
@@ -36,8 +37,11 @@ class Kin(msgspec.Struct, frozen=True):
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """An execution as lists and details show it. Lists leave input, output and error out.
+    """An execution as lists and details show it. Lists leave input, output and error out, and how
+    long it is kept.
 
+    ``retention_seconds``: how long it is kept after its end; 0: for ever; ``None``: no worker has
+    said so yet. ``deleted_at``: if it has ended, when it will be deleted, or soon after.
     ``sealed``: why ``detail``, ``progress`` and ``memo`` could not be opened in this process.
     """
 
@@ -72,6 +76,8 @@ class Execution(msgspec.Struct, frozen=True):
     origin: Kin | None = None
     forks: tuple[Kin, ...] = ()
     sealed: str = ""
+    retention_seconds: float | None = None
+    deleted_at: datetime | None = None
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -169,6 +175,7 @@ def execution(
     last: TurnRow | None = None,
     search: dict[str, Any] | None = None,
     kin: Sequence[Fork] = (),
+    kept_for: int | None = None,
 ) -> Execution:
     """Show a run; with its first and last turns, also input, output and error."""
     waits = waits_of(row)
@@ -180,12 +187,18 @@ def execution(
         else:
             made = Kin(fork.workflow_id, fork.run_id, fork.event, fork.how)
             shown["forks"] = (*shown.get("forks", ()), made)
+    if kept_for is not None:
+        shown["retention_seconds"] = kept_for / SECOND
+        if kept_for and row.closed_at is not None and row.status is not Status.CONTINUED_AS_NEW:
+            shown["deleted_at"] = to_datetime(row.closed_at + kept_for)
     if first:
         shown["input"] = plain(ev.decode_plain(first[0].payload)[0]).get("input")
     if last is not None and row.status.is_terminal:
         end = plain(ev.decode_plain(last.payload)[-1])
         shown["output"] = end.get("result")
-        shown["error"] = end.get("failure") or _end_as_failure(last)
+        shown["error"] = end.get("failure")
+        if shown["error"] is None and row.status is not Status.COMPLETED:
+            shown["error"] = _end_as_failure(last)
     return Execution(
         id=row.workflow_id,
         run_id=row.run_id,

@@ -7,6 +7,7 @@ history has a step's mark; of any other there is nothing to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +17,7 @@ from perdure.door import Door, whole_history
 from perdure.store.port import RunRow, TurnRow
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.commands import NOT_CHOSEN
 from perdure.views import Execution
 
 SET_METADATA = "set_metadata"
@@ -37,10 +39,16 @@ async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
         Corrupt: something of it cannot be read. A damaged history only hides the steps.
     """
     first = await door.read(lambda store: store.history(row.run, limit=1))
-    last = await door.read(lambda store: store.last_turn(row.run))
-    attributes = await door.read(lambda store: store.attributes(row.run))
-    kin = await door.read(lambda store: store.forks(row.run))
-    found = views.execution(row, first=first, last=last, search=attributes, kin=kin)
+    found = await door.read(
+        lambda store: views.execution(
+            row,
+            first=first,
+            last=store.last_turn(row.run),
+            search=store.attributes(row.run),
+            kin=store.forks(row.run),
+            kept_for=store.kept_for(row.execution),
+        )
+    )
     if not with_steps:
         return found
     try:
@@ -115,16 +123,10 @@ def _note(
     for _, event in told:
         name: Any = event.data.get("step_name")
         if event.name == "workflow.step.started" and event.data["step_type"] != "activity":
-            steps[name] = {
-                "step_name": name,
-                "status": "running",
-                "input": None,
-                "output": None,
-                "error": None,
-                "started_at": event.at,
-                "completed_at": None,
-                "attempts": 1,
-            }
+            steps[name] = _visit(name, "running", began=event.at)
+            continue
+        if event.data.get("reason") == NOT_CHOSEN:
+            steps[name] = _visit(name, "skipped", ended=event.at)
             continue
         visit = steps.get(name)
         if visit is None:
@@ -138,6 +140,21 @@ def _note(
     for event in events:
         if event["kind"] == "activity_scheduled" and event.get("step") in steps:
             steps[event["step"]]["input"] = next(iter(payload.decode(event["args"])), None)
+
+
+def _visit(
+    name: str, status: str, *, began: datetime | None = None, ended: datetime | None = None
+) -> dict[str, Any]:
+    return {
+        "step_name": name,
+        "status": status,
+        "input": None,
+        "output": None,
+        "error": None,
+        "started_at": began,
+        "completed_at": ended,
+        "attempts": 0 if began is None else 1,
+    }
 
 
 def _merge(

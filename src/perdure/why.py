@@ -16,7 +16,7 @@ from perdure.values import events as ev
 from perdure.values import failures
 from perdure.values.concurrency import Queued
 from perdure.values.duration import SECOND, to_text
-from perdure.values.people import awaited
+from perdure.values.people import HumanTaskRow, awaited
 from perdure.values.states import Status
 from perdure.views import waits_of
 
@@ -77,15 +77,18 @@ def why(
     *,
     arrived: Sequence[str] = (),
     offers: Sequence[OfferRow] = (),
+    asked: Sequence[HumanTaskRow] = (),
 ) -> str:
     """Return one sentence: what the run waits for, or why it cannot go on.
 
     ``children``: the same sentences about the children it waits for (:func:`children_of`).
     ``standing``: of a run in the queue of a limit. ``arrived``: what no turn has taken in yet.
-    ``offers``: its activities in task queues.
+    ``offers``: its activities in task queues. ``asked``: its open human tasks.
     """
     name = f"{row.workflow} {row.workflow_id!r}"
-    said = _queued(row, standing, now) or _standing(row, turns, workers, now, arrived, offers)
+    said = _queued(row, standing, now) or _standing(
+        row, turns, workers, now, arrived, offers, asked=asked
+    )
     text = f"{name} {said}"
     return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
 
@@ -137,6 +140,8 @@ def _standing(
     now: int,
     arrived: Sequence[str],
     offers: Sequence[OfferRow],
+    *,
+    asked: Sequence[HumanTaskRow],
 ) -> str:
     if row.status.is_terminal:
         when = f" {_ago(row.closed_at, now)}" if row.closed_at else ""
@@ -156,7 +161,7 @@ def _standing(
     if waiting:
         text = f"is {row.status}: it waits for {waiting}"
     elif row.status is Status.WAITING:
-        text, is_stuck = _idle(row, now)
+        text, is_stuck = _idle(row, now, asked)
         if arrived:
             more = f" and {len(arrived) - 3} more" if len(arrived) > 3 else ""
             what = f"{', '.join(arrived[:3])}{more}"
@@ -175,13 +180,19 @@ def serving(queue: str) -> str:
     return f"`perdure dev MODULE{'' if queue == 'default' else f' -q {shlex.quote(queue)}'}`"
 
 
-def _idle(row: RunRow, now: int) -> tuple[str, bool]:
+def _idle(row: RunRow, now: int, asked: Sequence[HumanTaskRow]) -> tuple[str, bool]:
     """Say what a run without work in flight waits for, and whether that can never come."""
     waits = waits_of(row)
     parts = [_message(topic) for topic in waits.get("topics", ())]
     people = waits.get("people", ())
-    parts += [awaited(who, _in(due, now) if due else "") for *who, due in people]
-    if row.wake_at is not None and row.wake_at not in [due for *_, due in people]:
+    if asked:  # their rows know what has become of them since
+        parts += [_person(task, now) for task in asked]
+    else:
+        parts += [awaited(who, _due(due, now)) for *who, due in people]
+    known = {due for *_, due in people} | {
+        at for it in asked for at in (it.due_at, it.remind_at, it.ends_at)
+    }
+    if row.wake_at is not None and row.wake_at not in known:
         parts.append(f"a timer that is due {_in(row.wake_at, now)}")
     parts += [f"child {child!r}" for child in waits.get("children", ())]
     if waits.get("conditions"):
@@ -199,6 +210,20 @@ def _idle(row: RunRow, now: int) -> tuple[str, bool]:
         "could do. To end it: `perdure cancel` or `perdure terminate`"
     )
     return text, True
+
+
+def _person(task: HumanTaskRow, now: int) -> str:
+    is_held = task.claimed_until is not None and task.claimed_until > now
+    holder = (task.claimed_by or "") if is_held else ""
+    due = _due(task.due_at or 0, now)
+    return awaited((task.title, task.role, task.assignee), due, holder)
+
+
+def _due(at: int, now: int) -> str:
+    """Say when a human task is due; ``""``: at no time."""
+    if not at:
+        return ""
+    return f"due {_in(at, now)}" if at >= now else f"overdue since {_ago(at, now)}"
 
 
 def _unserved(row: RunRow, live: Sequence[Worker]) -> str:

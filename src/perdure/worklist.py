@@ -21,6 +21,7 @@ class HumanTask(msgspec.Struct, frozen=True):
     ``status``: a claim that is over is none. ``name``: what programs call it. ``type``: what kind
     it is, in words of the user's. ``form``: a JSON Schema. ``data``: what is shown beside the
     question. ``workflow``, ``workflow_id`` and ``run_id`` are empty if no run asked for it.
+    ``expires_at``: when it ends if nobody has decided it by then; ``None`` is never.
     ``created_by``: who raised it, or started its run. ``escalates``: which roles it still goes to,
     and when. ``closed_by``: who decided; ``None`` if the run gave it up. ``value`` and ``comment``:
     of the decision. ``approvals``: of those who have completed it, if ``approvers`` have to.
@@ -42,6 +43,7 @@ class HumanTask(msgspec.Struct, frozen=True):
     priority: int = 2
     due_at: datetime | None = None
     remind_at: datetime | None = None
+    expires_at: datetime | None = None
     is_overdue: bool = False
     claimed_by: str | None = None
     claimed_at: datetime | None = None
@@ -68,7 +70,7 @@ class HumanTaskEntry(msgspec.Struct, frozen=True):
     """What was done to a human task. ``by`` is empty if the clock, or its run, did it.
 
     ``verb``: "opened", "claimed", "extended", "released", "delegated", "reassigned", "escalated",
-    "commented", "attached", "reminded", "approved" (of several who have to complete it),
+    "commented", "attached", "reminded", "overdue", "approved" (of several who have to complete it),
     "completed", "rejected", "cancelled" or "expired". ``data``: more of it; a comment's text is
     under "comment". ``sealed``: why that could not be opened here.
     """
@@ -95,6 +97,7 @@ def shown(row: HumanTaskRow, now: int) -> HumanTask:
         for name in HumanTask.__struct_fields__
         if name in HumanTaskRow.__struct_fields__
     }
+    same["expires_at"] = row.ends_at
     for name in _TIMES:
         same[name] = None if same[name] is None else views.to_datetime(same[name])
     for name in ("form", "data", "value"):
@@ -132,6 +135,7 @@ _TIMES = (
     "created_at",
     "due_at",
     "remind_at",
+    "expires_at",
     "claimed_at",
     "claimed_until",
     "closed_at",

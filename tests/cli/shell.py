@@ -1,4 +1,4 @@
-"""Runs `perdure` as people do: real processes, in a folder of the test's own."""
+"""Runs `perdure` as people do: processes in a folder of the test's own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
+
+from tests.support.forked import Forked, starts_alike
 
 from perdure import Client
 
@@ -23,10 +26,10 @@ PATIENCE = 20.0
 class Done:
     """A finished command."""
 
-    def __init__(self, finished: subprocess.CompletedProcess[str]) -> None:
-        self.code = finished.returncode
-        self.out = finished.stdout
-        self.err = finished.stderr
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
 
     @property
     def json(self) -> Any:
@@ -41,8 +44,16 @@ class Done:
         return f"<exit code {self.code}\nstdout: {self.out}\nstderr: {self.err}>"
 
 
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
 class Shell:
     """A folder and an environment in which commands run."""
+
+    is_cold = False
+    """Whether each command has an interpreter of its own, and imports all it needs."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
@@ -50,18 +61,52 @@ class Shell:
         self.environment = {**kept, **variables}
 
     def __call__(self, *args: str, stdin: str = "", **variables: str) -> Done:
-        finished = subprocess.run(
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write(stdin.encode())
+            given.seek(0)
+            process = self.begin(args, variables, given, out, err)
+            try:
+                code = process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            done = Done(code, _text(out), _text(err))
+        assert "Traceback" not in done.err, done.err
+        return done
+
+    def begin(
+        self,
+        args: Sequence[str],
+        variables: Mapping[str, str],
+        stdin: IO[bytes],
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+    ) -> Forked | subprocess.Popen[bytes]:
+        """Begin a command: forked, if that is the same."""
+        environment = {**self.environment, **variables}
+        if starts_alike(environment) and not self.is_cold:
+            return Forked(
+                "perdure",
+                args,
+                folder=self.folder,
+                environment=environment,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        return subprocess.Popen(
             [*PERDURE, *args],
             cwd=self.folder,
-            env={**self.environment, **variables},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
+            env=environment,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
         )
-        assert "Traceback" not in finished.stderr, finished.stderr
-        return Done(finished)
 
     def ok(self, *args: str, **kwargs: Any) -> Done:
         """Run a command that must succeed."""
@@ -105,15 +150,12 @@ class Background:
         number = len(list(shell.folder.glob("*.stderr")))
         self.said_file = shell.folder / f"{number}.stderr"
         self.out_file = shell.folder / f"{number}.stdout"
-        with self.said_file.open("wb") as err, self.out_file.open("wb") as out:
-            self.process = subprocess.Popen(
-                [*PERDURE, *args],
-                cwd=shell.folder,
-                env={**shell.environment, **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
+        with (
+            Path(os.devnull).open("rb") as nothing,
+            self.out_file.open("wb") as out,
+            self.said_file.open("wb") as err,
+        ):
+            self.process = shell.begin(args, variables, nothing, out, err)
 
     def __enter__(self) -> Self:
         return self

@@ -98,7 +98,16 @@ def test_the_state_of_a_run_needs_no_worker(code: Shell):
         "    style ask fill:#FFD700",
     ]
     fails = code.ok("graph", "shop:order", "--run", "fails", "-o", "json").json
-    assert fails["state"] == {"current": [], "completed": ["check", "large"], "failed": ["ship"]}
+    assert fails["state"] == {
+        "current": [],
+        "completed": ["check", "large"],
+        "failed": ["ship"],
+        "skipped": ["ask"],
+    }
+    drawn = code.ok("graph", "shop:order", "--run", "fails").lines
+    assert [line.split(",")[0] for line in drawn if "style ask" in line] == [
+        "    style ask fill:#F5F5F5"
+    ]
     other = code("graph", "shop:order", "--run", "other")
     assert (other.code, other.out) == (2, "")
     assert "'other' is a run of 'plain', not of 'order'" in other.err
@@ -156,7 +165,7 @@ def test_show_says_a_failed_steps_message_once(code: Shell):
 def test_show_says_a_reason_once_that_has_no_place(code: Shell):
     (code.folder / "asks.py").write_text(
         "from perdure.graph import branch, flow\n"
-        'inner = branch("x").human("decide", title="?", due="1ms")\n'
+        'inner = branch("x").human("decide", title="?", expires="1ms")\n'
         'asking = flow("asking").parallel("both", [inner]).build()\n'
     )
     assert code("run", "asks:asking", "--id", "a-1").code == 1

@@ -141,6 +141,16 @@ def test_an_unknown_id_is_not_found_and_a_short_one_fits_several(served: Shell):
     assert "fits several" in many.err
 
 
+def test_what_is_overdue_is_listed_until_somebody_does_it(served: Shell):
+    late = raised(served, "Late", "--due", "1ms", "--expires", "never")
+    raised(served, "In time", "--due", "9d")
+    served.until(lambda: "overdue" in served.ok("people", "log", late).out)
+    [line] = served.ok("people", "list", "--overdue").lines[1:]
+    assert "Late" in line and "(overdue)" in line
+    served.ok("people", "complete", late, "ok=true", "--by", "ada")
+    assert "nobody is asked" in served.ok("people", "list", "--overdue").err
+
+
 def test_nothing_is_asked_in_an_empty_database(tmp_path: Path):
     shell = Shell(tmp_path)
     with shell.worker(PROGRAMS):

@@ -23,6 +23,8 @@ LISTED = {f.name for f in msgspec.structs.fields(Execution)} - {
     "search",
     "origin",
     "forks",
+    "retention_seconds",
+    "deleted_at",
 }
 READS = [
     ["list"],

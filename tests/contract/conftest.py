@@ -17,7 +17,7 @@ POOLED = ["pooled"] if os.environ.get("PERDURE_TEST_POOLER") == "1" else []
 @pytest.fixture(params=[*OPENERS, "postgres", *POOLED])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "postgres":
-        store = open_store(request.getfixturevalue("postgres_url"))
+        store = open_store(request.getfixturevalue("postgres_tables_url"))
     elif request.param == "pooled":
         store = open_store(request.getfixturevalue("pooled_url"))
     else:

@@ -13,7 +13,7 @@ from tests.contract.store_contract import (
 )
 
 from perdure.errors import LeaseLost, StoreRefused
-from perdure.store.port import Post, StateWrite
+from perdure.store.port import Beat, Post, StateWrite
 from perdure.values.states import Status
 
 
@@ -240,11 +240,19 @@ def test_a_deciding_row_is_settled_once(world: World):
     assert world.commit(turn(run, first=5, settles=(4,))).reopened == frozenset()
 
 
-def test_closing_takes_deciding_rows_and_heartbeats_away(world: World):
+def test_closing_takes_deciding_rows_away(world: World):
     run = world.owned().run
     world.commit(turn(run, opens=((3, 1),)))
     world.commit(closing(run, first=4))
     assert world.commit(turn(run, first=5, settles=(3,))).reopened == {run}
+
+
+def test_closing_takes_heartbeats_away(world: World):
+    worker, run = world.worker, world.owned().run
+    beats = [Beat(run, 3, b"10%")]
+    world.store.extend(worker.id, worker.epoch, now=5, lease_until=99, beats=beats)
+    assert world.load(run).beats == beats
+    world.commit(closing(run))
     assert world.load(run).beats == []
 
 

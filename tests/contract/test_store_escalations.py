@@ -315,3 +315,21 @@ def test_a_principal_acts_on_what_it_reaches(world: World):
         == "ada"
     )
     assert told(world) == [("ada", "claimed")]
+
+
+def test_what_does_not_end_when_it_is_due_is_overdue_until_somebody_decides_it(world: World):
+    raised(world, due=1_100, expires=0)
+    raised(world, "e-2", due=1_100, expires=1_500)
+    waiting_for(world, "t-1", due=1_100, expires=0)
+    assert next_at(world) == 1_100
+    world.now = 1_200
+    assert listed(world, overdue=True) == ["e-1", "e-2", "t-1"]
+    assert sorted(moved(world)) == ["e-1", "e-2"]
+    assert told(world) == [("", "overdue")]
+    assert moved(world) == []
+    assert next_at(world) == 1_500
+    world.now = 1_600
+    assert moved(world) == ["e-2"]
+    assert listed(world, overdue=True) == ["e-1", "t-1"]
+    assert decide(world, "e-1").status is HumanTaskStatus.COMPLETED
+    assert listed(world, overdue=True) == ["t-1"]

@@ -257,7 +257,7 @@ def test_whoever_leaves_the_queue_lets_nobody_wait_for_a_rate_in_vain(world: Wor
     _, b = world.store.start([request(id, key="k") for id in "ab"], now)
     assert news_at(world, now) == (False, now + HALF)
     if how == "ended":
-        end(world, b, status=Status.CANCELLED)
+        end(world, b, status=Status.CANCELLED, applied=False)
     elif how == "terminated":
         world.start("b", run_id="new", conflict="terminate_existing", key="other")
     else:

@@ -1,6 +1,7 @@
 """Concurrency limits in the store: slots, queues, and who is next."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from tests.contract.store_contract import (
@@ -35,7 +36,7 @@ def has_room(world: World, now: int) -> bool:
     return world.store.news(now, now, ["order"], ["default"], world.worker.id).has_room
 
 
-def end(world: World, started: Started, **rest: object) -> None:
+def end(world: World, started: Started, **rest: Any) -> None:
     world.commit(closing(started.run, first=2, claim=1, execution=started.execution, **rest))
 
 
@@ -215,7 +216,7 @@ def test_a_limit_that_is_lifted_admits_everybody(world: World):
 
 
 def test_a_new_limit_counts_what_runs_already(world: World):
-    before = world.start("before")
+    before = world.owned("before")
     ended = world.start("ended")
     end(world, ended)
     late = world.start("late", not_before=world.now + 50)
@@ -223,8 +224,19 @@ def test_a_new_limit_counts_what_runs_already(world: World):
     after = world.start("after")
     assert statuses(world, before, after) == ["running", "pending"]
     assert world.row(late.run).reason == Queued.DELAYED
-    end(world, before)
+    world.commit(closing(before.run))
     assert statuses(world, after) == ["running"]
+
+
+def test_a_new_limit_lets_those_that_nobody_has_begun_in_one_by_one(world: World):
+    a, b, c = (world.start(id) for id in "abc")
+    limit(world, ONE)
+    assert statuses(world, a, b, c) == ["running", "pending", "pending"]
+    assert world.row(c.run).reason == Queued.QUEUED
+    lost = world.commit(turn(c.run, first=2, claim=1)).lost
+    assert lost == {c.run}, "a worker had found it before the limit came"
+    end(world, a)
+    assert statuses(world, b, c) == ["running", "pending"]
 
 
 def test_a_delayed_start_joins_the_queue_when_its_time_has_come(world: World):
@@ -256,7 +268,7 @@ def test_a_delayed_start_is_never_refused(world: World):
     assert statuses(world, late) == ["running"]
 
 
-def later(started: Started, *, not_before: int = 0) -> TurnWrite:
+def later(started: Started, *, not_before: int = 0, **rest: Any) -> TurnWrite:
     """End a run that is followed by another of its execution."""
     following = request(
         started.workflow_id,
@@ -265,9 +277,8 @@ def later(started: Started, *, not_before: int = 0) -> TurnWrite:
         not_before=not_before,
         attempt=2,
     )
-    return closing(
-        started.run, first=2, claim=1, status=Status.CONTINUED_AS_NEW, continued=following
-    )
+    over = Status.CONTINUED_AS_NEW
+    return closing(started.run, first=2, claim=1, status=over, continued=following, **rest)
 
 
 def test_an_execution_that_continues_keeps_its_slot(world: World):
@@ -297,7 +308,7 @@ def test_one_that_goes_on_later_gives_its_slot_up_and_queues_again(world: World)
 def test_a_queued_run_that_is_followed_by_another_stays_in_the_queue(world: World):
     limit(world, ONE)
     a, b = world.start("a"), world.start("b")
-    [following] = world.commit(later(b)).children
+    [following] = world.commit(later(b, applied=False)).children
     assert statuses(world, a, following) == ["running", "pending"]
     end(world, a)
     assert statuses(world, following) == ["running"]

@@ -64,12 +64,14 @@ def test_what_a_turn_asks_is_there_as_it_was_asked(world: World):
         data=b'{"text":"\\u0000 \xc3\xbc"}',
         due=77,
         remind=66,
+        expires=88,
     )
     task = get(world)
     assert (task.title, task.name, task.description) == ("Do t-1?", "approve", "all of it")
     assert (task.role, task.assignee, task.priority) == ("finance", "ada", 1)
     assert (task.form, task.data) == (b'{"type":"object"}', b'{"text":"\\u0000 \xc3\xbc"}')
     assert (task.due_at, task.remind_at, task.created_at) == (77, 66, 5)
+    assert (task.expires_at, task.ends_at) == (88, 88)
     assert (task.run, task.execution, task.event) == (started.run, started.execution, 3)
     assert (task.workflow, task.workflow_id, task.run_id) == ("order", "of-t-1", "run-of-of-t-1")
     assert task.status is OPEN

@@ -20,6 +20,7 @@ from perdure.store.port import (
 )
 from perdure.values import events as ev
 from perdure.values.concurrency import Limit
+from perdure.values.meters import Meter, Spend, window_rate
 from perdure.values.schedules import Overlap, Spec, Template
 from perdure.values.states import Status
 
@@ -343,3 +344,30 @@ def test_namespaces_do_not_meet(world: World):
     fired = fire(world, 10 * S)
     assert sorted(one.row.namespace for one in fired.happened) == ["default", "other"]
     assert len({one.started[0].run_id for one in fired.happened}) == 2
+
+
+def test_what_a_tick_begins_takes_a_place_and_is_skipped_where_there_is_none(world: World):
+    overlap = {"overlap": Overlap.ALLOW}
+    put(world, spec=overlap, template={"places": (("service:a", 2),)})
+    for now in (10, 20, 30):
+        fired = fire(world, now * S)
+    assert ticks(get(world)) == [10, 20]
+    [passed] = fired.happened[0].passed
+    assert (passed.what, passed.why) == ("skipped", "2 are open, and no more may be")
+    end(world, get(world).standing.last[0].workflow_id)
+    fire(world, 40 * S)
+    assert ticks(get(world)) == [10, 20, 40]
+
+
+def test_what_a_tick_begins_is_spent_of_a_rate_and_skipped_if_it_comes_too_soon(world: World):
+    meter = Meter("run:app.billing:0", window_rate("2/minute"))
+    put(world, spec={"overlap": Overlap.ALLOW}, template={"meters": (meter,)})
+    fired = [fire(world, now * S) for now in (10, 20, 30)]
+    assert ticks(get(world)) == [10, 20]
+    [passed] = fired[-1].happened[0].passed
+    assert (passed.what, passed.why) == ("skipped", "more than 2/minute")
+    # Whoever else spends of it is counted too.
+    assert world.store.spend(Spend(meters=(meter,)), 31 * S).refused == meter.key
+    fire(world, 40 * S)
+    assert ticks(get(world)) == [10, 20, 40]
+    assert steer(world, "trigger", 41 * S).started == []

@@ -48,3 +48,11 @@ def test_a_monitor_stays_when_a_link_is_taken_back(world: World):
     world.commit(turn(target.run, watches=[Watch("link", "watcher", drop=True)]))
     world.commit(closing(target.run, first=4, status=Status.FAILED, payload=FAILED))
     assert told(world, watcher.run) == ["monitor"]
+
+
+def test_who_has_ended_is_not_told_of_a_later_end(world: World):
+    watcher, target = world.owned("watcher"), world.owned("target")
+    world.commit(turn(watcher.run, watches=[Watch("monitor", "target", asked_by="r")]))
+    world.commit(closing(watcher.run, first=4))
+    world.commit(closing(target.run, status=Status.FAILED, payload=FAILED))
+    assert world.inbox(watcher.run) == []

@@ -113,6 +113,22 @@ async def test_an_update_changes_what_it_names_and_nothing_else(world: World):
         await users.update("bob", name="B")
 
 
+async def test_only_a_superadmin_changes_or_deletes_a_superadmin(world: World):
+    await world.identity.users.create("sue", roles=["superadmin"])
+    admin = Identity(world.client.as_(Principal("ann", roles=["admin"])))
+    for change in (
+        admin.users.update("sue", disabled=True),
+        admin.users.remove_role("sue", "superadmin"),
+        admin.users.delete("sue"),
+        admin.keys.create("sue"),
+    ):
+        with pytest.raises(PermissionDenied, match="no superadmin and cannot change 'sue'"):
+            await change
+    assert not (await world.identity.users.get("sue")).disabled
+    boss = Identity(world.client.as_(Principal("bea", roles=["superadmin"])))
+    await boss.users.delete("sue")
+
+
 async def test_only_a_superadmin_makes_superadmins(world: World):
     await world.identity.users.create("sue", roles=["superadmin"])
     admin = Identity(world.client.as_(Principal("ada", roles=["admin"])))

@@ -30,6 +30,10 @@ from perdure.store.postgres.store import MIGRATIONS
 SEED = 20261122
 RUNS = 60
 ROWS_OF = "SELECT count(*) FROM perdure.perdure_history WHERE worker = %s"
+HANDED_OVER = """
+-- Starts are written by clients: worker 0.
+SELECT count(*) FROM (SELECT FROM perdure.perdure_history GROUP BY run
+                      HAVING bool_or(worker = %s) AND bool_or(worker NOT IN (0, %s))) AS moved"""
 
 
 pytestmark = pytest.mark.slow
@@ -131,11 +135,12 @@ async def test_runs_of_a_worker_that_is_stopped_go_on_elsewhere_at_once(
             leaver, id = await _busiest(fleet)
             await fleet.stop(leaver)
             assert fleet.owned_by(id) == 0
-            steps = len(fleet.lines())
             # Far less than the lease: nobody waits for its end.
             assert await results_of(client, handles, 30) == [STEPS] * 5 * RUNS
             assert await check_histories(fleet, handles) == 0, "attempts had their grace"
-            assert len(fleet.lines()) == 5 * RUNS * STEPS > steps
+            assert len(fleet.lines()) == 5 * RUNS * STEPS
+            [(moved,)] = fleet.select(HANDED_OVER, id, id)
+            assert moved > 0, "it left when all its runs had ended"
         await fleet.stop()
         fleet.check_nothing_is_left()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from tests.crash.processes import Place, kill
 
 from perdure import Client
@@ -45,6 +46,28 @@ async def main():
         print("ready", flush=True)
         await engine.client.human_tasks.complete(sys.argv[2], "from ada")
         os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+CLAIMS = """
+import asyncio, sys
+from perdure import Client, errors
+
+async def main():
+    url, me, *ids = sys.argv[1:]
+    async with Client(url, identity=me) as client:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for id in ids:
+            try:
+                task = await client.human_tasks.claim(id, "1h")
+                print("claimed", id, task.claimed_by, flush=True)
+            except errors.TaskClaimed as error:
+                print("held", id, error.details["by"], flush=True)
+    print("over", flush=True)
+    sys.stdin.readline()
 
 asyncio.run(main())
 """
@@ -91,6 +114,41 @@ async def test_of_processes_that_decide_at_once_one_wins_and_the_run_hears_that_
                 ).items
                 assert by == won[task.id] == task.closed_by
                 assert value == f"from {by}"
+
+
+@pytest.mark.parametrize("where", ["file", "postgres"])
+async def test_of_eight_processes_that_claim_at_once_one_holds_each(
+    request: pytest.FixtureRequest, tmp_path: Path, where: str
+):
+    url = request.getfixturevalue("postgres_url") if where == "postgres" else ""
+    place = Place(tmp_path, url)
+    async with Client(place.url) as client:
+        ids = [(await client.human_tasks.create(f"n{n}", role="r", by="it")).id for n in range(20)]
+        people = [f"p{n}" for n in range(8)]
+        racers = {me: place.start(CLAIMS, me, *ids, stdin=True) for me in people}
+        held: dict[str, str] = {}
+        told: list[tuple[str, str]] = []
+        try:
+            for racer in racers.values():
+                assert racer.stdin is not None
+                racer.stdin.write("go\n")
+                racer.stdin.flush()
+            for me, racer in racers.items():
+                assert racer.stdout is not None
+                while (line := racer.stdout.readline().split()) != ["over"]:
+                    if line[0] == "claimed":
+                        assert line[1] not in held
+                        assert line[2] == me
+                        held[line[1]] = me
+                    else:
+                        told.append((line[1], line[2]))
+        finally:
+            for racer in racers.values():
+                kill(racer)
+        assert set(held) == set(ids)
+        assert len(told) == len(ids) * (len(people) - 1)
+        assert all(held[id] == by for id, by in told)
+        assert {task.id: task.claimed_by for task in await open_ones(client, 20)} == held
 
 
 async def test_a_decision_that_was_acknowledged_is_there_after_the_processes_were_killed(

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("demo"))
+    shell = Shell(tmp_path_factory.mktemp("demo"))
+    shell.is_cold = True
+    return shell
 
 
 @pytest.fixture(scope="module")

@@ -265,7 +265,7 @@ class Where(BaseMachineStep):
 
 wide = (
     flow("wide")
-    .parallel("both", [branch("left").task("pid", pid_of), branch("right").task("pid", pid_of)])
+    .parallel("both", [branch("left").task("l", pid_of), branch("right").task("r", pid_of)])
     .map("each", pid_of, items=lambda _: [1, 2])
     .pass_("all", transform=lambda c: [*c.steps["both"].values(), *c.steps["each"]])
     .build()

@@ -13,7 +13,7 @@ from tests.support.seals import Backwards
 
 from perdure import Client, Engine, human, workflow
 from perdure.audit import CUT, read_archived
-from perdure.errors import AlreadyExists, Conflict, Invalid, TaskClosed
+from perdure.errors import AlreadyExists, Conflict, Invalid, ScheduleNotFound, TaskClosed
 from perdure.values.audit import AuditHead, fault_of
 from perdure.values.principals import Kind, Principal
 from perdure.values.states import Status
@@ -106,11 +106,15 @@ async def test_full_lines_say_what_was_before_and_after(tmp_path: Path):
         assert ended.detail == {"before": {"status": "waiting"}, "after": {"reason": "no more"}}
 
 
-async def test_lines_of_a_summary_have_no_detail_and_no_level_has_no_lines(tmp_path: Path):
+async def test_lines_of_a_summary_say_what_was_copied_and_no_level_has_no_lines(tmp_path: Path):
     async with engine(tmp_path, audit="summary", identity=ADA) as running:
         await act(running.client)
         page = await running.client.audit.list()
-        assert [entry.detail for entry in page.items] == [None] * len(ACTS)
+        assert len(page.items) == len(ACTS)
+        details = {entry.action: entry.detail for entry in page.items if entry.detail is not None}
+        assert {action: [*detail] for action, detail in details.items()} == {
+            "fork": ["origin", "origin_run"]
+        }
         assert not any(entry.is_erased for entry in page.items)
     async with engine(tmp_path, audit="none") as running:
         await running.client.start(order, id="more")
@@ -325,3 +329,54 @@ async def test_an_archive_ends_before_the_time_that_was_said(tmp_path: Path):
         written: list[bytes] = []
         assert await audit.archive(datetime.now(UTC) - timedelta(hours=1), written.append) == 0
         assert written == []
+
+
+EVERY_HOUR = {"every": "1h", "memo": {"m": 1}}
+
+
+async def steer(client: Client) -> None:
+    """All that a client does to a schedule; each line is one act."""
+    schedules = client.schedules
+    await schedules.create("s", order, {"n": 1}, **EVERY_HOUR)
+    await schedules.create("s", order, {"n": 1}, **EVERY_HOUR)  # as it is: nothing is changed
+    await schedules.update("s", order, {"n": 2}, every="2h", note="less")
+    await schedules.pause("s", "wait")
+    await schedules.resume("s")
+    await schedules.trigger("s")
+    day = timedelta(days=1)
+    now = datetime.now(UTC)
+    await schedules.backfill("s", now - 3 * day, now - 2 * day, overlap="skip")
+    await schedules.delete("s")
+
+
+STEERED = [
+    f"schedule.{it}"
+    for it in ("create", "update", "pause", "resume", "trigger", "backfill", "delete")
+]
+
+
+@pytest.mark.parametrize("level", ["full", "summary", "none"])
+async def test_what_is_done_to_schedules_is_told(tmp_path: Path, level: str):
+    async with engine(tmp_path, level, identity=ADA) as running:
+        await steer(running.client)
+        with pytest.raises(ScheduleNotFound):
+            await running.client.schedules.pause("s")
+        lines = (await running.client.audit.list(target="schedule/s")).items[::-1]
+        assert [line.action for line in lines] == ([] if level == "none" else STEERED)
+        assert {line.principal for line in lines} <= {"ada"}
+        assert all((line.detail is None) is (level == "summary") for line in lines)
+        if level == "full":
+            created, updated, paused = lines[:3]
+            assert created.detail is not None and updated.detail is not None
+            assert created.detail["before"] is None
+            assert created.detail["after"]["starts"]["input"] == {"n": 1}
+            assert updated.detail["before"]["starts"]["memo"] == {"m": 1}
+            assert updated.detail["after"]["note"] == "less"
+            assert paused.detail is not None
+            assert (paused.detail["before"]["paused"], paused.detail["after"]) == (
+                False,
+                {"note": "wait"},
+            )
+        if level != "none":
+            assert lines[4].run_id in {it.run_id for it in (await running.client.list()).items}
+        assert (await running.client.audit.verify()).holds

@@ -326,3 +326,42 @@ async def test_what_cannot_be_meant_is_refused(tmp_path: Path, wrong: Any, messa
     async with engine(tmp_path) as e:
         with pytest.raises(Invalid, match=message):
             await e.client.human_tasks.create("Look", **wrong)
+
+
+async def test_what_does_not_expire_is_overdue_in_lists_counts_and_why(tmp_path: Path):
+    heard: list[Any] = []
+    async with engine(tmp_path) as e:
+        e.events.on("workflow.task.overdue", lambda event: heard.append(event.data["task_id"]))
+        people = e.client.human_tasks
+        handle = await e.client.start(approve, {"due": "10ms", "expires": "never"})
+        alone = await people.create("Look", due="10ms", expires="never")
+        await until(lambda: len(heard) == 2)
+        assert await people.count(overdue=True) == 2
+        late = {task.id for task in (await people.overdue()).items}
+        assert late == set(heard) and alone.id in late
+        asked = await the_one(e.client, workflow_id=handle.id)
+        assert (asked.is_overdue, asked.expires_at) == (True, None)
+        assert "(role 'finance', overdue since " in await handle.why()
+        assert await verbs(e.client, alone.id) == ["opened", "overdue"]
+        await people.complete(asked.id, 1)
+        assert (await handle)["outcome"] == "completed"
+        await people.complete(alone.id, 1)
+        assert await people.count(overdue=True) == 0
+
+
+async def test_what_is_overdue_still_goes_to_the_next_role(tmp_path: Path):
+    heard: list[str] = []
+    async with engine(tmp_path) as e:
+        e.events.on("workflow.task.*", lambda event: heard.append(event.name))
+        options = {"due": "5ms", "escalate": {"lead": "30ms"}, "expires": "9d"}
+        await e.client.start(approve, options)
+        await until(lambda: len(heard) == 2)
+        assert heard == ["workflow.task.overdue", "workflow.task.escalated"]
+        task = await the_one(e.client, overdue=True)
+        assert task.role == "lead"
+
+
+async def test_what_has_a_time_after_it_is_due_expires_then(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        handle = await e.client.start(approve, {"due": "5ms", "expires": "30ms"})
+        assert (await handle)["outcome"] == "expired"

@@ -10,7 +10,13 @@ import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import Client, Engine, Retry, activity, human, workflow
-from perdure.errors import ApplicationError, Invalid, PermissionDenied
+from perdure.errors import (
+    AlreadyExists,
+    ApplicationError,
+    ChildFailed,
+    Invalid,
+    PermissionDenied,
+)
 from perdure.values.principals import CONTEXT_KEY, Grant, Kind, Power, Principal, Reach
 from perdure.values.states import Status
 
@@ -272,3 +278,63 @@ async def test_what_is_no_principal_names_nobody(written: Any):
     from perdure.values.principals import principal_in
 
     assert principal_in({CONTEXT_KEY: written}) is None
+
+
+@workflow.define
+async def receives(_: None) -> list[Any]:
+    return [await workflow.listen("note").receive()]
+
+
+@workflow.define
+async def intrudes(id: str) -> Any:
+    try:
+        return await workflow.execute(receives, id=id, messages=[("note", "of a child")])
+    except ChildFailed as failed:
+        return failed.kind
+
+
+@workflow.define
+async def begets(_: None) -> str:
+    child = await workflow.start(receives, id="child", parent_close_policy="abandon")
+    return child.id
+
+
+@pytest.mark.parametrize("whose", [Principal("eve", tenant="globex"), None])
+@pytest.mark.parametrize("conflict", ["use_existing", "terminate_existing"])
+@pytest.mark.parametrize("remote", [False, True])
+async def test_a_start_does_not_reach_executions_of_other_tenants(
+    tmp_path: Path, whose: Principal | None, conflict: str, *, remote: bool
+):
+    async with engine_on(tmp_path, receives) as engine:
+        owner = engine.client.as_(whose) if whose is not None else engine.client
+        theirs = await owner.start(receives, id="x")
+        ada = Principal("ada", tenant="acme")
+        url = f"sqlite:///{tmp_path / 'test.db'}"
+        async with Client(url, identity=ada) as alone:
+            client = alone if remote else engine.client.as_(ada)
+            options = {"id": "x", "id_conflict_policy": conflict, "messages": [("note", "ada's")]}
+            with pytest.raises(AlreadyExists, match="the id 'x' is taken") as refused:
+                await client.start(receives, **options)
+            assert refused.value.details is None
+            assert theirs.run_id not in str(refused.value)
+        await theirs.send("note", "mine")
+        assert await theirs.result() == ["mine"]
+
+
+async def test_a_child_does_not_reach_executions_of_other_tenants(tmp_path: Path):
+    async with engine_on(tmp_path, receives, intrudes) as engine:
+        theirs = await engine.client.as_(Principal("eve", tenant="globex")).start(receives, id="x")
+        ada = engine.client.as_(Principal("ada", tenant="acme"))
+        assert await ada.execute(intrudes, "x") == "AlreadyExists"
+        await theirs.send("note", "mine")
+        assert await theirs.result() == ["mine"]
+
+
+async def test_a_child_is_of_the_tenant_of_its_parent(tmp_path: Path):
+    async with engine_on(tmp_path, receives, begets) as engine:
+        ada = engine.client.as_(Principal("ada", tenant="acme"))
+        await ada.execute(begets)
+        again = await ada.start(begets)  # which finds the child that is open
+        assert await again.result() == "child"
+        child = engine.client.get("child")
+        assert (await child.describe()).tenant == "acme"

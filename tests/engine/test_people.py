@@ -354,6 +354,16 @@ async def test_why_names_the_person_a_run_waits_for(tmp_path: Path):
         assert (await handle.describe()).current_step == "person: Refund?"
 
 
+async def test_why_names_whose_it_is_now_and_who_has_claimed_it(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        handle = await e.client.start(refund, {"role": "finance", "due": "2d"})
+        [task] = (await e.client.human_tasks.list()).items
+        await e.client.human_tasks.escalate(task.id, "lead", by="ada")
+        await e.client.human_tasks.claim(task.id, "30m", by="bob")
+        said = await handle.why()
+        assert "for a person: 'Refund?' (role 'lead', claimed by 'bob', due in 1d23h)" in said
+
+
 async def test_a_reminder_is_told_to_listeners_while_it_is_still_open(tmp_path: Path):
     async with engine(tmp_path) as e:
         told: list[Any] = []

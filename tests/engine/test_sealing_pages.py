@@ -22,6 +22,10 @@ PROGRAM = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
         ("encryption.md", "Hello, Ada!\n"),
         ("identity.md", "7 charged for billing, started by ada\n"),
         ("large-payloads.md", ""),
+        (
+            "personal-data.md",
+            "['tomorrow: sent, 15 letters', 'today: nobody to write to']\n",
+        ),
     ],
 )
 def test_the_program_of_a_page_runs(

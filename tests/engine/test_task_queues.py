@@ -139,15 +139,15 @@ async def test_why_names_an_activity_that_nobody_knows_and_who_carries_one_out(t
     [({"tenant": "acme"}, "acme"), ({"concurrency_key": "k"}, "k"), ({}, "")],
     ids=["tenant", "key", "nobody's"],
 )
-async def test_an_attempt_has_the_lane_of_its_run_where_it_is_carried_out(
+async def test_an_attempt_has_the_lane_and_priority_of_its_run_where_it_is_carried_out(
     tmp_path: Path, options: dict[str, Any], lane: str
 ):
     async with engine_on(tmp_path, *WORKFLOWS) as engine, gpu(tmp_path) as there:
-        await engine.client.start(waiting, **options)
+        await engine.client.start(waiting, priority=7, **options)
         await until(lambda: bool(attempts))
         assert there._core is not None
         [work] = there._core.carrier.works
-        assert work.run.lane == lane
+        assert (work.run.lane, work.run.priority) == (lane, 7)
         await there.stop(0)
 
 

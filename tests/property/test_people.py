@@ -63,6 +63,7 @@ class Life(RuleBasedStateMachine):
     @initialize(
         chain=chains,
         due=st.none() | st.integers(1, 80),
+        expires=st.none() | st.integers(0, 80),
         remind=st.none() | st.integers(1, 80),
         approvers=st.integers(1, 3),
         not_by=st.sets(people, max_size=1),
@@ -74,6 +75,7 @@ class Life(RuleBasedStateMachine):
         *,
         chain: Any,
         due: int | None,
+        expires: int | None,
         remind: int | None,
         approvers: int,
         not_by: set[str],
@@ -83,7 +85,8 @@ class Life(RuleBasedStateMachine):
         self.now = 0
         number = None if is_alone else 1
         times = [at for _, at in chain[:1]]
-        times += [at for at in (due, remind) if is_alone and at is not None]
+        ends = due if expires is None else expires or None
+        times += [at for at in (due, remind, ends) if is_alone and at is not None]
         self.task = msgspec.structs.replace(
             TASK,
             run=number,
@@ -92,6 +95,7 @@ class Life(RuleBasedStateMachine):
             assignee=assignee,
             created_at=0,
             due_at=due,
+            expires_at=expires,
             remind_at=remind,
             approvers=approvers,
             not_by=tuple(not_by),
@@ -99,7 +103,7 @@ class Life(RuleBasedStateMachine):
             next_at=min(times, default=None),
             tenant="acme",
         )
-        self.reminders = 0
+        self.reminders = self.overdue = 0
 
     @rule(act=acts, span=st.integers(1, 20))
     def somebody_acts(self, act: Act, span: int) -> None:
@@ -127,8 +131,12 @@ class Life(RuleBasedStateMachine):
         before = msgspec.structs.replace(self.task)
         after, told = tick(self.task, self.now)
         assert self.task == before
-        self.reminders += sum(one.verb == "reminded" for one in told)
-        assert self.reminders <= 1
+        verbs = [one.verb for one in told]
+        self.reminders += verbs.count("reminded")
+        self.overdue += verbs.count("overdue")
+        assert max(self.reminders, self.overdue) <= 1
+        assert "expired" not in verbs or (before.ends_at or 99) <= self.now
+        assert "overdue" not in verbs or before.is_overdue(self.now + 1)
         assert after.status in {before.status, *TRANSITIONS[before.status]}
         if after.status is not before.status:
             assert after.status in (OPEN, HumanTaskStatus.EXPIRED)

@@ -530,11 +530,11 @@ async def refund() -> list[Any]:
 @case(refund)
 def people(run: Run) -> None:
     run.fire()
-    run.turn(_decided(run, "completed", value=b'{"approved":true}', by="ada", comment="fine"))
+    run.turn(decided_in(run, "completed", value=b'{"approved":true}', by="ada", comment="fine"))
     run.fire()
     run.fire()
-    run.blind(_decided(run, "rejected", nth=1, by="grace"))
-    run.turn(_decided(run, "cancelled", by="ada"), after=5)
+    run.blind(decided_in(run, "rejected", nth=1, by="grace"))
+    run.turn(decided_in(run, "cancelled", by="ada"), after=5)
 
 
 @workflow.define
@@ -546,10 +546,10 @@ async def four_eyes() -> list[Any]:
 @case(four_eyes)
 def several_approvers(run: Run) -> None:
     both = ev.Approval("ada", run.time, b"1"), ev.Approval("bot", run.time, b"2", person="g")
-    run.turn(_decided(run, "completed", value=b"2", by="bot", approvals=both))
+    run.turn(decided_in(run, "completed", value=b"2", by="bot", approvals=both))
 
 
-def _decided(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
+def decided_in(run: Run, outcome: str, nth: int = 0, **fields: Any) -> ev.HumanTaskDecided:
     fields |= {"opened": list(run.instance.human_tasks)[nth], "asked_by": run.started.run_id}
     return ev.HumanTaskDecided(outcome=outcome, at=run.time, **fields)
 
@@ -579,6 +579,7 @@ INPUTS: dict[str, Any] = {
     "steps_with_retries": {"number": 4, "card": "c"},
     "parked_and_resumed": {"number": 4, "card": "c"},
     "moved_to_another_version": {"number": 4, "card": "c"},
+    "overdue_and_going_on": {"number": 4, "card": "c"},
     "cancel_meets_group_failure": 1,
     "group_failure_alone": 2,
     "group_failure_then_cancel": 3,

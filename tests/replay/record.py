@@ -25,7 +25,7 @@ def here() -> Path:
 
 def names() -> list[str]:
     """Return the names of all cases, the drawn ones last."""
-    from tests.replay.programs import CASES
+    from tests.replay.copies import CASES
 
     return [*CASES, "drawn"]
 

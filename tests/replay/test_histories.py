@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.property.programs import interpret
 from tests.replay import record
-from tests.replay.programs import CASES
+from tests.replay.copies import CASES
 
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.values import events as ev

@@ -197,6 +197,13 @@ async def test_an_id_is_started_once(tmp_path: Path):
         assert (again.status, again.code) == (409, "already_exists")
 
 
+async def test_signal_in_is_taken_and_changes_nothing(tmp_path: Path):
+    async with operations(tmp_path) as lt:
+        for given in (True, False, None):
+            started = await lt.workflows.invoke(type="plain", options={"signalIn": given})
+            assert started.status == 202, started.error
+
+
 async def test_data_is_checked_where_the_configuration_says_so(tmp_path: Path):
     async with operations(tmp_path) as lt:
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

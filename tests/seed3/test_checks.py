@@ -52,7 +52,7 @@ def test_every_mistake_is_told_at_once():
     found = mistakes(made)
     assert [it.partition(": ")[0] for it in found] == [
         "Input",
-        "more than one step is named 'b'",
+        "more than one step is named 'b'; call one 'b-2'",
         "Step 'd'",
         "Step 'b'",
         "Step 'c'",

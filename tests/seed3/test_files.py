@@ -124,17 +124,25 @@ def everything() -> WorkflowDefinition:
         .subflow("child", "another", input=shop.as_order)
         .add(shop.Review(limit=7, retry=Retry(2), timeout="3s", join="each"))
         .add(shop.Threshold(4, names=["a"]))
-        .add(SequentialGroup(shop.Review(), shop.Review("two"), name="then"))
+        .add(SequentialGroup(shop.Review("one"), shop.Review("two"), name="then"))
         .add(
             ParallelGroup(
-                shop.Review(), shop.Review("two"), name="beside", callback=shop.Review("c")
+                shop.Review("d"), shop.Review("e"), name="beside", callback=shop.Review("f")
             )
         )
         .add(ConditionalGroup(shop.which, {"yes": shop.Review("y")}, name="either"))
         .block("block", branch("inner").task("in", shop.look, section="till"), section="all")
         .map("more", shop.double, enough=2, rest="run", more="further", finish="done")
         .deferred_choice("first-of", {"yes": "stop", "no": "ask"}, timeout="1d", late="stop")
-        .human("ask", title="Fine?", form=shop.Order, role="finance", due="2d", on_reject="stop")
+        .human(
+            "ask",
+            title="Fine?",
+            form=shop.Order,
+            role="finance",
+            due="2d",
+            expires="never",
+            on_reject="stop",
+        )
         .human("ask-again", title=shop.which, form={"type": "object"}, assignee=shop.which)
         .end("stop", cancels_rest=True)
         .start_at("first")

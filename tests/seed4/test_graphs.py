@@ -14,11 +14,13 @@ from tests.engine.support import engine_on, events_of
 from perdure.errors import WorkflowFailed
 from perdure.graph import (
     BaseGateway,
+    BaseHumanStep,
     BaseMachineStep,
     ConditionalGroup,
     Edge,
     ExclusiveGateway,
     InclusiveGateway,
+    LoopStep,
     ParallelGateway,
     ParallelGroup,
     SequentialGroup,
@@ -284,3 +286,24 @@ def test_validation_tells_everything_at_once():
         "Step 'a': it leads to 'bb', which is no step; did you mean 'b'?",
         "Edge from 'x' to 'c': it comes from 'x', which is no step (there are: a, b, c)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "problems"),
+    [
+        ([ExclusiveGateway("x", condition=lambda _: "no"), Note("b")], ["'x': it decides where"]),
+        ([LoopStep("x", lambda _: True, "b", max_iterations=3), Note("b")], ["'x': it decides"]),
+        ([BaseHumanStep("x", on_reject="no"), Note("b")], ["'x': it decides where"]),
+        ([Note("b"), Note("b")], ["'b': there is another step of this name"]),
+        ([Note("no")], ["'no': there is another step of this name"]),
+        ([SequentialGroup(Note("no"), name="inner")], ["part 'inner', part 'no': there is"]),
+    ],
+)
+def test_what_a_group_cannot_mean_is_told_when_it_is_built(parts: list[Any], problems: list[str]):
+    steps = [SequentialGroup(*parts, name="g"), Note("yes"), Note("no")]
+    made = graph(steps, [("g", "yes"), ("g", "no")])
+    found = made.validate()
+    assert len(found) == len(problems)
+    for said, problem in zip(found, problems, strict=True):
+        assert said.startswith("Step 'g', part ")
+        assert problem in said

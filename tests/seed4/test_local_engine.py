@@ -21,6 +21,8 @@ from perdure.graph import (
     ExecutionEngine,
     InvalidTransitionError,
     LocalExecutionEngine,
+    SequentialGroup,
+    StepStatus,
     WorkflowAlreadyCompletedError,
     WorkflowDefinition,
     WorkflowInstance,
@@ -181,8 +183,12 @@ async def test_what_follows_a_join_is_run_and_a_gateway_decides():
     async with engine_of(graph) as engine:
         instance = await engine.start_workflow("graph", {"way": "a"})
         await until_is(instance, WorkflowStatus.COMPLETED)
-        ran = [it.step_name for it in instance.context.step_history]
+        history = instance.context.step_history
+        ran = [it.step_name for it in history if it.status is StepStatus.SUCCEEDED]
         assert sorted(ran) == ["a", "end", "join", "left", "right", "which"]
+        assert [it.step_name for it in history if it.status is StepStatus.SKIPPED] == ["b"]
+        with pytest.raises(InvalidTransitionError, match="nothing is recorded of step 'b'"):
+            await engine.schedule_step(instance.id, "b", timedelta(seconds=9))
         assert ran[-2:] == ["join", "end"]
 
 
@@ -234,6 +240,17 @@ async def test_a_retry_from_a_step_runs_it_and_what_follows_again():
         await instance.handle.result()
         await instance.refresh()
         assert instance.context.get_step_result("print") == {"count": 2}
+
+
+async def test_a_retry_from_a_step_within_a_group():
+    group = SequentialGroup(Note("first"), Flaky("print"), name="both")
+    async with engine_of(chain(group, Note("last"))) as engine:
+        instance = await engine.start_workflow("chain")
+        await until_is(instance, WorkflowStatus.FAILED)
+        Flaky.is_broken = False
+        await engine.retry(instance.id, from_step="print")
+        await until_is(instance, WorkflowStatus.COMPLETED)
+        assert Flaky.count == 2
 
 
 async def test_a_retry_of_what_runs_and_from_what_is_no_step_is_refused():

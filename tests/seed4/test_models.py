@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from perdure.contrib.sqlalchemy import (
     WorkflowInstanceRepository,
 )
 from perdure.contrib.sqlalchemy.tables import metadata
-from perdure.errors import Conflict, UsageError
+from perdure.errors import Conflict, UsageError, WorkflowFailed
 from perdure.executing.state import QUERY
 from perdure.graph import (
+    ConditionalGroup,
     Edge,
     InvalidTransitionError,
     ParallelGateway,
@@ -154,7 +156,23 @@ def shaped() -> WorkflowDefinition:
     )
 
 
-@pytest.mark.parametrize("make", [side_by_side, shaped])
+def choosing() -> WorkflowDefinition:
+    """A choice, and a group, that leave steps out."""
+    group = ConditionalGroup(lambda _: "a", {"a": Note("in"), "b": Note("out")}, name="group")
+    each = branch("each").choice("odd", [("context.prev % 2 == 1", "odds")], default="evens")
+    each = each.pass_("odds", end=True).pass_("evens", end=True)
+    return (
+        flow("choosing")
+        .choice("large", [("context.data.n > 1", "human")], default="group")
+        .human("human", title="?", next="group")
+        .add(group)
+        .map("map", each, items=lambda _: [1, 2])
+        .webhook("paid", end=True)
+        .build()
+    )
+
+
+@pytest.mark.parametrize("make", [side_by_side, shaped, choosing])
 async def test_what_the_rows_tell_is_what_the_run_says_of_itself(tmp_path: Path, make: Any):
     async with engine_in(tmp_path, make()) as (engine, session):
         instance = await engine.start_workflow(make().name, {"n": 1})
@@ -213,6 +231,9 @@ async def test_failures_retries_and_cancels_are_told_by_step(tmp_path: Path):
             ("print", StepStatus.SUCCEEDED),
             ("paid", StepStatus.CANCELED),
         ]
+        still = await steps.find_failed(instance.id)
+        assert [(it.step_name, it.error) for it in still] == [("print", "the printer is on fire")]
+        assert still[0].id not in {it.id for it in found}
         last = await steps.find_by_step_name(instance.id, "print")
         assert last is not None and last.output_data == {"count": 2}
         assert await steps.find_by_step_name(instance.id, "nobody") is None
@@ -220,6 +241,43 @@ async def test_failures_retries_and_cancels_are_told_by_step(tmp_path: Path):
         again = (await instances.find_by_workflow("chain"))[0][0]
         assert (again.id, again.status) == (instance.id, WorkflowStatus.CANCELED)
         assert again.error == "Canceled: enough"
+
+
+@pytest.mark.parametrize("page", [1, 100])
+async def test_failed_visits_are_found_of_all_instances_whatever_became_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+):
+    monkeypatch.setattr("perdure.contrib.sqlalchemy.failures._PAGE", page)
+
+    class Broken(Flaky):
+        name = "broken"
+        is_broken = True
+
+    definition = chain(Note("first"), Broken(), WebhookStep("paid"))
+    async with engine_in(tmp_path, definition) as (engine, session):
+        steps = StepExecutionRepository(session=session)
+        failed, waiting, completed = [await engine.start_workflow("chain") for _ in range(3)]
+        for one in (failed, waiting, completed):
+            await until_is(one, "failed")
+        with pytest.raises(WorkflowFailed):
+            await (await waiting.handle.retry())
+        between = datetime.now(UTC)
+        Broken.is_broken = False
+        for one in (waiting, completed):
+            await engine.retry(one.id)
+            await until_is(one, "waiting")
+        await completed.handle.send("paid", 1)
+        await until_is(completed, "completed")
+
+        found = await steps.find_failed()
+        assert {it.status for it in found} == {StepStatus.FAILED}
+        times = [it.started_at for it in found]
+        assert times == sorted(times, reverse=True)
+        by_instance = Counter(it.instance_id for it in found)
+        assert by_instance == {failed.id: 1, waiting.id: 2, completed.id: 1}
+        assert len({it.id for it in found}) == len(found)
+        assert await steps.find_failed(since=between) == []
+        assert len(await steps.find_failed(waiting.id)) == 2
 
 
 async def test_what_a_terminated_instance_was_at_is_told_as_cancelled(tmp_path: Path):
@@ -275,6 +333,8 @@ async def test_a_status_is_changed_by_the_engine_or_not_at_all(tmp_path: Path):
         await until_is(instance, "waiting")
         same = await repository.update_status(instance.id, WorkflowStatus.WAITING)
         assert same is not None and same.status is WorkflowStatus.WAITING
+        with pytest.raises(InvalidTransitionError, match="decide where it is, so not at 'ship'"):
+            await repository.update_status(instance.id, WorkflowStatus.WAITING, current_step="ship")
         for status in (WorkflowStatus.COMPLETED, WorkflowStatus.FAILED, WorkflowStatus.RUNNING):
             says = f"Invalid transition from 'waiting' to '{status}'"
             with pytest.raises(InvalidTransitionError, match=says):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ async def test_what_is_not_done_fails_the_step(tmp_path: Path, verb: str, kind: 
 
 
 async def test_what_expires_fails_the_step_or_goes_where_on_expire_says(tmp_path: Path):
-    failing = expense(due="20ms")
+    failing = expense(due="10ms", expires="20ms")
     async with engine(tmp_path, failing) as e:
         with pytest.raises(WorkflowFailed) as caught:
             await e.client.execute(failing, {})
@@ -301,3 +301,47 @@ def test_the_diagram_has_the_person_s_shape_and_the_ways_out():
 def test_mistakes_are_found_when_it_is_built(options: dict[str, Any], says: str):
     with pytest.raises(DefinitionError, match=says):
         flow("f").human("ask", **options).build()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "ends"),
+    [
+        ({}, None),
+        ({"expires": "never", "on_expire": "process"}, None),
+        ({"expires": "5h"}, 5),
+        ({"on_expire": "process"}, 2),
+        ({"escalate": [("lead", "1h")]}, 2),
+    ],
+    ids=["nothing", "never", "later", "a way on", "roles"],
+)
+async def test_a_due_date_passes_unless_the_step_says_what_follows(
+    tmp_path: Path, attributes: dict[str, Any], ends: int | None
+):
+    definition = expense(due="2h", **attributes)
+    assert definition.validate() == []
+    async with engine(tmp_path, definition) as e:
+        await e.client.start(definition, {})
+        task = await the_one(e)
+        assert task.due_at == task.created_at + timedelta(hours=2)
+        wanted = None if ends is None else task.created_at + timedelta(hours=ends)
+        assert task.expires_at == wanted
+
+
+async def test_a_step_that_is_late_is_overdue_and_can_still_be_done(tmp_path: Path):
+    heard: list[Any] = []
+    definition = expense(due="20ms", remind="10ms")
+    async with engine(tmp_path, definition) as e:
+        e.events.on("workflow.task.*", lambda event: heard.append(event.name))
+        handle = await e.client.start(definition, {})
+        await until(lambda: len(heard) == 2)
+        assert heard == ["workflow.task.reminder", "workflow.task.overdue"]
+        [task] = (await e.client.human_tasks.overdue()).items
+        await e.client.human_tasks.complete(task.id, {"approved": True})
+        assert await handle == [True, "grace", {"approved": True}]
+
+
+def test_a_step_that_ends_before_it_is_due_is_refused():
+    definition = expense(due="2h", expires="1h")
+    assert definition.validate() == [
+        "Step 'review': expires: 1h is before it is due; it would be over by then"
+    ]

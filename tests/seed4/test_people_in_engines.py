@@ -199,6 +199,28 @@ async def test_human_tasks_are_found_by_person_group_and_instance(tmp_path: Path
         assert await repository.count(HumanTaskModel.status == "pending") == 3
 
 
+async def test_what_is_overdue_is_found_while_the_engine_runs_and_can_be_done(tmp_path: Path):
+    class Late(Approval):
+        due = "10ms"
+
+    async with engine_in(tmp_path, chain(Late())) as (engine, session):
+        instance = await engine.start_workflow("chain")
+        repository = HumanTaskRepository(session=session)
+        found: list[HumanTaskModel] = []
+
+        async def is_late() -> bool:
+            found[:] = await repository.find_overdue()
+            return bool(found)
+
+        await until(is_late)
+        [task] = found
+        assert (task.instance_id, task.status) == (instance.id, "pending")
+        assert instance.status == "waiting"
+        await engine.complete_human_task(instance.id, "approval", "ada", {"approved": True})
+        await until_is(instance, "completed")
+        assert await repository.find_overdue() == []
+
+
 async def test_a_human_task_is_closed_once_by_the_engine(tmp_path: Path):
     async with engine_in(tmp_path, Expense) as (engine, session):
         repository = HumanTaskRepository(session=session)

@@ -96,9 +96,6 @@ def _made_room(history: History, plan: Plan) -> Iterator[str]:
 def _ended_right(runs: list[History], plan: Plan) -> Iterator[str]:
     last = runs[-1]
     status, event = last.row.status, last.events[-1]
-    error = event.failure.root.message if isinstance(event, ev.RunFailed) else ""
-    if plan.rivals and error == "parent closed":
-        return  # it joined a child of the execution whose place it took, which was on its way out
     if str(status) not in plan.statuses:
         yield f"{plan.id} is {status} ({last.row.detail}); right would be {sorted(plan.statuses)}"
         return

@@ -32,7 +32,8 @@ _BEGUN = ", ".join(str(CODES[it]) for it in (Status.RUNNING, Status.WAITING, Sta
 _ADMITTED = f"""
 SELECT DISTINCT r.workflow_id FROM perdure_state s JOIN perdure_run r USING (run)
 LEFT JOIN perdure_slot p ON p.execution = s.execution
-WHERE s.status < 5 AND (p.place = {int(Place.TAKEN)} OR s.status IN ({_BEGUN}))
+WHERE EXISTS (SELECT 1 FROM perdure_limit)
+    AND s.status < 5 AND (p.place = {int(Place.TAKEN)} OR s.status IN ({_BEGUN}))
 """
 _FAR = 1 << 60
 
@@ -60,7 +61,10 @@ def twice_open(store: Any) -> list[str]:
 
 
 def admitted(store: Any) -> set[str]:
-    """Return the workflow ids of those that a limit has let in, or that run whatever it says."""
+    """Return the workflow ids of those that a limit has let in, or that run whatever it says.
+
+    Nobody, as long as no worker has come and said what the limits are.
+    """
     return {id for (id,) in select(store, _ADMITTED)}
 
 

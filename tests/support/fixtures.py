@@ -1,4 +1,4 @@
-"""Fixtures for tests that need PostgreSQL: one server for all processes of a session.
+"""What a session has: fixtures for tests that need PostgreSQL, one server for all its processes.
 
 ``PERDURE_TEST_POSTGRES_URL`` names the server; without it the first test that asks starts a
 cluster. A machine that has no PostgreSQL skips these tests, unless ``PERDURE_REQUIRE_POSTGRES`` is
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import pooler
-from tests.support.postgres import Cluster, Home, Server, find_programs
+from tests.support import forked, pooler
+from tests.support.postgres import UNSYNCED, Cluster, Home, Server, find_programs
+from tests.support.tables import Tables
 
 URL = "PERDURE_TEST_POSTGRES_URL"
 REQUIRED = "PERDURE_REQUIRE_POSTGRES"
@@ -60,6 +61,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End what the session has, also when it was interrupted or a worker crashed."""
+    forked.end()
     home = config.stash.get(_home, None)
     if home is None:
         return
@@ -87,29 +89,42 @@ def postgres_programs() -> Path:
     return programs
 
 
-@pytest.fixture(scope="session")
-def postgres_server(request: pytest.FixtureRequest) -> Server:
-    """The server of this session. Others use it at the same time: no test restarts it."""
+def session_server(request: pytest.FixtureRequest, *, synced: bool) -> Server:
+    """Return a server that all processes of the session share, started by the first that asks.
+
+    ``synced``: it waits for the disk, as servers do.
+    """
     home = home_of(request.config)
     if os.environ.get(URL):
         (home / "visited").touch()
         return _elsewhere(home)
     programs: Path = request.getfixturevalue("postgres_programs")
-    address = home / "address"
+    address = home / ("synced" if synced else "address")
     with (home / "meeting").open("w") as meeting:
         fcntl.lockf(meeting, fcntl.LOCK_EX)
         if not address.exists():
-            cluster = Cluster(home, programs)
+            cluster = Cluster(home, programs, None if synced else UNSYNCED)
             cluster.start()
             address.touch(0o600)
             address.write_text(cluster.address)
     return Server(address.read_text())
 
 
-@pytest.fixture(scope="session")
-def _postgres_database(postgres_server: Server, request: pytest.FixtureRequest) -> str:
+def session_database(server: Server, kind: str = "") -> str:
+    """Return the URL of a new database for the tests of this process."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    return postgres_server.create_database(f"{worker}_{os.getpid()}")
+    return server.create_database(f"{worker}_{os.getpid()}{kind}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Server:
+    """The server of this test run. Others use it at the same time: no test restarts it."""
+    return session_server(request, synced=False)
+
+
+@pytest.fixture(scope="session")
+def _postgres_database(postgres_server: Server) -> str:
+    return session_database(postgres_server)
 
 
 @pytest.fixture
@@ -117,6 +132,18 @@ def postgres_url(postgres_server: Server, _postgres_database: str) -> str:
     """The URL of an empty database that nobody else has."""
     postgres_server.clear_database(_postgres_database)
     return _postgres_database
+
+
+@pytest.fixture(scope="session")
+def _postgres_tables(postgres_server: Server) -> Tables:
+    return Tables(postgres_server, session_database(postgres_server, "_tables"))
+
+
+@pytest.fixture
+def postgres_tables_url(_postgres_tables: Tables) -> str:
+    """The URL of a database of one's own that has the store's tables, as they are when made."""
+    _postgres_tables.renew()
+    return _postgres_tables.url
 
 
 @pytest.fixture(scope="session")

@@ -45,11 +45,18 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "log_line_prefix": "%m [%p] %a ",
 }
+UNSYNCED = {"fsync": "off", "full_page_writes": "off"}
+"""For a server that nobody restarts: what it has not written is lost only with the machine."""
 # Below the ports that systems give to clients (from 32768 or 49152): none of them can take it while
 # the server restarts, and a client cannot be connected to itself.
 PORTS = range(15_000, 32_000)
 TRIES = 10
 USER = "perdure"
+
+END_OTHERS = """
+SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 
 
 class CannotStart(Exception):
@@ -108,11 +115,7 @@ class Server:
         from psycopg import sql
 
         with self.connect(url) as connection, connection.transaction():
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                " AND backend_type = 'client backend'"
-            )
+            connection.execute(END_OTHERS)
             schemas = connection.execute(
                 "SELECT nspname FROM pg_namespace"
                 " WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"

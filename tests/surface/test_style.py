@@ -16,7 +16,11 @@ MODULE_LINES = 500
 TEST_LINES = 600
 FUNCTION_LINES = 70
 FUNCTION_LINES_P95 = 40
+TYPE_IGNORES = 45
+"""To fall."""
 
+IGNORE = re.compile(r"# (?:type|pyright): ?ignore")
+NAMED_IGNORE = re.compile(r"# (?:type|pyright): ?ignore\[[\w, -]+\]")
 SLEEP = re.compile(r"\b(?:time|asyncio)\.sleep\b|\bfrom (?:time|asyncio) import .*\bsleep\b")
 # A line may wait if it says why: `asyncio.sleep(1)  # sleep: the durable timer under test`
 ALLOWED_SLEEP = re.compile(r"# sleep: \w+")
@@ -54,6 +58,17 @@ def test_no_function_is_too_long() -> None:
 def test_functions_are_short() -> None:
     lengths = [lines for path in SOURCES for _, lines in lengths_of_functions(path)]
     assert statistics.quantiles(lengths, n=20)[-1] <= FUNCTION_LINES_P95
+
+
+def test_few_lines_are_kept_from_the_type_checker_and_each_says_from_which_rule() -> None:
+    ignores = [
+        f"{relative(path)}:{number} {line.strip()}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if IGNORE.search(line)
+    ]
+    assert [line for line in ignores if not NAMED_IGNORE.search(line)] == []
+    assert len(ignores) <= TYPE_IGNORES
 
 
 def test_no_test_waits_by_sleeping() -> None:

@@ -56,6 +56,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "fork": ("repair", "Start an execution that shares a run's history up to a point."),
         "import": ("repair", "Take in a run that `perdure export` wrote."),
         "prune": ("prune", "Delete ended runs, and all that is theirs."),
+        "erase": ("erase", "Erase what ended runs were given and gave; keys of persons."),
     },
     "People": {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),

@@ -5,7 +5,7 @@
 | 0 | done; the run completed |
 | 1 | the run failed (or timed out), a handler of it refused; `lint` or `check` found something |
 | 2 | usage or bad input |
-| 3 | not found |
+| 3 | not found, or erased |
 | 4 | conflict: it exists already, it has ended already |
 | 5 | the run was cancelled or terminated |
 | 6 | the store, or a worker that must answer, cannot be reached |
@@ -41,6 +41,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NondeterminismError, FAILED),
     (errors.Closed, CONFLICT),
     (errors.NotFound, NOT_FOUND),
+    (errors.Erased, NOT_FOUND),
     (errors.HumanTaskError, CONFLICT),
     (errors.AlreadyExists, CONFLICT),
     (errors.Conflict, CONFLICT),

@@ -18,6 +18,20 @@ def needs_auth(auth: Principal | None) -> Principal:
     return auth
 
 
+def needs_scope(caller: Principal, scope: str) -> Principal:
+    """Return who calls, unless the key has not the scope."""
+    if not caller.may(scope):
+        raise Refused(403, "insufficient_scope", f"The key lacks the scope {scope}")
+    return caller
+
+
+def needs_admin(caller: Principal) -> Principal:
+    """Return who calls, if that is an admin."""
+    if not caller.is_admin:
+        raise Refused(403, "not_admin", "Only an admin may do this")
+    return caller
+
+
 def check_role(caller: Principal, config: WorkflowConfig | None) -> None:
     """Refuse who has none of the roles that may invoke it. Without any, everybody may."""
     wanted = config.invocation_roles if config is not None else ()
@@ -29,8 +43,7 @@ def check_role(caller: Principal, config: WorkflowConfig | None) -> None:
 
 def check_invocation(caller: Principal, config: WorkflowConfig | None, scope: str) -> None:
     """Refuse a key that has not the scope, and what is not to be invoked."""
-    if not caller.may(scope):
-        raise Refused(403, "insufficient_scope", f"The key lacks the scope {scope}")
+    needs_scope(caller, scope)
     if config is None:
         return
     if not config.invocable:

@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.client import Client
 from perdure.control.kept import Kept, grants_as_they_are, until_written, write
-from perdure.control.members import KINDS, Alias, Member
+from perdure.control.members import KINDS, Alias, Member, check_above
 from perdure.control.roles import ALWAYS, Role, check_role
 from perdure.errors import AlreadyExists, Invalid, PermissionDenied
 from perdure.values.labels import check_label
@@ -18,6 +18,7 @@ from perdure.values.records import Amend, Drop, Put
 from perdure.views import Page
 
 _REACHES = tuple(Reach)
+_HARMLESS = frozenset({"name", "metadata"})
 _FIELDS = frozenset({"name", "roles", "tenant", "external_id", "disabled", "metadata"})
 
 
@@ -78,11 +79,16 @@ class Accounts:
         return await self._kept.list(**page)
 
     async def update(self, id: str, **fields: Any) -> Member:
-        """Change some fields, and leave the others; raises as :meth:`create`, and ``NotFound``."""
+        """Change some fields, and leave the others; raises as :meth:`create`, and ``NotFound``.
+
+        Only a superadmin changes what a superadmin can do, or deletes one (``PermissionDenied``).
+        """
 
         async def change() -> Member:
             grants = await grants_as_they_are(self._client)
             before, version = await self._kept.get(id)
+            if not _HARMLESS.issuperset(fields):
+                check_above(self._client, before)
             after = await self._changed(before, fields)
             puts = [self._kept.put(id, after, version), grants]
             drops: list[Drop] = []
@@ -115,6 +121,7 @@ class Accounts:
 
         async def change() -> None:
             before, version = await self._kept.get(id)
+            check_above(self._client, before)
             drops = [Drop(self._kind, id, version, self._client.namespace), *self._unnamed(before)]
             line = self._kept.line("delete", id, before, None)
             await write(self._client, Amend(drops=drops, audit=[line]))

@@ -9,7 +9,7 @@ import msgspec
 from perdure.client import Client
 from perdure.control import secrets
 from perdure.control.kept import Kept, until_written, write
-from perdure.control.members import check_enabled, find_member
+from perdure.control.members import check_above, check_enabled, find_member
 from perdure.errors import Conflict, Invalid, NotFound, Unauthenticated
 from perdure.values.duration import Duration, optional_microseconds
 from perdure.values.labels import check_label
@@ -67,6 +67,7 @@ class Keys:
 
         Raises:
             NotFound: there is no such user or account.
+            PermissionDenied: it is a superadmin's, and the client acts for somebody who is none.
         """
         if isinstance(scopes, str):
             raise Invalid(f"scopes: {scopes!r} is not a list of text; write [{scopes!r}]")
@@ -74,6 +75,7 @@ class Keys:
         member = await find_member(self._client, of)
         if member is None:
             raise NotFound(f"there is no user and no account {of!r}")
+        check_above(self._client, member)
         limit, now = optional_microseconds(expires, what="expires"), door.now()
         made = secrets.make(PREFIX, door.chance)
         key = ApiKey(

@@ -10,7 +10,7 @@ import msgspec
 from perdure.client import Client
 from perdure.control.kept import Kept
 from perdure.errors import PermissionDenied
-from perdure.values.principals import Grant, Kind, Principal
+from perdure.values.principals import Grant, Kind, Power, Principal
 
 KINDS: Final[dict[str, Kind]] = {"user": Kind.USER, "account": Kind.SERVICE}
 
@@ -66,3 +66,18 @@ def check_enabled(member: Member) -> Member:
     if member.disabled:
         raise PermissionDenied(f"{member.id!r} was disabled")
     return member
+
+
+def check_above(client: Client, member: Member) -> None:
+    """Make sure that a member is not above whom the client acts for: only superadmins change a
+    superadmin, or make keys of one.
+
+    Raises:
+        PermissionDenied: it is.
+    """
+    who = client.principal
+    is_superadmin = any(grant.power is Power.SUPERADMIN for grant in member.roles)
+    if is_superadmin and who is not None and not who.is_superadmin:
+        raise PermissionDenied(
+            f"{who.id!r} is no superadmin and cannot change {member.id!r}, who is one"
+        )

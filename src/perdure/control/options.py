@@ -13,14 +13,15 @@ _HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 _OF_CLIENTS = frozenset(
     {"correlation_id", "tags", "eager"},
 )
-_NAMES = {"workflow_id": "id", "origin_id": "correlation_id"}
+_NAMES = {"workflow_id": "id", "origin_id": "correlation_id", "expire": "retention"}
 _OWN = frozenset({"entity"})
 _REFUSED = {
-    "expire": "how long ended runs are kept is a setting of the engine (retention=)",
-    "pending": "a run that waits to be begun is started with start_delay=, or when it is to begin",
-    "signal_in": "messages come by topics; there is nothing to prepare",
+    "pending": "no run is held here until somebody lets it begin: start it with start_delay=, or "
+    "later, or let it begin and wait for a message or for people",
 }
 """HotMesh's own, and why they mean nothing here."""
+_IDLE = frozenset({"signal_in"})
+"""HotMesh's own, taken and without effect, as there: every run can be sent messages."""
 _OF_THE_CALLER = frozenset({"created_by", "tenant"})
 KNOWN = (SHARED | _OF_CLIENTS | _OWN) - {"parent_close_policy", "wait_for_cancellation"}
 
@@ -37,6 +38,8 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
         own = _NAMES.get(plain, ALIASES.get(plain, plain))
         if own in _OF_THE_CALLER:
             raise Invalid(f"options.{name}: who starts a run is not the caller's to say")
+        if own in _IDLE:
+            continue
         if own in _REFUSED:
             if value is None or value is False:
                 continue

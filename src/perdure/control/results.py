@@ -72,6 +72,10 @@ def answering(
 
 
 def refusal(error: errors.PerdureError) -> ApiResult:
-    """Return the answer that an error is."""
+    """Return the answer that an error is; ``data`` of one by policies has the ``rule``."""
+    if isinstance(error, errors.PolicyDenied):
+        return ApiResult(403, error.details, error.reason, error.code)
     status, code = _STATUSES.get(error.kind, (500, "internal"))
+    if isinstance(error, errors.Erased):
+        status, code = 410, error.code
     return ApiResult(status, error.details, error.message, code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter, itemgetter
 from typing import Any, cast
 
 import msgspec
@@ -11,14 +12,18 @@ from perdure import errors, views
 from perdure.client import Client
 from perdure.control import configs, exporting
 from perdure.control.access import check_invocation, check_role, needs_auth
+from perdure.control.asked import Asked
 from perdure.control.configs import WorkflowConfig
 from perdure.control.discovery import Discovery
 from perdure.control.envelope import Envelope, Provider, invocation
+from perdure.control.escalated import withdraw
 from perdure.control.identity import INVOKE, Identity
 from perdure.control.kept import Found, Kept, until_written
 from perdure.control.options import read_options
 from perdure.control.results import ApiResult, Refused, answering
 from perdure.handle import Handle
+from perdure.human.escalation import ESCALATIONS
+from perdure.policy import Guard
 from perdure.store.port import RunRow, ScheduleDrop, SchedulePut
 from perdure.values import ids, payload
 from perdure.values.principals import Kind, Principal, sees
@@ -27,8 +32,9 @@ from perdure.values.states import Status
 
 _SYSTEM = Principal("perdure", kind=Kind.SERVICE, scopes=("workflow:cron",))
 """Who runs what begins by the clock, if no account does."""
+_TYPE = "workflow_type"
 _OF_CRON = (
-    "workflow_type",
+    _TYPE,
     "cron_schedule",
     "description",
     "task_queue",
@@ -38,12 +44,17 @@ _OF_CRON = (
 
 
 class Workflows:
-    """See the module's text. ``auth``: who calls; without it, what needs somebody is refused."""
+    """See the module's text. ``auth``: who calls; without it, what needs somebody is refused.
+    ``guard``: who judges calls for ``service``; ``None``: nobody.
+    """
 
-    def __init__(self, client: Client, auth: Principal | None) -> None:
+    def __init__(
+        self, client: Client, auth: Principal | None, guard: Guard | None, service: str
+    ) -> None:
         # The audit names who calls, and not whose program it is.
         self._client = client = client if auth is None else client.as_(auth)
         self._auth = auth
+        self._asked = Asked(client, auth, guard, service)
         self._discovery = Discovery(client)
         self._kept = Kept(client, configs.KIND, WorkflowConfig)
         self._identity = Identity(client)
@@ -99,7 +110,10 @@ class Workflows:
                 providers=await self._providers(config, origin, acts.tenant),
             ),
         )
-        handle = await self._start(name, envelope, acts, asked)
+        # As in HotMesh: an id is started once.
+        asked.setdefault("id_conflict_policy", "fail")
+        async with self._asked.start(name, envelope, asked) as bound:
+            handle = await self._start(_acting(bound, acts, config), name, envelope, asked)
         found = {"workflow_id": handle.id, "message": "Workflow started"}
         return ApiResult(202, found)
 
@@ -107,12 +121,14 @@ class Workflows:
     async def get_status(self, *, workflow_id: str) -> ApiResult:
         """Return 0 (completed), 1 (not finished) or -1 (any other end)."""
         row = await self._row(workflow_id)
+        await self._asked.look(row)
         return ApiResult(200, {"workflow_id": row.workflow_id, "status": exporting.number(row)})
 
     @answering
     async def get_result(self, *, workflow_id: str) -> ApiResult:
         """Return the result, 202 as long as there is none, and 409 where there will be none."""
         row = await self._row(workflow_id)
+        await self._asked.look(row)
         if not row.status.is_terminal:
             return ApiResult(202, {"workflow_id": row.workflow_id, "status": "running"})
         handle = self._handle(row)
@@ -128,9 +144,11 @@ class Workflows:
 
     @answering
     async def terminate(self, *, workflow_id: str, reason: str = "") -> ApiResult:
-        """End a run at once, and take back what it asks people for."""
+        """End a run at once, and take back what it asks people for; also of one that has ended."""
         row = await self._row(workflow_id)
-        if not await self._handle(row).terminate(reason=reason):
+        bound = await self._asked.end(row, reason)
+        ended = await bound.get(row.workflow_id, namespace=row.namespace).terminate(reason=reason)
+        if not await withdraw(bound, row, reason) and not ended:
             row = await self._row(workflow_id)
             raise Refused(409, f"workflow.{row.status}", f"{workflow_id!r} is {row.status} already")
         return ApiResult(200, {"terminated": True, "workflow_id": row.workflow_id})
@@ -150,6 +168,7 @@ class Workflows:
         ``summary``: counts alone. ``values=False`` leaves the values of the timeline out.
         """
         row = await self._row(workflow_id)
+        await self._asked.look(row)
         events = await self._handle(row).history()
         if summary:
             return ApiResult(200, exporting.summary(row, events))
@@ -161,22 +180,26 @@ class Workflows:
     @answering
     async def list_workers(self, *, include_system: bool = False) -> ApiResult:
         """Return what live workers serve, by name and queue."""
+        listing = await self._asked.list()
         known = await self._configs()
         found = await self._discovery.workers(known, include_system=include_system)
-        return ApiResult(200, {"workers": found})
+        return ApiResult(200, {"workers": await listing.shown(found, itemgetter("name"))})
 
     @answering
     async def list_discovered(self, *, include_system: bool = False) -> ApiResult:
         """Return every type that workers serve, runs were started of, or configurations name."""
+        listing = await self._asked.list()
         known = await self._configs()
         found = await self._discovery.discovered(known, include_system=include_system)
-        return ApiResult(200, {"workflows": found})
+        return ApiResult(200, {"workflows": await listing.shown(found, itemgetter(_TYPE))})
 
     @answering
     async def get_cron_status(self) -> ApiResult:
         """Return what begins by the clock, whether it does, and its next five times."""
+        listing = await self._asked.list()
+        known = (await self._configs()).values()
         found: list[dict[str, Any]] = []
-        for config in (await self._configs()).values():
+        for config in await listing.shown(known, attrgetter(_TYPE)):
             if config.cron_schedule is None:
                 continue
             try:
@@ -192,13 +215,18 @@ class Workflows:
     @answering
     async def list_configs(self) -> ApiResult:
         """Return all configurations, by type."""
-        known = await self._configs()
-        return ApiResult(200, {"workflows": list(known.values())})
+        listing = await self._asked.list()
+        known = (await self._configs()).values()
+        return ApiResult(200, {"workflows": await listing.shown(known, attrgetter(_TYPE))})
 
     @answering
     async def get_config(self, *, type: str) -> ApiResult:
         """Return a configuration."""
-        return ApiResult(200, (await self._found(type)).value)
+        listing = await self._asked.list()
+        config = (await self._found(type)).value
+        if not await listing.shown([config], attrgetter(_TYPE)):
+            raise _no_config()
+        return ApiResult(200, config)
 
     @answering
     async def upsert_config(self, *, type: str, **fields: Any) -> ApiResult:
@@ -212,7 +240,7 @@ class Workflows:
             before = await self._kept.find(type)
             was = before.value if before is not None else None
             config: WorkflowConfig = configs.make(type, fields, now=self._now(), before=was)
-            schedule = await self._schedule(config)
+            schedule = await self._schedule(config, was)
             await self._identity.roles.ensure(config.named_roles)
             put = self._kept.put(type, config, before.version if before is not None else 0)
             line = self._kept.line("upsert", type, was, config)
@@ -235,15 +263,15 @@ class Workflows:
     # -- inside ------------------------------------------------------------------------------
 
     async def _start(
-        self, name: str, envelope: Envelope, acts: Principal, options: dict[str, Any]
+        self, client: Client, name: str, envelope: Envelope, options: dict[str, Any]
     ) -> Handle[Any]:
-        # As in HotMesh: an id is started once.
-        options.setdefault("id_conflict_policy", "fail")
         given = _mapping(options.pop("search", None), "options.search")
         search = {"entity": options.pop("entity", name), **given}
-        return await self._client.as_(acts).start(name, envelope, search=search, **options)
+        return await client.start(name, envelope, search=search, **options)
 
-    async def _schedule(self, config: WorkflowConfig) -> SchedulePut | ScheduleDrop:
+    async def _schedule(
+        self, config: WorkflowConfig, before: WorkflowConfig | None
+    ) -> SchedulePut | ScheduleDrop:
         """Return the cron schedule of a configuration, or that there is to be none."""
         home, id = self._client.namespace, _schedule_id(config.workflow_type)
         if not config.is_scheduled:
@@ -258,13 +286,16 @@ class Workflows:
             metadata,
             invocation(acts, acts, origin="", scopes=("workflow:cron",), providers={}),
         )
-        prepared = self._client.as_(acts).schedules.prepared(
+        cron, type = config.cron_schedule or "", config.workflow_type
+        is_new = before is None or (before.is_scheduled, before.cron_schedule) != (True, cron)
+        bound = await self._asked.schedule(type, envelope, cron, is_new=is_new)
+        prepared = _acting(bound, acts, config).schedules.prepared(
             id,
-            config.workflow_type,
+            type,
             envelope,
-            cron=config.cron_schedule,
+            cron=cron,
             task_queue=config.task_queue,
-            search={"entity": config.workflow_type},
+            search={"entity": type},
         )
         return msgspec.structs.replace(prepared, replaces=True)
 
@@ -277,24 +308,33 @@ class Workflows:
         own = {"tenant": tenant} if tenant else {}
         found: dict[str, Provider] = {}
         for consumed in config.consumes if config is not None else ():
-            page = await self._client.list(
-                workflow=consumed, correlation_id=origin, status=Status.COMPLETED, limit=1, **own
-            )
-            if not page.items:
-                continue
-            [last] = page.items
-            output = (await self._client.get(last.id, last.run_id).describe()).output
-            if isinstance(output, dict) and output.get("type") == "return":  # pyright: ignore[reportUnknownMemberType]
-                output = cast("dict[str, Any]", output).get("data")
-            assert last.completed_at is not None
-            found[consumed] = Provider(output, consumed, last.completed_at.isoformat())
+            where = {"workflow": consumed, "correlation_id": origin, **own}
+            if (provider := await self._provider(where)) is not None:
+                found[consumed] = provider
         return found
+
+    async def _provider(self, where: Mapping[str, Any]) -> Provider | None:
+        """Return the latest output; what asks people is none."""
+        cursor: str | None = None
+        while True:
+            page = await self._client.list(status=Status.COMPLETED, limit=1, cursor=cursor, **where)
+            for last in page.items:
+                output: Any = (await self._client.get(last.id, last.run_id).describe()).output
+                told = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
+                if told.get("type") in ESCALATIONS:
+                    continue
+                if told.get("type") == "return":
+                    output = told.get("data")
+                assert last.completed_at is not None
+                return Provider(output, where["workflow"], last.completed_at.isoformat())
+            if (cursor := page.cursor) is None:
+                return None
 
     async def _row(self, workflow_id: str) -> RunRow:
         home = self._client.namespace
         key = ids.check_workflow_id(workflow_id)
         row = await self._client.door.read(lambda store: store.find(key, namespace=home))
-        if row is None or not sees(self._auth, row.tenant):
+        if row is None or not sees(self._auth or self._client.acts_for, row.tenant):
             raise errors.NotFound(f"there is no workflow {workflow_id!r}")
         return row
 
@@ -304,7 +344,7 @@ class Workflows:
     async def _found(self, type: str) -> Found[WorkflowConfig]:
         found = await self._kept.find(payload.text(type, what="type"))
         if found is None:
-            raise errors.NotFound("Workflow config not found")
+            raise _no_config()
         return found
 
     async def _configs(self) -> dict[str, WorkflowConfig]:
@@ -312,6 +352,18 @@ class Workflows:
 
     def _now(self) -> str:
         return views.to_datetime(self._client.door.now()).isoformat()
+
+
+def _acting(client: Client, acts: Principal, config: WorkflowConfig | None) -> Client:
+    """Return the client that starts for somebody, with the role that the configuration names."""
+    client = client.as_(acts)
+    if config is None:
+        return client
+    return client.under(msgspec.structs.replace(client.granted, default_role=config.default_role))
+
+
+def _no_config() -> errors.NotFound:
+    return errors.NotFound("Workflow config not found")
 
 
 def _mapping(given: Any, what: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure import activity, errors
-from perdure.engine import budgets, forks
+from perdure.engine import budgets, forks, overdue
 from perdure.engine.apart import Apart
 from perdure.engine.lanes import Lanes
 from perdure.engine.runs import Input, Phase, Run
@@ -276,6 +276,8 @@ class Runner:
         work.has_begun = work.is_entered = False
         if is_apart:
             work.job = self.apart.begin(work)
+        if work.patience:
+            work.late_call = overdue.expect(self._core, work)
         task = asyncio.get_running_loop().create_task(self._attempt(work))
         work.task = task
         self._tasks[task] = work
@@ -291,6 +293,8 @@ class Runner:
     def _left(self, task: asyncio.Task[None]) -> None:
         work = self._tasks.pop(task)
         self._running -= 1
+        if work.late_call is not None:
+            work.late_call.cancel()
         if work.run.work.get(work.number) is not work:
             # A cycle less for the garbage collector, each step.
             work.task = work.call = work.job = None
@@ -360,7 +364,7 @@ class Runner:
             )
             self._fail(work, info)
         except TimedOut as late:
-            self._fail(work, late.info, final=late.is_final)
+            self._fail(work, late.info, final=late.is_final or work.gives_up_late)
         except Raised as raised:
             self._fail(work, failures.from_exception(raised.error))
         except FailedElsewhere as exc:
@@ -433,7 +437,7 @@ class Runner:
         self._core.feed(posted, ev.decode_turn(posted.event)[0])
 
     def _attempt_context(self, work: Work) -> activity.Attempt:
-        return work.context(self._core.services)
+        return work.context(self._core.services, self._core.subjects)
 
     # -- outcomes ----------------------------------------------------------------------------
 
@@ -446,10 +450,7 @@ class Runner:
             return
         del work.run.work[work.number]
         fact = ev.ActivityCompleted(
-            activity=work.number,
-            result=data,
-            attempt=work.attempt,
-            worker=self._core.worker_name,
+            activity=work.number, result=data, attempt=work.attempt, worker=self._core.worker_name
         )
         if work.tell is not None:
             work.tell(work, fact)
@@ -459,7 +460,7 @@ class Runner:
     def _fail(self, work: Work, info: failures.FailureInfo, *, final: bool = False) -> None:
         if not self._is_current(work):
             return
-        run, event, policy = work.run, work.event, work.policy
+        run, event, policy, by = work.run, work.event, work.policy, self._core.worker_name
         retry_at = self._core.clock.now() + policy.delay_after(work.attempt)
         runs_out = (
             event.schedule_timeout is not None
@@ -471,10 +472,7 @@ class Runner:
         if final or runs_out or not policy.allows(info, work.attempt):
             del run.work[work.number]
             fact = ev.ActivityFailed(
-                activity=work.number,
-                failure=info,
-                attempt=work.attempt,
-                worker=self._core.worker_name,
+                activity=work.number, failure=info, attempt=work.attempt, worker=by
             )
         else:
             fact = ev.AttemptFailed(
@@ -482,7 +480,7 @@ class Runner:
                 attempt=work.attempt,
                 failure=info,
                 retry_at=retry_at,
-                worker=self._core.worker_name,
+                worker=by,
                 heartbeat=work.left_details,
             )
         if work.tell is not None:

@@ -7,6 +7,7 @@ is retried as activities are. The receiver gets it at least once.
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -16,11 +17,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perdure import activity, workflow
+from perdure.engine import beside
 from perdure.engine.clock import SystemClock
 from perdure.engine.limits import SYSTEM
 from perdure.errors import ApplicationError, Invalid, Kind
 from perdure.store.port import StartRequest, TurnWrite
-from perdure.values import endings, ids
+from perdure.values import endings
 from perdure.values import events as ev
 from perdure.values.duration import SECOND
 from perdure.values.retry import Retry
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from perdure.engine.core import Core
     from perdure.engine.runs import Run
 
+_log = logging.getLogger("perdure.runs")
 SIGNATURE: Final = "Perdure-Signature"
 DELIVERY: Final = "Perdure-Delivery"
 _POST: Final = "perdure.alert.post"
@@ -45,7 +48,9 @@ class Alert(msgspec.Struct, frozen=True):
 
     ``pattern``: of the workflow's name; ``*`` matches anything, dots included. ``url``: where to.
     ``secret``: signs each post. ``name``: what the alert's run has instead of url and secret;
-    others of the fleet know it by that. ``on``: ``failed``, ``timed_out``, or both.
+    others of the fleet know it by that. ``on``: ``failed``, ``timed_out``, or both. ``on_policy``:
+    also for runs of which a policy wants alerts (``alertOnFailure``), whatever the pattern, which
+    may be empty then.
     """
 
     pattern: str
@@ -53,21 +58,25 @@ class Alert(msgspec.Struct, frozen=True):
     secret: str
     name: str = ""
     on: tuple[str, ...] = tuple(map(str, _STATUSES))
+    on_policy: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Invalid(f"alert: url: {self.url!r} is not an http or https URL")
-        if not self.secret or not self.pattern:
+        if not self.secret or not (self.pattern or self.on_policy):
             raise Invalid("alert: a pattern and a secret are needed")
         if isinstance(self.on, str) or set(self.on) - set(map(str, _STATUSES)) or not self.on:
             raise Invalid(f"alert: on: {self.on!r} is no list of failed and timed_out")
         msgspec.structs.force_setattr(self, "on", tuple(self.on))
         if not self.name:
-            msgspec.structs.force_setattr(self, "name", f"{self.pattern} {parts.hostname}")
+            of = self.pattern or "policy"
+            msgspec.structs.force_setattr(self, "name", f"{of} {parts.hostname}")
 
-    def concerns(self, name: str, status: str) -> bool:
-        """Tell whether it is for such an end of workflow ``name``."""
+    def concerns(self, name: str, status: str, *, is_wanted: bool = False) -> bool:
+        """Tell whether it is for such an end of workflow ``name``; ``is_wanted``: by a policy."""
+        if is_wanted and self.on_policy:
+            return status in self.on
         text = ".*".join(map(re.escape, self.pattern.split("*")))
         return status in self.on and re.fullmatch(text, name, re.DOTALL) is not None
 
@@ -146,12 +155,28 @@ def _send(url: str, body: bytes, headers: Mapping[str, str]) -> int:
 
 def add(core: Core, run: Run, closing: ev.Event, write: TurnWrite) -> None:
     """Let the commit that ends a run start the alerts for it; not if it is tried again."""
-    status = endings.status_of(closing)
-    if run.workflow.startswith(SYSTEM) or endings.followed_by(closing):
+    if not core.settings.alerts or run.workflow.startswith(SYSTEM) or endings.followed_by(closing):
         return
+    status = endings.status_of(closing)
     for each in core.settings.alerts.values():
-        if each.concerns(run.workflow, status):
+        if each.concerns(run.workflow, status, is_wanted=_wants(run)):
             write.children = [*write.children, _start(core, run, closing, each, write.time)]
+
+
+def tell_unheard(core: Core, run: Run, closing: ev.Event) -> None:
+    """Say of a run that ended badly if a policy wants an alert of it, and nobody is to get one."""
+    if not _wants(run) or run.status not in _STATUSES or endings.followed_by(closing):
+        return
+    if not any(each.on_policy for each in core.settings.alerts.values()):
+        _log.error(
+            "[%s] a policy wants an alert of this (alertOnFailure), and no alert of this engine is "
+            "for policies: Engine(alerts=[Alert(…, on_policy=True)])",
+            run.workflow_id,
+        )
+
+
+def _wants(run: Run) -> bool:
+    return run.started is not None and run.started.terms.alerts
 
 
 def _start(core: Core, run: Run, closing: ev.Event, wanted: Alert, now: int) -> StartRequest:
@@ -167,27 +192,6 @@ def _start(core: Core, run: Run, closing: ev.Event, wanted: Alert, now: int) -> 
         "kind": failure.kind if failure is not None else "",
         "message": failure.message if failure is not None else "",
     }
-    run_id = ids.uuid7(now // 1000, core.chance(10))
-    started = ev.RunStarted(
-        workflow=alert.name,
-        version=alert.version,
-        workflow_id=f"{alert.name}/{run.run_id}/{wanted.name}"[:_LONGEST_ID],
-        run_id=run_id,
-        seed=core.chance(16),
-        input=msgspec.json.encode({"alert": wanted.name, "body": body}),
-        code=alert.code,
-        flavour=core.flavour,
-        queue=run.queue,
-        namespace=run.namespace,
-        started_at=now,
-        first_started_at=now,
-    )
-    return StartRequest(
-        workflow=started.workflow,
-        workflow_id=started.workflow_id,
-        run_id=run_id,
-        event=ev.encode_turn([started]),
-        version=started.version,
-        namespace=started.namespace,
-        queue=started.queue,
-    )
+    workflow_id = f"{alert.name}/{run.run_id}/{wanted.name}"[:_LONGEST_ID]
+    given = msgspec.json.encode({"alert": wanted.name, "body": body})
+    return beside.begin(core, run, alert, workflow_id, given, now)

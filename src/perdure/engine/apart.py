@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.activity import Activity
 from perdure.definition import Workflow
+from perdure.engine import budgets
 from perdure.values import payload
 from perdure.values.duration import SECOND
 
@@ -61,9 +62,9 @@ class Apart:
         """Begin an attempt; the job's future gets the encoded result, or what went wrong."""
         from perdure.engine.processes.process import Job
 
-        job = Job(work)
+        job = Job(work, budgets.purse_of(self._core, work))
         try:
-            self._ready().run(self._call(work), job)
+            self._ready().run(self._call(work, has_budget=job.purse is not None), job)
         except Exception as exc:  # noqa: BLE001 - whatever it is, this attempt fails of it
             job.future.set_exception(exc)
         return job
@@ -115,7 +116,7 @@ class Apart:
             self._pool.tell, self._pool.on_room = core.listeners.tell, self._on_room
         return self._pool
 
-    def _call(self, work: Work) -> Call:
+    def _call(self, work: Work, *, has_budget: bool) -> Call:
         from perdure.engine.processes.frames import Call
 
         definition, started = work.definition, work.run.started
@@ -128,4 +129,5 @@ class Apart:
             args=work.event.args,
             info=payload.encode(work.info()),
             context=started.context if started is not None else None,
+            has_budget=has_budget,
         )

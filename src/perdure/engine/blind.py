@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure.engine import offers, parking, writes
+from perdure.engine import offers, overdue, parking, writes
 from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnWrite
 from perdure.values import events as ev
@@ -61,8 +61,11 @@ class Blind:
         if run.timer_due:
             due, which = run.deadline
             if due and due <= self._core.clock.now():
-                self.end(run, Input(_out_of_time(which)))
-                return True
+                if which not in overdue.SOFT:
+                    self.end(run, Input(_out_of_time(which)))
+                    return True
+                fact = overdue.fact_of(run, which)
+                run.inputs += [] if fact is None else [Input(fact)]
         if run.status.is_stopped:
             self._take_while_stopped(run)
             return True

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure import errors, spending
-from perdure.values.budgets import CALLS, carried, charged, may_carry, shown
+from perdure.values.budgets import ONE_CALL, carried, charged, may_carry, shown
 from perdure.values.meters import Spend, Spent
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ONE = 1_000_000
-
 
 def has_any(work: Work) -> bool:
     """Tell cheaply whether the run of an attempt may have a budget."""
@@ -25,19 +23,25 @@ def has_any(work: Work) -> bool:
     return started is not None and may_carry(started.context)
 
 
+def purse_of(core: Core, work: Work) -> Purse | None:
+    """Return the budgets of an attempt's run, if it has any."""
+    started = work.run.started
+    context = started.context if started is not None else None
+    if context is None or not carried(context):
+        return None  # or the word stands elsewhere in it
+    return Purse(core, work, context)
+
+
 async def begin(core: Core, work: Work) -> None:
-    """Let an attempt whose run has a budget spend from it; it pays for itself first.
+    """Let an attempt whose run has a budget spend from it; it pays for itself first. One in a
+    subprocess does that there.
 
     Raises:
         BudgetExceeded: it may not begin.
     """
-    started = work.run.started
-    context = started.context if started is not None else None
-    if context is None or not carried(context):
-        return  # the word stands elsewhere in it
-    mine = Purse(core, work, context)
-    spending.purse.set(mine)
-    await mine.spend({CALLS: _ONE}, holds=False)
+    if work.job is None and (mine := purse_of(core, work)) is not None:
+        spending.purse.set(mine)
+        await mine.spend(ONE_CALL, holds=False)
 
 
 class Purse:

@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from perdure import errors
 from perdure.engine import offers
 from perdure.engine.committer import Fate
@@ -367,6 +369,7 @@ def _stand_in(carried: Carried, call: offers.Call) -> Run:
         run_id=carried.run_id,
         seed=b"",
         context=call.context,
+        terms=msgspec.structs.replace(call.terms, priority=carried.priority),
     )
     return run
 

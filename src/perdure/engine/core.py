@@ -36,7 +36,7 @@ from perdure.engine.registry import Registry
 from perdure.engine.release import Release
 from perdure.engine.retention import Retention
 from perdure.engine.revival import Revival
-from perdure.engine.runs import Input, Phase, Run
+from perdure.engine.runs import Input, Phase, Run, labels_of
 from perdure.engine.schedules import Schedules
 from perdure.engine.settings import Settings
 from perdure.engine.sweep import Sweeper
@@ -55,6 +55,7 @@ from perdure.store.port import (
     StartRequest,
     TurnWrite,
 )
+from perdure.subjects import Subjects
 from perdure.values import events as ev
 from perdure.values.states import MENDED_BY_CODE, ParkReason, Status
 
@@ -127,6 +128,7 @@ class Core:
         self.escalations = Escalations(self)
         self.retention = Retention(self)
         self.schedules = Schedules(self)
+        self.subjects = Subjects(desk, clock.now, asyncio.get_running_loop())
 
     # -- runs at hand ------------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ class Core:
         run = Run(0)
         run.workflow, run.workflow_id = request.workflow, request.workflow_id
         run.run_id, run.namespace, run.queue = request.run_id, request.namespace, request.queue
-        run.tenant = request.tenant
+        run.tenant, run.labels = request.tenant, labels_of(request)
         run.definition = definition
         run.started = started
         run.instance = Instance(definition, max_payload=self.max_payload)

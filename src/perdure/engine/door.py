@@ -43,6 +43,7 @@ class EngineDoor:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.subjects = core.subjects
         self._store_door = StoreDoor(core.desk, core.clock.now, core.chance, watch=core.watch)
 
     async def start(

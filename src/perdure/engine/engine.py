@@ -34,6 +34,7 @@ from perdure.engine.limits import Limits
 from perdure.engine.listeners import Listeners
 from perdure.engine.processes.watchdog import Watchdog
 from perdure.engine.settings import Settings
+from perdure.human.escalation import companion
 from perdure.store.blobs import BlobStore
 from perdure.store.desk import Desk, open_desk
 from perdure.store.sealing import COMPRESS_ABOVE, OFFLOAD_ABOVE, Codec, make_seal
@@ -250,7 +251,9 @@ class Engine:
             _register(self._core, definition)
             self._core.sweeper.look()
             if isinstance(definition, Workflow):
-                self._define(self._core, definition)
+                self._core.registry.register(companion)
+                for one in (definition, companion):
+                    self._define(self._core, one)
 
     async def start(self) -> None:
         """Open the database, join its workers and begin.
@@ -270,6 +273,8 @@ class Engine:
                 _register(core, definition)
             core.services = await given.built(self.services)
             core.registry.limits.check(core.registry.names)
+            if core.registry.names:
+                core.registry.register(companion)
             now = self._clock.now()
             await desk.write(lambda store: store.migrate(now))
             await desk.write(lambda store: store.unlock())

@@ -29,6 +29,7 @@ _LEAST_SECONDS = 0.01
 _TOLD = {
     "escalated": "workflow.task.escalated",
     "reminded": "workflow.task.reminder",
+    "overdue": "workflow.task.overdue",
     "expired": "workflow.task.expired",
 }
 

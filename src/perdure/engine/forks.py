@@ -12,16 +12,18 @@ from perdure.store.port import TurnRow
 from perdure.values import events as ev
 from perdure.values.duration import soonest
 
-_MARKS = (b"forked", b"run_taken")
+_MARKS = (b"forked", b"run_taken", b"run_handed_over")
+_BECOMES = (ev.Forked, ev.RunTaken, ev.RunHandedOver)
 
 
 def became(started: ev.RunStarted | None, facts: Iterable[ev.Event]) -> ev.RunStarted | None:
     """Return what event 1 says after these facts.
 
-    A copied one names the run it was copied from; the first worker may know of a deadline.
+    A copied one names the run it was copied from, and may act for somebody else; the first worker
+    may know of a deadline.
     """
     for fact in facts:
-        if isinstance(fact, (ev.Forked, ev.RunTaken)) and started is not None:
+        if isinstance(fact, _BECOMES) and started is not None:
             started = fact.onto(started)
     return started
 

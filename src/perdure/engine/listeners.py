@@ -93,11 +93,11 @@ class Listeners:
         else:
             self._tell(run, row.events, write.first, write.time, past)
 
-    def remind(self, run: Run, asked: PendingHumanTask) -> None:
-        """Tell the listeners of ``workflow.task.reminder`` that somebody is still waited for."""
+    def remind(self, run: Run, name: str, asked: PendingHumanTask) -> None:
+        """Tell the listeners of ``name`` that somebody is still waited for."""
         event = asked.event
         self.tell(
-            "workflow.task.reminder",
+            name,
             {
                 "instance_id": run.workflow_id,
                 "workflow_name": run.workflow,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from perdure import errors
 from perdure.engine import forks, offers, timeouts
 from perdure.engine.replaying import replay
-from perdure.engine.runs import Input, Offered, Phase, Run
+from perdure.engine.runs import Input, Offered, Phase, Run, labels_of
 from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.kernel.pending import PendingActivity
@@ -281,6 +281,9 @@ class Loader:
         core.answers.settle(run, instance)
         if instance.cancel is not None or blind:
             run.cancel_deadline = forks.last_cancel(blind, instance.cancel)
+        if instance.started is None and run.started is not None:
+            # It may have been found due by a clock that is ahead of this one.
+            run.time = max(run.time, run.started.not_before)
         self._find_open(run, instance, loaded, turns)
         if run.status in (Status.PARKED, Status.PAUSED) and not any(
             isinstance(item.fact, (ev.RunUnparked, ev.RunResumed)) for item in run.inputs
@@ -429,6 +432,7 @@ def identify(run: Run, row: RunRow) -> None:
     run.namespace = row.namespace
     run.queue = row.queue
     run.tenant = row.tenant
+    run.labels = labels_of(row)
     run.status = row.status
     run.wake_at = row.wake_at
     run.waits = row.waits

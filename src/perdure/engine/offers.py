@@ -26,19 +26,22 @@ from perdure.values import events as ev
 from perdure.values.duration import soonest
 from perdure.values.retry import ACTIVITY_DEFAULT
 from perdure.values.states import ParkReason
-from perdure.values.terms import NO_TERMS
+from perdure.values.terms import NO_TERMS, Terms
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
 
 
 class Call(msgspec.Struct, gc=False, array_like=True):
-    """What a worker needs to carry an activity out. ``scheduled_at``: when its timeouts began."""
+    """What a worker needs to carry an activity out. ``scheduled_at``: when its timeouts began;
+    ``terms``: what the run's say of timeouts.
+    """
 
     event: ev.ActivityScheduled
     scheduled_at: int
     key: str
     context: bytes | None = None
+    terms: Terms = NO_TERMS
 
     def due(self, attempt: int) -> int:
         """Return when it fails if nobody carries it out by then; 0 for never."""
@@ -226,8 +229,12 @@ def _offer(
     source = forks.key_source(run, number)
     key = source if isinstance(source, str) else idempotency_key(source, number)
     context = started.context if started is not None else None
-    call = Call(event, scheduled_at, key, context)
     terms = started.terms if started is not None else NO_TERMS
+    of_time = NO_TERMS
+    if terms.timeout_action:
+        limit, action = terms.activity_timeout, terms.timeout_action
+        of_time = Terms(activity_timeout=limit, timeout_action=action)
+    call = Call(event, scheduled_at, key, context, of_time)
     return Offer(
         number,
         queue,

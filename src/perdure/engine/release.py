@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure import errors, logs
-from perdure.engine import telling, writes
+from perdure.engine import alerts, telling, writes
 from perdure.engine.runs import Input, Phase, Run
 from perdure.engine.turns import describe
 from perdure.kernel.instance import Instance, Turn
@@ -26,7 +26,7 @@ _log = logging.getLogger("perdure.engine")
 _user_log = logging.getLogger("perdure.workflow")
 _RUNNERS = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.RunTaken})
 _FAILURES = frozenset({ev.AttemptFailed, ev.AttemptLost, ev.ActivityFailed})
-_NOTABLE = _RUNNERS | _FAILURES
+_NOTABLE = _RUNNERS | _FAILURES | {ev.RunOverdue}
 _UNTOLD = frozenset({Status.COMPLETED, Status.CONTINUED_AS_NEW})
 
 
@@ -158,6 +158,8 @@ class Release:
             if kind in _NOTABLE:
                 if kind in _FAILURES:
                     telling.tell_failure(run, item, taken)
+                elif kind is ev.RunOverdue:
+                    telling.tell_overdue(run, item.fact)
                 if kind in _RUNNERS:
                     core.runner.recorded(run, item.fact)
         closing: ev.Event | None = None
@@ -167,6 +169,8 @@ class Release:
         if run.status.is_terminal:
             if run.status not in _UNTOLD:
                 telling.tell_end(run, closing)
+                if closing is not None:
+                    alerts.tell_unheard(core, run, closing)
             core.ended(run, write, turn)
         elif run.inputs or run.timer_due:
             core.turns.wake(run)
@@ -182,7 +186,7 @@ class Release:
                 logs.show(_user_log, run.workflow_id, value)
                 core.logs.tell(run, next(lines))
             else:
-                core.listeners.remind(run, value)
+                core.listeners.remind(run, name, value)
 
     def _lost(self, run: Run, taken: list[Input]) -> None:
         """Another worker has the run: forget it, and send on what came in by hand."""

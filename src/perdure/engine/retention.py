@@ -7,23 +7,28 @@ commits; between them there are pauses, so that at most ``SHARE`` of that thread
 it, and a batch that took long is followed by a smaller one.
 
 What may be deleted is the store's to say (``store/sql/pruning.py``): never anything of an open run,
-so nothing that a worker has in memory. Blobs of deleted histories, and those of commits that came
-to nothing, are swept at the end.
+so nothing that a worker has in memory. Executions that were started with a retention of their own
+go by that, in batches that come after the others, also if this engine keeps those. Blobs of deleted
+histories, and those of commits that came to nothing, are swept at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from perdure import errors
+from perdure.erasing import ERASE
 from perdure.store import tending
 from perdure.store.complaints import Complaints
+from perdure.store.erasing import Erase
 from perdure.store.port import Place, Prune, Sweep
+from perdure.values.audit import line_by
 from perdure.values.duration import SECOND
+from perdure.values.principals import Kind, Principal
 from perdure.views import to_datetime
 
 if TYPE_CHECKING:
@@ -37,6 +42,8 @@ LOOK_SECONDS = 60.0
 SHARE = 0.1
 """Of the writing thread."""
 SCOPE = "retention"
+_SELF = Principal("perdure", kind=Kind.SERVICE)
+"""Who goes on with what somebody else has begun."""
 _TARGET = 20_000
 """How long a batch should take, in microseconds."""
 _LEAST, _FIRST, _MOST = 10, 100, 500
@@ -89,13 +96,15 @@ class Retention:
             if mark.began_at <= now < due:
                 return min((due - now) / SECOND, self._interval / SECOND)
             mark = Sweep("", SCOPE, "", began_at=now)
-        mark.worker = me
+        mark.worker, mark.code = me, str(self._keep)
         if await self._record(mark, instead=instead):
             await self._pass(mark)
         return self._interval / SECOND
 
     async def _pass(self, mark: Sweep) -> None:
-        if self._keep and not await self._delete(mark):
+        if self._keep and not await self._delete(mark, "others"):
+            return
+        if not await self._delete(mark, "own"):
             return
         await self._forget_human_tasks(mark.began_at - self._keep)
         after: str | None = ""
@@ -105,6 +114,7 @@ class Retention:
                 lambda store, after=after, now=now: store.forget(now, after=after)
             )
             await self._pause(began)
+        await self._go_on_erasing()
         # By its own name: what is done is nobody's, and this worker ends it.
         if not self.is_stopping:
             done = msgspec.structs.replace(mark, worker=0, since=0, after=0)
@@ -131,6 +141,31 @@ class Retention:
         if found.deleted:
             _log.info("%d of %d blobs deleted: nothing refers to them", found.deleted, found.seen)
 
+    async def _go_on_erasing(self) -> None:
+        """Erase the rest of what is being erased: whoever began may have been cut off.
+
+        If they were not, both do the same, and it is done once.
+        """
+        core = self._core
+        for one in await core.desk.read(lambda store: store.being_erased(limit=_MOST)):
+            target = {"target": one.workflow_id, "run_id": one.run_id, "namespace": one.namespace}
+            wish: Erase | None = Erase(
+                one.execution, one.run, audit=[line_by(_SELF, ERASE, **target)]
+            )
+            while wish is not None and not self.is_stopping:
+                began, now = asyncio.get_running_loop().time(), core.clock.now()
+                try:
+                    part = await core.desk.write(
+                        lambda store, wish=wish, now=now: store.erase(wish, now)
+                    )
+                except errors.PerdureError as error:
+                    said = "run %s of %r is not erased yet, will try again: %s"
+                    _log.warning(said, one.run_id, one.workflow_id, error)
+                    break
+                going, before = part.goes_on, wish
+                wish = None if going is None else msgspec.structs.replace(before, after=going)
+                await self._pause(began)
+
     async def _forget_human_tasks(self, before: int) -> None:
         """Delete those that no run asked for; others go with their run."""
         found = _MOST if self._keep else 0
@@ -141,33 +176,33 @@ class Retention:
             )
             await self._pause(began)
 
-    async def _delete(self, mark: Sweep) -> bool:
+    async def _delete(self, mark: Sweep, scope: Literal["others", "own"]) -> bool:
         """Delete what has ended; ``False``: this pass is not this worker's any more."""
-        core = self._core
-        before = mark.began_at - self._keep
-        place: Place | None = Place(mark.after, mark.since)
+        core, is_own = self._core, scope == "own"
+        before = mark.began_at if is_own else mark.began_at - self._keep
+        place: Place | None = Place(0) if is_own else Place(mark.after, mark.since)
         runs = rows = batches = 0
         while place is not None and not self.is_stopping:
             began = asyncio.get_running_loop().time()
-            prune = Prune(before, after=place, runs=self._size, events=self._size * _EVENTS_PER_RUN)
+            events = self._size * _EVENTS_PER_RUN
+            prune = Prune(before, after=place, runs=self._size, events=events, scope=scope)
             found = await core.desk.write(lambda store, prune=prune: store.prune(prune))
             runs, rows, place = runs + found.runs, rows + found.rows, found.goes_on
             self.deleted += found.runs
             batches += 1
             if place is not None and batches % _RECORD_EVERY == 0:
-                mark.since, mark.after = place.at, place.run
+                if not is_own:  # what was looked at there is gone, or due later
+                    mark.since, mark.after = place.at, place.run
                 if core.committer.worker != mark.worker or not await self._record(mark):
                     return False
             spent = await self._pause(began)
             if found.runs:
                 self._size = _next_size(self._size, spent)
         if runs:
-            _log.info(
-                "retention: deleted %d runs that had ended before %s, with %d history rows",
-                runs,
-                to_datetime(before).isoformat(timespec="seconds"),
-                rows,
-            )
+            moment = to_datetime(before).isoformat(timespec="seconds")
+            whose = "whose own retention was over at" if is_own else "that had ended before"
+            said = "retention: deleted %d runs %s %s, with %d history rows"
+            _log.info(said, runs, whose, moment, rows)
         return True
 
     async def _record(self, mark: Sweep, *, instead: int = 0) -> bool:

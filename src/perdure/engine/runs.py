@@ -11,6 +11,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from perdure.engine import overdue
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.values.concurrency import lane_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from perdure.engine.work import Work
     from perdure.named import Past
     from perdure.store.offers import Offer
-    from perdure.store.port import TurnWrite
+    from perdure.store.port import RunRow, StartRequest, TurnWrite
 
 Done = Callable[[BaseException | None], None]
 _BY_HAND = 1 << 62
@@ -85,6 +86,24 @@ class Offered(NamedTuple):
 _NOTHING: dict[int, Offered] = {}
 
 
+class Labels(NamedTuple):
+    """For whom an execution is, and what it belongs to, besides its tenant."""
+
+    created_by: str | None = None
+    correlation_id: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+UNLABELLED = Labels()
+
+
+def labels_of(what: StartRequest | RunRow) -> Labels:
+    """Return the labels of a start, or of a run as the store has it."""
+    if what.created_by is None and what.correlation_id is None and not what.tags:
+        return UNLABELLED
+    return Labels(what.created_by, what.correlation_id, what.tags)
+
+
 class Run:
     """See the module's text. ``key`` is 0 until the start is committed."""
 
@@ -103,6 +122,7 @@ class Run:
         "is_owned",
         "is_queued",
         "key",
+        "labels",
         "length",
         "namespace",
         "offered",
@@ -137,6 +157,7 @@ class Run:
         self.namespace = "default"
         self.queue = "default"
         self.tenant: str | None = None
+        self.labels = UNLABELLED
         self.parent: tuple[int, int] | None = None
         self.definition: Workflow[Any, Any] | None = None
         self.instance: Instance | None = None
@@ -190,8 +211,13 @@ class Run:
 
     @property
     def deadline(self) -> tuple[int, str]:
-        """When the run ends without its code, and why: a timeout's name or "cancel"; (0, "")."""
+        """When the run ends without its code, and why: a timeout's name or "cancel"; (0, "").
+
+        Or (``overdue.py``) when it is asked to end, or is late, as policies want it.
+        """
         due, which = self.started.deadline if self.started is not None else (0, "")
+        if self.started is not None and self.started.terms.timeout_action:
+            due, which = overdue.deadline(self, self.started)
         if self.cancel_deadline and (not due or self.cancel_deadline < due):
             return self.cancel_deadline, "cancel"
         return due, which
@@ -203,9 +229,9 @@ class Run:
         self.offered[activity] = Offered(queue, scheduled_at)
 
     def is_out_of_time(self, now: int) -> bool:
-        """Tell whether the deadline has passed."""
-        due, _ = self.deadline
-        return bool(due) and due <= now
+        """Tell whether a deadline has passed that ends it."""
+        due, which = self.deadline
+        return bool(due) and due <= now and which not in overdue.SOFT
 
     @property
     def has_deadline(self) -> bool:

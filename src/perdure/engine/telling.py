@@ -66,6 +66,13 @@ def tell_end(run: Run, closing: ev.Event | None) -> None:
         log.warning("[%s] workflow %r timed out", *who)
 
 
+def tell_overdue(run: Run, fact: ev.Event) -> None:
+    """Say that a run takes longer than policies allow, and goes on."""
+    assert isinstance(fact, ev.RunOverdue)
+    text = "[%s] workflow %r takes longer than %s; it goes on, as its policies want"
+    log.warning(text, run.workflow_id, run.workflow, to_text(fact.limit))
+
+
 def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from perdure import errors
-from perdure.engine import alerts, offers, parking, writes
+from perdure.engine import alerts, offers, overdue, parking, returned, writes
 from perdure.engine.blind import Blind
 from perdure.engine.interrupts import ends_the_loop
 from perdure.engine.logs import logged
@@ -33,6 +33,7 @@ from perdure.store.port import StartRequest, TurnWrite
 from perdure.values import events as ev
 from perdure.values import failures, limits
 from perdure.values.states import ParkReason, Status
+from perdure.values.terms import CANCEL
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -184,6 +185,9 @@ class Turns:
             if not facts:
                 self._core.settle(run)
                 return
+        if run.started is not None and run.started.terms.timeout_action == CANCEL:
+            asked = overdue.cancels(run, (*run.blind, *facts))
+            facts += [asked] if asked is not None else []
         turn = self._apply(run, instance, facts, now, taken)
         if turn is None:
             return
@@ -317,10 +321,10 @@ class Turns:
 
     def hand_in(self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None) -> None:
         run.phase = Phase.COMMITTING
-        if write.closes and self._core.settings.alerts:
+        if write.closes:
             closing = turn.closed if turn is not None else ev.decode_turn(write.payload)[-1]
             assert closing is not None
-            alerts.add(self._core, run, closing, write)
+            self._begin_beside(run, closing, write)
         self.taken += 1
         self._under_way[id(write)] = UnderWay(run, taken, turn)
         self._core.committer.add_turn(write)
@@ -347,12 +351,17 @@ class Turns:
             run.instance.size += len(write.payload)
             self._prepare(run, run.instance, turn, write)
             self._write_state(run, run.instance, turn.closed, write, now)
-            if turn.closed is not None and self._core.settings.alerts:
-                alerts.add(self._core, run, turn.closed, write)
+            if turn.closed is not None:
+                self._begin_beside(run, turn.closed, write)
             request.first = write
         run.phase = Phase.COMMITTING
         self._under_way[id(request)] = UnderWay(run, [], turn)
         self._core.committer.add_start(request)
+
+    def _begin_beside(self, run: Run, closing: ev.Event, write: TurnWrite) -> None:
+        """Let the commit that ends a run begin what is to follow from such an end."""
+        returned.add(self._core, run, closing, write)
+        alerts.add(self._core, run, closing, write)
 
     def _prepare(self, run: Run, instance: Instance, turn: Turn, write: TurnWrite) -> None:
         """Add what is written beside the row: what the commands need, and what the code logged."""

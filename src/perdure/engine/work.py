@@ -19,6 +19,7 @@ from perdure.values.limits import LOST_IN_A_ROW
 from perdure.values.lines import Line
 from perdure.values.retry import ACTIVITY_DEFAULT, RetryPolicy
 from perdure.values.states import ParkReason
+from perdure.values.terms import CONTINUE
 
 if TYPE_CHECKING:
     from perdure.engine.clock import Clock
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from perdure.engine.logs import Logs
     from perdure.engine.processes.process import Job
     from perdure.engine.runs import Run
+    from perdure.personal import Keys
 
 T = TypeVar("T")
 Activity = activity.Activity[Any, Any]
@@ -48,10 +50,12 @@ class Work:
         "is_entered",
         "job",
         "key_source",
+        "late_call",
         "left_details",
         "logs",
         "not_before",
         "number",
+        "patience",
         "place",
         "queue",
         "retry_call",
@@ -96,6 +100,9 @@ class Work:
         self.logs: Logs | None = None
         self.tell: Callable[[Work, ev.Event], None] | None = None
         """Who is told what comes of an attempt of another worker's run."""
+        self.patience = patience(event, run.started)
+        """After how long it is told of an attempt that it is late and goes on; 0: never."""
+        self.late_call: asyncio.TimerHandle | None = None
         self.time = asyncio.get_running_loop().time
         """Seconds of the loop's clock; may be called from any thread."""
 
@@ -135,6 +142,15 @@ class Work:
         return (self.definition.retry if self.definition else None) or ACTIVITY_DEFAULT
 
     @property
+    def gives_up_late(self) -> bool:
+        """Whether it is not tried again when it was too late: else what policies want to follow
+        from that never would.
+        """
+        started = self.run.started
+        wanted = started.terms.timeout_action if started is not None else ""
+        return bool(wanted) and not self.policy.max_attempts
+
+    @property
     def is_timed(self) -> bool:
         """Whether an attempt may have to be given up while it runs."""
         event = self.event
@@ -153,14 +169,20 @@ class Work:
             idempotency_key=self.key,
             queue=self.event.queue or run.queue,
             heartbeat_details=payload.decode(left) if left else None,
+            namespace=run.namespace,
         )
 
-    def context(self, services: Mapping[str, Any]) -> activity.Attempt:
+    def context(self, services: Mapping[str, Any], keys: Keys) -> activity.Attempt:
         """Return what the attempt's function finds in ``perdure.activity``."""
         started = self.run.started
         context = started.context if started is not None else None
         return activity.Attempt(
-            self.info, beat=self.beat, context=context, services=services, log=self.log
+            self.info,
+            beat=self.beat,
+            context=context,
+            services=services,
+            log=self.log,
+            keys=keys,
         )
 
     def begin(self) -> None:
@@ -220,9 +242,18 @@ def resolved(pending: PendingActivity, known: Activity | None) -> ev.ActivitySch
 def limited(event: ev.ActivityScheduled, started: ev.RunStarted | None) -> ev.ActivityScheduled:
     """Return a call whose attempts have the time of its run's activities, if it says nothing."""
     limit = started.terms.activity_timeout if started is not None else 0
-    if not limit or event.timeout is not None:
+    if not limit or event.timeout is not None or patience(event, started):
         return event
     return msgspec.structs.replace(event, timeout=limit)
+
+
+def patience(event: ev.ActivityScheduled, started: ev.RunStarted | None) -> int:
+    """Return the time of its run's activities, if an attempt goes on when that is over: nothing but
+    its own code waits for it, and policies want no end.
+    """
+    if started is None or started.terms.timeout_action != CONTINUE:
+        return 0
+    return 0 if event.step or event.timeout is not None else started.terms.activity_timeout
 
 
 def _or(said: T | None, otherwise: T | None) -> T | None:

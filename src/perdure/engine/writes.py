@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from perdure import errors
 from perdure.engine import offers, people, refusals
+from perdure.engine.beside import inherit
 from perdure.engine.work import resolved
 from perdure.store.port import Post, StartRequest, StateWrite, TurnWrite, Watch
 from perdure.values import budgets, endings, failures, ids, payload
 from perdure.values import events as ev
+from perdure.values.principals import tenant_in
 from perdure.values.states import Status
-from perdure.values.terms import first_deadlines, later_deadlines, successor
+from perdure.values.terms import ends_unbegun, first_deadlines, later_deadlines, successor
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -275,6 +277,7 @@ def _child_scheduled(
         not_before=deadlines.not_before,
         run_deadline=deadlines.run,
         execution_deadline=deadlines.execution,
+        places=event.places,
     )
     is_open = f"an execution with id {event.workflow_id!r} is open"
     request = StartRequest(
@@ -290,21 +293,23 @@ def _child_scheduled(
         not_before=started.not_before,
         key=event.terms.key,
         priority=event.terms.priority,
-        deadline=deadlines.first,
+        deadline=ends_unbegun(event.terms, deadlines),
+        keep_for=event.terms.retention,
+        places=event.places,
         parent=(run.execution, number),
         parent_close=event.parent_close,
         refusal=_refused(run, number, event, is_open, "AlreadyExists"),
+        tenant=run.tenant,
+        sees=tenant_in(event.context) if event.conflict or event.reuse else "",
         watches=(Watch("child", ref=number, asked_by=run.run_id),) if event.conflict else (),
-        messages=tuple(
-            ev.encode_turn([ev.MessageReceived(message=message)]) for message in event.messages
-        )
-        if event.conflict
-        else (),
+        messages=ev.encode_messages(event.messages if event.conflict else ()),
         memo=event.memo,
         search=payload.decode(event.search) if event.search else {},
         budget=budgets.own(event.context, event.run_id),
         charges=budgets.for_child(event.context, event.run_id),
     )
+    if event.heir:
+        inherit(run, request)
     write.children = [*write.children, request]
 
 
@@ -403,6 +408,7 @@ def _later_run(
         not_before=not_before,
         run_deadline=deadlines.run,
         execution_deadline=deadlines.execution,
+        places=before.places,
     )
     return StartRequest(
         workflow=name,
@@ -414,7 +420,7 @@ def _later_run(
         queue=before.queue,
         attempt=attempt,
         not_before=not_before,
-        deadline=deadlines.first,
+        deadline=ends_unbegun(before.terms, deadlines),
         execution=run.execution,  # whose parent, and what its end means, the store knows
     )
 

@@ -12,6 +12,7 @@ from perdure import errors, workflow
 from perdure.activity import Activity
 from perdure.executing.state import shown
 from perdure.graph.exceptions import InvalidTransitionError, WorkflowInstanceNotFoundError
+from perdure.graph.naming import all_names
 from perdure.graph.states import WorkflowStatus
 from perdure.handle import Handle
 from perdure.values.retry import Retry
@@ -19,6 +20,7 @@ from perdure.values.retry import Retry
 if TYPE_CHECKING:
     from perdure.executing.carrier import Carrier
 
+_BEGAN = "step.started"
 _WORKFLOW = "perdure.schedule_step"
 _ACTIVITY = "perdure.retry_from_step"
 
@@ -98,11 +100,12 @@ async def _check_begun(carrier: Carrier, handle: Handle[Any], step: str) -> None
     except errors.NotFound:
         raise carrier.not_found(handle.id) from None
     definition = carrier.definition(execution.workflow, execution.version)
-    if definition is not None and step not in definition.steps:
-        known = ", ".join(definition.steps)
+    if definition is not None and step not in (names := [*all_names(definition.steps.values())]):
+        known = ", ".join(names)
         raise errors.NotFound(f"'{definition.name}' has no step '{step}' (it has: {known})")
     for event in await handle.history():
-        if event.kind == "emitted" and event.data.get("step") == step:
+        told = event.data
+        if event.kind == "emitted" and (told.get("name"), told.get("step")) == (_BEGAN, step):
             return
     said = f"nothing is recorded of step '{step}' from which it could go on"
     raise InvalidTransitionError(shown(execution.status), WorkflowStatus.RUNNING, said)

@@ -46,7 +46,17 @@ class AdaptedStep(BaseMachineStep):
 
 def _asking(step: Any) -> BaseHumanStep:
     """Return the step that asks a person what an object says of itself."""
-    names = ("title", "form_schema", "assignee_key", "assignee", "role", "group", "due", "remind")
+    names = (
+        "title",
+        "form_schema",
+        "assignee_key",
+        "assignee",
+        "role",
+        "group",
+        "due",
+        "expires",
+        "remind",
+    )
     said = {name: getattr(step, name) for name in names if getattr(step, name, None) is not None}
     return BaseHumanStep(step.name, description=step.description, **said)
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from perdure import workflow
 from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
+from perdure.graph.marks import passed_over
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepStatus
 from perdure.kernel import traps
 from perdure.values import payload
+from perdure.values.terms import CANCEL, CONTINUE
 from perdure.workflow.run import to_time
+
+if TYPE_CHECKING:
+    from perdure.graph.steps import BaseStep
 
 
 class Book:
@@ -33,6 +38,8 @@ class Book:
         self.history: list[StepExecution] = []
         self.current: dict[str, int] = {}
         self.done: set[str] = set()
+        self.told = 0
+        """How many of them listeners were told of last."""
         self.sections: dict[str, asyncio.Lock] = {}
         """Held by the step that is in the critical section of that name."""
         self.total = len(outline.steps)
@@ -81,6 +88,37 @@ class Book:
 
     def _kept_data(self) -> dict[str, Any]:
         return {**self.data} if self._is_lent else self.data
+
+    @property
+    def goes_on_late(self) -> bool:
+        """Whether a step whose time is over is left, and the next one follows."""
+        return self._timeout_action == CONTINUE
+
+    async def late(self, step: str, said: str) -> None:
+        """Let the run be cancelled for a step whose time is over, if policies want that.
+
+        If it was that of an activity, the engine has asked for it already.
+        """
+        if self._timeout_action != CANCEL or self.host.cancel is not None:
+            return
+        reason = f"{step!r} took too long: {said}"
+        await traps.cancel_other(self.host, self.instance.id, reason, 0, terminate=False)
+        await self.host.loop.create_future()
+
+    @property
+    def _timeout_action(self) -> str:
+        started = self.host.started
+        return started.terms.timeout_action if started is not None else ""
+
+    def pass_over(self, step: BaseStep, *, counts: bool) -> None:
+        """Keep and tell that a step cannot begin any more; ``counts``: it is one of them all."""
+        execution = StepExecution(step.name, StepStatus.SKIPPED, self.now())
+        self.finish(execution, StepStatus.SKIPPED)
+        self.history.append(execution)
+        if counts:
+            self.done.add(step.name)
+        if not self.host.is_replaying:
+            self.host.tell(passed_over(step))
 
     def finish(
         self,

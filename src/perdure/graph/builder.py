@@ -12,6 +12,7 @@ from perdure.graph.context import WorkflowContext
 from perdure.graph.deciding import ChoiceStep, LoopStep
 from perdure.graph.definition import WorkflowDefinition
 from perdure.graph.instances import MapStep
+from perdure.graph.naming import all_names, free_name
 from perdure.graph.outline import Condition, Edge, Outline
 from perdure.graph.people import BaseHumanStep
 from perdure.graph.steps import (
@@ -305,7 +306,7 @@ class Branch:
         """
         step = MapStep(
             name,
-            outline_of(branch, name),
+            outline_of(branch, name, {name, *all_names(self._steps.values())}),
             items=items,
             max_concurrent=max_concurrent,
             on_error=on_error,
@@ -332,11 +333,15 @@ class Branch:
         """Add any step."""
         if next is not None and end:
             self._mistakes.append(f"Step '{step.name}': next= and end=True exclude each other")
-        if step.given.get("name", step.name) == "":
+        given: Any = step.given.get("name", step.name)
+        if not given:
             self._mistakes.append(f"a step of {self.name!r} has no name")
+        elif not isinstance(given, str):
+            self._mistakes.append(f"a step of {self.name!r} is named {given!r}, which is no text")
         if step.name in self._steps:
-            self._mistakes.append(f"more than one step is named '{step.name}'")
-        if self._open:
+            free = free_name(step.name, self._steps)
+            self._mistakes.append(f"more than one step is named '{step.name}'; call one '{free}'")
+        if self._open and self._open != step.name:
             self._edges.append(Edge(self._open, step.name))
         self._steps[step.name] = step
         self._open = ""
@@ -431,8 +436,9 @@ def branch(name: str) -> Branch:
     return Branch(name)
 
 
-def outline_of(given: Branch | Outline | Handler, step: str) -> Outline:
-    """Return the graph of a branch of a step; a handler alone is a branch of one task.
+def outline_of(given: Branch | Outline | Handler, step: str, taken: Iterable[str] = ()) -> Outline:
+    """Return the graph of a branch of a step; a handler alone is a branch of one task, which has
+    its name, or one that is not taken.
 
     Raises:
         DefinitionError: it is neither.
@@ -446,7 +452,8 @@ def outline_of(given: Branch | Outline | Handler, step: str) -> Outline:
             f"step {step!r}: {given!r} is no branch: write branch(name).task(…)"
         )
     name = getattr(given, "__name__", "each")
-    return Branch(name).task(name, given).outline()
+    task = name if name not in taken else free_name(f"{step}-item", taken)
+    return Branch(name).task(task, given).outline()
 
 
 def _shown(given: Any) -> str:

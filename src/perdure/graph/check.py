@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from perdure.graph.combining import StepGroup
 from perdure.graph.conditions import is_label, refusal
-from perdure.graph.deciding import LoopStep
+from perdure.graph.deciding import BaseGateway, LoopStep
+from perdure.graph.looping import idle_loops
+from perdure.graph.naming import repeated_names
 from perdure.graph.outline import Edge, Outline
 from perdure.graph.people import BaseHumanStep
 from perdure.graph.spans import no_limit
@@ -19,12 +21,12 @@ _JOINS = ("active", "each", "first", "all")
 
 def mistakes(outline: Outline) -> list[str]:
     """Return what is wrong with a graph and the graphs inside its steps; nothing if it can run."""
-    return [*_of_graph(outline), *_of_sections(outline)]
+    return [*_of_graph(outline), *_of_sections(outline), *repeated_names(outline)]
 
 
 def _of_graph(outline: Outline) -> list[str]:
     found = [*outline.mistakes, *_of_steps(outline), *_of_edges(outline)]
-    found += _of_joins(outline)
+    found += [*_of_joins(outline), *_of_groups(outline)]
     return [*found, *_of_ways(outline), *_of_inner(outline)]
 
 
@@ -119,16 +121,33 @@ def _of_joins(outline: Outline) -> Iterable[str]:
             yield f"Step '{name}': join='{join}' is no join{hint}"
         if isinstance(step.cancels, str) and step.cancels not in ("", "incoming"):
             yield f"Step '{name}': cancels='{step.cancels}': give a list of steps, or 'incoming'"
-        for part in step.steps if isinstance(step, StepGroup) else ():
-            for option in ("join", "cancels"):
-                if getattr(part, option) != getattr(BaseStep, option):
-                    place = f"Step '{name}', part '{part.name}'"
-                    yield f"{place}: {option}= means nothing within a group"
         for other, label in step.mentions().items():
             if other not in outline.steps:
                 yield f"Step '{name}': {label}: '{other}' is no step{_near(other, outline)}"
             elif other == name:
                 yield f"Step '{name}': {label}: that is the step itself"
+
+
+def _of_groups(outline: Outline) -> Iterable[str]:
+    """Find parts of groups that are not what a part can be: no edge leads to one, or away."""
+    for name, step in outline.steps.items():
+        if isinstance(step, StepGroup):
+            yield from _of_parts(step, f"Step '{name}'")
+
+
+def _of_parts(group: StepGroup, place: str) -> Iterable[str]:
+    for part in group.parts():
+        here = f"{place}, part '{part.name}'"
+        for option in ("join", "cancels"):
+            if getattr(part, option) != getattr(BaseStep, option):
+                yield f"{here}: {option}= means nothing within a group"
+        if isinstance(part, BaseGateway) or part.jumps():
+            yield (
+                f"{here}: it decides where to go on, and nothing leads out of the middle of a "
+                "group; let it be a step of the graph, or of a branch"
+            )
+        if isinstance(part, StepGroup):
+            yield from _of_parts(part, here)
 
 
 def _counted(ways: int) -> str:
@@ -176,6 +195,7 @@ def _of_ways(outline: Outline) -> Iterable[str]:
         if name in reached and not _can_end(outline, name):
             yield f"Step '{name}': no way leads from it to an end of the workflow"
     yield from _endless(outline, reached)
+    yield from idle_loops(outline, reached)
 
 
 def _endless(outline: Outline, reached: set[str]) -> Iterable[str]:

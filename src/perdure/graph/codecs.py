@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol, cast
 
 from perdure import errors
+from perdure.human.asking import NEVER
 from perdure.references import named, reference, resolve
 from perdure.values.duration import microseconds, to_text
 from perdure.values.retry import Retry
@@ -185,6 +186,14 @@ def _read_duration(value: Any, place: Place) -> Any:
     return value
 
 
+def _write_end(value: Any, place: Place) -> Any:
+    return value if value == NEVER else _write_duration(value, place)
+
+
+def _read_end(value: Any, place: Place) -> Any:
+    return value if value == NEVER else _read_duration(value, place)
+
+
 def _write_condition(value: Any, place: Place) -> Any:
     if isinstance(value, str):
         return value
@@ -352,6 +361,8 @@ INPUT = Codec(_write_kind, _read_input)
 """A class, a JSON Schema, or a mapper."""
 DURATION = Codec(_write_duration, _read_duration)
 DURATION_OR_FUNCTION = _or_function(DURATION)
+END_OR_FUNCTION = _or_function(Codec(_write_end, _read_end))
+"""A duration, or "never"."""
 JSON_OR_FUNCTION = _or_function(JSON)
 CONDITION = Codec(_write_condition, _read_text)
 CONDITION_OR_FUNCTION = _or_function(CONDITION)

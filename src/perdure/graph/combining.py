@@ -170,10 +170,10 @@ class StepGroup(BaseStep):
         return [*self.steps]
 
     def functions(self) -> list[object]:
-        return [fn for step in self.steps for fn in step.functions()]
+        return [fn for step in self.parts() for fn in step.functions()]
 
     def problems(self) -> list[str]:
-        return [f"part '{step.name}': {it}" for step in self.steps for it in step.problems()]
+        return [f"part '{step.name}': {it}" for step in self.parts() for it in step.problems()]
 
     def shape(self) -> list[Any]:
         return [*super().shape(), [step.shape() for step in self.steps]]
@@ -228,6 +228,9 @@ class ParallelGroup(StepGroup):
     def calls(self) -> list[StepCall]:
         return [*super().calls(), *(self.callback.calls() if self.callback is not None else ())]
 
+    def parts(self) -> list[BaseStep]:
+        return [*self.steps, *([] if self.callback is None else [self.callback])]
+
     async def visit(self, visit: Visit) -> Left:
         outputs = await together([visit.beside(step) for step in self.steps], fail_fast=True)
         visit.value = outputs
@@ -276,17 +279,20 @@ class ConditionalGroup(StepGroup):
         return self.branches.get(await key if inspect.isawaitable(key) else key)
 
     def problems(self) -> list[str]:
+        found = super().problems()
         if self.condition is None:
-            return ["it has no condition to choose a branch by"]
+            return ["it has no condition to choose a branch by", *found]
         if not isinstance(self.condition, str):
-            return []
+            return found
         if not is_expression(self.condition):
-            return [f"condition {self.condition!r} names no context: it decides nothing"]
+            return [f"condition {self.condition!r} names no context: it decides nothing", *found]
         said = refusal(self.condition, gives=("STRING", "BOOL", "INT"))
-        return [said] if said else []
+        return [said, *found] if said else found
 
     async def visit(self, visit: Visit) -> Left:
         step = await self._chosen(visit.ctx)
+        name = None if step is None else step.name
+        visit.pass_over(*(it for it in self.steps if it.name != name))
         if step is None:
             return Left(None)
         await visit.within(step)

@@ -230,9 +230,10 @@ class WorkflowDefinition(Workflow[Any, Any]):
         current_step: str | Iterable[str] | None = None,
         completed_steps: Iterable[str] = (),
         failed_steps: Iterable[str] = (),
+        skipped_steps: Iterable[str] = (),
     ) -> str:
         """Return a Mermaid diagram with the state of a run, by names of steps."""
-        return draw(self.outline, current_step, completed_steps, failed_steps)
+        return draw(self.outline, current_step, completed_steps, failed_steps, skipped_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition as JSON types.

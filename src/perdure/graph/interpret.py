@@ -123,6 +123,11 @@ class Visit:
         left = await self._play.visit(inner, counts=False)
         return left.output if left.is_output else inner.value
 
+    def pass_over(self, *steps: BaseStep) -> None:
+        """Say that steps that are part of this one were not chosen."""
+        for step in steps:
+            self._play.book.pass_over(step, counts=False)
+
     def tell(self, event: str, data: dict[str, Any], *, path: str | None = None) -> None:
         """Tell listeners that something happened in the step.
 
@@ -203,6 +208,9 @@ class Play:
         """What steps have left running behind them; no token comes of it."""
         self.begun: list[str] = []
         self.ended: list[str] = []
+        self._ahead = dict.fromkeys(outline.steps)
+        """The steps that may still begin for the first time."""
+        self._has_decided = False
         self._output: Any = None
 
     async def run(self, prev: Any) -> Any:
@@ -215,7 +223,7 @@ class Play:
                     self._admit()
                 if not self._ready:
                     if not (self._running or self.left):
-                        return self._output
+                        return self._end()
                     await self._wait()
                 elif len(self._ready) == 1 and self._is_only():
                     self._take(await self._step(self._ready.popleft()))
@@ -225,7 +233,8 @@ class Play:
                         task = asyncio.ensure_future(self._step(token))
                         self._running[task] = token.step
                 if self.is_ending:
-                    return self._output
+                    await self._cancel_rest()
+                    return self._end()
         finally:
             await self._cancel_rest()
 
@@ -279,8 +288,9 @@ class Play:
                 book.steps = {**book.steps, name: left.output}
         if counts:
             book.done.add(name)
+            book.told = len(book.done)
         if not host.is_replaying:
-            done, total = (len(book.done), book.total) if counts else (0, 0)
+            done, total = (book.told, book.total) if counts else (0, 0)
             host.tell(ended(name, left, visit, done, total))
         return left
 
@@ -290,6 +300,7 @@ class Play:
         if step.cancels:
             await self._withdraw(step)
         self.begun.append(step.name)
+        self._ahead.pop(step.name, None)
         visit = Visit(self, step, token.prev)
         try:
             visiting = self.visit if step.section else self._visit
@@ -300,12 +311,19 @@ class Play:
         except errors.NondeterminismError:
             raise
         except errors.PerdureError as exc:
-            raise _failed(step, exc) from exc
+            if not _is_late(exc):
+                raise _failed(step, exc) from exc
+            await self.book.late(step.name, str(exc))
+            if not self.book.goes_on_late:
+                raise _failed(step, exc) from exc
+            left, targets = Left(is_output=False), visit.ways_on()
         except Exception as exc:
             # A mistake in a mapper or a condition: the engine decides whether it fails the run.
             exc.add_note(failures.in_step(step.name, self.outline.name))
             raise
         self.ended.append(step.name)
+        if step.name in self.outline.decides:
+            self._has_decided = True
         prev = left.output if left.is_output else token.prev
         if left.is_output:
             self._output = left.output
@@ -326,6 +344,20 @@ class Play:
                 self._joins.waiting.setdefault(token.step, []).append(token)
             else:
                 self._ready.append(token)
+        if self._has_decided:
+            self._has_decided = False
+            self._pass_over(it for it in [*self._ahead] if not self.is_awaited(it, besides=""))
+
+    def _end(self) -> Any:
+        """Pass over what never began, and return the result."""
+        self._pass_over([*self._ahead])
+        return self._output
+
+    def _pass_over(self, steps: Iterable[str]) -> None:
+        """Say of steps that they cannot begin any more."""
+        for name in steps:
+            del self._ahead[name]
+            self.book.pass_over(self.outline.steps[name], counts=self._is_whole)
 
     def _is_alone(self) -> bool:
         """Whether nothing else is under way, so that nobody has to be waited for."""
@@ -397,14 +429,25 @@ async def interpret(outline: Outline, input: Any) -> Any:
     book.host.queries["graph"] = GraphQuery(book)
     book.host.update_handlers["set_metadata"] = MetadataUpdate(book)
     book.host.steps = book.current
-    result = await Play(outline, book, is_whole=True).run(input)
-    if book.progress < 100:
-        last, done = book.history[-1].step_name, len(book.done)
+    play = Play(outline, book, is_whole=True)
+    result = await play.run(input)
+    if book.told < book.total:
+        last, done = play.ended[-1], len(book.done)
         book.host.tell(ev.Emitted(name="progress", step=last, done=done, total=book.total))
     return result
 
 
 _WAITS = frozenset({StepType.HUMAN, StepType.TIMER, StepType.WEBHOOK})
+
+
+def _is_late(exc: errors.PerdureError) -> bool:
+    """Tell whether a step failed because its time was over: that of its activity, or its own."""
+    if exc.kind != errors.Kind.TIMEOUT:
+        return False
+    if isinstance(exc, errors.ActivityFailed):
+        details: Any = exc.details
+        return isinstance(details, dict) and "timeout_type" in details
+    return type(exc) is errors.ApplicationError
 
 
 def _failed(step: BaseStep, exc: errors.PerdureError) -> errors.ApplicationError:

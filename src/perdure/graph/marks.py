@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from perdure import errors
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.commands import NOT_CHOSEN
 
 if TYPE_CHECKING:
     from perdure.graph.interpret import Visit
-    from perdure.graph.steps import Left
+    from perdure.graph.steps import BaseStep, Left
 
 _SHOWN = 200
 
@@ -35,6 +36,12 @@ def ended(step: str, left: Left, visit: Visit, done: int, total: int) -> ev.Emit
         )
     result = None if left.output is None else _encoded(left.output, visit)
     return ev.Emitted(name="step.completed", step=step, result=result, done=done, total=total)
+
+
+def passed_over(step: BaseStep) -> ev.Emitted:
+    """Return the mark of a step that cannot begin any more."""
+    data = {"step_type": step.told, "reason": NOT_CHOSEN}
+    return ev.Emitted(name="step.skipped", step=step.name, data=payload.encode(data))
 
 
 def failed(step: str, error: Exception, visit: Visit) -> ev.Emitted:

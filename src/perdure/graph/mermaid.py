@@ -20,6 +20,7 @@ _SHAPES = {
 _STYLES = {
     "completed": "fill:#90EE90,stroke:#006400,stroke-width:2px",
     "failed": "fill:#FFB6C1,stroke:#8B0000,stroke-width:2px",
+    "skipped": "fill:#F5F5F5,stroke:#999999,stroke-dasharray:4",
     "current": "fill:#FFD700,stroke:#FFA500,stroke-width:3px",
 }
 _NAMED = {'"': "quot", "<": "lt", ">": "gt", "&": "amp"}
@@ -46,6 +47,7 @@ def draw(
     current_step: str | Iterable[str] | None = None,
     completed_steps: Iterable[str] = (),
     failed_steps: Iterable[str] = (),
+    skipped_steps: Iterable[str] = (),
 ) -> str:
     """Return the diagram: nodes by kind, edges with their conditions, styles by state.
 
@@ -57,6 +59,7 @@ def draw(
     lines += _ways(outline, "")
     styled = [(name, "completed") for name in completed_steps]
     styled += [(name, "failed") for name in failed_steps]
+    styled += [(name, "skipped") for name in skipped_steps]
     current = [current_step] if isinstance(current_step, str) else current_step or ()
     styled += [(name, "current") for name in current]
     nodes = list(_ids(outline, ""))

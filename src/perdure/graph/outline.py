@@ -106,8 +106,13 @@ class Outline:
         for edge in self.edges:
             self._out.setdefault(edge.source, []).append(edge)
         self._into: dict[str, int] = {}
+        self.decides: set[str] = set()
+        """The steps after which not every way has to be taken."""
         for step in self.steps:
-            for target in self.followers(step):
+            followers = self.followers(step)
+            if len(followers) > 1 or any(edge.condition for edge in self.ways_on(step)):
+                self.decides.add(step)
+            for target in followers:
                 self._into[target] = self._into.get(target, 0) + 1
         self.meets = {
             name

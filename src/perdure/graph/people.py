@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from perdure import errors, human
-from perdure.graph.codecs import DURATION_OR_FUNCTION, JSON_OR_FUNCTION, KIND
+from perdure.graph.codecs import DURATION_OR_FUNCTION, END_OR_FUNCTION, JSON_OR_FUNCTION, KIND
 from perdure.graph.forms import Form
 from perdure.graph.spans import no_span
 from perdure.graph.states import StepType
 from perdure.graph.steps import BaseStep, Left
-from perdure.human.asking import Options, When, asked
+from perdure.human.asking import NEVER, Options, When, asked
 from perdure.human.forms import check_entered
 from perdure.values import payload
 from perdure.values.people import PRIORITY
@@ -27,10 +27,12 @@ class BaseHumanStep(BaseStep):
     """Asks a person and waits. What is entered is the output; a mapping goes into the data too.
 
     Attributes are given in the class body or to the constructor. ``title``, ``description``,
-    ``role``, ``assignee``, ``due``, ``remind``, ``data`` (what the person is shown), ``escalate``
-    (which roles it goes to, and when), ``approvers`` (how many people must complete it) and
-    ``not_by`` (who must not) may be functions of the context; the last three are as in
-    ``human.request``. ``group`` means ``role``. ``form_schema``: a type or a JSON Schema.
+    ``role``, ``assignee``, ``due``, ``expires``, ``remind``, ``data`` (what the person is shown),
+    ``escalate`` (which roles it goes to, and when), ``approvers`` (how many people must complete
+    it) and ``not_by`` (who must not) may be functions of the context; the last three are as in
+    ``human.request``. ``due``: by when it is to be done; then it is overdue, and stays. It expires
+    when ``expires`` says so; without that, when it is due, if ``on_expire`` or ``escalate`` say
+    what happens to it else. ``group`` means ``role``. ``form_schema``: a type or a JSON Schema.
     ``assignee_key``: where in the data the assignee stands. ``on_reject`` and ``on_expire`` name
     the step to go to then; else the step fails, with the kind ``Rejected`` or ``Expired``; with
     ``Cancelled`` if somebody took it back.
@@ -48,6 +50,7 @@ class BaseHumanStep(BaseStep):
         role=JSON_OR_FUNCTION,
         group=JSON_OR_FUNCTION,
         due=DURATION_OR_FUNCTION,
+        expires=END_OR_FUNCTION,
         remind=DURATION_OR_FUNCTION,
         data=JSON_OR_FUNCTION,
         escalate=JSON_OR_FUNCTION,
@@ -61,6 +64,7 @@ class BaseHumanStep(BaseStep):
     role: Any = None
     group: Any = None
     due: Any = None
+    expires: Any = None
     remind: Any = None
     priority: int = PRIORITY
     data: Any = None
@@ -102,8 +106,14 @@ class BaseHumanStep(BaseStep):
         return str(self._of("description", context) or "")
 
     async def get_due_date(self, context: WorkflowContext) -> When | None:
-        """Return when it expires: a duration from now on, or an aware datetime."""
+        """Return by when it is to be done: a duration from now on, or an aware datetime."""
         return cast("When | None", self._of("due", context))
+
+    async def get_expiry_date(self, context: WorkflowContext) -> When | None:
+        """Return when it expires: the same, or ``"never"``; ``None``: when it is due."""
+        found = self._of("expires", context)
+        is_to_end = self.on_expire or self._of("escalate", context)
+        return cast("When | None", NEVER if found is None and not is_to_end else found)
 
     async def get_reminder_date(self, context: WorkflowContext) -> When | None:
         """Return when to remind: a duration before it is due, or an aware datetime."""
@@ -163,6 +173,7 @@ class BaseHumanStep(BaseStep):
             role=await _answer(self.get_assignee_group(ctx)),
             assignee=await _answer(self.get_assignee(ctx)),
             due=await _answer(self.get_due_date(ctx)),
+            expires=await _answer(self.get_expiry_date(ctx)),
             remind=await _answer(self.get_reminder_date(ctx)),
             priority=self.priority,
             data=self._of("data", ctx),
@@ -205,19 +216,20 @@ class BaseHumanStep(BaseStep):
             human.Form(self.form_schema)
         except errors.PerdureError as error:
             return [error.message]
-        return [
-            *(
-                problem
-                for name in ("due", "remind")
-                if isinstance(given := getattr(self, name), (str, int, float))
-                for problem in no_span(name, given)
-            ),
-            *self._what_cannot_be_asked(),
+        spans = [
+            problem
+            for name in ("due", "expires", "remind")
+            if isinstance(given := getattr(self, name), (str, int, float))
+            and (name, given) != ("expires", NEVER)
+            for problem in no_span(name, given)
         ]
+        return [*spans, *self._what_cannot_be_asked(() if spans else ("due", "expires"))]
 
-    def _what_cannot_be_asked(self) -> list[str]:
-        """Return what is wrong with whom it asks, as far as that is no function."""
-        said = ("assignee", "escalate", "approvers", "not_by", "type", "form_version")
+    def _what_cannot_be_asked(self, times: Sequence[str]) -> list[str]:
+        """Return what is wrong with whom it asks, as far as that is no function, and with these
+        times of it.
+        """
+        said = ("assignee", "escalate", "approvers", "not_by", "type", "form_version", *times)
         given = {name: self.asking(name) for name in said}
         options = cast("Options", {key: it for key, it in given.items() if not callable(it)})
         try:
@@ -250,6 +262,7 @@ _HOOKS = (
     "get_assignee_group",
     "get_description",
     "get_due_date",
+    "get_expiry_date",
     "get_reminder_date",
     "validate_submission",
 )
@@ -260,6 +273,7 @@ _GIVEN = (
     "role",
     "group",
     "due",
+    "expires",
     "remind",
     "data",
     "escalate",

@@ -132,6 +132,11 @@ class BaseStep:
             setattr(self, key, value)
         self.policy: RetryPolicy | None = None
 
+    @property
+    def told(self) -> str:
+        """What listeners are told as its type."""
+        return self.told_as or str(self.step_type)
+
     def copied(self) -> Self:
         """Return a step like this one, for another definition: place and policy are its own."""
         return copy.copy(self)
@@ -150,7 +155,7 @@ class BaseStep:
         """Take a place in a definition: ``path`` names the step among all activities."""
         what = f"retry of step {self.name!r}"
         self.policy = default if self.retry is None else policy_of(self.retry, what)
-        data = payload.encode({"step_type": self.told_as or str(self.step_type)})
+        data = payload.encode({"step_type": self.told})
         self.began = ev.Emitted(name="step.started", step=self.name, data=data)
 
     async def visit(self, visit: Visit) -> Left:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.values.duration import Duration, optional_microseconds
+from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
 from perdure.values.sizes import parse_size
+
+_DAY = 86_400
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,8 +19,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_instance_duration: of one instance; seconds if it is a number.
         enable_manual_triggers: whether workflows may be run that do not have the trigger
             ``manual``.
-        retention_days: how long ended instances are shown; how long they are kept is a setting of
-            the engine.
+        retention_days: how long instances that the service begins are kept after their end, and
+            how long ended ones are shown to it; ``None``: as long as the engine keeps others.
         default_timeout: of an attempt of a step that says nothing.
         max_input_size: of an input, in bytes or as text.
 
@@ -37,7 +39,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_concurrent_instances < 0:
             raise Invalid(f"max_concurrent_instances: {self.max_concurrent_instances} is below 0")
         if self.retention_days is not None and self.retention_days < 1:
-            raise Invalid(f"retention_days: {self.retention_days} shows nothing")
+            raise Invalid(f"retention_days: {self.retention_days} keeps and shows nothing")
+        assert self.retention is None or self.retention > 0
         assert self.duration >= 0
         assert self.step_timeout >= 0
         parse_size(self.max_input_size)
@@ -46,6 +49,13 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     def duration(self) -> int:
         """Of an instance, in microseconds; 0 is no limit."""
         return optional_microseconds(self.max_instance_duration, what="max_instance_duration") or 0
+
+    @property
+    def retention(self) -> int | None:
+        """How long instances are kept after their end, in seconds; ``None``: as all others."""
+        if self.retention_days is None:
+            return None
+        return microseconds(self.retention_days * _DAY, what="retention_days") // SECOND
 
     @property
     def step_timeout(self) -> int:

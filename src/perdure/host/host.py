@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from perdure import activity, errors
+from perdure import errors, views
 from perdure.client import Client
 from perdure.definition import Workflow, highest_active
+from perdure.filters import read_filter
 from perdure.handle import Handle
 from perdure.host import instances
 from perdure.host.config import HostConfig
 from perdure.host.instances import Instances, WorkflowInfo, WorkflowInstance
+from perdure.host.querying import find
 from perdure.host.schedule import HostSchedule
+from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
 from perdure.policy.globs import Name, read_name
-from perdure.policy.hook import error_of, refused_by_place, refused_by_rate
 from perdure.store.port import Definition, RunRow
 from perdure.values import payload
-from perdure.values.granted import Granted
-from perdure.values.meters import Spend
+from perdure.values.duration import SECOND
+from perdure.values.principals import sees
 from perdure.values.sizes import parse_size
 
-_SECOND = 1_000_000
 _MANUAL = "manual"
 
 
@@ -31,12 +32,16 @@ class WorkflowHost:
     """What a service does with workflows.
 
     Args:
-        client: whose executions they are.
+        client: whose executions they are. If it acts for a principal of a tenant
+            (``client.as_(…)``), there are no others than that tenant's.
         service: who asks: ``app.billing``; its namespace is the text before the last dot.
         policies: what it may do; none is everything that the checks of the code allow.
         config: of its deployment.
         claims: of who is behind its calls, unless a call says so itself.
         guard: who judges, instead of ``policies``.
+
+    Raises:
+        UsageError: ``policies`` and ``guard`` are given.
     """
 
     def __init__(
@@ -52,18 +57,21 @@ class WorkflowHost:
         self.client = client
         self.service = payload.text(service, what="service")
         self.config = config or HostConfig()
-        self._claims = dict(claims or {})
-        self._policies = policies
+        self._guard = guard_of(policies, guard)
         self._most = parse_size(self.config.max_input_size)
-        judged = policies if policies is not None else Policies()
-        self._guard: Guard = guard if guard is not None else PolicyGuard(judged)
+        self.judge = Judge(
+            client,
+            self._guard or PolicyGuard(Policies()),
+            service=self.service,
+            claims=dict(claims or {}),
+            is_audited=self._guard is not None,
+        )
 
     def as_(self, claims: Mapping[str, Any]) -> WorkflowHost:
         """Return the same for somebody with these claims."""
         return WorkflowHost(
             self.client,
             service=self.service,
-            policies=self._policies,
             config=self.config,
             claims=claims,
             guard=self._guard,
@@ -102,24 +110,30 @@ class WorkflowHost:
             RateLimited: too many were run lately; ``details["retry_after"]`` in seconds.
             NotFound: there is no such workflow, or not in this version.
         """
-        asked = _asked(workflow)
-        found, verdict = await self.judge_start(
-            "run", asked, input, claims, caller=caller or _own_caller()
+        judge, asked = self.judge, _asked(workflow)
+        found, request, verdict = await self.judge_start(
+            "run", asked, input, claims, caller=caller or own_caller()
         )
-        self._check_manual(found, verdict)
-        granted = await self.spend(verdict)
+        if not (self.config.enable_manual_triggers or _MANUAL in found.triggers):
+            said = (
+                f"{found.name!r} has no trigger 'manual', and this service runs nothing else by "
+                "hand"
+            )
+            code, rule = "MANUAL_TRIGGERS_DISABLED", "enable_manual_triggers"
+            no = Verdict(False, code, said, rule, verdict.version, verdict.limits)
+            raise await judge.refuse("run", request, no)
+        client = await judge.admit("run", request, verdict)
         try:
-            handle = await self.client.under(granted).start(
+            handle = await client.start(
                 found.name,
                 input,
                 version=found.version,
                 correlation_id=correlation_id,
                 tags=instances.tag_texts(dict(tags or {})),
-                run_timeout=_shortest(self.config.duration, verdict.limits.max_duration),
-                activity_timeout=_shortest(self.config.step_timeout, verdict.limits.step_timeout),
+                retention=self.config.retention,
             )
         except errors.ConcurrencyLimit as error:
-            raise error_of(refused_by_place(verdict, error)) from error
+            raise await judge.no_place("run", request, verdict, error) from error
         return handle.id
 
     async def signal(
@@ -137,9 +151,10 @@ class WorkflowHost:
             NotFound: there is no such instance, or it has ended.
         """
         row = await self._found(instance_id)
-        request = self._about(row, claims, signal=signal)
-        await self.spend(await self._judge("signal", request))
-        await self._handle(row).send(signal, payload)
+        request = self.judge.about(row, claims, signal=signal)
+        verdict = await self.judge.allow("signal", request)
+        client = await self.judge.admit("signal", request, verdict)
+        await _handle(client, row).send(signal, payload)
 
     async def get_status(
         self, instance_id: str, *, claims: Mapping[str, Any] | None = None
@@ -148,11 +163,12 @@ class WorkflowHost:
 
         Raises:
             PolicyDenied: a check or a policy says no.
-            NotFound: there is no such instance.
+            NotFound: there is no such instance, or it has ended too long ago
+                (``retention_days``).
         """
         row = await self._found(instance_id)
-        await self._judge("get_status", self._about(row, claims))
-        return instances.shown(await self._handle(row).describe())
+        await self.judge.allow("get_status", self.judge.about(row, claims))
+        return instances.shown(await _handle(self.client, row).describe())
 
     async def query(
         self,
@@ -169,26 +185,33 @@ class WorkflowHost:
     ) -> Instances:
         """Return instances, newest first; more than 1000, or than a policy says, are not given.
 
+        What the policies say of workflows and instances is asked of each one that is found, and
+        those that may not be seen are left out.
+
         Args:
-            workflow_id: with a version or without. A page may then be short and have a cursor.
+            workflow_id: with a version or without.
             status: one of the six, or several.
             tags: all of them.
             correlation_id: what they share.
             started_after: an aware datetime.
             started_before: the same.
             limit: how many.
-            cursor: of the page before.
+            cursor: of the page before. A short page may have one, too: go on until there is none.
             claims: of who is behind the call.
+
+        Raises:
+            PolicyDenied: a check or a policy says no.
         """
         wanted = instances.read_statuses(status)
         name = read_name(workflow_id) if workflow_id else None
         if workflow_id and name is None:
             raise errors.Invalid(f"workflow_id: {workflow_id!r} is no name of a workflow")
-        request = self._request(
+        judge = self.judge
+        request = judge.request(
             claims, workflow_id=workflow_id or "", statuses=tuple(wanted), limit=limit
         )
-        verdict = await self._judge("query", request)
-        await self.spend(verdict)
+        verdict = await judge.allow("query", request)
+        await judge.admit("query", request, verdict)
         limits = verdict.limits
         filters: dict[str, Any] = {
             "workflow": name.name if name is not None else None,
@@ -197,12 +220,25 @@ class WorkflowHost:
             "correlation_id": correlation_id,
             "started_after": started_after,
             "started_before": started_before,
+            "tenant": self._tenant,
         }
-        given = {key: value for key, value in filters.items() if value is not None}
-        page = await self.client.list(limit=limits.max_results, cursor=cursor, **given)
-        items = [instances.shown(item) for item in page.items]
-        if name is not None and name.version:
-            items = [item for item in items if _is_of(item.version, name.version)]
+        where = read_filter(filters, self.client.namespace)
+        if not limits.max_results or not where.status:
+            return Instances([], None)
+        sight = Sight(judge, "query", request, verdict)
+
+        async def shows(row: RunRow) -> bool:
+            if self._is_forgotten(row):
+                return False
+            if name is not None and not _is_of(row.version, name.version):
+                return False
+            return await sight.shows(lambda: judge.about(row, claims))
+
+        page = await find(
+            self.client.door, where, limit=limits.max_results, cursor=cursor, shows=shows
+        )
+        await sight.check(page.rows)
+        items = [instances.shown(views.execution(row)) for row in page.rows]
         return Instances(items, page.cursor)
 
     async def cancel(
@@ -220,22 +256,32 @@ class WorkflowHost:
             Conflict: it has ended.
         """
         row = await self._found(instance_id)
-        await self.spend(await self._judge("cancel", self._about(row, claims, reason=reason)))
-        if not await self._handle(row).cancel(reason=reason):
+        request = self.judge.about(row, claims, reason=reason)
+        verdict = await self.judge.allow("cancel", request)
+        client = await self.judge.admit("cancel", request, verdict)
+        if not await _handle(client, row).cancel(reason=reason):
             raise errors.Conflict(f"instance {instance_id!r} has ended: nothing is left to cancel")
 
     async def list_workflows(
         self, *, claims: Mapping[str, Any] | None = None
     ) -> list[WorkflowInfo]:
-        """Return the workflows that there are, by name and version."""
-        await self._judge("list", self._request(claims))
+        """Return the workflows that there are and that the policies show, by name and version.
+
+        Raises:
+            PolicyDenied: a policy says no, or not one workflow can be judged.
+        """
+        request = self.judge.request(claims)
+        verdict = await self.judge.allow("list", request)
         known = await self.client.door.read(lambda store: store.definitions())
         found = [
             WorkflowInfo(one.name, one.version, one.triggers)
             for one in known
             if one.is_active and not one.name.startswith("perdure.")
         ]
-        return sorted(found, key=lambda one: (one.workflow_id, one.version))
+        shown = await self.judge.shown(
+            found, verdict, request, lambda one: (one.workflow_id, one.version)
+        )
+        return sorted(shown, key=lambda one: (one.workflow_id, one.version))
 
     async def explain(
         self, operation: str, *, claims: Mapping[str, Any] | None = None, **asked: Any
@@ -249,13 +295,14 @@ class WorkflowHost:
             **asked: what the operation is about: fields of :class:`perdure.policy.Request`; of an
                 instance its ``instance_id`` alone.
         """
-        await self._judge("explain", self._request(claims))
+        await self.judge.allow("explain", self.judge.request(claims))
         if "instance_id" in asked:
             row = await self._found(asked.pop("instance_id"))
-            request = self._about(row, claims, **asked)
+            request = self.judge.about(row, claims, **asked)
         else:
-            request = self._request(claims, **asked)
-        return self._policies.explain(operation, request) if self._policies is not None else []
+            request = self.judge.request(claims, **asked)
+        guard = self.judge.guard
+        return guard.policies.explain(operation, request) if isinstance(guard, PolicyGuard) else []
 
     # -- what a start goes through -------------------------------------------------------------
 
@@ -266,19 +313,18 @@ class WorkflowHost:
         input: Any,
         claims: Mapping[str, Any] | None,
         **asked: Any,
-    ) -> tuple[Definition, Verdict]:
-        """Judge what would start a workflow, now or later; return its version, and the verdict.
+    ) -> tuple[Definition, Request, Verdict]:
+        """Judge what would start a workflow, now or later; return its version, what was asked, and
+        the verdict with the limits of the deployment.
 
         Raises:
             PolicyDenied: a check or a policy says no.
             NotFound: there is no such workflow, or not in this version.
         """
         size = len(payload.encode(input, what="input"))
-        if wrong := checks.check_input_size(size, self._most):
-            raise errors.PolicyDenied(checks.CODES["input_size"], wrong, "input_size")
         known = read_name(workflow_id) is not None
         found = await self._resolve(workflow_id) if known else None
-        request = self._request(
+        request = self.judge.request(
             claims,
             workflow_id=workflow_id,
             input=input,
@@ -286,47 +332,30 @@ class WorkflowHost:
             validate=self._validator(found),
             **asked,
         )
-        verdict = await self._judge(operation, request)
+        verdict = await self.judge.allow(operation, request)
+        if wrong := checks.check_input_size(size, self._most):
+            code, of = checks.CODES["input_size"], (verdict.version, verdict.limits)
+            no = Verdict(False, code, wrong, "input_size", *of)
+            raise await self.judge.refuse(operation, request, no)
         if found is None:
             raise errors.NotFound(f"there is no workflow {workflow_id!r}")
-        return found, verdict
+        return found, request, self._limited(verdict)
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _request(self, claims: Mapping[str, Any] | None, **asked: Any) -> Request:
-        said = self._claims if claims is None else dict(claims)
-        return Request(service=self.service, claims=said, **asked)
-
-    def _about(self, row: RunRow, claims: Mapping[str, Any] | None, **asked: Any) -> Request:
-        return self._request(
-            claims,
-            workflow_id=row.workflow,
-            instance_id=row.workflow_id,
-            instance=instances.facts(row),
-            **asked,
-        )
-
-    async def _judge(self, operation: str, request: Request) -> Verdict:
-        verdict = await self._guard.check(operation, request)
-        if not verdict.allowed:
-            raise error_of(verdict)
-        return verdict
-
-    async def spend(self, verdict: Verdict) -> Granted:
-        """Spend what the operation costs; return what a start is granted."""
-        limits = verdict.limits
-        if limits.meters:
-            now = self.client.door.now()
-            spend = Spend(meters=limits.meters)
-            spent = await self.client.door.write(lambda store: store.spend(spend, now))
-            judged = refused_by_rate(verdict, spent, now)
-            if not judged.allowed:
-                raise error_of(judged, retry_after=max(0, spent.retry_at - now) / _SECOND)
+    def _limited(self, verdict: Verdict) -> Verdict:
+        """Return a verdict with the limits of the deployment, where they are the stricter ones."""
+        config, limits = self.config, verdict.limits
         places = dict(limits.places)
-        if most := self.config.max_concurrent_instances:
+        if most := config.max_concurrent_instances:
             key = f"service:{self.service}"
             places[key] = min(most, places.get(key, most))
-        return Granted(policy=verdict.version, places=tuple(places.items()))
+        return narrowed(
+            verdict,
+            places=tuple(places.items()),
+            max_duration=_shorter(config.duration / SECOND, limits.max_duration),
+            step_timeout=_shorter(config.step_timeout / SECOND, limits.step_timeout),
+        )
 
     async def _resolve(self, asked: str) -> Definition | None:
         name = read_name(asked)
@@ -346,25 +375,26 @@ class WorkflowHost:
 
         return validate
 
-    def _check_manual(self, found: Definition, verdict: Verdict) -> None:
-        if self.config.enable_manual_triggers or _MANUAL in found.triggers:
-            return
-        raise errors.PolicyDenied(
-            "MANUAL_TRIGGERS_DISABLED",
-            f"{found.name!r} has no trigger 'manual', and this service runs nothing else by hand",
-            "enable_manual_triggers",
-            version=verdict.version,
-        )
-
     async def _found(self, instance_id: str) -> RunRow:
         home, key = self.client.namespace, payload.text(instance_id, what="instance_id")
         row = await self.client.door.read(lambda store: store.find(key, namespace=home))
-        if row is None:
+        hidden = row is not None and not sees(self.client.acts_for, row.tenant)
+        if row is None or hidden or self._is_forgotten(row):
             raise errors.NotFound(f"there is no instance {instance_id!r}")
         return row
 
-    def _handle(self, row: RunRow) -> Handle[Any]:
-        return self.client.get(row.workflow_id, namespace=row.namespace)
+    @property
+    def _tenant(self) -> str | None:
+        """Whose instances alone are seen; ``None``: those of all."""
+        who = self.client.acts_for
+        return (who.tenant or None) if who is not None else None
+
+    def _is_forgotten(self, row: RunRow) -> bool:
+        """Tell whether an instance has ended longer ago than the service is shown any."""
+        keep = self.config.retention
+        if keep is None or row.closed_at is None:
+            return False
+        return row.closed_at + keep * SECOND < self.client.door.now()
 
 
 def _asked(workflow: str | Workflow[Any, Any]) -> str:
@@ -373,10 +403,8 @@ def _asked(workflow: str | Workflow[Any, Any]) -> str:
     return payload.text(workflow, what="workflow")
 
 
-def _own_caller() -> str:
-    """Return the workflow whose activity this is, if it is one."""
-    attempt = activity.running.get(None)
-    return "" if attempt is None else attempt.info.workflow
+def _handle(client: Client, row: RunRow) -> Handle[Any]:
+    return client.get(row.workflow_id, namespace=row.namespace)
 
 
 def _chosen(known: list[Definition], name: Name) -> Definition | None:
@@ -395,7 +423,6 @@ def _is_of(version: str, asked: str) -> bool:
     return not asked or version == asked or version.startswith(f"{asked}.")
 
 
-def _shortest(micros: int, seconds: float) -> float | None:
-    """Return the shorter of two limits in seconds; ``None``: there is none."""
-    found = [one for one in (micros / _SECOND, seconds) if one]
-    return min(found, default=None)
+def _shorter(one: float, other: float) -> float:
+    """Return the shorter of two limits; 0: there is none."""
+    return min(filter(None, (one, other)), default=0)

@@ -4,44 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.store.port import RunRow
+from perdure.policy.statuses import SHOWN, InstanceStatus, status_of
 from perdure.values.states import Status
 from perdure.views import Execution
-
-
-class InstanceStatus(StrEnum):
-    """How an instance is, in the page's six words."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @classmethod
-    def _missing_(cls, value: object) -> InstanceStatus | None:
-        return cls.CANCELLED if value == "canceled" else None
-
-
-_SHOWN = {
-    Status.PENDING: InstanceStatus.PENDING,
-    Status.RUNNING: InstanceStatus.RUNNING,
-    Status.WAITING: InstanceStatus.WAITING,
-    Status.PAUSED: InstanceStatus.WAITING,
-    Status.PARKED: InstanceStatus.WAITING,
-    Status.COMPLETED: InstanceStatus.COMPLETED,
-    Status.FAILED: InstanceStatus.FAILED,
-    Status.TIMED_OUT: InstanceStatus.FAILED,
-    Status.CANCELLED: InstanceStatus.CANCELLED,
-    Status.TERMINATED: InstanceStatus.CANCELLED,
-}
 
 
 class WorkflowInstance(msgspec.Struct, frozen=True):
@@ -80,15 +50,10 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     triggers: tuple[str, ...] = ()
 
 
-def status_of(status: Status) -> InstanceStatus:
-    """Return a status in the page's words; what goes on in another run still runs."""
-    return _SHOWN.get(status, InstanceStatus.RUNNING)
-
-
 def stored(statuses: Iterable[InstanceStatus]) -> list[Status]:
     """Return the statuses that are shown as these."""
     wanted = set(statuses)
-    return [status for status, shown in _SHOWN.items() if shown in wanted]
+    return [status for status, shown in SHOWN.items() if shown in wanted]
 
 
 def read_statuses(given: str | Sequence[str] | None) -> tuple[InstanceStatus, ...]:
@@ -129,15 +94,3 @@ def shown(found: Execution) -> WorkflowInstance:
         correlation_id=found.correlation_id,
         tags=dict(tag.split("=", 1) for tag in found.tags if "=" in tag),
     )
-
-
-def facts(row: RunRow) -> dict[str, Any]:
-    """Return what conditions see of an instance."""
-    return {
-        "id": row.workflow_id,
-        "status": str(status_of(row.status)),
-        "workflow": row.workflow,
-        "version": row.version,
-        "correlationId": row.correlation_id or "",
-        "tenant": row.tenant or "",
-    }

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from perdure.policy import Schedule
+from perdure.judging import asked_schedule
+from perdure.timetable import read_spec
 from perdure.values import ids
 
 if TYPE_CHECKING:
@@ -27,30 +28,46 @@ class HostSchedule:
         cron_expression: str | None = None,
         at: datetime | None = None,
         timezone: str = "UTC",
+        end: datetime | None = None,
+        max_executions: int = 0,
         claims: Mapping[str, Any] | None = None,
     ) -> str:
         """Let a workflow begin at times; return the trigger's id.
 
+        What begins then counts as what the service runs: for its open instances, and for its rate.
+        A time at which there is no place for it, or at which it comes too soon, is passed over.
+
+        Args:
+            workflow_id: as for ``run``, with or without a version.
+            input: of each instance.
+            cron_expression: five fields, or ``@daily`` and the like.
+            at: once, at an aware datetime.
+            timezone: of the cron text.
+            end: nothing begins from then on.
+            max_executions: how many begin; 0 is no limit.
+            claims: of who is behind the call.
+
         Raises:
             PolicyDenied: a check or a policy says no.
+            RateLimited: too many were made lately; ``details["retry_after"]`` in seconds.
             Invalid: neither or both of ``cron_expression`` and ``at``; a bad one.
         """
-        host = self._host
-        asked = Schedule(
-            cron=cron_expression or "",
-            executions=1 if at is not None else 0,
-            has_end=at is not None,
-        )
-        found, verdict = await host.judge_start(
+        host, client = self._host, self._host.client
+        when: dict[str, Any] = {"cron": cron_expression, "at": at, "end": end}
+        if cron_expression is not None:
+            when["timezone"] = timezone
+        if max_executions:
+            when["max_executions"] = max_executions
+        when = {name: value for name, value in when.items() if value is not None}
+        asked = asked_schedule(read_spec(dict(when)), client.door.now())
+        found, request, verdict = await host.judge_start(
             "trigger", workflow_id, input, claims, schedule=asked
         )
-        await host.spend(verdict)
-        client = host.client
+        if (keep := host.config.retention) is not None:
+            when["retention"] = keep
+        bound = await host.judge.admit("trigger", request, verdict)
         id = f"{host.service}-{ids.uuid7(client.door.now() // 1000, client.door.chance(10))}"
-        spec: dict[str, Any] = {"cron": cron_expression, "at": at}
-        if cron_expression is not None:
-            spec["timezone"] = timezone
-        made = await client.schedules.create(
-            id, found.name, input, version=found.version, created_by=host.service, **spec
+        made = await bound.schedules.create(
+            id, found.name, input, version=found.version, created_by=host.service, **when
         )
         return made.id

@@ -8,6 +8,7 @@ run, whatever is killed in between.
 
 from __future__ import annotations
 
+from perdure.human.escalation import Escalation
 from perdure.human.forms import Form, check_entered
 from perdure.human.request import Approval, Decision, request, requester
 from perdure.values.people import HumanTaskStatus
@@ -15,6 +16,7 @@ from perdure.values.people import HumanTaskStatus
 __all__ = [
     "Approval",
     "Decision",
+    "Escalation",
     "Form",
     "HumanTaskStatus",
     "check_entered",

@@ -23,6 +23,9 @@ APPROVERS = 100
 STEPS = 20
 """The most roles that one human task goes to."""
 
+NEVER = "never"
+"""Instead of a time when it expires."""
+
 When = Duration | datetime
 """A duration from now on, or an aware datetime."""
 Chain = Mapping[str, When] | Sequence[tuple[str, When]]
@@ -38,6 +41,7 @@ class Options(TypedDict, total=False):
     group: str | None
     assignee: str | None
     due: When | None
+    expires: When | None
     remind: When | None
     priority: int
     data: Any
@@ -66,15 +70,17 @@ def asked(
     if type(priority) is not int or priority not in PRIORITIES:
         raise errors.Invalid(f"priority: {priority!r} is not a number from 1 (urgent) to 4")
     due, data = _time_of(given("due"), now, "due"), given("data")
+    expires = _end_of(given("expires"), due, now)
     not_by = names(given("not_by", ()), "not_by")
     if given("assignee") in not_by:
         raise errors.Invalid(f"assignee: {given('assignee')!r} is among not_by")
     handling = ev.Handling(
         type=payload.text(given("type", ""), what="type", maximum=LABEL),
-        escalate=_chain(given("escalate"), now, due),
+        escalate=_chain(given("escalate"), now, due if expires is None else expires),
         approvers=_number(given("approvers", 1), 1, APPROVERS, "approvers"),
         not_by=not_by,
         form_version=_number(given("form_version", 0), 0, 2**31, "form_version"),
+        expires=expires,
     )
     return ev.HumanTaskOpened(
         id=id,
@@ -105,8 +111,8 @@ def names(given: Any, what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in found if one))
 
 
-def _chain(given: Any, now: int, due: int) -> tuple[tuple[str, int], ...]:
-    """Return the steps of a chain that come before it is due; each has a time of its own."""
+def _chain(given: Any, now: int, end: int) -> tuple[tuple[str, int], ...]:
+    """Return the steps of a chain that come before its end; each has a time of its own."""
     if given is None:
         return ()
     pairs = cast("Any", given).items() if isinstance(given, Mapping) else given
@@ -128,7 +134,7 @@ def _chain(given: Any, now: int, due: int) -> tuple[tuple[str, int], ...]:
         steps.append((role, at))
     if len(steps) > STEPS:
         raise errors.Invalid(f"escalate: {len(steps)} steps are over the limit of {STEPS}")
-    return tuple(step for step in steps if not due or step[1] < due)
+    return tuple(step for step in steps if not end or step[1] < end)
 
 
 def _listed(given: Any) -> list[Any]:
@@ -156,6 +162,17 @@ def _time_of(given: When | None, now: int, what: str) -> int:
     if given.tzinfo is None:
         raise errors.Invalid(f"{what}: {given!r} has no time zone")
     return (given - _EPOCH) // _MICROSECOND
+
+
+def _end_of(given: When | None, due: int, now: int) -> int | None:
+    """Return when it expires: 0 for never, ``None`` for when it is due."""
+    if given == NEVER:
+        return 0 if due else None
+    if given is None or (at := _time_of(given, now, "expires")) == due:
+        return None
+    if at < due:
+        raise errors.Invalid(f"expires: {given} is before it is due; it would be over by then")
+    return at
 
 
 def _reminder(given: When | None, due: int, now: int) -> int:

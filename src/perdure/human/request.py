@@ -13,8 +13,9 @@ from perdure.human.forms import Form
 from perdure.kernel import traps
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.context import ROLE_KEY
 from perdure.values.people import PRIORITY
-from perdure.workflow.run import principal, to_time
+from perdure.workflow.run import context, principal, to_time
 
 T = TypeVar("T")
 
@@ -34,11 +35,11 @@ class Approval(msgspec.Struct, Generic[T], frozen=True):
 class Decision(msgspec.Struct, Generic[T], frozen=True):
     """What came of a human task.
 
-    ``outcome``: "completed", "rejected", "expired" (it was due before anybody decided) or
+    ``outcome``: "completed", "rejected", "expired" (its time was over before anybody decided) or
     "cancelled" (somebody took it back). ``value``: what was entered, as the form's type, by the
     last one if several had to; ``None`` unless it was completed. ``by``: who decided, empty if it
     expired; ``at``: when, aware, in UTC. ``approvals``: of all who completed it, in their order;
-    also of those before somebody rejected it.
+    also of those before somebody rejected it. ``id``: of the human task.
     """
 
     outcome: str
@@ -47,6 +48,7 @@ class Decision(msgspec.Struct, Generic[T], frozen=True):
     comment: str
     at: datetime
     approvals: tuple[Approval[T], ...] = ()
+    id: str = ""
 
     @property
     def is_completed(self) -> bool:
@@ -70,6 +72,7 @@ async def request(
     group: str | None = None,
     assignee: str | None = None,
     due: When | None = None,
+    expires: When | None = None,
     remind: When | None = None,
     priority: int = PRIORITY,
     data: Any = None,
@@ -81,27 +84,28 @@ async def request(
 ) -> Decision[Any]:
     """Ask a person, and wait for the decision.
 
-    The human task is there from the commit in which the run asked. If the wait is cancelled (a
-    timeout, a race that something else has won), it is closed as cancelled; so is every one that is
-    open when the run ends.
+    The human task is there from the commit in which the run asked. If the wait is cancelled (by a
+    timeout, say), it is closed as cancelled; so is every one that is open when the run ends.
 
     Args:
         title: what is asked, in a few words.
         form: what is to be entered: a type, or a JSON Schema (extra ``human``); anything without.
         name: what programs call it: ``retry(from_step=…)`` finds it whatever the title says.
         description: the whole question.
-        role: whose it is, as a group of people.
+        role: whose it is, as a group; ``None``: its configuration's default (docs/operations.md).
         group: the same.
         assignee: whose it is; nobody else can do it then.
-        due: when it expires: a duration, or an aware datetime.
+        due: by when it is to be done (a duration, or an aware datetime), and when it expires.
+        expires: when it does instead, later; ``"never"``: it stays open. From ``due`` on it is
+            overdue then, and listeners get ``workflow.task.overdue``.
         remind: how long before ``due`` listeners get ``workflow.task.reminder``; without ``due``,
             how long from now; or an aware datetime.
         priority: 1 (the most urgent) to 4.
         data: what the person is shown beside the question; any payload.
         type: what kind it is, in your words, to list by.
         escalate: which roles it goes to if nobody has decided it, and when:
-            ``[("lead", "1d"), ("director", "3d")]``. All times count from now; what would come
-            after ``due`` does not happen. Who has claimed it, or to whom it is assigned, loses it.
+            ``[("lead", "1d"), ("director", "3d")]``. All times count from now; nothing comes after
+            it expires. Who has claimed it, or to whom it is assigned, loses it.
         approvers: how many different people must complete it.
         not_by: who must not decide it: :func:`requester`, say.
         form_version: the number of the form, if it has one; shown with it.
@@ -110,8 +114,6 @@ async def request(
         Invalid: an argument that cannot be meant; a decision that does not fit the form's type.
         UsageError: the form is a JSON Schema, and the extra ``human`` is not installed.
     """
-    instance = traps.here()
-    read = Form(form)
     options: Options = {
         "name": name,
         "description": description,
@@ -119,6 +121,7 @@ async def request(
         "group": group,
         "assignee": assignee,
         "due": due,
+        "expires": expires,
         "remind": remind,
         "priority": priority,
         "data": data,
@@ -128,6 +131,16 @@ async def request(
         "not_by": not_by,
         "form_version": form_version,
     }
+    return (await ask(title, Form(form), options))[0]
+
+
+async def ask(
+    title: str, read: Form, options: Options
+) -> tuple[Decision[Any], ev.HumanTaskDecided | None]:
+    """Ask a person: see :func:`request`; with the decision comes what was recorded of it."""
+    instance = traps.here()
+    if options.get("role") is None and options.get("group") is None:
+        options = {**options, "role": context.get(ROLE_KEY)}
     event = asked(
         instance.new_run_id("human"),
         title,
@@ -136,16 +149,10 @@ async def request(
         max_payload=instance.max_payload,
         options=options,
     )
-    decided = await traps.human_task(instance, event)
+    decided, id = await traps.human_task(instance, event)
     if decided is None:
-        return Decision("expired", None, "", "", to_time(instance.time))
-    is_done = decided.outcome == "completed"
-    value = read.read(decided.value or payload.NULL) if is_done else None
-    at = to_time(decided.at)
-    approvals = tuple(_approval(one, read) for one in decided.approvals)
-    if is_done and not approvals:
-        approvals = (Approval(decided.by, at, value, decided.comment, decided.by),)
-    return Decision(decided.outcome, value, decided.by, decided.comment, at, approvals)
+        return Decision("expired", None, "", "", to_time(instance.time), (), id), None
+    return _decision(decided, read, id), decided
 
 
 def requester() -> str:
@@ -154,6 +161,16 @@ def requester() -> str:
     """
     who = principal()
     return "" if who is None else who.initiated_by or who.id
+
+
+def _decision(decided: ev.HumanTaskDecided, form: Form, id: str) -> Decision[Any]:
+    is_done = decided.outcome == "completed"
+    value = form.read(decided.value or payload.NULL) if is_done else None
+    at = to_time(decided.at)
+    approvals = tuple(_approval(one, form) for one in decided.approvals)
+    if is_done and not approvals:
+        approvals = (Approval(decided.by, at, value, decided.comment, decided.by),)
+    return Decision(decided.outcome, value, decided.by, decided.comment, at, approvals, id)
 
 
 def _approval(one: ev.Approval, form: Form) -> Approval[Any]:

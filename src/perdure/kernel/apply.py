@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure import errors
 from perdure.kernel.cancelling import cancel_requested
-from perdure.kernel.forking import forked
+from perdure.kernel.forking import forked, handed_over
 from perdure.kernel.watching import execution_ended, inherited_ended
 from perdure.values import events as ev
 from perdure.values import failures
@@ -109,6 +109,10 @@ def _run_moved(instance: Instance, event: ev.RunMoved) -> None:
         instance.started.version = event.version
 
 
+def _run_overdue(instance: Instance, _event: ev.RunOverdue) -> None:
+    instance.is_overdue = True
+
+
 def _nothing(_instance: Instance, _event: ev.Event) -> None:
     """Recorded for people and for the engine; the code never sees it."""
 
@@ -133,7 +137,9 @@ APPLY: dict[type[ev.Event], Callable[[Instance, Any], None]] = {
     ev.RunPaused: _nothing,
     ev.RunResumed: _nothing,
     ev.RunMoved: _run_moved,
+    ev.RunOverdue: _run_overdue,
     ev.Forked: forked,
+    ev.RunHandedOver: handed_over,
     ev.RunTerminated: _nothing,
     ev.RunTimedOut: _nothing,
 }

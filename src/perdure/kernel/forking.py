@@ -27,3 +27,9 @@ def forked(instance: Instance, event: ev.Forked) -> None:
     instance.code = ""
     if instance.cancel is not None:
         instance.cancel = msgspec.structs.replace(instance.cancel, deadline=0)
+
+
+def handed_over(instance: Instance, event: ev.RunHandedOver) -> None:
+    """Act for somebody else from here on."""
+    if instance.started is not None:
+        instance.started = event.onto(instance.started)

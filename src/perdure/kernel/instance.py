@@ -20,26 +20,22 @@ What must not be put here: the clock, I/O, the store, retries, knowledge of what
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NoReturn
 
 from perdure import errors
 from perdure.kernel import compat, match
 from perdure.kernel.apply import APPLY
-from perdure.kernel.channels import Mail, Queue
 from perdure.kernel.closing import closing_command
 from perdure.kernel.edge import ContinueAsNew, Mode, Program, StoredTurn, Turn, Waits
-from perdure.kernel.entropy import Entropy, Keys
 from perdure.kernel.eviction import close_all, graveyard, hold, leave_alone
 from perdure.kernel.loop import NOBODY, DeterministicLoop, OrderedTask
-from perdure.kernel.pending import Child, Condition, PendingActivity, wake_where_true
-from perdure.kernel.people import HumanTasks
+from perdure.kernel.pending import wake_where_true
+from perdure.kernel.state import State
 from perdure.kernel.updates import handler_named, run_update
-from perdure.kernel.versions import Versions
-from perdure.kernel.watching import Main, Watch, awaited_children, inherit
+from perdure.kernel.watching import Main, awaited_children, inherit
 from perdure.values import events as ev
 from perdure.values import failures, ids
 
@@ -63,73 +59,14 @@ in_force: list[None] = []
 """An entry for each activation under way, in whatever thread."""
 
 
-class Instance:
+class Instance(State):
     """See the module's text. Not thread-safe: one activation at a time."""
 
+    __slots__ = ()
+
     def __init__(self, program: Program, *, max_payload: int = 2 * 1024 * 1024) -> None:
-        self.program = program
-        self.max_payload = max_payload
-        self.length: int = 0
-        self.size = self.time = self.origin = 0
-        self.mode = Mode.IDLE
-        self.is_replaying = False
-        self.closed: ev.Event | None = None
-        self.started: ev.RunStarted | None = None
-        self.code = ""
-        """Fingerprint of the code that took the first turn."""
-        self.entropy = Entropy(b"")
+        super().__init__(program, max_payload=max_payload)
         self.loop = DeterministicLoop(self)
-        self.activities: dict[int, PendingActivity] = {}
-        self.timers: dict[int, tuple[int, Callable[[], None]]] = {}
-        self.sends: dict[int, asyncio.Future[None]] = {}
-        self.human_tasks = HumanTasks()
-        self.children: dict[int, Child] = {}
-        self.inherited: dict[tuple[str, int], str] = {}
-        self.unlinked: dict[str, int] = {}
-        self.conditions: list[Condition] = []
-        self.queries: dict[str, Any] = {}
-        self.update_handlers: dict[str, Any] = {}
-        self.updates: dict[str, asyncio.Task[Any] | None] = {}
-        self.spawned: set[asyncio.Task[Any]] = set()
-        self.cancel: ev.CancelRequested | None = None
-        self.is_cancelling = False
-        """Whether a request has interrupted the code; a second one does not interrupt cleanup."""
-        self.traps_links = self.traps_cancel = False
-        self.not_undone: failures.FailureInfo | None = None
-        self.effects: list[tuple[str, Any]] = []
-        self.answered: dict[str, ev.UpdateCompleted] = {}
-        self.is_spoilt = False
-        """A query or validator has changed the run: drop the instance, a replay is not like it."""
-        self.steps: Mapping[str, object] = {}
-        """The names of the steps where the program says that it is, if it has such names."""
-        self.versions = Versions()
-        self.keys = Keys()
-        self._context = contextvars.Context()
-        self._commands: list[ev.Event] = []
-        self._base: int = 0
-        self._script: match.Script | None = None
-        self._divergence: errors.NondeterminismError | None = None
-        self.root: OrderedTask | None = None
-        """The task of the main coroutine, once that has begun."""
-        self._main: Main | None = None
-        self._failure: BaseException | None = None
-
-    # Most runs get no messages and start no children: 10,000 live ones need not pay for queues.
-
-    @functools.cached_property
-    def mail(self) -> Mail:
-        """Messages of this run."""
-        return Mail()
-
-    @functools.cached_property
-    def notices(self) -> Queue:
-        """Notices about its children and what else it watches."""
-        return Queue(None, "events")
-
-    @functools.cached_property
-    def watches(self) -> dict[int, Watch]:
-        """Executions whose end this run is to be told."""
-        return {}
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -211,7 +148,7 @@ class Instance:
     def waits(self) -> Waits:
         """Return what the run waits for."""
         return Waits(
-            topics=self.mail.awaited() if "mail" in vars(self) else [],
+            topics=self.mail.awaited() if self.has_mail else [],
             activities=[pending.event.name for pending in self.activities.values()],
             children=awaited_children(self),
             timers=len(self.timers),
@@ -227,7 +164,7 @@ class Instance:
     @property
     def unread(self) -> int:
         """How many messages the code has not received."""
-        return self.mail.kept if "mail" in vars(self) else 0
+        return self.mail.kept if self.has_mail else 0
 
     def next_due(self) -> int | None:
         """Return when the earliest timer is due."""

@@ -85,15 +85,21 @@ async def sleep(instance: Instance, microseconds: int) -> None:
         raise
 
 
-async def human_task(instance: Instance, event: ev.HumanTaskOpened) -> ev.HumanTaskDecided | None:
-    """Ask a person and wait for the decision; ``None`` if it was due before one came."""
+async def human_task(
+    instance: Instance, event: ev.HumanTaskOpened
+) -> tuple[ev.HumanTaskDecided | None, str]:
+    """Ask a person and wait for the decision; ``None`` if it expired before one came. With it comes
+    the id that the human task has: in a copy it is another one.
+    """
     number = instance.command(event)
     future: asyncio.Future[ev.HumanTaskDecided | None] = asyncio.Future(loop=instance.loop)
     waiting = instance.human_tasks[number] = PendingHumanTask(future, event)
     timers: list[int] = []
+    ends, end = event.ends, partial(_settle, future)
     for due, fire in (
-        (event.due, partial(_settle, future)),
-        (event.remind, partial(_remind, instance, number)),
+        (event.due, end if event.due == ends else partial(_tell, instance, number, "overdue")),
+        (event.remind, partial(_tell, instance, number, "reminder")),
+        (ends if event.due != ends else 0, end),
     ):
         if due:
             timers.append(timer := instance.command(ev.TimerStarted(due=due)))
@@ -102,7 +108,7 @@ async def human_task(instance: Instance, event: ev.HumanTaskOpened) -> ev.HumanT
     try:
         decision = await future
         outcome = "expired"
-        return decision
+        return decision, waiting.id
     finally:
         # Before the timers: what gives it up is why they are no longer wanted.
         if instance.human_tasks.pop(number, None) is not None:
@@ -185,8 +191,8 @@ def _settle(future: asyncio.Future[Any]) -> None:
         future.set_result(None)
 
 
-def _remind(instance: Instance, number: int) -> None:
+def _tell(instance: Instance, number: int, what: str) -> None:
     """Tell listeners that nobody has done it yet: best effort, and not again in a replay."""
     waiting = instance.human_tasks.get(number)
     if waiting is not None:
-        instance.effect("workflow.task.reminder", waiting)
+        instance.effect(f"workflow.task.{what}", waiting)

@@ -33,6 +33,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "tags",
         "error",
         "createdBy",
+        "tenant",
     ),
     "request": ("auth", "method", "metadata"),
     "env": (),

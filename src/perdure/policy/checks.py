@@ -89,11 +89,15 @@ def check_limit(limit: object) -> str:
     return ""
 
 
-def check_self_run(caller: str, workflow_id: str) -> str:
-    """Check that an instance does not start its own workflow, in whatever version."""
-    own, other = read_name(caller) if caller else None, read_name(workflow_id)
-    if own is not None and other is not None and own.name == other.name:
-        return f"workflow {own.name!r} cannot run itself"
+def check_self_run(caller: str, name: str) -> str:
+    """Check that an instance does not start its own workflow, in whatever version; ``name``: of the
+    one to start, without a version.
+    """
+    if not caller:
+        return ""
+    own = read_name(caller)
+    if name == caller or (own is not None and name == own.name):
+        return f"workflow {name!r} cannot run itself"
     return ""
 
 

@@ -44,7 +44,8 @@ def refused_by_rate(verdict: Verdict, spent: Spent, now: int) -> Verdict:
     seconds = max(0, spent.retry_at - now) / 1_000_000
     key = "policy.schedule.create" if operation == "trigger" else f"policy.workflow.{operation}"
     reason = f"more than {rate.text}; the next may come in {seconds:.3g} s"
-    return Verdict(False, RATE_LIMITED, reason, f"{key}.rateLimit", verdict.version)
+    rule = f"{key}.rateLimit"
+    return Verdict(False, RATE_LIMITED, reason, rule, verdict.version, verdict.limits)
 
 
 def refused_by_place(verdict: Verdict, error: ConcurrencyLimit) -> Verdict:
@@ -52,11 +53,13 @@ def refused_by_place(verdict: Verdict, error: ConcurrencyLimit) -> Verdict:
     details: dict[str, Any] = error.details or {}
     key = str(details.get("key", ""))
     rule = "maxConcurrentInstances" if key.startswith("service:") else "maxInstancesPerWorkflow"
-    return Verdict(False, NO_PLACE, error.message, f"policy.workflow.{rule}", verdict.version)
+    rule = f"policy.workflow.{rule}"
+    return Verdict(False, NO_PLACE, error.message, rule, verdict.version, verdict.limits)
 
 
 def error_of(verdict: Verdict, *, retry_after: float | None = None) -> PolicyDenied | RateLimited:
     """Return what to raise for a refusal; one of a rate says in how many seconds to try again."""
     if verdict.code == RATE_LIMITED and retry_after is not None:
-        return RateLimited(verdict.reason, details={"retry_after": retry_after})
+        details = {"retry_after": retry_after, "rule": verdict.rule, "version": verdict.version}
+        return RateLimited(verdict.reason, details=details)
     return PolicyDenied(verdict.code, verdict.reason, verdict.rule, version=verdict.version)

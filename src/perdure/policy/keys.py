@@ -134,7 +134,7 @@ _ALL = (
         _W + "run.crossNamespace",
         Kind.FLAG,
         _CROSS,
-        "whether a service may start workflows outside its own namespace",
+        "whether a service may start workflows outside its own namespace, and see and touch theirs",
         "true",
     ),
     Key(

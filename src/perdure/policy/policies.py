@@ -14,7 +14,7 @@ from perdure.policy import checks
 from perdure.policy.globs import glob
 from perdure.policy.kinds import Given, check_key, fingerprint, read_values
 from perdure.policy.reading import read_file, read_value
-from perdure.policy.rules import Compiled, Facts, Rule, S, W
+from perdure.policy.rules import LISTING, OF_ALL, OF_ONE, Compiled, Facts, Rule, S, W
 from perdure.policy.verdict import (
     DENIED,
     ERROR,
@@ -145,17 +145,18 @@ class Policies:
         Rates and places are not judged here: they are in ``limits``, for who has the database.
         """
         now = self._now
-        rules = now.compiled.of.get(operation)
+        asked = _asked_as(operation, request)
+        rules = now.compiled.of.get(asked)
         if rules is None:
             return _unknown(operation, now)
         facts = Facts(now.compiled, operation, request)
         key = "limits"
         try:
-            for rule in now.fast[operation]:
+            for rule in now.fast[asked]:
                 key = rule.key
                 if reason := rule.test(facts):
-                    return Verdict(False, rule.code, reason, key, now.version)
-            together = now.compiled.together[operation]
+                    return Verdict(False, rule.code, reason, key, now.version, now.limits)
+            together = now.compiled.together[asked]
             if together is not None:
                 key = "conditions"
                 if not together.hold(facts.activation):
@@ -164,12 +165,12 @@ class Policies:
         except Exception as exc:  # noqa: BLE001 - whatever cannot be judged is denied
             if key == "conditions":
                 return _first_refusal(rules, facts, now)
-            return Verdict(False, ERROR, _said(exc), key, now.version)
+            return Verdict(False, ERROR, _said(exc), key, now.version, now.limits)
 
     def explain(self, operation: str, request: Request) -> list[Finding]:
         """Return what every rule says, in the order in which they are asked."""
         now = self._now
-        rules = now.compiled.of.get(operation)
+        rules = now.compiled.of.get(_asked_as(operation, request))
         if rules is None:
             told = _unknown(operation, now)
             return [Finding(told.rule, False, "", told.code, told.reason)]
@@ -190,7 +191,7 @@ class Policies:
         limits = Limits(
             max_duration=compiled.least(W + "maxDurationMinutes") * 60,
             step_timeout=compiled.least(W + "defaultTimeoutMs") / 1_000,
-            timeout_action=actions[0].value if actions else "fail",
+            timeout_action=actions[0].value if actions else "",
             audit=compiled.audit,
         )
         fast = {
@@ -209,24 +210,43 @@ def _limits(now: _InForce, facts: Facts) -> Limits:
     if found is None:
         found = msgspec.structs.replace(
             now.limits,
-            meters=tuple(
-                Meter(f"{operation}:{service}:{number}", rate)
-                for number, rate in enumerate(now.rates.get(operation, ()))
-            ),
-            places=_places(now, service, name) if operation == "run" else (),
+            meters=_meters(operation, service, now),
+            later=_meters("run", service, now) if operation == "trigger" else (),
+            places=_places(now, service, name) if operation in ("run", "trigger") else (),
             alerts=name in now.compiled.alerts,
         )
         if len(now.known) >= _KNOWN:
             now.known.clear()
         now.known[place] = found
+    request, compiled = facts.request, now.compiled
+    if operation == "list":
+        return msgspec.structs.replace(
+            found, by_row=_asked_as(operation, request) in compiled.by_row
+        )
     if operation != "query":
         return found
-    request, compiled = facts.request, now.compiled
     return msgspec.structs.replace(
         found,
         max_results=checks.clamp_limit(request.limit, compiled.max_results),
         statuses=tuple(request.statuses) or compiled.statuses,
+        by_row=_asked_as(operation, request) in compiled.by_row,
     )
+
+
+def _meters(operation: str, service: str, now: _InForce) -> tuple[Meter, ...]:
+    return tuple(
+        Meter(f"{operation}:{service}:{number}", rate)
+        for number, rate in enumerate(now.rates.get(operation, ()))
+    )
+
+
+def _asked_as(operation: str, request: Request) -> str:
+    """Return under which name an operation has its rules."""
+    if operation == "query" and not request.instance_id:
+        return OF_ONE if request.workflow_id or request.name else OF_ALL
+    if operation == "list" and not (request.workflow_id or request.name):
+        return LISTING
+    return operation
 
 
 def _places(now: _InForce, service: str, name: str) -> tuple[tuple[str, int], ...]:
@@ -250,8 +270,9 @@ def _first_refusal(rules: Sequence[Rule], facts: Facts, now: _InForce) -> Verdic
     for rule in rules:
         refusal = _asked(rule, facts)
         if refusal is not None:
-            return Verdict(False, *refusal, rule.key, now.version)
-    return Verdict(False, ERROR, "the conditions hold one by one, and not together", "conditions")
+            return Verdict(False, *refusal, rule.key, now.version, now.limits)
+    said = "the conditions hold one by one, and not together"
+    return Verdict(False, ERROR, said, "conditions", now.version, now.limits)
 
 
 def _asked(rule: Rule, facts: Facts) -> tuple[str, str] | None:
@@ -269,7 +290,7 @@ def _said(exc: Exception) -> str:
 
 def _unknown(operation: str, now: _InForce) -> Verdict:
     reason = f"there is no operation {operation!r}; it is one of {', '.join(OPERATIONS)}"
-    return Verdict(False, DENIED, reason, "operation", now.version)
+    return Verdict(False, DENIED, reason, "operation", now.version, now.limits)
 
 
 def _texts(env: Mapping[str, Any]) -> dict[str, str]:

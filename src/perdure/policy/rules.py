@@ -14,16 +14,33 @@ from perdure.policy.globs import Name, Names, glob, namespace_of, read_name
 from perdure.policy.keys import AUDIT_LEVELS, STATUSES
 from perdure.policy.kinds import Given, Values
 from perdure.policy.verdict import MAX_RESULTS, OPERATIONS, Caution, Request
+from perdure.values.cron import ALIASES
 
 W, S = "policy.workflow.", "policy.schedule."
+OF_ALL, OF_ONE = "query of all", "query of one"
+"""A query that names no workflow, or one; what it finds is judged by the rules of a query."""
+LISTING = "list of all"
+"""A look at what there is; each workflow of it is judged by the rules of a list."""
+_UNKNOWN: dict[str, frozenset[str]] = {
+    OF_ALL: frozenset({"workflow", "instance"}),
+    OF_ONE: frozenset({"instance"}),
+    LISTING: frozenset({"workflow"}),
+}
+"""What conditions read that is not known before something was found."""
+_JUDGED_AS = {OF_ALL: "query", OF_ONE: "query", LISTING: "list"}
+"""By which rules each thing that was found is judged."""
 _CONDITIONS = {
     "run": (W + "condition", W + "run.condition"),
     "signal": (W + "condition", W + "signal.condition"),
     "query": (W + "condition", W + "query.condition"),
+    OF_ALL: (W + "condition", W + "query.condition"),
+    OF_ONE: (W + "condition", W + "query.condition"),
     "cancel": (W + "condition", W + "cancel.condition"),
     "trigger": (W + "condition", W + "run.condition", S + "condition"),
 }
+_NOTHING: frozenset[str] = frozenset()
 _NO_NAME = Name("", "")
+_QUERIES = ("query", OF_ALL, OF_ONE)
 _KB = 1_024
 
 
@@ -44,7 +61,7 @@ class Facts:
         self.compiled = compiled
         self.operation = operation
         self.request = request
-        self.name = (read_name(request.workflow_id) if request.workflow_id else None) or _NO_NAME
+        self.name = _name_of(request)
         self.service_namespace = namespace_of(request.service)
         self._input_size = request.input_size
         self._activation: Any = None
@@ -128,15 +145,24 @@ class Compiled:
         self.alerts = Names(name for names in self._all(W + "alertOnFailure") for name in names)
         self.of: dict[str, tuple[Rule, ...]] = {
             operation: (*self._checks(operation), *self._keys(operation))
-            for operation in OPERATIONS
+            for operation in (*OPERATIONS, *_UNKNOWN)
         }
-        self.together = {operation: self._together(operation) for operation in OPERATIONS}
+        self.by_row = {
+            asked for asked, one in _JUDGED_AS.items() if len(self.of[asked]) < len(self.of[one])
+        }
+        """Queries and lists of which some rule is about each thing that they find."""
+        self.together = {operation: self._together(operation) for operation in self.of}
         """The conditions of each operation as one; ``None``: there are none."""
 
     def _together(self, operation: str) -> cel.Together | None:
-        keys = _CONDITIONS.get(operation, (W + "condition",))
-        conditions = [one for key in keys for one in self._conditions.get(key, ())]
+        conditions = [condition for _, condition in self._conditions_of(operation)]
         return cel.Together(conditions) if conditions else None
+
+    def _conditions_of(self, operation: str) -> Iterator[tuple[str, cel.Condition]]:
+        for key in _CONDITIONS.get(operation, (W + "condition",)):
+            for condition in self._conditions.get(key, ()):
+                if not condition.variables & _UNKNOWN.get(operation, _NOTHING):
+                    yield key, condition
 
     def _all(self, key: str) -> list[Any]:
         return [one.value for one in self.values.get(key, ())]
@@ -171,15 +197,17 @@ class Compiled:
             versioned = operation == "run"
             yield check(
                 "workflow_id",
-                lambda facts: checks.check_workflow_id(
-                    facts.request.workflow_id, needs_version=versioned
+                lambda facts: (
+                    ""
+                    if facts.request.name
+                    else checks.check_workflow_id(
+                        facts.request.workflow_id, needs_version=versioned
+                    )
                 ),
             )
             yield check(
                 "self_run",
-                lambda facts: checks.check_self_run(
-                    facts.request.caller, facts.request.workflow_id
-                ),
+                lambda facts: checks.check_self_run(facts.request.caller, facts.name.name),
             )
             yield check("input_size", lambda facts: checks.check_input_size(facts.input_size, most))
             yield check(
@@ -193,7 +221,7 @@ class Compiled:
         if operation == "signal":
             yield check("signal_name", lambda facts: checks.check_signal_name(facts.request.signal))
             yield check("input_size", lambda facts: checks.check_input_size(facts.input_size, most))
-        if operation == "query":
+        if operation in _QUERIES:
             yield check("query_limit", lambda facts: checks.check_limit(facts.request.limit))
             yield check(
                 "workflow_id",
@@ -223,8 +251,10 @@ class Compiled:
                         else f"signal {facts.request.signal!r} is not among those allowed"
                     ),
                 )
-        if operation == "query":
+        if operation in _QUERIES:
             yield from self._asked_statuses()
+        if operation in ("query", OF_ONE, "get_status", "signal", "cancel", "list"):
+            yield from self._namespaces(only_within=True)
         if operation == "cancel":
             yield from self._flags(W + "cancel.allowed", "cancelling is not allowed")
             if any(self._all(W + "cancel.requireReason")):
@@ -233,9 +263,8 @@ class Compiled:
                     True,
                     lambda facts: "" if facts.request.reason.strip() else "a cancel needs a reason",
                 )
-        for key in _CONDITIONS.get(operation, (W + "condition",)):
-            for condition in self._conditions.get(key, ()):
-                yield _rule(key, condition.text, _holds(condition))
+        for key, condition in self._conditions_of(operation):
+            yield _rule(key, condition.text, _holds(condition))
 
     def _names(self, key: str) -> Iterator[Names]:
         for names in self._all(key):
@@ -282,11 +311,12 @@ class Compiled:
         most = min(kilobytes * _KB, self.input_most)
         return _rule(key, kilobytes, lambda facts: checks.check_input_size(facts.input_size, most))
 
-    def _namespaces(self) -> Iterator[Rule]:
+    def _namespaces(self, *, only_within: bool = False) -> Iterator[Rule]:
+        """Yield the rule on namespaces; ``only_within``: if services are kept within theirs."""
         cross, lists = W + "run.crossNamespace", W + "run.allowedNamespaces"
         given = list(self._names(lists))
         stays = not all(self._all(cross))
-        if not given and not stays:
+        if not stays and (only_within or not given):
             return
         key = cross if stays else lists
 
@@ -358,6 +388,14 @@ class Compiled:
             )
 
 
+def _name_of(request: Request) -> Name:
+    if request.name:
+        return Name(request.name, request.version)
+    # What is no name is taken as it is: a list of names must not let it pass as nameless.
+    text = request.workflow_id
+    return (read_name(text) or Name(text, "")) if text else _NO_NAME
+
+
 def _check(name: str, test: Callable[[Facts], str]) -> Rule:
     return Rule(name, "always", test, checks.CODES[name])
 
@@ -399,12 +437,16 @@ def _cron_fits(cron: str, patterns: list[str]) -> str:
     if not cron:
         return ""
     # A star is a word of cron's own language: here only two of them are a pattern.
-    text = " ".join(cron.split()).replace("*", "\0")
-    for pattern in patterns:
+    text = " ".join(_plain(cron).split()).replace("*", "\0")
+    for pattern in map(_plain, patterns):
         words = pattern.replace("**", "\1").replace("*", "\0").replace("\1", "*")
         if glob(text, " ".join(words.split())):
             return ""
     return f"{cron!r} is not among the cron texts allowed"
+
+
+def _plain(cron: str) -> str:
+    return ALIASES.get(cron.strip().lower(), cron)
 
 
 def _at_most(asked: float, most: int, what: str) -> str:

@@ -36,8 +36,10 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     Args:
         service: who asks: ``app.billing``; its namespace is the text before the last dot.
         claims: what is known of the person or program behind it (``request.auth.claims``).
-        workflow_id: the definition, with its version, that is to run, be scheduled or asked for; of
-            an operation on an instance, the instance's.
+        workflow_id: the definition, with its version, that is to run, be scheduled or asked for.
+        name: the definition's name, where that and its ``version`` are known apart: of an instance,
+            or at a door whose callers name workflows by their types alone. Then ``workflow_id`` is
+            not read, and no form is asked of it.
         instance_id: the instance that a signal, a cancel or ``get_status`` is for.
         instance: what is known of it, for conditions: ``id``, ``status``, …
         input: of ``run`` and ``trigger``. ``input_size``: its encoded bytes; left out, counted.
@@ -52,6 +54,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str = ""
     claims: Mapping[str, Any] = {}
     workflow_id: str = ""
+    name: str = ""
+    version: str = ""
     instance_id: str = ""
     instance: Mapping[str, Any] = {}
     input: Any = None
@@ -69,20 +73,26 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an allowed operation is bound by: its caller sees to it.
 
-    ``max_results`` and ``statuses`` of a query, both already narrowed to what was asked.
+    ``max_results`` and ``statuses`` of a query, both already narrowed to what was asked;
+    ``by_row``: each instance that it finds is to be judged, as a query for that one; and each
+    workflow that a list finds, as a list of that one.
     ``meters``: to be spent together (``store.spend``) before anything is done. ``places``: for
-    ``StartRequest.places``: (key, how many may be open). ``max_duration`` in seconds;
-    ``step_timeout`` in seconds, of steps that say nothing; 0 is no limit. ``audit``: none, summary
-    or full. ``alerts``: whether a failure of the workflow raises an alert.
+    ``StartRequest.places``: (key, how many may be open). ``later``: meters of what a schedule
+    starts, when it does. ``max_duration`` in seconds;
+    ``step_timeout`` in seconds, of steps that say nothing; 0 is no limit. ``timeout_action``: what
+    happens when one of them is over: fail, cancel, continue; ``""``: nothing was said. ``audit``:
+    none, summary or full. ``alerts``: whether a failure of the workflow raises an alert.
     """
 
     max_results: int = MAX_RESULTS
     statuses: tuple[str, ...] = STATUSES
+    by_row: bool = False
     meters: tuple[Meter, ...] = ()
+    later: tuple[Meter, ...] = ()
     places: tuple[tuple[str, int], ...] = ()
     max_duration: float = 0
     step_timeout: float = 0
-    timeout_action: str = "fail"
+    timeout_action: str = ""
     audit: str = "summary"
     alerts: bool = False
 
@@ -92,7 +102,7 @@ NO_LIMITS = Limits()
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What becomes of an operation. ``rule``: the key, or the check, that denied it; ``version``:
-    of the policies that were asked.
+    of the policies that were asked. Of a refusal the ``limits`` say how it is audited.
     """
 
     allowed: bool

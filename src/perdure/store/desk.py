@@ -37,6 +37,8 @@ _IN_WORKFLOW = (
     "a client or an engine cannot be used in workflow code: it would not replay. Use it in an "
     "activity, or workflow.start, workflow.send and the like"
 )
+WRITER = "perdure-write"
+"""Name of the thread that writes; of a database in memory, also of that which reads."""
 _SOON_SECONDS = 0.002
 _IDLE_POLLS = 100
 _STILL_THERE_SECONDS = 1.0
@@ -180,7 +182,7 @@ class ThreadDesk:
         self._stop_listening: Callable[[], None] | None = None
         if self._watch:
             self._stop_listening = store.listen(self._hear)
-        self._threads = [_thread(self._write_loop, "perdure-write")]
+        self._threads = [_thread(self._write_loop, WRITER)]
         if not store.is_private:
             reader = store.reader()
             self._reads = SimpleQueue()

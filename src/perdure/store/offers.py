@@ -87,7 +87,9 @@ class Wanted(msgspec.Struct, gc=False):
 
 
 class Carried(msgspec.Struct, gc=False):
-    """A claimed offer, and whose it is. ``details``: the last heartbeat of the attempt before."""
+    """A claimed offer, and whose it is. ``details``: the last heartbeat of the attempt before;
+    ``priority``: higher goes first.
+    """
 
     run: int
     execution: int
@@ -102,6 +104,7 @@ class Carried(msgspec.Struct, gc=False):
     run_id: str
     workflow: str
     namespace: str
+    priority: int
 
 
 class Claimed(msgspec.Struct):

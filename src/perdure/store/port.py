@@ -13,7 +13,8 @@ A *run* is an append-only history plus one narrow state row. Three verbs carry i
 Others write, and add nothing to a history. ``claim`` and ``hand_back`` say who carries out an
 offer, under the same check; what comes of it is in a ``commit``. ``admit`` lets runs out of queues,
 ``suspect`` counts on a run. ``prune`` deletes ended runs with all of theirs, ``forget`` what nobody
-needs, ``reseal`` changes how a value is stored and not what it says. The rest keeps workers
+needs, ``reseal`` changes how a value is stored and not what it says, ``erase`` takes what users had
+put into ended runs out of them. The rest keeps workers
 (``join``, ``extend``, ``leave``, ``take_over``) and what they define or sweep, mailboxes and
 watches, carries questions to live code and back (``ask``, ``answer``), or reads.
 
@@ -77,6 +78,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from perdure.store.beside import Beside
+from perdure.store.erasing import Erase, ErasedPart, Erasing
 from perdure.store.journal import Journal, JournalRow
 from perdure.store.lines import LogLine
 from perdure.store.news import News
@@ -139,6 +141,8 @@ __all__ = [
     "Committed",
     "Counted",
     "Definition",
+    "Erase",
+    "ErasedPart",
     "Filter",
     "Fired",
     "Fork",
@@ -187,7 +191,7 @@ __all__ = [
 R = TypeVar("R")
 
 
-class Store(Reader, Beside, Scheduling, Protocol):
+class Store(Reader, Beside, Scheduling, Erasing, Protocol):
     """The whole port. About the calls: see the module's text."""
 
     def migrate(self, now: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from perdure.store.erasing import Unerased
 from perdure.store.journal import Journal
 from perdure.store.lines import LogLine
 from perdure.store.news import News
@@ -31,7 +32,7 @@ from perdure.store.writes import Prune
 from perdure.values.audit import AuditFilter, AuditHead, AuditPlace, AuditRow
 from perdure.values.concurrency import Standing
 from perdure.values.meters import BudgetRow
-from perdure.values.people import HumanTaskFilter, HumanTaskRow, LogEntry
+from perdure.values.people import HumanTaskFilter, HumanTaskRow, LogEntry, TallyBy
 from perdure.values.records import Record
 from perdure.values.states import Status
 
@@ -77,7 +78,7 @@ class Reader(Protocol):
         ...
 
     def prunable(self, prune: Prune) -> Pruned:
-        """Count a batch of what ``prune`` would delete."""
+        """Count a batch of what ``prune`` would delete; not of scope ``own``."""
         ...
 
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
@@ -109,6 +110,16 @@ class Reader(Protocol):
 
     def forks(self, run: int) -> list[Fork]:
         """Return what was copied from this run, and from which one this one was."""
+        ...
+
+    def kept_for(self, execution: int) -> int | None:
+        """Return how long an execution is kept after its end, in microseconds: its own retention,
+        or that of the worker which has deleted last; 0 is for ever, ``None``: none has yet.
+        """
+        ...
+
+    def being_erased(self, *, limit: int) -> list[Unerased]:
+        """Return up to ``limit`` runs that say that they are being erased."""
         ...
 
     def last_turn(self, run: int) -> TurnRow | None:
@@ -309,6 +320,12 @@ class Reader(Protocol):
 
     def count_human_tasks(self, where: HumanTaskFilter, now: int) -> int:
         """Return how many human tasks :meth:`human_tasks` would give without a limit."""
+        ...
+
+    def tally_human_tasks(self, where: HumanTaskFilter, now: int, by: TallyBy) -> dict[str, int]:
+        """Return how many of them there are of each role, or of each type (of a run that says none,
+        its workflow is the type); ``""`` is none. What there is none of is left out.
+        """
         ...
 
     def human_log(self, id: str, *, after: int = 0, limit: int) -> list[LogEntry]:

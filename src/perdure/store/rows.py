@@ -32,7 +32,9 @@ class Started(msgspec.Struct, gc=False):
     started or moved in the same batch; try again; or ``limit``, of which ``detail`` tells, or
     ``rate``, the same, and at ``retry_at`` the next may begin; or ``place``: under the key
     ``place`` there is none, or ``budget``, of which ``detail`` tells; or ``full``: the execution
-    that would be used instead has no room for the start's messages.
+    that would be used instead has no room for the start's messages; or ``taken``: the id is that of
+    an execution which who asks may not see, and nothing is told of it; or ``erased``: the run to
+    retry was.
     ``replaced``: the run whose place it took. ``is_queued``: a limit makes it wait; its first turn,
     if there was one, has not happened.
     ``workflow``: what the execution that has the id began as.
@@ -161,7 +163,9 @@ class Sweep(msgspec.Struct):
 
     ``scope``: which queues, as text; ``code``: of all versions together; ``began_at``: when the
     pass under way (or the last one) began; ``since``: it passes over runs whose state is older;
-    ``after``: the last run it looked at; ``worker``: who does it, 0 when it is done.
+    ``after``: the last run it looked at; ``worker``: who does it, 0 when it is done. In the mark of
+    retention, which is of no workflow, ``code`` says how long its worker keeps ended runs, in
+    microseconds.
     """
 
     workflow: str

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from perdure.store.rows import Started
+from perdure.values.audit import AuditLine
 from perdure.values.firing import Passed, Standing
 from perdure.values.schedules import Overlap, Spec, Template
 
@@ -45,7 +46,8 @@ class SchedulePut(msgspec.Struct, frozen=True):
     One that is exactly the same already is left alone. ``replaces``: one that is different is
     replaced, and keeps its counts, what it has begun and where it stands; with another spec it
     stands at now. ``must_exist``: one is replaced, and none created. ``is_paused``, ``note``:
-    ``None`` leaves them as they are.
+    ``None`` leaves them as they are. ``audit``: told if something was changed, as
+    ``schedule.create`` or ``schedule.update``, whatever action it names.
     """
 
     namespace: str
@@ -56,6 +58,7 @@ class SchedulePut(msgspec.Struct, frozen=True):
     note: str | None = None
     replaces: bool = False
     must_exist: bool = False
+    audit: AuditLine | None = None
 
 
 class ScheduleDrop(msgspec.Struct, frozen=True):
@@ -69,6 +72,7 @@ class ScheduleSteer(msgspec.Struct, frozen=True):
     """Do something to a schedule: ``pause``, ``resume``, ``trigger``, ``backfill``, ``delete``.
 
     ``overlap``: of this trigger or backfill; ``after`` and ``before``: of the backfill's ticks.
+    ``audit``: told of it; of a trigger, with the run that it began.
     """
 
     namespace: str
@@ -78,6 +82,7 @@ class ScheduleSteer(msgspec.Struct, frozen=True):
     overlap: Overlap | None = None
     after: int = 0
     before: int = 0
+    audit: AuditLine | None = None
 
 
 class ScheduleFilter(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -93,34 +93,38 @@ class StartRequest(msgspec.Struct, gc=False):
     """Start a run. ``event`` is the encoded turn ``[RunStarted]``.
 
     ``conflict``: what to do if ``workflow_id`` has an *open* execution: ``"none"`` (the id is
-    generated: do not look), ``"use_existing"`` (one of another workflow is refused), ``"fail"``,
-    ``"terminate_existing"``. ``reuse``: the same for a closed one: ``"allow_duplicate"``,
-    ``"allow_duplicate_failed_only"``, ``"reject_duplicate"``. ``execution``: continue this
-    execution (continue-as-new, workflow retry) and skip both checks. ``parent``: (execution, event
-    id there). In both, execution 0 means that of the turn which asks: a first turn does not know
-    its own yet. ``refusal``: an encoded event for the parent's inbox if the start is refused.
-    ``first``: the first turn, computed by an engine of the same process; its row begins with event
-    1 and is written *instead of* ``event``; its ``state`` is the run's first. Dropped if the start
-    is refused. ``created_at``: 0 is when its history begins. ``not_before``: the run is pending
-    until then. ``is_eager``: an engine may take the first turn itself. ``messages``: encoded events
-    for the inbox of the execution that is used instead (``use_existing``); a new run has them in
-    event 1. ``watches``: of the execution that is started or used; a child's only of one that is
-    used, since its parent hears of its own children anyway. ``key`` and ``priority``: under a
-    limit, where it stands in the queue; ``deadline``: when it is out of time, also there; 0 is
-    none.
+    generated: do not look), ``"use_existing"`` (one of another workflow is refused; a child that
+    its parent's end is about to terminate is replaced), ``"fail"``, ``"terminate_existing"``.
+    ``reuse``: the same for a closed one: ``"allow_duplicate"``, ``"allow_duplicate_failed_only"``,
+    ``"reject_duplicate"``. ``execution``: continue this execution (continue-as-new, workflow retry)
+    and skip both checks. ``parent``: (execution, event id there). In both, execution 0 means that
+    of the turn which asks: a first turn does not know its own yet. ``refusal``: an encoded event
+    for the parent's inbox if the start is refused. ``first``: the first turn, computed by an engine
+    of the same process; its row begins with event 1 and is written *instead of* ``event``; its
+    ``state`` is the run's first. Dropped if the start is refused. ``created_at``: 0 is when its
+    history begins. ``not_before``: the run is pending until then. ``is_eager``: an engine may take
+    the first turn itself. ``messages``: encoded events for the inbox of the execution that is used
+    instead (``use_existing``); a new run has them in event 1. ``watches``: of the execution that is
+    started or used; a child's only of one that is used, since its parent hears of its own children
+    anyway. ``key`` and ``priority``: under a limit, where it stands in the queue; ``deadline``:
+    when it is out of time, also there; 0 is none.
 
     ``copied``: history rows of another run (from event 1, gapless) that are written, byte for byte,
     *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed.
     The last ``own`` of these rows are none of the other run's, but the first of this one's.
     ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
     of ``execution``, after this one; refused unless that is the latest of the workflow id and has
-    ended. It takes over memo and attributes. ``audit``: told if something was started or used; not
-    of starts that turns ask for.
+    ended, and was not erased. It takes over memo and attributes. ``audit``: told if something was
+    started or used; not of starts that turns ask for.
+
+    ``sees``: the tenant whose executions alone who asks may see; empty: all. A workflow id that is
+    another tenant's, or nobody's, is then taken, and nothing is told of who has it.
 
     ``places``: keys under which the execution counts while it is open, each with how many may; it
     is refused if one of them is full. ``charges``: what it costs of budgets, or it is refused.
     ``budget``: units and amounts, in millionths, of the budget
-    that it brings; its key is the run id.
+    that it brings; its key is the run id. ``keep_for``: how long the new execution is kept after
+    its end, in microseconds; 0 is for ever, ``None`` is as long as others.
     """
 
     workflow: str
@@ -161,6 +165,8 @@ class StartRequest(msgspec.Struct, gc=False):
     places: tuple[tuple[str, int], ...] = ()
     budget: tuple[tuple[str, int], ...] = ()
     charges: tuple[Charge, ...] = ()
+    keep_for: int | None = None
+    sees: str = ""
 
 
 class HumanTaskWrite(msgspec.Struct, gc=False):
@@ -238,7 +244,9 @@ class Prune(msgspec.Struct, frozen=True):
     """Which ended runs to delete: of executions that had ended by ``before`` (with one of these
     ``statuses``, if there are any), behind ``after`` in the order of their ends.
 
-    At most about ``runs`` of them, and no more when they have ``events``.
+    At most about ``runs`` of them, and no more when they have ``events``. ``scope``: ``others``
+    leaves executions alone that have a retention of their own. ``own`` is only these, if their own
+    one is over at ``before``, in the order in which they are due; ``statuses`` do not count there.
     """
 
     before: int
@@ -246,6 +254,7 @@ class Prune(msgspec.Struct, frozen=True):
     after: Place | None = None
     runs: int = 200
     events: int = 5_000
+    scope: Literal["all", "others", "own"] = "all"
 
 
 class Batch(msgspec.Struct):

@@ -24,6 +24,7 @@ WRITES = frozenset(
         "cut_audit",
         "define",
         "drop_mail",
+        "erase",
         "erase_audit",
         "extend",
         "fire",

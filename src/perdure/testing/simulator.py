@@ -37,7 +37,7 @@ from perdure.engine.core import Core
 from perdure.engine.engine import Engine
 from perdure.engine.lanes import Lanes
 from perdure.engine.work import Work
-from perdure.store.opening import open_store
+from perdure.testing.blank import new_database
 from perdure.testing.clock import Process, VirtualClock, VirtualLoop
 from perdure.testing.faults import Calm, Died, Fault, FaultyDesk, Plan, Sea
 from perdure.testing.network import Network
@@ -236,8 +236,7 @@ class Simulation:
         self.seed = seed
         self.loop = VirtualLoop(limit_seconds=limit_seconds, limit_calls=_LIMIT_CALLS)
         self.clock = VirtualClock(self.loop)
-        self.store: Any = open_store("memory://")
-        self.store.migrate(self.clock.now())
+        self.store: Any = new_database(self.clock.now())
         self.network = Network(self.loop, self.chance("network")) if on_server else None
         self.sea = Sea(self.loop, self.store, plan or Calm(), self.network)
         self.sea.on_fault = self._fault

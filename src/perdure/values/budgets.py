@@ -21,6 +21,8 @@ CONTEXT_KEY: Final = "budget"
 """Where ``workflow.context`` has the budgets of a run: ``[[key, {unit: millionths}], …]``."""
 CALLS: Final = "calls"
 """The unit of which each attempt of an activity spends one before it begins."""
+ONE_CALL: Final = {CALLS: 1_000_000}
+"""That one."""
 RUNS: Final = "runs"
 """The unit of which each child spends one with its start."""
 Amount = int | float | str | Decimal

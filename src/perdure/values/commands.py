@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perdure.values.event import PLAIN, Event, Handling, Message, OpenChild, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.retry import RetryPolicy
@@ -83,7 +85,11 @@ class MessageSent(Event, tag="message_sent"):
 
 
 class ChildScheduled(Event, tag="child_scheduled"):
-    """Start a child in the same commit."""
+    """Start a child in the same commit.
+
+    ``heir``: it is for whom its parent is: created by, correlation id, tenant and tags are those.
+    ``places``: keys under which it counts while it is open, each with how many may.
+    """
 
     workflow: str
     workflow_id: str
@@ -100,6 +106,8 @@ class ChildScheduled(Event, tag="child_scheduled"):
     search: bytes | None = None
     memo: bytes | None = None
     terms: Terms = NO_TERMS
+    heir: bool = False
+    places: tuple[tuple[str, int], ...] = ()
 
     def same_as(self, recorded: Event) -> bool:
         return (
@@ -185,6 +193,11 @@ class HumanTaskOpened(Event, tag="human_task_opened"):
     remind: int = 0
     handling: Handling = PLAIN
 
+    @property
+    def ends(self) -> int:
+        """When it expires; 0 for never."""
+        return self.due if self.handling.expires is None else self.handling.expires
+
     def same_as(self, recorded: Event) -> bool:
         return isinstance(recorded, HumanTaskOpened) and recorded.name == self.name
 
@@ -253,6 +266,10 @@ class ProgressReported(Event, tag="progress_reported"):
     def shown(self) -> dict[str, object] | None:
         """What ``describe`` shows as the run's progress; ``None``: this says nothing of it."""
         return {"done": self.done, "total": self.total, "note": self.note}
+
+
+NOT_CHOSEN: Final = "not_chosen"
+"""The ``reason`` of a step that was skipped before it began: the way to it was not taken."""
 
 
 class Emitted(Event, tag="emitted"):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
+
+POLICY_KEY: Final = "policy"
+"""Where it has the version of the policies that let a run begin."""
+ROLE_KEY: Final = "default_role"
+"""Where it has the role of whatever a run asks people for and names no role."""
 
 
 class ContextView(Mapping[str, Any]):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from perdure import errors
 from perdure.values import events as ev
 from perdure.values import failures
+from perdure.values.erasing import ERASED
 from perdure.values.failures import FailureInfo
+
+_ERASED = "its result was erased: it ended as completed, and nobody can say any more with what"
 
 
 def status_of(closing: ev.Event) -> str:
@@ -32,12 +35,16 @@ def followed_by(closing: ev.Event) -> str:
 
 
 def result_of(closing: ev.Event) -> bytes | None:
-    """Return the encoded result, if the run completed."""
-    return closing.result if isinstance(closing, ev.RunCompleted) else None
+    """Return the encoded result, if the run completed and it was not erased."""
+    if isinstance(closing, ev.RunCompleted) and closing.result != ERASED:
+        return closing.result
+    return None
 
 
 def failure_of(closing: ev.Event) -> FailureInfo | None:
-    """Return the failure that the end means; ``None`` if the run completed."""
+    """Return the failure that the end means; ``None`` if the run completed (and was not erased)."""
+    if isinstance(closing, ev.RunCompleted) and closing.result == ERASED:
+        return FailureInfo(_ERASED, errors.Erased.default_kind, "Erased", retryable=False)
     if isinstance(closing, ev.RunFailed):
         return closing.failure
     if isinstance(closing, ev.RunCancelled):
@@ -52,8 +59,12 @@ def failure_of(closing: ev.Event) -> FailureInfo | None:
     return None
 
 
-def error_of(closing: ev.Event, name: str) -> errors.Failure | None:
-    """Return what whoever waits for the result of ``name`` is told; ``None`` if it completed."""
+def error_of(closing: ev.Event, name: str) -> errors.PerdureError | None:
+    """Return what whoever waits for the result of ``name`` is told; ``None`` if it completed (and
+    was not erased).
+    """
+    if isinstance(closing, ev.RunCompleted) and closing.result == ERASED:
+        return errors.Erased(f"workflow {name!r}: {_ERASED}")
     if isinstance(closing, ev.RunFailed):
         text = f"workflow {name!r} failed: {closing.text}"
         return failures.wrap(errors.WorkflowFailed, text, closing.failure)

@@ -88,7 +88,8 @@ class Handling(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     """How a human task is dealt with, if not in the plainest way. ``type``: what kind it is, in
     words of the user's. ``escalate``: which role it goes to, and when (microseconds since 1970).
     ``approvers``: how many people must complete it; ``not_by``: who must not. ``form_version``: the
-    number of its form, 0 if it has none.
+    number of its form, 0 if it has none. ``expires``: when it ends if nobody has decided it; 0 for
+    never, ``None`` for the time when it is due.
     """
 
     type: str = ""
@@ -96,6 +97,7 @@ class Handling(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
     approvers: int = 1
     not_by: tuple[str, ...] = ()
     form_version: int = 0
+    expires: int | None = None
 
 
 PLAIN: Final = Handling()

@@ -14,7 +14,7 @@ in ``facts.py`` or ``commands.py``, a place in FACTS or COMMANDS here, a handler
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -56,7 +56,9 @@ from perdure.values.facts import (
     HumanTaskDecided,
     KeptKey,
     MessageReceived,
+    RunHandedOver,
     RunMoved,
+    RunOverdue,
     RunParked,
     RunPaused,
     RunResumed,
@@ -110,7 +112,9 @@ __all__ = [
     "RunCompleted",
     "RunContinued",
     "RunFailed",
+    "RunHandedOver",
     "RunMoved",
+    "RunOverdue",
     "RunParked",
     "RunPaused",
     "RunResumed",
@@ -158,7 +162,9 @@ FACTS: Final[tuple[type[Event], ...]] = (
     RunPaused,
     RunResumed,
     RunMoved,
+    RunOverdue,
     Forked,
+    RunHandedOver,
     RunTerminated,
     RunTimedOut,
 )
@@ -251,6 +257,11 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeErro
 def encode_turn(events: Sequence[Event]) -> bytes:
     """Encode the events of one turn."""
     return _encode(events)
+
+
+def encode_messages(messages: Iterable[Message]) -> tuple[bytes, ...]:
+    """Encode each message as the turn of the inbox that it is a fact in."""
+    return tuple(_encode([MessageReceived(message=message)]) for message in messages)
 
 
 def decode_turn(data: bytes) -> list[Event]:

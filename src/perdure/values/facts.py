@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import msgspec
 
-from perdure.values.duration import soonest
+from perdure.values.bounds import Bounds
+from perdure.values.duration import SECOND, soonest
 from perdure.values.event import Approval, Event, Message, OpenChild, Parent, UnreadNotice
 from perdure.values.failures import FailureInfo
 from perdure.values.terms import NO_TERMS, Terms
@@ -18,7 +19,8 @@ class RunStarted(Event, tag="run_started"):
     Times in microseconds since 1970, 0 for none: the run takes no turn before ``not_before`` and
     none after its deadlines. ``notices`` and ``children`` as in ``RunContinued``.
     ``first_run_id``: of the execution's first run, if this is another. ``schedule``: the id of the
-    schedule that began the execution, by its tick ``scheduled_at``.
+    schedule that began the execution, by its tick ``scheduled_at``. ``places``: keys under which
+    the execution counts while it is open, each with how many may.
     """
 
     workflow: str
@@ -47,6 +49,7 @@ class RunStarted(Event, tag="run_started"):
     first_run_id: str = ""
     schedule: str = ""
     scheduled_at: int = 0
+    places: tuple[tuple[str, int], ...] = ()
 
     @property
     def first_run(self) -> str:
@@ -200,7 +203,8 @@ class HumanTaskDecided(Event, tag="human_task_decided"):
 
     ``outcome`` is "completed", "rejected" or "cancelled"; ``value``: what was entered; ``at`` in
     microseconds since 1970; ``asked_by``: the run that asked; ``approvals``: all that led to it,
-    the last included, if several people had to complete it.
+    the last included, if several people had to complete it; ``begins``: what bounds the execution
+    that begins with the answer, if a door has judged it.
     """
 
     opened: int
@@ -211,6 +215,7 @@ class HumanTaskDecided(Event, tag="human_task_decided"):
     at: int = 0
     asked_by: str = ""
     approvals: tuple[Approval, ...] = ()
+    begins: Bounds | None = None
 
     def brief(self) -> str:
         return f"human_task_decided #{self.opened} {self.outcome}"
@@ -255,6 +260,18 @@ class RunTaken(Event, tag="run_taken"):
             return started
         due = soonest(started.run_deadline, self.run_deadline)
         return msgspec.structs.replace(started, run_deadline=due)
+
+
+class RunOverdue(Event, tag="run_overdue"):
+    """The time of the execution is over, and it goes on: so the policies want it.
+
+    ``limit``: what it was, in microseconds.
+    """
+
+    limit: int = 0
+
+    def brief(self) -> str:
+        return f"run_overdue: longer than {self.limit / SECOND:g} s"
 
 
 class RunParked(Event, tag="run_parked"):
@@ -347,6 +364,24 @@ class Forked(Event, tag="forked"):
 
     def brief(self) -> str:
         return f"forked ({self.how}) from {self.origin!r}"
+
+
+class RunHandedOver(Event, tag="run_handed_over"):
+    """The copy was made by ``by``; ``context``: the propagated one from here on, if it is another,
+    since the copy acts for them, or since what it was copied from did.
+    """
+
+    by: str = ""
+    context: bytes | None = None
+
+    def onto(self, started: RunStarted) -> RunStarted:
+        """Return what event 1 says from here on."""
+        if self.context is None:
+            return started
+        return msgspec.structs.replace(started, context=self.context)
+
+    def brief(self) -> str:
+        return f"run_handed_over by {self.by!r}" if self.by else "run_handed_over"
 
 
 class RunTerminated(Event, tag="run_terminated"):

@@ -54,6 +54,7 @@ SHARED = frozenset(
         "messages",
         "context",
         "budget",
+        "retention",
     }
 )
 """What both a client and a workflow may ask of a start."""
@@ -69,6 +70,8 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
         Unavailable: no inbox has room for so many messages.
     """
     options: dict[str, Any] = {}
+    if not given:
+        return options
     for name, value in given.items():
         own = ALIASES.get(name, name)
         if own not in allowed:
@@ -102,13 +105,15 @@ def read_terms(options: Mapping[str, Any]) -> Terms:
         "activity_timeout",
         "start_delay",
     )
-    given = {name: _time(name, options[name]) for name in times if name in options}
+    given: dict[str, Any] = {name: _time(name, options[name]) for name in times if name in options}
     retry = options.get("retry")
     if retry is not None and not isinstance(retry, Retry):
         raise Invalid(f"retry: {retry!r} is not a Retry(…)")
     cron = options.get("cron")
     key = _key(options.get("concurrency_key", ""))
     priority = _priority(options.get("priority", 0))
+    if "retention" in options:
+        given["retention"] = microseconds(options["retention"], what="retention")
     if not given and retry is None and cron is None and not key and not priority:
         return NO_TERMS
     return Terms(

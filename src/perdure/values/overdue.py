@@ -30,20 +30,24 @@ def tick(task: HumanTaskRow, now: int) -> tuple[HumanTaskRow, Sequence[LogEntry]
         return task, ()
     after = msgspec.structs.replace(task)
     told: list[LogEntry] = []
-    until = now if task.due_at is None else min(now, task.due_at - 1)
+    ends = task.ends_at
+    until = now if ends is None else min(now, ends - 1)
     while after.chain and after.chain[0][1] <= until:
         (role, _), *rest = after.chain
         told.append(LogEntry(now, "", "escalated", {"from": after.role, "role": role}))
         escalated_to(after, role, tuple(rest))
-    if task.run is None and task.due_at is not None and task.due_at <= now:
+    if task.run is None and ends is not None and ends <= now:
         after.status = HumanTaskStatus.EXPIRED
         after.claimed_by = after.claimed_at = after.claimed_until = after.next_at = None
         after.closed_at = now
         told.append(LogEntry(now, "", "expired"))
         return after, told
-    if task.run is None and task.remind_at is not None and task.next_at <= task.remind_at <= now:
-        told.append(LogEntry(now, "", "reminded"))
+    if task.run is None:
+        due = task.due_at if task.due_at != ends else None
+        for verb, at in (("reminded", task.remind_at), ("overdue", due)):
+            if at is not None and task.next_at <= at <= now:
+                told.append(LogEntry(now, "", verb))
     if after.chain and after.chain[0][1] <= now:
-        after.chain = ()  # behind the time when it is due
+        after.chain = ()  # behind its end
     after.next_at = upcoming(after, now + 1)
     return after, told

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from perdure import errors
 from perdure.values.audit import AuditLine
+from perdure.values.bounds import Bounds
 from perdure.values.duration import to_text
 from perdure.values.event import Approval
 from perdure.values.facts import HumanTaskDecided
@@ -71,8 +72,10 @@ class HumanTaskRow(msgspec.Struct, gc=False):
     ``execution`` are ``None``. ``assignee``: whose it is, if somebody's in particular; ``role``:
     whose it is otherwise. ``closed_by``: who decided; empty if the run gave it up. ``approvals``:
     of those who completed it so far, if ``approvers`` are more than one. ``chain``: which roles it
-    still goes to, and when. ``next_at``: when the clock next does something to it. ``sealed``: why
-    description, form, data, value, comment or approvals could not be opened; they are empty then.
+    still goes to, and when. ``next_at``: when the clock next does something to it. ``expires_at``:
+    when it ends if nobody has decided it; 0 for never, ``None`` for the time when it is due.
+    ``sealed``: why description, form, data, value, comment or approvals could not be opened; they
+    are empty then.
     """
 
     id: str
@@ -111,7 +114,13 @@ class HumanTaskRow(msgspec.Struct, gc=False):
     form_version: int = 0
     created_by: str | None = None
     tenant: str = ""
+    expires_at: int | None = None
     sealed: str = ""
+
+    @property
+    def ends_at(self) -> int | None:
+        """When it expires; ``None`` for never."""
+        return self.due_at if self.expires_at is None else self.expires_at or None
 
     def standing(self, now: int) -> HumanTaskStatus:
         """Return the status: a claim that is over is none."""
@@ -123,11 +132,17 @@ class HumanTaskRow(msgspec.Struct, gc=False):
         return self.status.is_open and self.due_at is not None and self.due_at < now
 
 
+TallyBy = Literal["role", "type"]
+
+
 class HumanTaskFilter(msgspec.Struct, gc=False):
     """What a list selects; empty fields do not filter.
 
-    ``for_person``: what is assigned to them or to nobody. ``prefix``: of the id. ``sight``: only
-    what somebody may read.
+    ``for_person``: what is assigned to them or to nobody. ``holder``: what is theirs: assigned to
+    them, claimed by them, or decided by them. ``roles``: of one of these. ``kind``: of this type,
+    or of none and asked by this workflow. ``workflow_prefix``, beside a ``workflow_id``: also what
+    executions ask whose ids begin so. ``prefix``: of the id. ``opened_from``, ``closed_from``:
+    asked, or ended, since then. ``sight``: only what somebody may read.
     """
 
     namespace: str = "default"
@@ -141,6 +156,13 @@ class HumanTaskFilter(msgspec.Struct, gc=False):
     prefix: str = ""
     type: str = ""
     sight: Sight | None = None
+    roles: tuple[str, ...] = ()
+    priority: int = 0
+    holder: str = ""
+    kind: str = ""
+    workflow_prefix: str = ""
+    opened_from: int = 0
+    closed_from: int = 0
 
 
 class Act(msgspec.Struct, gc=False):
@@ -149,7 +171,8 @@ class Act(msgspec.Struct, gc=False):
     ``until``: of a claim. ``value``: what was entered, as JSON. ``assignee`` and ``role``: whose it
     is from now on. ``data``: of an attachment, as JSON. ``who``: the principal that acts; without
     one, whoever calls is trusted. ``is_bulk``: it is one of many, for which a principal must be
-    able to change all of the role. ``audit``: told of it in the same transaction.
+    able to change all of the role. ``audit``: told of it in the same transaction. ``begins``: what
+    bounds the execution that begins with the answer, if a door has judged it.
     """
 
     id: str
@@ -165,6 +188,7 @@ class Act(msgspec.Struct, gc=False):
     data: bytes | None = None
     who: Principal | None = None
     is_bulk: bool = False
+    begins: Bounds | None = None
 
     @property
     def person(self) -> str:
@@ -298,14 +322,17 @@ def escalated_to(task: HumanTaskRow, role: str, chain: tuple[tuple[str, int], ..
 
 
 def upcoming(task: HumanTaskRow, since: int) -> int | None:
-    """Return when the clock next does something to it; ``since``: earlier reminders are over.
+    """Return when the clock next does something to it; what it only tells of before ``since`` is
+    over.
 
     A run keeps the time of what it asked for itself, but for escalations.
     """
     times = [at for _, at in task.chain[:1]]
     if task.run is None:
-        times += [] if task.due_at is None else [task.due_at]
-        times += [] if task.remind_at is None or task.remind_at < since else [task.remind_at]
+        ends = task.ends_at
+        times += [] if ends is None else [ends]
+        told = (task.remind_at, task.due_at if task.due_at != ends else None)
+        times += [at for at in told if at is not None and at >= since]
     return min(times, default=None)
 
 
@@ -399,8 +426,8 @@ def entry(before: HumanTaskRow, act: Act, after: HumanTaskRow, now: int) -> LogE
     return LogEntry(now, act.by, told, data)
 
 
-def decision(task: HumanTaskRow) -> HumanTaskDecided:
-    """Return what the run is told of a human task that was decided."""
+def decision(task: HumanTaskRow, begins: Bounds | None = None) -> HumanTaskDecided:
+    """Return what the run is told of a human task that was decided. ``begins``: see the event."""
     assert task.closed_at is not None
     assert task.event is not None
     return HumanTaskDecided(
@@ -412,14 +439,19 @@ def decision(task: HumanTaskRow) -> HumanTaskDecided:
         at=task.closed_at,
         asked_by=task.run_id,
         approvals=task.approvals,
+        begins=begins,
     )
 
 
-def awaited(asked: Sequence[Any], due: str) -> str:
-    """Say what a run waits for: (title, role, assignee), and ``due``: "in 2h", say."""
+def awaited(asked: Sequence[Any], due: str, holder: str = "") -> str:
+    """Say what a run waits for: (title, role, assignee), and ``due``: "due in 2h", say.
+
+    ``holder``: who has claimed it.
+    """
     title, role, assignee = asked
     whose = f"assigned to {assignee!r}" if assignee else f"role {role!r}" if role else ""
-    told = ", ".join(part for part in (whose, f"due {due}" if due else "") if part)
+    claimed = f"claimed by {holder!r}" if holder else ""
+    told = ", ".join(part for part in (whose, claimed, due) if part)
     return f"a person: {title!r}{f' ({told})' if told else ''}"
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.errors import Invalid, PermissionDenied
-from perdure.values.granted import POLICY_KEY
+from perdure.values.context import POLICY_KEY, ROLE_KEY
 from perdure.values.labels import check_label
 
 CONTEXT_KEY: Final = "principal"
@@ -130,6 +130,11 @@ def check_context(given: Mapping[str, Any]) -> Mapping[str, Any]:
             f"context: {POLICY_KEY!r} is kept for the policies that let a run begin, and cannot be "
             "given: take another key"
         )
+    if ROLE_KEY in given:
+        raise Invalid(
+            f"context: {ROLE_KEY!r} is kept for the role that the workflow's configuration names, "
+            "and cannot be given: take another key"
+        )
     if CONTEXT_KEY in given:
         raise Invalid(
             f"context: {CONTEXT_KEY!r} is kept for who acts, and cannot be given: take a client "
@@ -153,6 +158,12 @@ def principal_in(context: Mapping[str, Any]) -> Principal | None:
         return None if found is None else msgspec.convert(found, Principal)
     except (msgspec.ValidationError, Invalid):
         return None  # of a run from before the key was kept for this: it names nobody
+
+
+def tenant_in(context: bytes | None) -> str:
+    """Return the tenant of who acts, as an encoded context says it; ``""``: of all."""
+    who = principal_in(msgspec.json.decode(context)) if context else None
+    return "" if who is None else who.tenant
 
 
 def tenant_for(principal: Principal | None, asked: str | None) -> str | None:

@@ -20,6 +20,7 @@ from perdure.errors import Invalid
 from perdure.values import ids
 from perdure.values.cron import check_cron, check_zone, names_time, next_tick, zone_of
 from perdure.values.duration import SECOND, to_text
+from perdure.values.meters import Meter
 from perdure.values.terms import NO_TERMS, Terms
 
 LEAST_EVERY = SECOND
@@ -27,6 +28,7 @@ LEAST_CRON = 60 * SECOND
 DAY = 86_400 * SECOND
 CATCH_UP = DAY
 """What is up to a day late is done; see ADR 19."""
+_TICKS_LOOKED_AT = 60
 MAX_ID = 200
 """Characters of a schedule's id: those of its executions are longer by a time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,7 +81,9 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     """What each execution begins with. ``version``: ``""`` is the highest active one by then;
-    ``queue``: ``""`` is that of the definition.
+    ``queue``: ``""`` is that of the definition. ``places``: under which each counts while it is
+    open, with how many may be; ``meters``: what each costs of rates. A tick is skipped for which
+    there is no place, or which comes too soon.
     """
 
     workflow: str
@@ -95,6 +99,8 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     created_by: str | None = None
     terms: Terms = NO_TERMS
     description: str = ""
+    places: tuple[tuple[str, int], ...] = ()
+    meters: tuple[Meter, ...] = ()
 
 
 class Upcoming(msgspec.Struct, frozen=True):
@@ -155,12 +161,19 @@ def _check_gap(spec: Spec, least: int) -> None:
     """Cron texts of five fields are at least a minute apart; some want more."""
     if least <= LEAST_CRON:
         return
-    ticks = islice(ticks_after(Spec(cron=spec.cron), 0), 60)
-    gap = min((b - a for a, b in pairwise(ticks)), default=least)
-    if gap < least:
+    gap = least_gap(spec)
+    if gap and gap < least:
         raise Invalid(
             f"cron: {spec.cron!r} runs every {to_text(gap)}; at least {to_text(least)} are allowed"
         )
+
+
+def least_gap(spec: Spec, after: int = 0) -> int:
+    """Return the least time between two of the next ticks; 0: there are no two."""
+    if spec.every:
+        return spec.every
+    ticks = islice(ticks_after(Spec(cron=spec.cron, at=spec.at), after), _TICKS_LOOKED_AT)
+    return min((b - a for a, b in pairwise(ticks)), default=0)
 
 
 def tick_after(spec: Spec, after: int) -> int | None:

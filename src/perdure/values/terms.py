@@ -23,6 +23,13 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     an attempt of each activity that says nothing of its own. ``retry`` starts a new run after a
     failure; ``cron`` one at each tick after the end of the run before. ``key`` and ``priority``
     (higher goes first) matter where a concurrency limit makes executions wait.
+
+    ``timeout_action``: what follows when the execution's time, or an activity's, is over: ``fail``,
+    ``cancel`` or ``continue``; ``""``: nobody has said, and it is as without policies. ``alerts``:
+    whether its failure raises an alert. Both come from the policies at a door (``granted.py``).
+
+    ``retention``: how long the execution is kept after its end; here 0 is for ever, and ``None`` as
+    long as the engine keeps all others. A copy is kept as those: it has other people's event 1.
     """
 
     execution_timeout: int = 0
@@ -34,9 +41,13 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cron: str = ""
     key: str = ""
     priority: int = 0
+    timeout_action: str = ""
+    alerts: bool = False
+    retention: int | None = None
 
 
 NO_TERMS = Terms()
+FAIL, CANCEL, CONTINUE = "fail", "cancel", "continue"
 
 
 class Deadlines(NamedTuple):
@@ -50,6 +61,11 @@ class Deadlines(NamedTuple):
     def first(self) -> int:
         """The earlier of the two deadlines, or 0."""
         return min(filter(None, (self.run, self.execution)), default=0)
+
+
+def ends_unbegun(terms: Terms, deadlines: Deadlines) -> int:
+    """Return when a run that has not begun is out of time; 0: never."""
+    return deadlines.run if terms.timeout_action == CONTINUE else deadlines.first
 
 
 class Next(NamedTuple):

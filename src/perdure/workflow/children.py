@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Mapping
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
 
 from perdure.definition import Workflow
 from perdure.kernel import traps
 from perdure.kernel.pending import Child
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.bounds import Bounds
 from perdure.values.budgets import with_budget
 from perdure.values.duration import Duration
 from perdure.values.options import (
@@ -23,6 +24,7 @@ from perdure.values.options import (
     read_terms,
 )
 from perdure.values.principals import check_context
+from perdure.values.terms import Terms
 from perdure.workflow.handles import RemoteHandle
 from perdure.workflow.messages import recorded_messages
 from perdure.workflow.run import check_mapping, check_search, context, encode_mapping, started_event
@@ -120,7 +122,7 @@ async def start(child: Any, input: Any = None, **options: Any) -> ChildHandle[An
     Raises:
         Invalid: an option or the input is not acceptable.
     """
-    return ChildHandle(_schedule_child(child, input, options))
+    return ChildHandle(schedule_child(child, input, options))
 
 
 @overload
@@ -135,7 +137,7 @@ async def execute(child: Any, input: Any = None, **options: Any) -> Any:
     Raises:
         ChildFailed: the child did not complete.
     """
-    scheduled = _schedule_child(child, input, options)
+    scheduled = schedule_child(child, input, options)
     scheduled.is_quiet = True
     try:
         return await asyncio.shield(scheduled.future)
@@ -148,7 +150,32 @@ async def execute(child: Any, input: Any = None, **options: Any) -> Any:
         raise
 
 
-def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
+class Heritage(NamedTuple):
+    """What a child is bound by that begins in the place of another run: the terms and places of
+    that one, or (``judged``) what a door has said since.
+    """
+
+    terms: Terms
+    places: tuple[tuple[str, int], ...]
+    judged: Bounds | None
+
+    def onto(self, event: ev.ChildScheduled, maximum: int) -> None:
+        """Let a child be for whom this run is, with its correlation id and tags, and so bound."""
+        event.heir, event.terms, event.places = True, self.terms, self.places
+        if (judged := self.judged) is not None:
+            event.terms, event.places = judged.terms(self.terms), judged.places
+            carried = judged.within(payload.decode(event.context) if event.context else {})
+            event.context = encode_mapping(carried, "context", maximum)
+
+
+def schedule_child(
+    child: Any, value: Any, given: Mapping[str, Any], *, heritage: Heritage | None = None
+) -> Child:
+    """Start a child; ``heritage``: of one that begins in the place of another run.
+
+    Raises:
+        Invalid: as in :func:`start`.
+    """
     instance = traps.here()
     definition = cast("Workflow[Any, Any]", child) if isinstance(child, Workflow) else None
     name = (
@@ -186,6 +213,8 @@ def _schedule_child(child: Any, value: Any, given: dict[str, Any]) -> Child:
         search=payload.encode(check_search(options["search"])) if options.get("search") else None,
         memo=encode_mapping(options.get("memo"), "memo", instance.max_payload),
     )
+    if heritage is not None:
+        heritage.onto(event, instance.max_payload)
     read = payload.decode if definition is None else definition.read_result
     return traps.start_child(instance, event, read)
 

@@ -70,6 +70,8 @@ class RemoteHandle:
         ended = await watching.end_of(traps.here(), self.id, self.namespace)
         if ended.failure is None:
             return payload.decode(ended.result or payload.NULL)
+        if ended.status == "completed":  # its result was erased
+            raise failures.to_exception(ended.failure)
         message = f"workflow {self.id!r} {ended.status}: {ended.failure.root.message}"
         raise failures.wrap(_RAISED[ended.status], message, ended.failure)
 

@@ -214,3 +214,43 @@ def test_a_title_may_change_and_a_name_may_not():
     run.replayed(wf("Pay it back?", "refund")).evict()
     with pytest.raises(errors.NondeterminismError, match="human_task_opened 'Refund\\?'"):
         run.replayed(wf("Refund?", "another"))
+
+
+@workflow.define
+async def patient(options: dict[str, Any]) -> list[Any]:
+    decided = await human.request("Fine?", due="2h", **options)
+    return [decided.outcome, decided.value]
+
+
+def test_what_never_expires_is_told_of_when_it_is_due_and_waits_on():
+    run = Run(patient, {"expires": "never"})
+    run.fire()
+    [(name, asked)] = run.instance.effects
+    assert (name, asked.event.title) == ("workflow.task.overdue", "Fine?")
+    assert (run.commands, run.closed) == ([], None)
+    replica = run.replayed()
+    assert replica.effects == []
+    replica.evict()
+    run.turn(decided(run, True))
+    assert run.result == ["completed", True]
+
+
+def test_what_expires_later_than_it_is_due_is_told_of_first():
+    run = Run(patient, {"expires": "3h"})
+    run.fire()
+    assert [name for name, _ in run.instance.effects] == ["workflow.task.overdue"]
+    run.fire()
+    assert run.result == ["expired", None]
+
+
+def test_what_expires_when_it_is_due_has_one_timer_as_without_saying_so():
+    run = Run(patient, {"expires": "2h"})
+    assert len(run.instance.timers) == 1
+    run.fire()
+    assert run.result == ["expired", None]
+
+
+@pytest.mark.parametrize("expires", ["1h", "soon"])
+def test_what_would_be_over_before_it_is_due_is_refused(expires: str):
+    run = Run(patient, {"expires": expires})
+    assert run.failure.message.startswith("expires: ")

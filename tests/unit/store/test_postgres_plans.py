@@ -39,6 +39,7 @@ GROWING = {
         "hold",
         "human_log",
         "human_task",
+        "keep",
         "log",
         "mail",
         "memo",
@@ -72,6 +73,7 @@ ORDERED = {
     "perdure_slot_delayed",
     "perdure_slot_ready",
     "perdure_state_claimable",
+    "perdure_state_erasing",
     "perdure_state_unserved",
     "perdure_task_delayed",
     "perdure_task_due",
@@ -106,6 +108,8 @@ INSERT INTO perdure_meter SELECT 'm' || n, n FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_place SELECT n, 'k' || n % 50 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_budget SELECT 'r' || n, 'tokens', n, 9, 1, 1 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_hold SELECT 'h' || n, 'r' || n, 'tokens', n, 1
+FROM generate_series(1, {ROWS}) n;
+INSERT INTO perdure_keep SELECT n, n, CASE WHEN n % 3 > 0 THEN n END
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO perdure_log (run, number, at, level, message, step, attempt)
 SELECT n, 1, 1, 1, '', '', 1 FROM generate_series(1, {ROWS}) n;
@@ -235,6 +239,7 @@ PARTS = {
     "is_mine",
     "is_number",
     "is_served",
+    "is_unbegun",
     "join_run",
     "join_state",
     "journal_columns",
@@ -285,7 +290,7 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("parked", "perdure_state_by_status"),
         ("open_runs", "perdure_state_by_status"),
         ("release_runs", "perdure_state_by_owner"),
-        ("unread", "perdure_inbox_by_execution"),
+        ("ties", "perdure_inbox_by_execution"),
         ("children", "perdure_run_by_parent"),
         ("relations", "perdure_run_by_parent"),
         ("relations", "perdure_watch_by_target"),
@@ -354,6 +359,11 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("delete_audit", "perdure_audit_pkey"),
         ("ended", "perdure_state_ended"),
         ("ended", "perdure_run_by_execution"),
+        ("ended", "perdure_keep_pkey"),
+        ("due_keeps", "perdure_keep_due"),
+        ("due_keeps", "perdure_run_by_execution"),
+        ("kept_for", "perdure_keep_pkey"),
+        ("move_keeps", "perdure_keep_pkey"),
         ("family", "perdure_run_by_execution"),
         ("histories_to_delete", "perdure_history_by_run"),
         ("senders_after", "perdure_sender_pkey"),
@@ -364,7 +374,6 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("claimed_of_lanes", "perdure_task_claimed"),
         ("task_level", "perdure_task_ready"),
         ("task_groups", "perdure_task_ready"),
-        ("task_heads", "perdure_task_ready"),
         ("lose_tasks", "perdure_task_by_owner"),
         ("carried_by", "perdure_task_by_owner"),
         ("offers_of_runs", "perdure_task_by_run"),
@@ -385,11 +394,22 @@ def test_a_hot_query_uses_its_index(store: PostgresStore, name: str, index: str)
 
 
 @pytest.mark.parametrize(
-    "name", ["ready", "claimable", "of_key", "due", "beginning", "delayed", "journal"]
+    "name",
+    ["ready", "claimable", "of_key", "due", "beginning", "delayed", "journal", "task_heads"],
 )
 def test_the_next_of_a_queue_is_found_without_sorting_it(store: PostgresStore, name: str):
     nodes = explain(store, store.database.sql[name])
     assert not any("Sort" in node["Node Type"] for node in nodes), told(nodes)
+
+
+def test_only_runs_of_the_executions_that_are_looked_at_are_sorted(store: PostgresStore):
+    nodes = explain(store, store.database.sql["due_keeps"])
+    places = [n for n, node in enumerate(nodes) if "Sort" in node["Node Type"]]
+    looked_at = next(n for n, node in enumerate(nodes) if "perdure_keep_due" in indexes([node]))
+    assert len(places) == 1, told(nodes)
+    assert places[0] < looked_at, told(nodes)
+    limits = [n for n, node in enumerate(nodes) if node["Node Type"] == "Limit"]
+    assert any(places[0] < n < looked_at for n in limits), told(nodes)
 
 
 @pytest.mark.parametrize(
@@ -500,6 +520,14 @@ def test_runs_are_not_filtered_in_the_order_in_which_they_lie(
         (HumanTaskFilter(overdue=True), "perdure_human_task_open"),
         (HumanTaskFilter(workflow_id="w7"), "perdure_human_task_by_run"),
         (HumanTaskFilter(prefix="h12"), "perdure_human_task_pkey"),
+        (
+            HumanTaskFilter(workflow_id="w7", workflow_prefix="of/w7/"),
+            "perdure_human_task_by_run",
+        ),
+        (HumanTaskFilter(roles=("r7", "r8")), "perdure_human_task_open_by_role"),
+        (HumanTaskFilter(holder="a7"), "perdure_human_task_open_by_assignee"),
+        (HumanTaskFilter(kind="w7"), "perdure_human_task_open"),
+        (HumanTaskFilter(priority=1), "perdure_human_task_open"),
         (HumanTaskFilter(status=tuple(HumanTaskStatus)), "perdure_human_task_pkey"),
     ],
 )

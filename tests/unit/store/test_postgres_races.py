@@ -11,12 +11,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.contract.store_contract import World, closing, request, turn, waiting
+from tests.contract.store_contract import World, closed, closing, request, turn, waiting
+from tests.contract.test_store_keeping import keeps
 from tests.contract.test_store_people import asked
+from tests.contract.test_store_pruning import ended, goes_on, runs
+from tests.contract.test_store_schedules import S, fire, put
 
 from perdure.errors import LeaseLost, TaskClosed
 from perdure.store.opening import open_store
-from perdure.store.port import Act, Post
+from perdure.store.port import Act, Post, Prune, Pruned
+from perdure.values.meters import Meter, Spend, Spent, window_rate
 from perdure.values.people import HumanTaskStatus
 
 _WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s"
@@ -354,3 +358,57 @@ def test_a_human_task_that_is_decided_while_its_turn_gives_it_up_has_one_end(
         assert list(one.reopened) == []
         assert isinstance(two, TaskClosed)
         assert pair.a.inbox(run) == []
+
+
+@pytest.mark.parametrize("first", ["the end", "the look"])
+def test_an_execution_that_ends_while_its_retention_is_looked_at_is_kept_for_it(
+    pair: Pair, first: str
+):
+    keep_for, now = 100, 5_000
+    run = (pair.a if first == "the end" else pair.b).owned(keep_for=keep_for).run
+    pair.b.start("newest")
+    state = closed(3)
+    state.closed_at = now - 10
+
+    def end(world: World) -> Any:
+        return world.commit(turn(run, first=3, closes=True, state=state))
+
+    def look(world: World) -> Any:
+        return world.store.prune(Prune(now, scope="own"))
+
+    if first == "the end":
+        _, pruned = pair.overlap(lambda: end(pair.a), lambda: look(pair.b))
+        assert keeps(pair.a) == {run: (keep_for, now - 10 + keep_for)}
+    else:
+        pruned, _ = pair.overlap(lambda: look(pair.a), lambda: end(pair.b))
+        assert keeps(pair.a) == {run: (keep_for, now + keep_for)}
+    assert pruned == Pruned(0)
+
+
+def test_two_who_delete_the_same_executions_do_not_wait_for_ever(pair: Pair):
+    # One is deleted, one is moved on; the other of the two takes both in another order.
+    first = pair.a.asleep("chain", run_id="r1", keep_for=500)
+    second = goes_on(pair.a, first.run, first.execution, "r2", at=1_000, first=3)
+    goes_on(pair.a, second, first.execution, "r3", at=1_010)
+    ended(pair.a, "old", at=1_000, keep_for=10)
+    pair.a.start("newest")
+    own, by_hand = pair.overlap(
+        lambda: pair.a.store.prune(Prune(5_000, scope="own")),
+        lambda: pair.b.store.prune(Prune(5_000)),
+    )
+    assert (own, by_hand) == (Pruned(2, 4), Pruned(0))
+    assert runs(pair.a) == {"r1", "r3", "run-of-newest"}
+    assert keeps(pair.a) == {first.execution: (500, 5_500)}
+
+
+def test_what_schedules_begin_and_a_door_pay_for_the_same_rates_without_a_deadlock(pair: Pair):
+    a, b = (Meter(key, window_rate("100/minute")) for key in "ab")
+    for id, meter in (("first", b), ("second", a)):
+        put(pair.a, id, template={"meters": (meter,)})
+
+    def pay() -> Any:
+        return pair.b.store.spend(Spend(meters=(a, b)), 11 * S)
+
+    fired, spent = pair.overlap(lambda: fire(pair.a, 11 * S), pay, before="= excluded.paid_until")
+    assert [len(one.started) for one in fired.happened] == [1, 1]
+    assert spent == Spent()

@@ -138,6 +138,16 @@ def test_a_turn_alone_costs_a_fence_a_row_and_the_transaction(world: World):
     assert [sql.split()[0] for sql in seen] == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
 
 
+def test_a_run_that_ends_alone_is_asked_once_what_holds_on_to_it(world: World):
+    batch = world.batch(closing(world.owned("alone").run))
+    with calls(world) as seen:
+        world.store.commit(batch)
+    begin, fence, *rest, commit = [sql.split()[0] for sql in seen]
+    assert (begin, fence, commit) == ("BEGIN", "UPDATE", "COMMIT")
+    # Whether it is still its worker's, and its ties; then its row and its state.
+    assert rest == ["SELECT", "SELECT", "INSERT", "UPDATE"]
+
+
 def test_rows_with_bytes_go_in_by_the_hundred(world: World):
     base = count(world, plain_turns(world, "a", CHUNK))
     assert count(world, plain_turns(world, "b", CHUNK + 1)) == base + 1

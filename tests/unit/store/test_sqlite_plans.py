@@ -49,6 +49,7 @@ GROWING = (
     "b",
     "perdure_budget",
     "perdure_hold",
+    "kept",
     "m",
     "perdure_meter",
     "perdure_schedule",
@@ -87,7 +88,7 @@ def scans(lines: list[str]) -> list[str]:
         ("parked", "USING INDEX perdure_state_by_status (status=? AND run>?)"),
         ("open_runs", "x USING COVERING INDEX perdure_state_by_status (status=? AND run>?)"),
         ("release_runs", "USING INDEX perdure_state_by_owner (owner=?)"),
-        ("unread", "i USING COVERING INDEX perdure_inbox_by_execution (execution=?)"),
+        ("ties", "i USING COVERING INDEX perdure_inbox_by_execution (execution=?)"),
         ("children", "c USING INDEX perdure_run_by_parent (parent_execution=?)"),
         (
             "latest",
@@ -138,8 +139,25 @@ def scans(lines: list[str]) -> list[str]:
         ("taken_of_keys", "perdure_slot_by_workflow (workflow=? AND place=? AND key=?)"),
         ("ended", "state USING INDEX perdure_state_ended (closed_at>? AND closed_at<?)"),
         ("ended", "x USING COVERING INDEX perdure_run_by_execution (execution=?)"),
+        ("ended", "kept USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("due_keeps", "kept USING INDEX perdure_keep_due (due>? AND due<?)"),
+        ("due_keeps", "r USING COVERING INDEX perdure_run_by_execution (execution=?)"),
+        ("being_erased", "perdure_state_erasing"),
+        ("kept_for", "perdure_keep USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("kept_for", "perdure_sweep USING PRIMARY KEY (workflow=? AND scope=?)"),
+        ("move_keeps", "kept USING INTEGER PRIMARY KEY (rowid=?)"),
         ("family", "r USING COVERING INDEX perdure_run_by_execution (execution=?)"),
         ("histories_to_delete", "USING COVERING INDEX perdure_history_by_run (run=?)"),
+        ("runs_to_erase", "r USING INDEX perdure_run_by_execution (execution=?)"),
+        ("rows_to_erase", "perdure_history USING INDEX perdure_history_by_run (run=? AND first>?)"),
+        ("erase_row", "perdure_history USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("erase_attrs", "perdure_attr_by_run (run=?)"),
+        ("erase_offers", "perdure_task USING INDEX perdure_task_by_run (run=?)"),
+        ("erase_logs", "perdure_log USING INDEX perdure_log_by_run (run=?)"),
+        ("erase_human_tasks", "INDEX perdure_human_task_by_run (run=?)"),
+        ("erase_human_logs", "INDEX perdure_human_log_by_run (run=?)"),
+        ("erase_details", "a USING COVERING INDEX perdure_audit_by_run (namespace=? AND run_id=?)"),
+        ("erase_inbox", "perdure_inbox USING INDEX perdure_inbox_by_execution (execution=?)"),
         ("senders_after", "perdure_sender USING PRIMARY KEY (sender>?)"),
         ("meters", "m USING PRIMARY KEY (key=?)"),
         ("delete_meters", "m USING COVERING INDEX perdure_meter_over (paid_until<?)"),
@@ -232,6 +250,7 @@ NOT_QUERIES = {
     "is_mine",
     "is_number",
     "is_served",
+    "is_unbegun",
     "join_run",
     "join_state",
     "journal_columns",
@@ -319,6 +338,18 @@ def test_a_list_is_led_by_its_index_and_goes_on_from_a_run_without_sorting(
         (HumanTaskFilter(overdue=True), "perdure_human_task_open (<expr><?)"),
         (HumanTaskFilter(workflow_id="w"), "t USING INDEX perdure_human_task_by_run (run=?)"),
         (HumanTaskFilter(prefix="0"), "sqlite_autoindex_perdure_human_task_1 (id>? AND id<?)"),
+        (
+            HumanTaskFilter(workflow_id="w", workflow_prefix="of/w/"),
+            "t USING INDEX perdure_human_task_by_run (run=?)",
+        ),
+        (
+            HumanTaskFilter(roles=("r", "s")),
+            "t USING INDEX perdure_human_task_open_by_role (role=?",
+        ),
+        (HumanTaskFilter(holder="a"), "perdure_human_task_open_by_assignee (assignee=?"),
+        (HumanTaskFilter(holder="a"), "perdure_human_task_claimed (claimed_by=?"),
+        (HumanTaskFilter(kind="w"), "t USING INDEX perdure_human_task_open"),
+        (HumanTaskFilter(priority=1), "t USING INDEX perdure_human_task_open"),
     ],
 )
 def test_a_list_of_human_tasks_is_led_by_its_index(
@@ -329,7 +360,7 @@ def test_a_list_of_human_tasks_is_led_by_its_index(
     lines = [row[3] for row in rows]
     assert any(uses in line for line in lines), lines
     assert scans(lines) == []
-    if not (where.workflow_id or where.prefix):
+    if not (where.workflow_id or where.prefix or where.roles or where.holder):  # those are merged
         assert not any("TEMP B-TREE" in line for line in lines), lines
 
 

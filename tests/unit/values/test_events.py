@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from perdure import errors
 from perdure.kernel.apply import APPLY
 from perdure.values import events as ev
+from perdure.values.bounds import Bounds
 from perdure.values.failures import FailureInfo
 from perdure.values.retry import RetryPolicy
 from perdure.values.terms import Terms
@@ -49,6 +50,15 @@ FIELDS = {
         start_delay=numbers,
         retry=st.none() | st.builds(RetryPolicy, max_attempts=numbers),
         cron=texts,
+    ),
+    "tuple[str, int]": st.tuples(texts, numbers),
+    "Bounds": st.builds(
+        Bounds,
+        policy=texts,
+        places=st.lists(st.tuples(texts, numbers), max_size=2).map(tuple),
+        max_duration=numbers,
+        timeout_action=texts,
+        alerts=st.booleans(),
     ),
     "Approval": st.builds(
         ev.Approval,
@@ -157,7 +167,9 @@ def test_kinds_are_those_that_stored_histories_hold():
         "run_completed",
         "run_continued",
         "run_failed",
+        "run_handed_over",
         "run_moved",
+        "run_overdue",
         "run_parked",
         "run_paused",
         "run_resumed",

@@ -89,3 +89,30 @@ def test_what_would_come_after_the_end_does_not(is_alone: bool):
     assert verbs(entries) == (["expired"] if is_alone else [])
     assert after.role == "finance"
     assert after.next_at is None
+
+
+def test_one_that_never_expires_is_told_of_when_it_is_due_and_stays():
+    one = alone(due_at=60, expires_at=0, next_at=60)
+    after, entries = tick(one, 60)
+    assert (verbs(entries), after.status, after.next_at) == (["overdue"], one.status, None)
+    assert tick(after, 1_000) == (after, ())
+    assert after.is_overdue(61)
+
+
+def test_one_may_expire_later_than_it_is_due():
+    one = alone(due_at=60, expires_at=90, remind_at=30, next_at=30)
+    after, entries = tick(one, 70)
+    assert (verbs(entries), after.next_at) == (["reminded", "overdue"], 90)
+    assert verbs(tick(after, 90)[1]) == ["expired"]
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_what_does_not_end_when_it_is_due_goes_to_roles_after_that(is_alone: bool):
+    fields: dict[str, Any] = {"due_at": 40, "expires_at": 90, "next_at": 40 if is_alone else 60}
+    fields["chain"] = (("lead", 60), ("director", 90))
+    one = alone(**fields) if is_alone else task(**fields)
+    after, entries = tick(one, 75)
+    assert (after.role, after.next_at) == ("lead", 90)
+    assert verbs(entries) == (["escalated", "overdue"] if is_alone else ["escalated"])
+    after, _ = tick(after, 95)
+    assert after.role == "lead", "the end comes first"

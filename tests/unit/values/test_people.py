@@ -161,7 +161,7 @@ def test_only_what_is_open_is_overdue():
 
 def test_what_is_awaited_is_told_with_what_is_known():
     assert awaited(("Refund?", None, None), "") == "a person: 'Refund?'"
-    told = awaited(("R", "finance", None), "in 2h")
+    told = awaited(("R", "finance", None), "due in 2h")
     assert told == "a person: 'R' (role 'finance', due in 2h)"
     assert awaited(("R", "finance", "ada"), "") == "a person: 'R' (assigned to 'ada')"
 

@@ -21,7 +21,11 @@ from perdure.graph.states import StepStatus
 from perdure.values import payload
 from perdure.values.limits import MAX_PAYLOAD
 
-_ENDED = {StepStatus.SUCCEEDED: "completed", StepStatus.FAILED: "failed"}
+_ENDED = {
+    StepStatus.SUCCEEDED: "completed",
+    StepStatus.FAILED: "failed",
+    StepStatus.SKIPPED: "skipped",
+}
 
 
 @click.command("graph")
@@ -49,8 +53,8 @@ def graph_command(database: Database, target: str, id: str | None, output: str) 
     elif state is None:
         say(definition.to_mermaid())
     else:
-        current, completed, failed = state["current"], state["completed"], state["failed"]
-        say(definition.to_mermaid_with_state(current, completed, failed))
+        stands = [state[name] for name in ("current", "completed", "failed", "skipped")]
+        say(definition.to_mermaid_with_state(*stands))
 
 
 async def _state(
@@ -75,14 +79,13 @@ async def _state(
         )
     instance = replayed.instance
     if "graph" not in instance.queries:  # it has not begun
-        return {"current": [], "completed": [], "failed": []}
+        return {"current": [], "completed": [], "failed": [], "skipped": []}
     answer = payload.decode(instance.query("graph", lambda query: query.answer(b"[]")))
     instance.evict()
     last = {visit["step_name"]: visit["status"] for visit in answer["step_history"]}
     current = answer["current_steps"]
     state = {name: _ENDED.get(status) for name, status in last.items() if name not in current}
-    return {
-        "current": current,
-        "completed": [name for name, stands in state.items() if stands == "completed"],
-        "failed": [name for name, stands in state.items() if stands == "failed"],
+    ended = {
+        kind: [name for name, stands in state.items() if stands == kind] for kind in _ENDED.values()
     }
+    return {"current": current, **ended}

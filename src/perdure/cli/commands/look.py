@@ -26,7 +26,18 @@ from perdure.views import Execution, HistoryEvent, Kin
 if TYPE_CHECKING:
     from perdure.client import Client
 
-_NOT_LISTED = ("input", "output", "error", "step_results", "metadata", "search", "origin", "forks")
+_NOT_LISTED = (
+    "input",
+    "output",
+    "error",
+    "step_results",
+    "metadata",
+    "search",
+    "origin",
+    "forks",
+    "retention_seconds",
+    "deleted_at",
+)
 
 # -- list ----------------------------------------------------------------------------------------
 
@@ -167,6 +178,16 @@ async def _show(database: Database, id: str, output: str) -> None:
         say((document if output == "json" else compact)(execution))
 
 
+def _kept(shown: Execution) -> str:
+    """Say for how long it is kept, or until when."""
+    if shown.deleted_at is not None:
+        return f"until {moment(shown.deleted_at)}"
+    if shown.retention_seconds is None:
+        return ""
+    span = shown.retention_seconds
+    return f"for {took(span)} after its end" if span else "for ever"
+
+
 def _write_details(database: Database, shown: Execution, why: str) -> None:
     now = views.to_datetime(SystemClock().now())
     span = took(((shown.completed_at or now) - shown.started_at).total_seconds())
@@ -182,6 +203,7 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
         ("to go on", shown.unblock or ""),
         ("started", moment(shown.started_at)),
         ("ended", moment(shown.completed_at)),
+        ("kept", _kept(shown)),
         ("took" if shown.status.is_terminal else "age", span),
         ("run", shown.run_id),
         ("version", shown.version),

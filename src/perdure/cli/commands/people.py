@@ -337,7 +337,8 @@ def attach_command(
 @click.option("--type", default="", metavar="TYPE", help="What kind it is.")
 @click.option("--description", default="", help="The whole question.")
 @click.option("--form", metavar="JSON", help="A JSON Schema of what is entered, or @FILE.")
-@click.option("--due", metavar="SPAN", help="When it expires.")
+@click.option("--due", metavar="SPAN", help="By when it is to be done; it expires then.")
+@click.option("--expires", metavar="SPAN", help="When it does instead; or `never`.")
 @click.option("--priority", type=click.IntRange(1, 4), default=2, help="1 is the most urgent.")
 @click.option(
     "--escalate",

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     "--concurrency-key", metavar="KEY", help="Whose limit of open executions it counts in."
 )
 @click.option("--priority", type=int, help="In the queue of a limit; higher goes first.")
+@click.option(
+    "--retention", metavar="SPAN", help="Keep it so long after its end (30d; 0 is for ever)."
+)
 @format_option("ids", "json", "jsonl")
 @database_option
 def start_command(

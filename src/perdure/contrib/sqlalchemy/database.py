@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from perdure import errors
+from perdure.contrib.sqlalchemy.urls import place_of, store_url
 from perdure.executing.carrier import Carrier
 from perdure.graph.exceptions import WorkflowInstanceNotFoundError
-from perdure.store.opening import parse_url
 
 AnySession = AsyncSession | Session
 
@@ -42,18 +42,7 @@ def url_of(session: Any) -> str:
         raise errors.UsageError(
             "the session is bound to no database: make it with async_sessionmaker(engine)"
         ) from exc
-    url = cast("URL", bind.engine.url)
-    if url.get_backend_name() != "sqlite":
-        # Perdure's own words for what it cannot open (yet).
-        return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=False)
-    path = url.database
-    if not path or path == ":memory:" or path.startswith("file:"):
-        what = "a database in memory" if not path or path == ":memory:" else f"{path!r}"
-        raise errors.UsageError(
-            f"the session's database is {what}, which no other connection can share: give it a "
-            'file ("sqlite+aiosqlite:///app.db"), or use LocalExecutionEngine'
-        )
-    return f"sqlite:///{path}"
+    return store_url(cast("URL", bind.engine.url))
 
 
 async def check_writable(session: Any) -> None:
@@ -108,7 +97,7 @@ async def acquire(url: str, options: dict[str, Any], prepare: Callable[[Carrier]
     Raises:
         UsageError: it runs with other ``options``.
     """
-    place = parse_url(url) or url
+    place = place_of(url)
     of_loop = _shared.setdefault(asyncio.get_running_loop(), {})
     shared = of_loop.get(place)
     if shared is None:
@@ -148,6 +137,5 @@ async def release(carrier: Carrier) -> None:
 def at_hand(session: Any) -> Carrier | None:
     """Return the carrier that runs in this event loop for a session's database, if there is one."""
     of_loop = _shared.get(asyncio.get_running_loop(), {})
-    url = url_of(session)
-    shared = of_loop.get(parse_url(url) or url)
+    shared = of_loop.get(place_of(url_of(session)))
     return shared.carrier if shared is not None and shared.is_started else None

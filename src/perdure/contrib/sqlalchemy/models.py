@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import (
     ColumnElement,
     FromClause,
+    ScalarSelect,
     Text,
     and_,
     case,
@@ -90,20 +91,32 @@ def _definitions() -> FromClause:
     )
 
 
-def _instances() -> FromClause:
-    first, latest, state = runs.alias("first"), runs.alias("latest"), states.alias("state")
-    newest = select(func.max(runs.c.run)).where(runs.c.execution == first.c.run).scalar_subquery()
+def story_of(run: FromClause) -> ScalarSelect[str]:
+    """Return the history of a run, as :class:`Story` reads it."""
     parts = [
         sql_cast(turns.c.first, Text),
         sql_cast(turns.c.time, Text),
         _Hexadecimal(turns.c.payload),
     ]
     row = parts[0] + ":" + parts[1] + ":" + parts[2]
-    story = (
-        select(func.aggregate_strings(row, ","))
-        .where(turns.c.run == latest.c.run)
-        .scalar_subquery()
+    return (
+        select(func.aggregate_strings(row, ",")).where(turns.c.run == run.c.run).scalar_subquery()
     )
+
+
+def of_users(first: FromClause) -> ColumnElement[bool]:
+    """Tell whether an execution, by its first run, is an instance."""
+    return and_(
+        first.c.run == first.c.execution,
+        first.c.namespace == NAMESPACE,
+        first.c.workflow.not_like(_SYSTEM),
+    )
+
+
+def _instances() -> FromClause:
+    first, latest, state = runs.alias("first"), runs.alias("latest"), states.alias("state")
+    newest = select(func.max(runs.c.run)).where(runs.c.execution == first.c.run).scalar_subquery()
+    story = story_of(latest)
     words = {code: str(shown(status)) for status, code in CODES.items()}
     of_version = and_(
         definitions.c.name == latest.c.workflow, definitions.c.version == latest.c.version
@@ -131,9 +144,7 @@ def _instances() -> FromClause:
             type_coerce(story, Told).label("story"),
         )
         .select_from(joined)
-        .where(first.c.run == first.c.execution)
-        .where(first.c.namespace == NAMESPACE)
-        .where(first.c.workflow.not_like(_SYSTEM))
+        .where(of_users(first))
         .subquery("workflow_instances")
     )
 
@@ -271,7 +282,7 @@ class WorkflowInstanceModel(Model):
     @property
     def step_executions(self) -> list[StepExecutionModel]:
         """The visits of its steps, in the order in which they began."""
-        return [StepExecutionModel.of(self, step) for step in self.story.steps]
+        return [StepExecutionModel.of(self.id, step) for step in self.story.steps]
 
 
 class HumanTaskModel(Model):
@@ -360,11 +371,11 @@ class StepExecutionModel(Model):
     completed_by: Mapped[str | None]
 
     @classmethod
-    def of(cls, instance: WorkflowInstanceModel, step: StepRecord) -> StepExecutionModel:
+    def of(cls, instance_id: UUID, step: StepRecord) -> StepExecutionModel:
         """Return the model of a visit of a step of an instance."""
         return cls(
-            id=step_execution_id(instance.id, step.event),
-            instance_id=instance.id,
+            id=step_execution_id(instance_id, step.event),
+            instance_id=instance_id,
             step_name=step.name,
             step_type=step.type,
             status=step.status,

@@ -7,6 +7,7 @@ Beside the methods of seed 4 they have the reading ones of Advanced Alchemy's re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from sqlalchemy import Select, func, or_, select
 
 from perdure.client import Client
 from perdure.contrib.sqlalchemy.database import at_hand, check_writable, url_of
+from perdure.contrib.sqlalchemy.failures import failed_steps
 from perdure.contrib.sqlalchemy.models import (
     HumanTaskModel,
     HumanTaskStatus,
@@ -27,7 +29,7 @@ from perdure.definition import version_key
 from perdure.engine.clock import SystemClock
 from perdure.executing.state import ENDED
 from perdure.graph.exceptions import InvalidTransitionError, TaskAlreadyCompletedError
-from perdure.graph.states import StepStatus, WorkflowStatus
+from perdure.graph.states import WorkflowStatus
 from perdure.people import HumanTasks
 from perdure.views import to_datetime
 
@@ -172,12 +174,17 @@ class WorkflowInstanceRepository(SQLAlchemyAsyncRepository[WorkflowInstanceModel
         say: an instance is completed or failed by its steps, and never by hand.
 
         Raises:
-            InvalidTransitionError: to any other status, or of an instance that has ended.
+            InvalidTransitionError: to any other status or step, or of an instance that has ended.
             Conflict: the session holds SQLite's write lock.
         """
         found = await self._one(instance_id)
         wanted = WorkflowStatus(status)
-        if found is None or found.status is wanted:
+        if found is None:
+            return None
+        if current_step is not None and current_step != found.current_step:
+            said = f"its steps decide where it is, so not at {current_step!r}"
+            raise InvalidTransitionError(found.status, wanted, said)
+        if found.status is wanted:
             return found
         if found.status in ENDED:
             said = "it has ended; engine.retry() lets it go on"
@@ -227,8 +234,12 @@ class StepExecutionRepository(SQLAlchemyAsyncRepository[StepExecutionModel]):
     model_type = StepExecutionModel
 
     async def find_by_instance(self, instance_id: UUID) -> Sequence[StepExecutionModel]:
-        """Return the visits of an instance's steps, in the order in which they began."""
-        return [step for one in await self._instances(instance_id) for step in one.step_executions]
+        """Return the visits of an instance's steps, in the order in which they began: what its
+        latest run has done, and kept of those before.
+        """
+        query = select(WorkflowInstanceModel).where(WorkflowInstanceModel.id == instance_id)
+        found = await _all(self.session, query)
+        return [step for one in found for step in one.step_executions]
 
     async def find_by_step_name(
         self, instance_id: UUID, step_name: str
@@ -237,23 +248,16 @@ class StepExecutionRepository(SQLAlchemyAsyncRepository[StepExecutionModel]):
         found = await self.find_by_instance(instance_id)
         return next((one for one in reversed(found) if one.step_name == step_name), None)
 
-    async def find_failed(self, instance_id: UUID | None = None) -> Sequence[StepExecutionModel]:
-        """Return failed visits, newest first; without an instance those of all failed ones."""
-        found = [
-            step
-            for one in await self._instances(instance_id)
-            for step in one.step_executions
-            if step.status is StepStatus.FAILED
-        ]
-        return sorted(found, key=lambda one: one.started_at, reverse=True)
+    async def find_failed(
+        self, instance_id: UUID | None = None, *, since: datetime | None = None
+    ) -> Sequence[StepExecutionModel]:
+        """Return failed visits, newest first: of an instance, or of all, whatever became of them.
 
-    async def _instances(self, instance_id: UUID | None) -> Sequence[WorkflowInstanceModel]:
-        query = select(WorkflowInstanceModel)
-        if instance_id is None:
-            query = query.where(WorkflowInstanceModel.status == WorkflowStatus.FAILED)
-        else:
-            query = query.where(WorkflowInstanceModel.id == instance_id)
-        return await _all(self.session, query)
+        Those of runs that were retried since are among them. A visit that succeeded at a later
+        attempt did not fail. Without an instance the histories of all graphs are read, as long as
+        they are kept; ``since`` leaves out the runs that had ended by then.
+        """
+        return await failed_steps(self.session, instance_id, since)
 
 
 class HumanTaskRepository(SQLAlchemyAsyncRepository[HumanTaskModel]):

@@ -19,6 +19,7 @@ from perdure.graph.states import StepStatus, StepType
 from perdure.named import Head, NamedEvent, Past
 from perdure.values import endings, payload
 from perdure.values import events as ev
+from perdure.values.commands import NOT_CHOSEN
 from perdure.views import to_datetime
 
 WEBHOOK_DATA = "webhook_data"
@@ -162,7 +163,10 @@ class _Steps:
 
     def _take(self, event: NamedEvent, number: int, at: datetime) -> None:
         name = event.name.removeprefix("workflow.")
-        if name == "step.started":
+        if event.data.get("reason") == NOT_CHOSEN:
+            self._begin(event, number, at)
+            self.found[-1].status, self.found[-1].completed_at = _ENDS[name], at
+        elif name == "step.started":
             self._begin(event, number, at)
         elif name in _ENDS:
             step = next(self._open(event.data["step_name"]), None)

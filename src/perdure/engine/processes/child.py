@@ -24,16 +24,19 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import msgspec
 
-from perdure import activity
+from perdure import activity, spending
 from perdure.engine.processes import frames, services
 from perdure.engine.threads import Raised
 from perdure.values import failures, lines, payload
+from perdure.values.budgets import ONE_CALL
+
+T = TypeVar("T")
 
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 1 << 18
@@ -87,6 +90,8 @@ class Child:
         self._number = 0
         self._is_cancelled = False
         self._left = asyncio.Event()
+        self._asked: dict[int, asyncio.Future[str]] = {}
+        self._asks = 0
 
     async def serve(self) -> None:
         """Run what the engine asks for until it says that this is all."""
@@ -115,6 +120,8 @@ class Child:
         if isinstance(frame, frames.Call):
             self._number, self._is_cancelled = frame.number, False
             self._task = asyncio.get_running_loop().create_task(self._attempt(frame))
+        elif isinstance(frame, frames.Answered):
+            self._answered(frame)
         elif isinstance(frame, frames.Cancel):
             if frame.number == self._number and self._task is not None:
                 self._is_cancelled = True
@@ -136,6 +143,10 @@ class Child:
             self._wire.send(frames.Done(self._number, result))
 
     async def _run(self, call: frames.Call) -> bytes:
+        if call.has_budget:
+            purse = Purse(self, call.number)
+            spending.purse.set(purse)
+            await purse.spend(ONE_CALL, holds=False)
         definition = opened(call)
         if self._services is None:
             self._services = await services.built_elsewhere(self._setup.services, self._setup.main)
@@ -190,6 +201,29 @@ class Child:
             raise asyncio.CancelledError
         return future.result()
 
+    # -- what the attempt asks ---------------------------------------------------------------
+
+    async def ask(self, frame: frames.Spends | frames.Settles) -> str:
+        """Ask the engine to spend, or to settle; return what it is reserved under.
+
+        Raises:
+            PerdureError: it could not be.
+        """
+        self._asks += 1
+        frame.ask = self._asks
+        future = self._asked[frame.ask] = asyncio.get_running_loop().create_future()
+        self._wire.send(frame)
+        return await future
+
+    def _answered(self, frame: frames.Answered) -> None:
+        future = self._asked.pop(frame.ask)
+        if future.done():
+            return  # it was cancelled meanwhile
+        if frame.failure is None:
+            future.set_result(frame.hold)
+        else:
+            future.set_exception(failures.to_exception(frame.failure))
+
     # -- what the attempt says ---------------------------------------------------------------
 
     # By number: a task that an attempt leaves behind must not speak for the next one.
@@ -203,6 +237,24 @@ class Child:
 
     def _failed(self, failure: failures.FailureInfo) -> None:
         self._wire.send(frames.Failed(self._number, failure))
+
+
+class Purse:
+    """The budgets of an attempt's run, which the engine keeps (``perdure.spending``)."""
+
+    def __init__(self, child: Child, number: int) -> None:
+        self._child = child
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+
+    async def spend(self, amounts: Mapping[str, int], *, holds: bool) -> str:
+        return await self._child.ask(frames.Spends(self._number, 0, dict(amounts), holds))
+
+    async def settle(self, hold: str, used: Mapping[str, int]) -> None:
+        await self._child.ask(frames.Settles(self._number, 0, hold, dict(used)))
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 def opened(call: frames.Call) -> activity.Activity[Any, Any]:

@@ -39,7 +39,10 @@ class Setup(msgspec.Struct, tag=True):
 
 
 class Call(msgspec.Struct, tag=True):
-    """Run an attempt: ``opener`` (``"module:name"``) makes the activity of ``payload``."""
+    """Run an attempt: ``opener`` (``"module:name"``) makes the activity of ``payload``.
+
+    ``has_budget``: its run has one; the attempt pays for itself first.
+    """
 
     number: int
     opener: str
@@ -47,6 +50,15 @@ class Call(msgspec.Struct, tag=True):
     args: bytes
     info: bytes
     context: bytes | None = None
+    has_budget: bool = False
+
+
+class Answered(msgspec.Struct, tag=True):
+    """What came of ``Spends`` or ``Settles`` number ``ask``; ``hold``: what it is reserved as."""
+
+    ask: int
+    hold: str = ""
+    failure: FailureInfo | None = None
 
 
 class Cancel(msgspec.Struct, tag=True):
@@ -90,6 +102,24 @@ class Told(msgspec.Struct, tag=True):
     line: Line
 
 
+class Spends(msgspec.Struct, tag=True):
+    """Spend from the budgets of the run, or reserve (``holds``); amounts are millionths."""
+
+    number: int
+    ask: int
+    amounts: dict[str, int]
+    holds: bool = False
+
+
+class Settles(msgspec.Struct, tag=True):
+    """Settle what was reserved."""
+
+    number: int
+    ask: int
+    hold: str
+    used: dict[str, int]
+
+
 class Done(msgspec.Struct, tag=True):
     """The attempt's result."""
 
@@ -104,8 +134,8 @@ class Failed(msgspec.Struct, tag=True):
     failure: FailureInfo
 
 
-ToChild = Setup | Call | Cancel | Leave
-FromChild = Pulse | Entered | Beaten | Logged | Told | Done | Failed
+ToChild = Setup | Call | Answered | Cancel | Leave
+FromChild = Pulse | Entered | Beaten | Logged | Told | Spends | Settles | Done | Failed
 
 read_to_child = msgspec.msgpack.Decoder(ToChild).decode
 read_from_child = msgspec.msgpack.Decoder(FromChild).decode

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from perdure import errors
 from perdure.engine.processes import frames
 from perdure.engine.work import FailedElsewhere
+from perdure.spending import Purse
+from perdure.values import failures
 from perdure.values.failures import FailureInfo
 from perdure.values.lines import Line
 
@@ -51,11 +53,14 @@ class Listener(Protocol):
 
 
 class Job:
-    """An attempt on its way through a subprocess. ``entered``: its function was, or never will."""
+    """An attempt on its way through a subprocess. ``entered``: its function was, or never will;
+    ``purse``: of its run, if that has a budget.
+    """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, purse: Purse | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.listener = listener
+        self.purse = purse
         self.entered: asyncio.Future[None] = loop.create_future()
         self.future: asyncio.Future[bytes] = loop.create_future()
 
@@ -77,6 +82,7 @@ class Subprocess(asyncio.Protocol):
         self._job: Job | None = None
         self._call: frames.Call | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._asks: set[asyncio.Task[None]] = set()
         self._reason = ""
         self._is_cut = False
         self._code: int | None = None
@@ -172,7 +178,14 @@ class Subprocess(asyncio.Protocol):
                 logger.log(frame.line.level, "%s", frame.line.message)
             return
         job, call = self._job, self._call
-        if job is None or call is None or frame.number != call.number:
+        is_over = job is None or call is None or frame.number != call.number
+        if isinstance(frame, frames.Spends | frames.Settles):
+            purse = None if is_over or job is None else job.purse
+            task = self._loop.create_task(self._pay(purse, frame))
+            self._asks.add(task)
+            task.add_done_callback(self._asks.discard)
+            return
+        if is_over or job is None:
             return
         if isinstance(frame, frames.Entered):
             job.enter()
@@ -190,6 +203,20 @@ class Subprocess(asyncio.Protocol):
             self._cancel_timer()
             if not self._reason:
                 self._pool.is_free(self)
+
+    async def _pay(self, purse: Purse | None, frame: frames.Spends | frames.Settles) -> None:
+        """Spend or settle for an attempt, and tell it what came of it."""
+        hold, failure = "", None
+        try:
+            if purse is None:
+                raise errors.Closed("the attempt has ended, and spends nothing any more")
+            if isinstance(frame, frames.Spends):
+                hold = await purse.spend(frame.amounts, holds=frame.holds)
+            else:
+                await purse.settle(frame.hold, frame.used)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the attempt gets it
+            failure = failures.from_exception(exc)
+        self._send(frames.Answered(frame.ask, hold, failure))
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.store.sql.encoding import from_json, to_json
-from perdure.store.sql.starting import needs_look, requests_of
+from perdure.store.sql.starting import REPLACES, needs_look, requests_of
 from perdure.store.writes import Batch, Post, StartRequest, Watch
 from perdure.values.ids import MAILBOX
 
@@ -51,7 +51,7 @@ class Foreseen:
         replaced = {
             (request.namespace, request.workflow_id)
             for request in starts
-            if request.conflict == "terminate_existing"
+            if request.conflict in REPLACES
         }
         self._addresses = to_json(sorted(addresses)) if addresses else ""
         self._replaced = to_json(sorted(replaced)) if replaced else ""

@@ -83,21 +83,35 @@ SELECT id FROM perdure_human_task WHERE id = ANY({texts}) ORDER BY id FOR NO KEY
 
 -- A batch -----------------------------------------------------------------------------------------
 
--- Turns whose claim does not hold, or whose run this worker does not own.
+-- Turns whose claim does not hold, or whose run this worker does not own. Code that ran must not have
+-- run if its run was put into a queue since it was found.
 -- name: lost_claims
 SELECT coalesce(json_agg((v ->> 0)::bigint), '[]')::text
 FROM json_array_elements($1::json) v LEFT JOIN perdure_state s ON s.run = (v ->> 0)::bigint
 WHERE CASE
     WHEN v ->> 1 IS NULL THEN s.owner IS DISTINCT FROM $2
     ELSE s.run IS NULL OR s.owner IS NOT NULL OR s.length <> (v ->> 1)::bigint OR s.status >= 5
+        OR v ->> 2 = '1' AND s.status = 0 AND s.reason IS NOT NULL
 END;
 
--- Executions that are to close but have inbox rows that the closing turn has not read.
--- name: unread
-SELECT coalesce(json_agg(DISTINCT i.execution), '[]')::text
-FROM perdure_inbox i
-WHERE i.execution = ANY({numbers})
-    AND i.id <> ALL(ARRAY(SELECT e::bigint FROM json_array_elements_text($2::json) e));
+-- What holds on to executions and runs that are to close: executions with inbox rows that the
+-- closing turn has not read, then whether there is any child, watcher, watch of their own, human
+-- task, open transaction and heartbeat.
+-- name: ties
+SELECT json_build_array(
+    (
+        SELECT coalesce(json_agg(DISTINCT i.execution), '[]')
+        FROM perdure_inbox i
+        WHERE i.execution = ANY({numbers})
+            AND i.id <> ALL(ARRAY(SELECT e::bigint FROM json_array_elements_text($2::json) e))
+    ),
+    EXISTS (SELECT 1 FROM perdure_run c WHERE c.parent_execution = ANY({numbers})),
+    EXISTS (SELECT 1 FROM perdure_watch w WHERE w.target = ANY({numbers})),
+    EXISTS (SELECT 1 FROM perdure_watch w WHERE w.watcher = ANY({numbers})),
+    EXISTS (SELECT 1 FROM perdure_human_task t WHERE t.run = ANY(ARRAY(SELECT e::bigint FROM json_array_elements_text($3::json) e))),
+    EXISTS (SELECT 1 FROM perdure_open_tx o WHERE o.run = ANY(ARRAY(SELECT e::bigint FROM json_array_elements_text($3::json) e))),
+    EXISTS (SELECT 1 FROM perdure_beat b WHERE b.run = ANY(ARRAY(SELECT e::bigint FROM json_array_elements_text($3::json) e)))
+)::text;
 
 -- Runs with an activity whose deciding row is gone already.
 -- name: already_settled
@@ -116,7 +130,11 @@ SELECT coalesce(json_agg(json_build_array(
     s.owner,
     s.unread
     + (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT $2) AS counted),
-    r.parent_execution, r.parent_event
+    r.parent_execution, r.parent_event, r.tenant, s.reason, r.parent_close,
+    (
+        SELECT p.run_id FROM perdure_run p WHERE p.execution = r.parent_execution AND p.run < r.execution
+        ORDER BY p.run DESC LIMIT 1
+    )
 )), '[]')::text
 FROM json_array_elements($1::json) v
 JOIN perdure_run r ON r.run = (
@@ -433,9 +451,6 @@ SELECT coalesce(json_agg(json_build_array(
 ) ORDER BY w.id), '[]')::text
 FROM perdure_watch w WHERE w.target = ANY({numbers});
 
--- name: has_watches
-SELECT EXISTS (SELECT 1 FROM perdure_watch w WHERE w.watcher = ANY({numbers}));
-
 -- name: delete_watches_of_ended
 DELETE FROM perdure_watch WHERE target = ANY({numbers});
 
@@ -495,13 +510,14 @@ DELETE FROM perdure_mail WHERE id = ANY({numbers});
 -- name: insert_human_tasks
 INSERT INTO perdure_human_task (
     id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
-    form, data, created_at, due_at, remind_at, type, approvers, not_by, chain, next_at, form_version
+    form, data, created_at, due_at, remind_at, type, approvers, not_by, chain, next_at, form_version,
+    expires_at
 )
 SELECT
     v ->> 0, r.namespace, (v ->> 1)::bigint, (v ->> 2)::bigint, (v ->> 3)::bigint, 0, v ->> 4, v ->> 5,
     v ->> 6, v ->> 7, v ->> 8, (v ->> 9)::bigint, v ->> 10, v ->> 11, (v ->> 12)::bigint,
     (v ->> 13)::bigint, (v ->> 14)::bigint, v ->> 15, (v ->> 16)::bigint, v ->> 17, v ->> 18,
-    (v ->> 19)::bigint, (v ->> 20)::bigint
+    (v ->> 19)::bigint, (v ->> 20)::bigint, (v ->> 21)::bigint
 FROM json_array_elements($1::json) v JOIN perdure_run r ON r.run = (v ->> 1)::bigint;
 
 -- Runs that give up a human task that is not open any more.
@@ -529,7 +545,8 @@ t.id, t.namespace, t.run, t.execution, t.event, coalesce(r.run_id, ''), coalesce
 coalesce(r.workflow, ''), t.status, t.name, t.title, t.description, t.role, t.assignee, t.priority, t.form,
 t.data, t.created_at, t.due_at, t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at,
 t.closed_by, t.value, t.comment, t.approvals, t.type, t.approvers, t.not_by, t.chain, t.next_at,
-t.form_version, coalesce(t.created_by, r.created_by), coalesce(t.tenant, r.tenant, '')
+t.form_version, coalesce(t.created_by, r.created_by), coalesce(t.tenant, r.tenant, ''),
+t.expires_at
 
 -- name: task_tables
 perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
@@ -564,10 +581,12 @@ WHERE id = v ->> 0 AND status < 2;
 -- name: insert_human_task
 INSERT INTO perdure_human_task (
     id, namespace, status, name, title, description, role, assignee, priority, form, data, created_at,
-    due_at, remind_at, type, approvers, not_by, chain, next_at, form_version, created_by, tenant
+    due_at, remind_at, type, approvers, not_by, chain, next_at, form_version, expires_at, created_by,
+    tenant
 )
 VALUES (
-    $1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    $1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+    $22
 )
 ON CONFLICT (id) DO NOTHING;
 
@@ -697,15 +716,18 @@ ON CONFLICT (workflow) DO UPDATE SET
 -- name: delete_limits
 DELETE FROM perdure_limit WHERE workflow = ANY({texts});
 
--- Open executions of workflows that get a limit: those that run have a slot.
+-- Open executions of workflows that get a limit: those that have begun have a slot.
 -- name: adoptable
 SELECT
     r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
-    CASE state.status WHEN 0 THEN 3 ELSE 2 END, r.tenant, h.payload
+    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 ELSE 2 END, r.tenant, h.payload, {is_unbegun}
 FROM perdure_state AS state
 JOIN perdure_run r ON r.run = state.run
 JOIN perdure_history h ON h.run = r.run AND h.first = 1
 WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow = ANY({texts});
+
+-- name: is_unbegun
+(state.status = 1 AND state.owner IS NULL AND state.length = 1 AND r.run = r.execution)
 
 -- name: mark_delayed
 UPDATE perdure_state AS state SET reason = 'delayed'
@@ -1163,7 +1185,7 @@ UPDATE perdure_task SET stage = 2, owner = $2, claimed_at = $3 WHERE id = ANY({n
 -- name: claimed_tasks
 SELECT
     t.run, t.execution, t.activity, t.attempt, t.queue, t.lane, t.lost, t.call, b.details, r.workflow_id,
-    r.run_id, r.workflow, r.namespace
+    r.run_id, r.workflow, r.namespace, -t.rank
 FROM perdure_task t
 JOIN perdure_run r ON r.run = t.run
 LEFT JOIN perdure_beat b ON b.run = t.run AND b.activity = t.activity
@@ -1219,10 +1241,12 @@ SELECT
 -- Runs that ended by $1, behind ($2, $3) in the order of their ends, and how the latest run of each
 -- one's execution stands.
 -- name: ended
-SELECT state.run, state.closed_at, state.execution, state.length, latest.run, latest.status, latest.closed_at
+SELECT state.run, state.closed_at, state.execution, state.length, latest.run, latest.status, latest.closed_at,
+    kept.execution IS NOT NULL
 FROM perdure_state AS state
 JOIN perdure_state AS latest
     ON latest.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = state.execution)
+LEFT JOIN perdure_keep AS kept ON kept.execution = state.execution
 WHERE state.closed_at IS NOT NULL AND state.closed_at <= $1 AND (state.closed_at, state.run) > ($2, $3)
 ORDER BY state.closed_at, state.run LIMIT $4;
 
@@ -1233,6 +1257,28 @@ SELECT (SELECT max(run) FROM perdure_run), (SELECT run FROM perdure_history ORDE
 -- name: family
 SELECT r.run, r.execution, s.closed_at
 FROM perdure_run r JOIN perdure_state s ON s.run = r.run WHERE r.execution = ANY({numbers});
+
+-- Executions with a retention of their own that are due, with all their runs.
+-- name: due_keeps
+SELECT kept.execution, kept.keep_for, kept.due, r.run, s.closed_at, s.length
+FROM (
+    SELECT execution, keep_for, due FROM perdure_keep
+    WHERE due IS NOT NULL AND due <= $1 AND (due, execution) > ($2, $3)
+    ORDER BY due, execution LIMIT $4
+) AS kept
+CROSS JOIN LATERAL (
+    SELECT x.run FROM perdure_run x WHERE x.execution = kept.execution ORDER BY x.run LIMIT $4
+) AS r
+JOIN perdure_state s ON s.run = r.run
+ORDER BY kept.due, kept.execution, r.run LIMIT $4;
+
+-- name: insert_keeps
+INSERT INTO perdure_keep (execution, keep_for, due)
+SELECT (v ->> 0)::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint FROM json_array_elements($1::json) v;
+
+-- name: move_keeps
+UPDATE perdure_keep AS kept SET due = (v ->> 1)::bigint
+FROM json_array_elements($1::json) v WHERE kept.execution = (v ->> 0)::bigint;
 
 -- Whether a column has one of the numbers of a JSON array.
 -- name: among
@@ -1249,6 +1295,69 @@ SELECT sender, at FROM perdure_sender WHERE sender > $1 ORDER BY sender LIMIT $2
 
 -- name: delete_senders
 DELETE FROM perdure_sender WHERE sender = ANY({texts}) AND at < $2;
+
+-- Erasing what runs were given and gave (store/sql/erasing.py) --------------------------------------
+
+-- name: runs_to_erase
+SELECT r.run, r.run_id, s.status FROM perdure_run r JOIN perdure_state s ON s.run = r.run
+WHERE r.execution = $1::bigint ORDER BY r.run;
+
+-- name: set_erased
+UPDATE perdure_state SET reason = $2::text, detail = $3::text, waits = NULL, progress = NULL
+WHERE run = $1::bigint;
+
+-- name: being_erased
+SELECT r.execution, s.run, r.run_id, r.workflow_id, r.namespace
+FROM perdure_state AS s JOIN perdure_run r ON r.run = s.run
+WHERE s.reason = 'erasing' ORDER BY s.run LIMIT $1;
+
+-- name: rows_to_erase
+SELECT id, first, payload, crc FROM perdure_history
+WHERE run = $1::bigint AND first > $2::bigint ORDER BY first LIMIT $3::bigint;
+
+-- Only if it still is what was read.
+-- name: erase_row
+UPDATE perdure_history SET crc = $3::bigint, payload = $4::bytea WHERE id = $1::bigint AND payload = $2::bytea;
+
+-- name: erase_memos
+DELETE FROM perdure_memo WHERE run = ANY({numbers});
+
+-- name: erase_attrs
+DELETE FROM perdure_attr WHERE run = ANY({numbers});
+
+-- name: erase_beats
+DELETE FROM perdure_beat WHERE run = ANY({numbers});
+
+-- name: erase_offers
+DELETE FROM perdure_task WHERE run = ANY({numbers});
+
+-- name: erase_logs
+UPDATE perdure_log SET message = $2::text, data = NULL WHERE run = ANY({numbers});
+
+-- name: erase_human_tasks
+UPDATE perdure_human_task SET
+    title = $2::text, description = CASE description WHEN '' THEN '' ELSE $2::text END,
+    comment = CASE comment WHEN '' THEN '' ELSE $2::text END,
+    form = CASE WHEN form IS NULL THEN NULL ELSE $3::text END,
+    data = CASE WHEN data IS NULL THEN NULL ELSE $3::text END,
+    value = CASE WHEN value IS NULL THEN NULL ELSE $3::text END, approvals = NULL
+WHERE run = ANY({numbers});
+
+-- name: erase_human_logs
+UPDATE perdure_human_log SET data = $2::text WHERE run = ANY({numbers}) AND data IS NOT NULL;
+
+-- Of the audit, what it says of these runs in detail.
+-- name: erase_details
+UPDATE perdure_audit SET data = NULL WHERE data IS NOT NULL AND number = ANY(ARRAY(
+    SELECT a.number FROM perdure_run r JOIN perdure_audit a ON a.namespace = r.namespace AND a.run_id = r.run_id
+    WHERE r.run = ANY({numbers})
+));
+
+-- name: erase_inbox
+DELETE FROM perdure_inbox WHERE execution = $1::bigint;
+
+-- name: erase_questions
+DELETE FROM perdure_question WHERE execution = $1::bigint;
 
 -- Questions --------------------------------------------------------------------------------------
 
@@ -1321,6 +1430,10 @@ FROM (
     SELECT x.* FROM perdure_fork x WHERE x.run = $1 UNION SELECT x.* FROM perdure_fork x WHERE x.origin = $1
 ) AS f
 JOIN perdure_run r ON r.run = f.run LEFT JOIN perdure_run o ON o.run = f.origin ORDER BY f.run;
+
+-- name: kept_for
+SELECT (SELECT keep_for FROM perdure_keep WHERE execution = $1),
+    (SELECT code FROM perdure_sweep WHERE workflow = '' AND scope = 'retention');
 
 -- What lists are made of (store/sql/listing.py). What leads was chosen by counting, and is written so
 -- that it does lead, whatever the planner believes of the tables: a subquery with OFFSET is taken as

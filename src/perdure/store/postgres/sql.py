@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 
 from perdure.store.port import Batch
 from perdure.store.postgres.connect import Connection
-from perdure.store.postgres.holding import Foreseen, hold_executions
+from perdure.store.postgres.holding import Foreseen, Overtaken, hold_executions
 from perdure.store.queries import load_queries
 from perdure.store.sql.encoding import to_json
 
@@ -74,6 +74,9 @@ class Statements:
 
     def hold(self, foreseen: Foreseen, *, limits: bool) -> None:
         foreseen.hold(limits=limits)
+
+    def hold_anew(self) -> None:
+        raise Overtaken
 
     def hold_slots(self) -> None:
         self.run("hold_slots")

@@ -19,7 +19,7 @@ from perdure.errors import AlreadyRead, Corrupt, LeaseLost, SchemaMismatch, Seal
 from perdure.store.offers import OfferKey
 from perdure.store.port import Batch, Committed, Posted, Started
 from perdure.store.sealing import Packing
-from perdure.store.sql import audit, tallies
+from perdure.store.sql import audit, keeping, leaving, tallies
 from perdure.store.sql.database import Answer, Database, Writing, one
 from perdure.store.sql.encoding import from_json, status_of, to_json
 from perdure.store.sql.offers import Offers
@@ -35,7 +35,9 @@ from perdure.store.sql.starting import (
     needs_look,
     requests_of,
 )
+from perdure.store.sql.ties import NONE, UNKNOWN, Ties
 from perdure.values import events, limits
+from perdure.values.erasing import ERASURES
 from perdure.values.states import CODES, Status
 
 _HISTORY_COLUMNS = 8
@@ -122,9 +124,11 @@ class _Attempt:
         self._lost = _NOBODY
         self._reopened = _NOBODY
         self._keys: dict[Key, None] = {}
-        self._brings_messages = self._has_places = False
+        self._brings_messages = self._has_places = self._keeps = False
         self._is_audited = bool(batch.audit)
         self._looks_at: list[str] = []
+        forced = any(turn.closes and turn.force_close for turn in batch.turns)
+        self._ties = UNKNOWN if forced else NONE
         self._slots: Slots | None = None
         """Only if anything is limited."""
 
@@ -136,6 +140,9 @@ class _Attempt:
             self._brings_messages |= bool(request.messages)
             self._is_audited |= request.audit is not None
             self._has_places |= bool(request.places or request.charges)
+            self._keeps |= request.keep_for is not None
+            if request.first is not None and request.execution is not None:
+                self._ties = UNKNOWN  # its execution is not new, and may end with its first turn
             if needs_look(request):
                 self._keys[request.namespace, request.workflow_id] = None
             if not self._is_fenced:
@@ -184,7 +191,10 @@ class _Attempt:
         self._slots = Slots(database) if has_limits else None
         self._ask(_questions(batch, every_claim=True) if is_recalled else self._questions)
         plan = self.plan
-        _write(database, plan, batch.now)
+        ties = self._ties.with_rows_of(plan)
+        _write(database, plan, ties, batch.now)
+        if self._keeps:
+            keeping.write(database, self.decisions, batch.now)
         if counts or plan.counted:
             tallies.write(database, plan, counts)
         has_admitted = self._slots is not None and self._slots.write(plan, batch.now)
@@ -193,7 +203,7 @@ class _Attempt:
         has_mail = False
         if plan.outgoing or plan.orphaned or plan.watching:
             delivery = Delivery(database, batch.now, self._packing)
-            posted, fed = delivery.deliver(plan, len(batch.posts))
+            posted, fed = delivery.deliver(plan, len(batch.posts), ties)
             has_mail = delivery.has_mail
         told: list[Posted] = []
         void: frozenset[OfferKey] = frozenset()
@@ -225,13 +235,17 @@ class _Attempt:
         if "claims" in questions:
             asked["claims"] = database.run("lost_claims", questions["claims"], batch.worker)
         if "closing" in questions:
-            unread = questions["closing"], questions["consumed"]
-            asked["closing"] = database.run("unread", *unread)
+            closing = questions["closing"], questions["consumed"], questions["closing_runs"]
+            asked["closing"] = database.run("ties", *closing)
         if "settles" in questions:
             asked["settles"] = database.run("already_settled", questions["settles"])
         if "gives_up" in questions:
             asked["gives_up"] = database.run("already_decided", questions["gives_up"])
-        answers = {name: set(from_json(one.fetchone()[0])) for name, one in asked.items()}
+        answers = {name: from_json(one.fetchone()[0]) for name, one in asked.items()}
+        if "closing" in answers:
+            answers["closing"], *found = answers["closing"]
+            if self._ties is not UNKNOWN:
+                self._ties = Ties(*map(bool, found))
         self._lost = frozenset(answers.get("claims", ()))
         self._reopened = self._reopened_runs(answers)
         dropped = self._lost | self._reopened
@@ -240,7 +254,14 @@ class _Attempt:
                 self.plan = make_plan(batch, self.decisions, dropped, self._packing)
             return
         latest = self._latest()
-        same = self._same()
+        leaving.mark(database, batch, latest)
+        self._decide(latest, self._same(), dropped)
+
+    def _decide(
+        self, latest: dict[Key, Existing], same: dict[str, Existing], dropped: frozenset[int]
+    ) -> None:
+        """Judge the starts, and plan again if anything is not as it was guessed."""
+        batch, database = self._batch, self._database
         room: Room | None = None
         if self._slots is not None:
             room = self._slots.room(batch, latest.values())
@@ -250,17 +271,27 @@ class _Attempt:
         is_limited = room is not None or places is not None
         if dropped or latest or same or is_limited or runs != self._runs or busy:
             judged = batch, runs, latest, same, room, places
-            self.decisions = Judge(*judged).decide(dropped)
-            busy = self.decisions.busy & {turn.run for turn in batch.turns}
-            if busy:
-                self._reopened |= busy
-                dropped |= busy
-                self.decisions = Judge(*judged).decide(dropped)
+            late: frozenset[str] = frozenset()
+            for _ in range(1 + len(batch.turns) + self._starts):  # each round leaves somebody out
+                judge = Judge(*judged)
+                self.decisions = judge.decide(dropped, late)
+                if judge.has_found_leaving:
+                    database.hold_anew()
+                    self._decide(latest, same, dropped)
+                    return
+                if not (busy := self.decisions.busy):
+                    break
+                self._reopened |= busy & {turn.run for turn in batch.turns}
+                dropped |= self._reopened
+                own = self.decisions.own
+                late |= {
+                    it.request.run_id for it in own if it.is_written and it.started.run in busy
+                }
             self.plan = make_plan(batch, self.decisions, dropped, self._packing)
 
-    def _reopened_runs(self, answers: Mapping[str, set[int]]) -> frozenset[int]:
-        found = answers.get("settles", set()) | answers.get("gives_up", set())
-        if unread := answers.get("closing"):
+    def _reopened_runs(self, answers: Mapping[str, list[int]]) -> frozenset[int]:
+        found = {*answers.get("settles", ()), *answers.get("gives_up", ())}
+        if unread := set(answers.get("closing", ())):
             found.update(
                 turn.run
                 for turn in self._batch.turns
@@ -278,8 +309,11 @@ class _Attempt:
         for namespace, workflow_id, run, execution, run_id, status, *rest in rows:
             workflow, owner, unread, *above = rest
             parent = None if above[0] is None else (above[0], above[1])
+            facts = run, execution, run_id, status_of(status), workflow, owner, parent, unread
+            tenant, is_erased, parent_close = above[2], above[3] in ERASURES, above[4]
+            asked_by = above[5] or ""
             found[namespace, workflow_id] = Existing(
-                run, execution, run_id, status_of(status), workflow, owner, parent, unread
+                *facts, tenant, is_erased, parent_close, asked_by
             )
         return found
 
@@ -307,14 +341,16 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
     """
     claims: list[Any] = []
     closing: list[int] = []
+    closing_runs: list[int] = []
     consumed: list[int] = []
     settles: list[Any] = []
     gives_up: list[Any] = []
     for turn in batch.turns:
         if every_claim or turn.claim is not None or turn.state is not None:
-            claims.append((turn.run, turn.claim))
+            claims.append((turn.run, turn.claim, int(turn.applied)))
         if turn.closes and not turn.force_close:
             closing.append(turn.execution)
+            closing_runs.append(turn.run)
         if turn.consumed:
             consumed += turn.consumed
         if turn.settles:
@@ -326,6 +362,7 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
         found["claims"] = to_json(claims)
     if closing:
         found["closing"] = to_json(closing)
+        found["closing_runs"] = to_json(closing_runs)
         found["consumed"] = to_json(consumed)
     if settles:
         found["settles"] = to_json(settles)
@@ -334,7 +371,7 @@ def _questions(batch: Batch, *, every_claim: bool = False) -> dict[str, str]:
     return found
 
 
-def _write(database: Writing, plan: Plan, now: int) -> None:
+def _write(database: Writing, plan: Plan, ties: Ties, now: int) -> None:
     run, json = database.run, plan.json
     if plan.runs:
         run("insert_runs", json["runs"])
@@ -381,10 +418,13 @@ def _write(database: Writing, plan: Plan, now: int) -> None:
         run("insert_human_tasks", json["asked"])
     if plan.given_up:
         run("give_up_human_tasks", json["given_up"])
-    if plan.closed:  # also what this very turn has opened
-        run("close_human_tasks_of_runs", json["closed"], now)
-        run("delete_open_tx_of_runs", json["closed"])
-        run("delete_beats_of_runs", json["closed"])
+    if plan.closed:
+        if ties.people:
+            run("close_human_tasks_of_runs", json["closed"], now)
+        if ties.transactions:
+            run("delete_open_tx_of_runs", json["closed"])
+        if ties.beats:
+            run("delete_beats_of_runs", json["closed"])
     if plan.forgotten_attrs:
         run("delete_attrs", json["forgotten_attrs"])
     if plan.attrs:

@@ -78,6 +78,12 @@ class Writing(Protocol):
         """
         ...
 
+    def hold_anew(self) -> None:
+        """Begin the transaction again if :meth:`hold` holds too little: a start of the batch wants
+        more than it did.
+        """
+        ...
+
     def hold_slots(self) -> None:
         """Keep everybody else from giving or taking slots, to the commit."""
         ...

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from perdure.definition import highest_active
 from perdure.errors import Conflict, Corrupt, Invalid, ScheduleNotFound
 from perdure.store.rows import Committed, Started
 from perdure.store.schedules import Fired, Happened, ScheduleRow, ScheduleSteer
+from perdure.store.sql import tallies
+from perdure.store.sql.audit import append
 from perdure.store.sql.database import Writing, one
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.schedules import (
@@ -29,8 +33,9 @@ from perdure.store.sql.schedules import (
 from perdure.store.writes import Batch, Post, StartRequest
 from perdure.values import events as ev
 from perdure.values.firing import Backfill, Begun, Look, Start, candidates
+from perdure.values.meters import Spent
 from perdure.values.schedules import Overlap, Template, run_id_of, workflow_id_of
-from perdure.values.terms import first_deadlines
+from perdure.values.terms import ends_unbegun, first_deadlines
 
 _MOST_BACKFILLS = 10
 
@@ -89,6 +94,8 @@ def _carry_out(
         for execution, way in look.stops.items()
     ]
     choose = _Definitions(database) if any(look.starts for _, look in looks) else None
+    templates = [row.template for row, look in looks if look.starts]
+    meters = tallies.Meters(database, (it for each in templates for it in each.meters), now)
     wanted: list[tuple[ScheduleRow, Look, Start]] = []
     requests: list[StartRequest] = []
     for row, look in looks:
@@ -99,8 +106,12 @@ def _carry_out(
             except Invalid as error:
                 look.refused(start, error.message)
                 continue
+            if spent := meters.spend(row.template.meters):
+                look.refused(start, _too_often(row.template, spent))
+                continue
             requests.append(_request(row, start, version, queue, now, chance))
             wanted.append((row, look, start))
+    meters.write()
     answers: Sequence[Started] = ()
     if requests or posts:
         batch = Batch(0, 0, 0, now=now, lease_until=0, starts=requests, posts=posts)
@@ -115,6 +126,11 @@ def _carry_out(
         look.begun(start, Begun(start.tick, now, *ids, start.by))
         begun[row.name].append(answer)
     return [begun[row.name] for row, _ in looks]
+
+
+def _too_often(template: Template, spent: Spent) -> str:
+    rate = next(meter.rate for meter in template.meters if meter.key == spent.refused)
+    return f"more than {rate.text}"
 
 
 def _request(
@@ -145,6 +161,7 @@ def _request(
         execution_deadline=deadlines.execution,
         schedule=row.id,
         scheduled_at=start.tick,
+        places=template.places,
     )
     return StartRequest(
         workflow=template.workflow,
@@ -160,7 +177,9 @@ def _request(
         not_before=deadlines.not_before,
         key=template.terms.key,
         priority=template.terms.priority,
-        deadline=deadlines.first,
+        deadline=ends_unbegun(template.terms, deadlines),
+        places=template.places,
+        keep_for=template.terms.retention,
         created_by=template.created_by,
         correlation_id=template.correlation_id,
         tenant=template.tenant,
@@ -242,6 +261,7 @@ def steer_schedule(
         raise ScheduleNotFound(steer.id)
     if steer.verb == "delete":
         drop_schedule(database, row.namespace, row.id)
+        _tell(database, steer, [], now)
         return Happened(row, [], [])
     if steer.note is not None:
         row.note = steer.note
@@ -263,7 +283,14 @@ def steer_schedule(
     row.next_at, waits_for = look.next_at(), look.waits_for()
     row.changed_at = now
     change(database, row, waits_for)
+    _tell(database, steer, started, now)
     return Happened(row, started, passed)
+
+
+def _tell(database: Writing, steer: ScheduleSteer, started: Sequence[Started], now: int) -> None:
+    if steer.audit is not None:
+        run_id = started[0].run_id if started else ""
+        append(database, [msgspec.structs.replace(steer.audit, run_id=run_id)], now)
 
 
 def _add_backfill(row: ScheduleRow, steer: ScheduleSteer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
 from perdure.store.writes import HumanTaskRaise, HumanTaskWrite
 from perdure.values import events
+from perdure.values.bounds import Bounds
 from perdure.values.event import Approval
 from perdure.values.overdue import tick
 from perdure.values.people import (
@@ -73,7 +74,7 @@ def asked_row(
     asked = write.asked
     handling = asked.handling
     times = [at for _, at in handling.escalate[:1]]
-    times += [] if run else [at for at in (asked.due, asked.remind) if at]
+    times += [] if run else [at for at in (asked.due, asked.remind, asked.ends) if at]
     return (
         write.id,
         run,
@@ -96,6 +97,7 @@ def asked_row(
         _json(handling.escalate),
         min(times, default=None),
         handling.form_version,
+        handling.expires,
     )
 
 
@@ -179,7 +181,8 @@ def act_on(
     if all_or_none and any(isinstance(answer, PerdureError) for answer in answers):
         raise Refused(answers)
     _write(database, [(before[id], states[id]) for id in ids if id in before], lines)
-    _tell(database, [answer for answer in answers if isinstance(answer, Acted)], now)
+    begins = {act.id: act.begins for act in acts if act.begins is not None}
+    _tell(database, [answer for answer in answers if isinstance(answer, Acted)], now, begins)
     audited = [
         of_act(act.audit, answer)
         for act, answer in zip(acts, answers, strict=True)
@@ -281,14 +284,17 @@ def _moved(task: HumanTaskRow) -> tuple[Any, ...]:
     )
 
 
-def _tell(database: Writing, acted: Sequence[Acted], now: int) -> None:
+def _tell(
+    database: Writing, acted: Sequence[Acted], now: int, begins: Mapping[str, Bounds]
+) -> None:
     """Put what was decided into the inboxes of the runs that asked."""
     told = [one for one in acted if one.task.status not in OPEN and one.task.execution is not None]
     if not told:
         return
     flat: list[Any] = []
     for one in told:
-        task, event = one.task, events.encode_turn([decision(one.task)])
+        task = one.task
+        event = events.encode_turn([decision(task, begins.get(task.id))])
         assert task.execution is not None
         assert task.run is not None
         one.posted = Posted("delivered", execution=task.execution, run=task.run, event=event)

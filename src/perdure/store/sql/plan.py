@@ -34,8 +34,7 @@ _FULL = "ConcurrencyLimit"
 _LIMITED = {"limit": _FULL, "place": _FULL, "rate": "RateLimited", "budget": "BudgetExceeded"}
 
 REPLACED = events.RunTerminated(reason="a new start took its place", by="terminate_existing")
-CLOSE_BY_TERMINATE = events.encode_turn([events.RunTerminated(reason="parent closed", by="parent")])
-CLOSE_BY_CANCEL = events.encode_turn([events.CancelRequested(reason="parent closed", by="parent")])
+_TAKEN = FailureInfo("a new start took its place", kind="Canceled", type="WorkflowTerminated")
 
 
 class Outgoing(msgspec.Struct, gc=False):
@@ -199,7 +198,7 @@ class Plan:
             rest = msgspec.structs.replace(request.first, state=None, claim=None, progress=None)
             self.turn(rest, run, execution)
         if decision.ends is not None:
-            self._replace(decision)
+            self._replace(decision, now)
 
     def _copy(self, request: StartRequest, run: int) -> None:
         for row in request.copied:
@@ -368,7 +367,7 @@ class Plan:
             if turn.force_close:
                 self.emptied.append(execution)
 
-    def _replace(self, decision: Decision) -> None:
+    def _replace(self, decision: Decision, now: int) -> None:
         old = decision.ends
         assert old is not None
         self.replaced.append(old.run)
@@ -380,10 +379,10 @@ class Plan:
             closed = events.ChildClosed(
                 child=old.parent[1],
                 status=Status.TERMINATED,
-                failure=FailureInfo(
-                    "a new start took its place", kind="Canceled", type="WorkflowTerminated"
-                ),
+                failure=_TAKEN,
                 run_id=old.run_id,
+                at=now,
+                asked_by=old.asked_by,
             )
             event = events.encode_turn([closed])
             self.outgoing.append(Outgoing(Post(event, execution=old.parent[0], is_control=True)))

@@ -15,7 +15,9 @@ from perdure.store.port import Post, Posted, Watch
 from perdure.store.sealing import Packing
 from perdure.store.sql.database import Answer, Writing, one
 from perdure.store.sql.encoding import from_json, to_json
-from perdure.store.sql.plan import CLOSE_BY_CANCEL, CLOSE_BY_TERMINATE, Outgoing, Plan
+from perdure.store.sql.leaving import BY_CANCEL, BY_TERMINATE
+from perdure.store.sql.plan import Outgoing, Plan
+from perdure.store.sql.ties import Ties
 from perdure.store.sql.watching import Watching, row_of
 from perdure.values.ids import MAILBOX
 from perdure.values.limits import INBOX_PER_EXECUTION
@@ -51,8 +53,9 @@ class Delivery:
         self.watched: list[str] = []
         """What became of each watch: ``watching``, ``dropped``, ``ended`` or ``not_found``."""
 
-    def deliver(self, plan: Plan, posts: int) -> tuple[list[Posted], list[Posted]]:
+    def deliver(self, plan: Plan, posts: int, ties: Ties) -> tuple[list[Posted], list[Posted]]:
         """Write the plan's posts; return the answers to the batch's own and the rows of turns."""
+        ended = plan.ended if ties.watchers or ties.watches else []
         answers = [Posted("not_found")] * posts
         fed: list[Posted] = []
         outgoing = plan.outgoing
@@ -79,16 +82,16 @@ class Delivery:
                 if back.outcome == "delivered":
                     fed.append(back)
         orphans: Answer | None = None
-        if plan.orphaned:
+        if plan.orphaned and ties.children:
             orphans = self._database.run("children", plan.json["orphaned"])
         if not plan.watching:  # else the watches of this batch come first
-            self._watching.ask(plan.ended)
+            self._watching.ask(ended)
         if orphans is not None:
             self._close_children(orphans, fed)
         for watch, home in plan.watching:
             self._watch(watch, home, fed)
-        if plan.ended or plan.watching:
-            self._give_notice(plan.ended, fed)
+        if ended or plan.watching:
+            self._give_notice(ended, has_watches=ties.watches, fed=fed)
         self._insert()
         return answers, fed
 
@@ -171,8 +174,8 @@ class Delivery:
             self._watching.enter(row)
             self.watched.append("watching")
 
-    def _give_notice(self, ended: list[int], fed: list[Posted]) -> None:
-        notices = list(self._watching.notices(ended))
+    def _give_notice(self, ended: list[int], *, has_watches: bool, fed: list[Posted]) -> None:
+        notices = list(self._watching.notices(ended, has_watches=has_watches))
         self._find_mailboxes([notice.mailbox for notice in notices if notice.mailbox])
         for notice in notices:
             if notice.mailbox:
@@ -197,7 +200,7 @@ class Delivery:
 
     def _close_children(self, orphans: Answer, fed: list[Posted]) -> None:
         for run, execution, policy in from_json(orphans.fetchone()[0]):
-            event = CLOSE_BY_TERMINATE if policy == "terminate" else CLOSE_BY_CANCEL
+            event = BY_TERMINATE if policy == "terminate" else BY_CANCEL
             fed.append(self._accept(execution, run, Post(event, is_control=True)))
 
     def _insert(self) -> None:

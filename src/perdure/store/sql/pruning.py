@@ -11,6 +11,9 @@ What goes when:
   of a child.
 * Never the newest run or the run of the newest history row: numbers must not be given twice.
 
+Executions that were started with a retention of their own go by that (``keeping.py``); only who
+deletes by hand passes over it.
+
 A batch takes candidates in the order of their ends, through the index of those, and says how far
 that came. Where others can write meanwhile the executions are held, and looked at once more.
 """
@@ -24,6 +27,7 @@ import msgspec
 from perdure.store.port import Place, Prune, Pruned
 from perdure.store.sql.database import Writing
 from perdure.store.sql.encoding import to_json
+from perdure.store.sql.keeping import Due, Picked
 from perdure.values.states import CODES
 
 OF_RUNS = (
@@ -49,6 +53,7 @@ OF_EXECUTIONS = {
     "perdure_place": ("execution",),
     "perdure_budget": ("execution",),
     "perdure_hold": ("execution",),
+    "perdure_keep": ("execution",),
     "perdure_watch": ("target", "watcher"),
 }
 """Tables with rows of executions: they go with the last run."""
@@ -90,37 +95,45 @@ class _Candidate(msgspec.Struct, array_like=True):
     """Of the latest."""
     ended_at: int | None
     """The latest."""
+    has_own: bool
+    """Whether the execution has a retention of its own."""
 
 
 def count_prunable(database: Writing, wish: Prune) -> Pruned:
     """Count a batch: see the port."""
+    assert wish.scope != "own"  # whoever looks there also moves what is due later
     picked = _Batch(database, wish, is_trial=True)
     return Pruned(len(picked.runs), goes_on=picked.goes_on)
 
 
 def prune(database: Writing, wish: Prune) -> Pruned:
     """Delete a batch: see the port."""
-    picked = _Batch(database, wish)
-    if not picked.runs:
+    picked = _pick(database, wish)
+    if not picked.executions:
         return Pruned(0, goes_on=picked.goes_on)
     if database.hold_executions(sorted(picked.executions)):
         held, goes_on = picked.executions, picked.goes_on
-        picked = _Batch(database, wish)
+        picked = _pick(database, wish)
         kept = [run for run, of in picked.runs.items() if of in held]
         over = picked.over & held
+        moved = {on: due for on, due in picked.moved.items() if on in held}
     else:
-        kept, over, goes_on = list(picked.runs), picked.over, picked.goes_on
+        kept, over, moved, goes_on = list(picked.runs), picked.over, picked.moved, picked.goes_on
     rows = _delete(database, kept, sorted(over))
+    if moved:
+        database.run("move_keeps", to_json(sorted(moved.items())))
     return Pruned(len(kept), rows, goes_on)
 
 
-class _Batch:
-    """Which runs go. ``runs``: with their executions; ``over``: executions that go as a whole."""
+def _pick(database: Writing, wish: Prune) -> Picked:
+    return Due(database, wish) if wish.scope == "own" else _Batch(database, wish)
+
+
+class _Batch(Picked):
+    """A batch of those that had ended by a time."""
 
     def __init__(self, database: Writing, wish: Prune, *, is_trial: bool = False) -> None:
-        self.runs: dict[int, int] = {}
-        self.over: set[int] = set()
-        self.goes_on: Place | None = None
+        super().__init__()
         self._wish = wish
         self._is_trial = is_trial
         self._codes = {CODES[status] for status in wish.statuses}
@@ -149,12 +162,9 @@ class _Batch:
         if families:
             self._take_families(database, families, newest)
 
-    @property
-    def executions(self) -> set[int]:
-        """Those that the runs belong to."""
-        return set(self.runs.values())
-
     def _may_go(self, one: _Candidate) -> bool:
+        if one.has_own and self._wish.scope == "others":
+            return False
         if self._codes and (
             one.status not in self._codes
             or one.ended_at is None

@@ -25,8 +25,6 @@ from perdure.store.port import (
     News,
     OpenRun,
     Place,
-    Prune,
-    Pruned,
     Question,
     RunRow,
     Sweep,
@@ -37,6 +35,7 @@ from perdure.store.sealing import is_elsewhere
 from perdure.store.sql.claims import claimable
 from perdure.store.sql.database import one, reading
 from perdure.store.sql.encoding import from_json, to_json
+from perdure.store.sql.ended import EndedReader
 from perdure.store.sql.listing import count_query, list_query
 from perdure.store.sql.made import (
     breaks,
@@ -49,20 +48,20 @@ from perdure.store.sql.made import (
     run_of,
 )
 from perdure.store.sql.people import log_entry_of, task_of
-from perdure.store.sql.pruning import count_prunable
 from perdure.store.sql.records import RecordReader
 from perdure.store.sql.schedules import ScheduleReader
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workflows import WorkflowReader
-from perdure.store.sql.worklists import tasks_count, tasks_query
+from perdure.store.sql.worklists import tasks_count, tasks_query, tasks_tally
 from perdure.values.concurrency import Standing
 from perdure.values.meters import BudgetRow
+from perdure.values.people import TallyBy
 from perdure.values.states import CODES, Status
 
 _LAST = "\U0010ffff"
 
 
-class SqlReader(RecordReader, ScheduleReader, WorkflowReader):
+class SqlReader(EndedReader, RecordReader, ScheduleReader, WorkflowReader):
     """The reading half of the port on one connection."""
 
     @reading
@@ -132,10 +131,6 @@ class SqlReader(RecordReader, ScheduleReader, WorkflowReader):
         if limit is not None and found > limit:
             return Counted(limit, is_all=False)
         return Counted(found, is_all=query.floor is None)
-
-    @reading
-    def prunable(self, prune: Prune) -> Pruned:
-        return count_prunable(self.database, prune)
 
     @reading
     def history(self, run: int, *, after: int = 0, limit: int = 10_000) -> list[TurnRow]:
@@ -379,6 +374,11 @@ class SqlReader(RecordReader, ScheduleReader, WorkflowReader):
     @reading
     def count_human_tasks(self, where: HumanTaskFilter, now: int) -> int:
         return int(self._made(*tasks_count(self.database.sql, where, now))[0][0])
+
+    @reading
+    def tally_human_tasks(self, where: HumanTaskFilter, now: int, by: TallyBy) -> dict[str, int]:
+        query = tasks_tally(self.database.sql, where, now, by)
+        return {what: int(number) for what, number in self._made(*query)}
 
     @reading
     def human_log(self, id: str, *, after: int = 0, limit: int) -> list[LogEntry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.errors import Conflict
-from perdure.store.sql.audit import append, audit_query, row_of
+from perdure.store.sql.audit import audit_query, row_of
 from perdure.store.sql.database import Database, Writing, reading
 from perdure.store.sql.encoding import to_json
 from perdure.values.audit import AuditFilter, AuditHead, AuditPlace, AuditRow
@@ -49,7 +49,7 @@ class RecordReader:
 
 
 def amend(database: Writing, wish: Amend, now: int) -> Amended:
-    """Write documents inside a transaction that was begun: see the port.
+    """Write documents inside a transaction that was begun: see the port; its audit comes last.
 
     Rows are taken in the order of their keys, so two of these do not wait for each other.
     """
@@ -67,8 +67,6 @@ def amend(database: Writing, wish: Amend, now: int) -> Amended:
         if row is None:
             raise _changed(change)
         versions[place] = int(row[0])
-    if wish.audit:
-        append(database, wish.audit, now)
     return Amended(tuple(versions[place] for place in range(len(wish.puts))))
 
 

@@ -14,6 +14,7 @@ import msgspec
 from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, ScheduleNotFound
 from perdure.store.schedules import ScheduleFilter, SchedulePut, ScheduleRow
 from perdure.store.sealing import Seal
+from perdure.store.sql.audit import append
 from perdure.store.sql.database import Database, Writing, one, reading
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.values.firing import Look, Standing
@@ -138,6 +139,7 @@ def put_schedule(database: Writing, put: SchedulePut, now: int) -> ScheduleRow:
         new.next_at = look_at(new, now).next_at()
         values = _values(database, new)
         if database.run("insert_schedule", *values, new.next_at, now).rowcount == 1:
+            _tell(database, put, "schedule.create", now)
             return new
     raise Conflict(f"schedule {put.id!r} comes and goes; try again")
 
@@ -167,7 +169,13 @@ def _replace(database: Writing, row: ScheduleRow, put: SchedulePut, now: int) ->
     look = look_at(row, now, open)
     row.next_at, row.changed_at = look.next_at(), now
     change(database, row, look.waits_for())
+    _tell(database, put, "schedule.update", now)
     return row
+
+
+def _tell(database: Writing, put: SchedulePut, action: str, now: int) -> None:
+    if put.audit is not None:
+        append(database, [msgspec.structs.replace(put.audit, action=action)], now)
 
 
 def _check_ahead(spec: Spec, now: int) -> None:

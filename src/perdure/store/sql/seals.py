@@ -55,7 +55,6 @@ TABLES = (
     Table("perdure_human_log", ("id",), ("data",), is_text=True),
     Table("perdure_record", ("namespace", "kind", "id"), ("data",), first=("", "", "")),
     Table("perdure_audit", ("number",), ("data",)),
-    Table("perdure_human_log", ("id",), ("data",), is_text=True),
     Table("perdure_schedule", ("namespace", "id"), ("template", "note"), first=("", "")),
     Table("perdure_log", ("id",), ("message", "data"), is_text=True),
 )

@@ -27,7 +27,7 @@ from perdure.store.sql.pace import Place as Paced
 from perdure.store.sql.plan import Plan
 from perdure.store.sql.ranks import UNRANKED, Entrant, rank_all
 from perdure.store.sql.rooms import Line, Ready, Room, let_in, queue_place
-from perdure.store.sql.starting import Existing, requests_of
+from perdure.store.sql.starting import REPLACES, Existing, requests_of
 from perdure.values import events
 from perdure.values.concurrency import NO_LIMIT, Limit, Place, Standing, lane_of
 from perdure.values.terms import Deadlines
@@ -73,7 +73,7 @@ class Slots:
         replaceable = [
             other.execution
             for other in existing
-            if any(request.conflict == "terminate_existing" for request in requests)
+            if any(request.conflict in REPLACES for request in requests)
         ]
         holders: dict[int, tuple[str, str]] = {}
         if replaceable:
@@ -130,12 +130,16 @@ class Slots:
         added = [name for name in changed if name not in self.limits]
         rows = [(name, *msgspec.structs.astuple(it)) for name, it in changed.items()]
         self._run("upsert_limits", rows)
+        unbegun: list[int] = []
         if added:
-            self._adopt(added)
+            unbegun = self._adopt(added)
             self._run("mark_delayed", added)
         paces = [(name, of) for name, it in changed.items() for of in (0, 1) if not it.has_pace(of)]
         self._run("delete_rates_of", paces)
         self._limits = None
+        if unbegun:
+            self._run("delay_states", unbegun)
+            self._queue_due(now)
         for name in changed:
             self._workflows[name] = None
             for key in from_json(one(self._database, "keys_with_queue", name)):
@@ -183,11 +187,21 @@ class Slots:
     def _limit(self, workflow: str) -> Limit:
         return self.limits.get(workflow, NO_LIMIT)
 
-    def _adopt(self, workflows: Sequence[str]) -> None:
-        """Count what was open before these workflows had a limit."""
+    def _adopt(self, workflows: Sequence[str]) -> list[int]:
+        """Count what was open before these workflows had a limit; return what nobody had begun.
+
+        That has no slot, and joins the queue as if it came now.
+        """
         slots: list[Any] = []
-        found = self._database.run("adoptable", to_json(workflows))
-        for execution, workflow, since, place, tenant, payload in found.fetchall():
+        found = self._database.run("adoptable", to_json(workflows)).fetchall()
+        waiting = [row[0] for row in found if row[-1]]
+        if waiting and self._database.hold_executions(sorted(waiting)):
+            # Some may have been begun before they were held.
+            found = self._database.run("adoptable", to_json(workflows)).fetchall()
+        unbegun: list[int] = []
+        for execution, workflow, since, place, tenant, payload, is_unbegun in found:
+            if is_unbegun:
+                unbegun.append(execution)
             started = _started(payload)
             key, priority, deadline = "", 0, None
             if started is not None:
@@ -197,6 +211,7 @@ class Slots:
             row = (execution, workflow, key, priority, since, deadline, place)
             slots.append((*row, lane_of(tenant, key), UNRANKED, 0))
         self._run("insert_slots", slots)
+        return unbegun
 
     def _enter(self, slots: Sequence[Any], now: int) -> None:
         """Write the places of new executions; those that begin pay."""

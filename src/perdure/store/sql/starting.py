@@ -21,11 +21,20 @@ from perdure.values.states import Status
 Key = tuple[str, str]
 """Namespace and workflow id."""
 
+USE_UNLESS_LEAVING = "use_unless_leaving"
+"""What ``use_existing`` becomes when the execution in its way is about to end with its parent."""
+USES = frozenset({"use_existing", USE_UNLESS_LEAVING})
+REPLACES = frozenset({"terminate_existing", USE_UNLESS_LEAVING})
+"""Starts that may end the execution that is in their way."""
+
 
 class Existing(msgspec.Struct, gc=False):
     """The latest run of a workflow id. ``workflow``: what its execution began as.
 
-    ``unread``: messages that it has not received, counted if a start brings some.
+    ``unread``: messages that it has not received, counted if a start brings some. ``tenant``: whose
+    it is. ``is_erased``: what it was given and gave was erased, or is being. ``parent_close``: what
+    becomes of it when its parent ends; ``asked_by``: run id of the parent that started it.
+    ``is_leaving``: its parent has ended, and so it is about to.
     """
 
     run: int
@@ -36,6 +45,11 @@ class Existing(msgspec.Struct, gc=False):
     owner: int | None = None
     parent: tuple[int, int] | None = None
     unread: int = 0
+    tenant: str | None = None
+    is_erased: bool = False
+    parent_close: str = ""
+    asked_by: str = ""
+    is_leaving: bool = False
 
 
 class Decision(msgspec.Struct, gc=False):
@@ -192,11 +206,27 @@ class Judge:
         """Runs of this batch that have only event 1: one of them may be replaced at once."""
         self._brought: dict[int, int] = {}
         """Messages of starts, by the execution that is used instead."""
+        self._orphaned: set[int] = set()
+        """Executions whose children end with this batch."""
+        self.has_found_leaving = False
+        """Whether a start is to take the place of one that it would use, and did not say so."""
 
-    def decide(self, dropped: frozenset[int]) -> Decisions:
-        """Judge all starts except those of ``dropped`` turns."""
+    def decide(self, dropped: frozenset[int], late: frozenset[str] = frozenset()) -> Decisions:
+        """Judge all starts except those of ``dropped`` turns.
+
+        ``late``: run ids of own starts whose first turn asks for what must wait for the next batch.
+        """
         own: list[Decision] = []
+        self._orphaned.update(
+            turn.execution
+            for turn in self._batch.turns
+            if turn.closes and turn.run not in dropped and _leaves_children(turn)
+        )
         for request in self._batch.starts:
+            if request.run_id in late:
+                there = self._latest.get((request.namespace, request.workflow_id))
+                own.append(_refused(request, there, request.parent, "busy"))
+                continue
             decision = self._judge(request, 0)
             own.append(decision)
             if request.first is not None and decision.is_written and not decision.is_queued:
@@ -229,6 +259,8 @@ class Judge:
                 before = request.retries
                 if existing is None or existing.run != before or not existing.status.is_terminal:
                     return _refused(request, existing, parent)
+                if existing.is_erased:
+                    return _refused(request, existing, parent, "erased")
             elif existing is not None:
                 decision = self._against(request, existing, parent)
                 if not decision.is_written:
@@ -290,7 +322,19 @@ class Judge:
         latest = self._latest.get((request.namespace, request.workflow_id))
         is_same = latest is not None and latest.execution == home
         workflow = latest.workflow if latest is not None and is_same else request.workflow
-        new = Existing(run, home or run, request.run_id, status, workflow, None, parent)
+        whose = latest.tenant if latest is not None and is_same else request.tenant
+        new = Existing(
+            run,
+            home or run,
+            request.run_id,
+            status,
+            workflow,
+            None,
+            parent,
+            tenant=whose,
+            parent_close=request.parent_close,
+            asked_by=next((it.asked_by for it in request.watches if it.way == "child"), ""),
+        )
         self._latest[request.namespace, request.workflow_id] = new
         if request.parent is not None:
             self._children.add(run)
@@ -298,11 +342,14 @@ class Judge:
         started.is_queued = place in (Place.HELD, Place.READY)
         if ends is not None:
             started.replaced = ends.run
+            self._orphaned.add(ends.execution)
         return Decision(request, started, parent, True, ends, before, place)
 
     def _against(
         self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
     ) -> Decision:
+        if request.sees and existing.tenant != request.sees:
+            return _refused(request, None, parent, "taken")
         if existing.status.is_terminal:
             allowed = request.reuse == "allow_duplicate" or (
                 request.reuse == "allow_duplicate_failed_only"
@@ -311,9 +358,13 @@ class Judge:
             if not allowed:
                 return _refused(request, existing, parent)
             return Decision(request, _started(request, existing, created=True), parent, True)
-        if request.conflict == "use_existing" and existing.workflow == request.workflow:
-            return self._use(request, existing, parent)
-        if request.conflict != "terminate_existing":
+        if request.conflict in USES and existing.workflow == request.workflow:
+            if not self._is_leaving(existing) or (parent and parent[0] == existing.execution):
+                return self._use(request, existing, parent)
+            # Who used it would only hear that its parent has ended.
+            self.has_found_leaving |= request.conflict != USE_UNLESS_LEAVING
+            request.conflict = USE_UNLESS_LEAVING
+        elif request.conflict != "terminate_existing":
             return _refused(request, existing, parent)
         if parent is not None and parent[0] == existing.execution:
             # A child cannot take the place of its parent.
@@ -325,6 +376,12 @@ class Judge:
         answer = _started(request, existing, created=True)
         return Decision(request, answer, parent, True, ends=existing)
 
+    def _is_leaving(self, existing: Existing) -> bool:
+        if existing.is_leaving:
+            return True
+        is_orphan = existing.parent is not None and existing.parent[0] in self._orphaned
+        return is_orphan and existing.parent_close == "terminate"
+
     def _use(
         self, request: StartRequest, existing: Existing, parent: tuple[int, int] | None
     ) -> Decision:
@@ -334,6 +391,10 @@ class Judge:
                 return _refused(request, existing, parent, "full")
             self._brought[existing.execution] = brought
         return _refused(request, existing, parent, "")
+
+
+def _leaves_children(turn: TurnWrite) -> bool:
+    return turn.continued is None or turn.closes_children
 
 
 def _refused(

@@ -17,6 +17,8 @@ from perdure.store.port import (
     Beat,
     Committed,
     Definition,
+    Erase,
+    ErasedPart,
     Fired,
     Happened,
     HumanTaskRaise,
@@ -40,8 +42,8 @@ from perdure.store.port import (
     Worker,
 )
 from perdure.store.sealing import Packing
-from perdure.store.sql import firing, pruning, records, tallies
-from perdure.store.sql.audit import cut, erase
+from perdure.store.sql import erasing, firing, pruning, records, tallies
+from perdure.store.sql.audit import append, cut, erase
 from perdure.store.sql.commit import Committer
 from perdure.store.sql.database import Database, Writing, one, reading, writing
 from perdure.store.sql.encoding import from_json, to_json
@@ -53,6 +55,7 @@ from perdure.store.sql.reads import SqlReader
 from perdure.store.sql.schedules import drop_schedule, put_schedule
 from perdure.store.sql.seals import forget_codecs, meet, reseal_page
 from perdure.store.sql.slots import Slots
+from perdure.store.sql.ties import NONE
 from perdure.store.sql.workers import Workers, forget_workers
 from perdure.values.audit import AuditLine
 from perdure.values.meters import Spend, Spent
@@ -176,6 +179,9 @@ class SqlStore(SqlReader):
     def prune(self, prune: Prune) -> Pruned:
         return pruning.prune(self.database, prune)
 
+    def erase(self, erase: Erase, now: int) -> ErasedPart:
+        return erasing.erase(self.database, erase, now)
+
     @writing
     def forget(self, now: int, *, after: str = "", limit: int = 1_000) -> str | None:
         if not after:
@@ -238,6 +244,8 @@ class SqlStore(SqlReader):
                 put_schedule(self.database, wanted, now)
             else:
                 drop_schedule(self.database, wanted.namespace, wanted.id)
+        if amend.audit:  # its head is the last lock that is taken (ADR 17)
+            append(self.database, amend.audit, now)
         return amended
 
     @writing
@@ -301,7 +309,7 @@ class SqlStore(SqlReader):
         plan = Plan(0, packing)
         plan.watching = [(watch, 0) for watch in watches]
         delivery = Delivery(self.database, now, packing)
-        delivery.deliver(plan.encoded(), 0)
+        delivery.deliver(plan.encoded(), 0, NONE.with_rows_of(plan))
         return delivery.watched
 
     def unlock(self) -> None:

@@ -19,7 +19,7 @@ from perdure.store.port import Batch
 from perdure.store.sql.database import Writing, one
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.plan import Plan
-from perdure.store.sql.starting import Existing, Places, requests_of
+from perdure.store.sql.starting import REPLACES, Existing, Places, requests_of
 from perdure.values.meters import BudgetRow, Charge, Meter, Spend, Spent
 
 PLACES, BUDGETS = 1, 2
@@ -37,7 +37,7 @@ def places(database: Writing, batch: Batch, existing: Iterable[Existing]) -> Pla
     keys = {key: None for request in wanting for key, _ in request.places}
     taken = dict[str, int](from_json(one(database, "places_taken", to_json(list(keys)))))
     held: dict[int, list[str]] = {}
-    if any(request.conflict == "terminate_existing" for request in wanting):
+    if any(request.conflict in REPLACES for request in wanting):
         others = to_json([other.execution for other in existing])
         for execution, key in from_json(one(database, "places_of", others)):
             held.setdefault(execution, []).append(key)
@@ -72,25 +72,46 @@ def write(database: Writing, plan: Plan, counts: int) -> None:
         _settle(database, [(key, unit, amount, amount) for key, unit, amount in left])
 
 
+class Meters:
+    """Meters that are held together, in the order of their keys, and written together."""
+
+    def __init__(self, database: Writing, meters: Iterable[Meter], now: int) -> None:
+        self._database = database
+        self._now = now
+        self._paid: dict[str, int] = {}
+        self._is_spent = False
+        if keys := sorted({meter.key for meter in meters}):
+            self._paid = dict(from_json(one(database, "meters", to_json(keys))))
+
+    def spend(self, meters: Sequence[Meter]) -> Spent | None:
+        """Spend all of it; or nothing, and return the refusal."""
+        paid = dict(self._paid)
+        for meter in meters:
+            until = paid.get(meter.key, 0)
+            if meter.rate.left(until, self._now) < meter.count:
+                return Spent(meter.key, retry_at=_enough_at(meter, until, self._now))
+            paid[meter.key] = meter.rate.paid(until, self._now, meter.count)
+        self._paid = paid
+        self._is_spent |= bool(meters)
+        return None
+
+    def write(self) -> None:
+        """Write down what was spent."""
+        if self._is_spent:
+            self._database.run("upsert_meters", to_json(list(self._paid.items())))
+
+
 def spend(database: Writing, wish: Spend, now: int) -> Spent:
     """Spend all of it, or nothing: see the port."""
     if wish.hold:
         database.hold_executions([wish.execution])
-    paid: dict[str, int] = {}
-    if wish.meters:
-        keys = sorted({meter.key for meter in wish.meters})
-        paid = dict(from_json(one(database, "meters", to_json(keys))))
-        for meter in wish.meters:
-            until = paid.get(meter.key, 0)
-            if meter.rate.left(until, now) < meter.count:
-                return Spent(meter.key, retry_at=_enough_at(meter, until, now))
-            paid[meter.key] = meter.rate.paid(until, now, meter.count)
-    if wish.charges:
+    meters = Meters(database, wish.meters, now)
+    refused = meters.spend(wish.meters)
+    if refused is None and wish.charges:
         refused = _charge(database, wish)
-        if refused is not None:
-            return refused
-    if paid:
-        database.run("upsert_meters", to_json(list(paid.items())))
+    if refused is not None:
+        return refused
+    meters.write()
     return Spent()
 
 

@@ -54,7 +54,7 @@ class Watching:
         self._entered: list[Row] = []
         self._dropped: list[tuple[Any, ...]] = []
         self._due: list[tuple[Row, int]] = []
-        self._asked: tuple[Answer, Answer] | None = None
+        self._asked: Answer | None = None
 
     def enter(self, row: Row) -> None:
         """Watch an open execution."""
@@ -71,15 +71,18 @@ class Watching:
         """The target has ended: tell the watcher, whose current run is ``run``."""
         self._due.append((row, run))
 
-    def notices(self, ended: Sequence[int]) -> Iterator[Notice]:
-        """Write the watches; yield the notices of what was answered and of ended executions."""
+    def notices(self, ended: Sequence[int], *, has_watches: bool) -> Iterator[Notice]:
+        """Write the watches; yield the notices of what was answered and of ended executions.
+
+        ``has_watches``: those may themselves watch others.
+        """
         database = self._database
         if self._dropped:
             database.run("delete_watches", to_json(self._dropped))
         if self._entered:
             database.run("insert_watches", to_json(self._entered))
         if ended:
-            self._end(ended)
+            self._end(ended, has_watches=has_watches)
         if self._due:
             targets = sorted({row.target for row, _ in self._due})
             found = database.run("endings", to_json(targets)).fetchall()
@@ -92,25 +95,22 @@ class Watching:
     def ask(self, ended: Sequence[int]) -> None:
         """Ask who watches executions that end, without waiting for the answer."""
         if ended:
-            over = to_json(list(ended))
-            watchers = self._database.run("watchers", over)
-            self._asked = watchers, self._database.run("has_watches", over)
+            self._asked = self._database.run("watchers", to_json(list(ended)))
 
-    def _end(self, ended: Sequence[int]) -> None:
+    def _end(self, ended: Sequence[int], *, has_watches: bool) -> None:
         database, over = self._database, to_json(list(ended))
         if self._asked is None:
             self.ask(ended)
         assert self._asked is not None
-        watchers, has_watches = self._asked
         gone = set(ended)
-        rows = from_json(watchers.fetchone()[0])
+        rows = from_json(self._asked.fetchone()[0])
         for *columns, run in rows:
             row = Row(*columns)
             if row.watcher not in gone:
                 self._due.append((row, run or 0))
         if rows:
             database.run("delete_watches_of_ended", over)
-        if has_watches.fetchone()[0]:
+        if has_watches:
             database.run("delete_watches_by_ended", over)
 
 
@@ -129,14 +129,17 @@ def _event(row: Row, facts: tuple[Any, ...], packing: Packing) -> ev.Event | Non
         why = f"the end of execution {workflow_id!r}, which is watched, cannot be read"
         raise StoreRefused(f"{why}: {exc.message}", cause=exc) from exc
     closing = ev.decode_turn(payload)[-1]
-    failure = endings.failure_of(closing)
+    failure, result = endings.failure_of(closing), endings.result_of(closing)
+    if isinstance(closing, ev.RunCompleted) and row.way in ("link", "linked"):
+        # A link breaks by a bad end, and one that was erased is none.
+        failure, result = None, closing.result
     if row.way == "linked" and failure is None:
         return None
     if row.way == "child":
         return ev.ChildClosed(
             child=row.ref,
             status=endings.status_of(closing),
-            result=endings.result_of(closing),
+            result=result,
             failure=failure,
             run_id=run_id,
             at=time,
@@ -148,7 +151,7 @@ def _event(row: Row, facts: tuple[Any, ...], packing: Packing) -> ev.Event | Non
         workflow_id=workflow_id,
         run_id=run_id,
         status=endings.status_of(closing),
-        result=endings.result_of(closing),
+        result=result,
         failure=failure,
         at=time,
         asked_by=row.asked_by,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.values.people import CODES, OPEN, HumanTaskFilter, HumanTaskRow, HumanTaskStatus
-from perdure.values.reach import Sight
 
 _NEVER = 2**63 - 1
 """Stands for the due time of what has none."""
@@ -20,7 +19,13 @@ _LAST = "\U0010ffff"
 _BRANCHES = 200
 """More roles than this are one branch."""
 
+_TALLIED = {
+    "role": "coalesce(t.role, '')",
+    "type": "CASE t.type WHEN '' THEN coalesce(r.workflow, '') ELSE t.type END",
+}
+"""What is counted apart; a type is that of ``HumanTaskFilter.kind``."""
 _Condition = tuple[str, list[Any]]
+_ANY: _Condition = ("", [])
 
 
 def tasks_query(
@@ -75,6 +80,24 @@ def tasks_count(sql: Mapping[str, str], where: HumanTaskFilter, now: int) -> tup
     return f"SELECT {' + '.join(parts) or '0'}", every
 
 
+def tasks_tally(
+    sql: Mapping[str, str], where: HumanTaskFilter, now: int, by: str
+) -> tuple[str, list[Any]]:
+    """Return the text of a count for each role or type, and its parameters."""
+    conditions, parameters = _conditions(where, now)
+    parts: list[str] = []
+    every: list[Any] = []
+    for text, more in _branches(where, now):
+        given = " AND ".join([*conditions, *([text] if text else [])])
+        tables = _tables(sql, f"{_TALLIED[by]} {given}")
+        parts.append(f"SELECT {_TALLIED[by]} AS what FROM {tables} WHERE {given}")  # noqa: S608
+        every += [*parameters, *more]
+    if not parts:
+        return "SELECT '', 0 WHERE 1 = 0", []
+    together = " UNION ALL ".join(parts)
+    return f"SELECT what, count(*) FROM ({together}) AS every GROUP BY what ORDER BY what", every  # noqa: S608
+
+
 def _tables(sql: Mapping[str, str], conditions: str) -> str:
     """Return the tables that conditions need: the run only if they ask for it."""
     return sql["task_tables"] if "r." in conditions else "perdure_human_task t"
@@ -118,15 +141,20 @@ def _conditions(where: HumanTaskFilter, now: int) -> tuple[list[str], list[Any]]
         ("(t.assignee IS NULL OR t.assignee = ?)", where.for_person),
         ("r.workflow = ?", where.workflow),
         ("t.type = ?", where.type),
+        ("t.priority = ?", where.priority),
+        ("t.created_at >= ?", where.opened_from),
+        ("t.closed_at >= ?", where.closed_from),
     ):
         if value:
             conditions.append(condition)
             parameters.append(value)
     if where.workflow_id:
-        conditions.append(
-            "t.run IN (SELECT x.run FROM perdure_run x WHERE x.namespace = ? AND x.workflow_id = ?)"
-        )
-        parameters += [where.namespace, where.workflow_id]
+        text, more = _of_workflow(where)
+        conditions.append(text)
+        parameters += more
+    if where.kind:
+        conditions.append("(t.type = ? OR (t.type = '' AND r.workflow = ?))")
+        parameters += [where.kind] * 2
     if where.overdue:
         conditions.append(f"t.status IN (0, 1) AND {_DUE} < ?")
         parameters.append(now)
@@ -139,29 +167,63 @@ def _conditions(where: HumanTaskFilter, now: int) -> tuple[list[str], list[Any]]
     return conditions, parameters
 
 
+def _of_workflow(where: HumanTaskFilter) -> _Condition:
+    """Return the condition of what the runs of a workflow id ask, and those that ask for them."""
+    runs = "SELECT x.run FROM perdure_run x WHERE x.namespace = ? AND"
+    text, more = f"{runs} x.workflow_id = ?", [where.namespace, where.workflow_id]
+    if prefix := where.workflow_prefix:
+        text = f"{text} UNION ALL {runs} x.workflow_id >= ? AND x.workflow_id < ?"
+        more += [where.namespace, prefix, prefix + _LAST]
+    return f"t.run IN ({text})", more
+
+
 def _branches(where: HumanTaskFilter, now: int) -> list[_Condition]:
-    """Return what somebody may read, as conditions of which at most one is true."""
-    sight = where.sight
+    """Return what somebody may read, as conditions of which at most one is true; of certain roles,
+    or somebody's, if the filter says so.
+    """
+    sight, asked = where.sight, sorted(set(where.roles))
+    among = _among("t.role", asked) if asked else _ANY
     if sight is None or sight.is_whole:
-        return [("", [])]
-    roles = sorted(sight.whole)
+        if where.holder:
+            return _narrowed(_own(where.holder, [], now), among)
+        return _of_roles(asked) or [_ANY]
+    held = _any_of(_own(where.holder, [], now)) if where.holder else _ANY
+    roles = sorted(sight.whole & frozenset(asked) if asked else sight.whole)
     if where.role:  # the others would find nothing
         roles = [role for role in roles if role == where.role]
         if roles:
-            return [("", [])]
-    found: list[_Condition] = [("t.role = ?", [role]) for role in roles]
+            return _narrowed([_ANY], held)
+    own = _own(sight.me, sorted(sight.whole | sight.closed), now)
+    return _narrowed([*_of_roles(roles), *_narrowed(own, among)], held)
+
+
+def _narrowed(branches: list[_Condition], more: _Condition) -> list[_Condition]:
+    """Return branches with one more condition each."""
+    if not more[0]:
+        return branches
+    return [
+        (" AND ".join(part for part in (text, more[0]) if part), [*values, *more[1]])
+        for text, values in branches
+    ]
+
+
+def _any_of(branches: list[_Condition]) -> _Condition:
+    text = " OR ".join(f"({part})" for part, _ in branches)
+    return f"({text})", [value for _, values in branches for value in values]
+
+
+def _of_roles(roles: list[str]) -> list[_Condition]:
     if len(roles) > _BRANCHES:
-        found = [_among("t.role", roles)]
-    return [*found, *_own(sight, now)]
+        return [_among("t.role", roles)]
+    return [("t.role = ?", [role]) for role in roles]
 
 
-def _own(sight: Sight, now: int) -> list[_Condition]:
-    """Return the conditions of what is somebody's own, and in none of their roles."""
-    elsewhere, roles = "", sorted(sight.whole | sight.closed)
+def _own(me: str, roles: list[str], now: int) -> list[_Condition]:
+    """Return the conditions of what is somebody's own, and in none of these roles."""
+    elsewhere, others = "", "(t.assignee IS NULL OR t.assignee <> ?)"
     if roles:
         text, _ = _among("t.role", roles)
         elsewhere = f" AND (t.role IS NULL OR NOT {text})"
-    me, others = sight.me, "(t.assignee IS NULL OR t.assignee <> ?)"
     held = "t.claimed_by = ? AND t.status = 1 AND t.claimed_until > ?"
     done = "t.closed_by = ? AND t.status > 1"
     return [

@@ -13,20 +13,34 @@ SELECT coalesce(max(run), 0) + 1 FROM perdure_run;
 -- name: has_limits
 SELECT EXISTS (SELECT 1 FROM perdure_limit), (SELECT counts FROM perdure_identity);
 
--- Turns whose claim does not hold, or whose run this worker does not own.
+-- Turns whose claim does not hold, or whose run this worker does not own. Code that ran must not have
+-- run if its run was put into a queue since it was found.
 -- name: lost_claims
 SELECT json_group_array(j.value ->> 0)
 FROM json_each(?1) j LEFT JOIN perdure_state s ON s.run = j.value ->> 0
 WHERE CASE
     WHEN j.value ->> 1 IS NULL THEN s.owner IS NOT ?2
     ELSE s.run IS NULL OR s.owner IS NOT NULL OR s.length <> j.value ->> 1 OR s.status >= 5
+        OR j.value ->> 2 = 1 AND s.status = 0 AND s.reason IS NOT NULL
 END;
 
--- Executions that are to close but have inbox rows that the closing turn has not read.
--- name: unread
-SELECT json_group_array(DISTINCT i.execution)
-FROM json_each(?1) e CROSS JOIN perdure_inbox i ON i.execution = e.value
-WHERE i.id NOT IN (SELECT value FROM json_each(?2));
+-- What holds on to executions and runs that are to close: executions with inbox rows that the
+-- closing turn has not read, then whether there is any child, watcher, watch of their own, human
+-- task, open transaction and heartbeat.
+-- name: ties
+SELECT json_array(
+    (
+        SELECT json(json_group_array(DISTINCT i.execution))
+        FROM json_each(?1) e CROSS JOIN perdure_inbox i ON i.execution = e.value
+        WHERE i.id NOT IN (SELECT value FROM json_each(?2))
+    ),
+    EXISTS (SELECT 1 FROM json_each(?1) e CROSS JOIN perdure_run c ON c.parent_execution = e.value),
+    EXISTS (SELECT 1 FROM json_each(?1) e CROSS JOIN perdure_watch w ON w.target = e.value),
+    EXISTS (SELECT 1 FROM json_each(?1) e CROSS JOIN perdure_watch w ON w.watcher = e.value),
+    EXISTS (SELECT 1 FROM json_each(?3) j CROSS JOIN perdure_human_task t ON t.run = j.value),
+    EXISTS (SELECT 1 FROM json_each(?3) j CROSS JOIN perdure_open_tx o ON o.run = j.value),
+    EXISTS (SELECT 1 FROM json_each(?3) j CROSS JOIN perdure_beat b ON b.run = j.value)
+);
 
 -- Runs with an activity whose deciding row is gone already.
 -- name: already_settled
@@ -44,7 +58,11 @@ SELECT json_group_array(json_array(
     s.owner,
     s.unread
     + (SELECT count(*) FROM (SELECT 1 FROM perdure_inbox i WHERE i.execution = r.execution LIMIT ?2)),
-    r.parent_execution, r.parent_event
+    r.parent_execution, r.parent_event, r.tenant, s.reason, r.parent_close,
+    (
+        SELECT p.run_id FROM perdure_run p WHERE p.execution = r.parent_execution AND p.run < r.execution
+        ORDER BY p.run DESC LIMIT 1
+    )
 ))
 FROM json_each(?1) j
 CROSS JOIN perdure_run r ON r.run = (
@@ -308,11 +326,6 @@ SELECT json_group_array(json_array(
 ))
 FROM json_each(?1) j CROSS JOIN perdure_watch w ON w.target = j.value;
 
--- name: has_watches
-SELECT EXISTS (
-    SELECT 1 FROM json_each(?1) j CROSS JOIN perdure_watch w ON w.watcher = j.value
-);
-
 -- name: delete_watches_of_ended
 DELETE FROM perdure_watch WHERE target IN (SELECT value FROM json_each(?1));
 
@@ -366,12 +379,13 @@ DELETE FROM perdure_mail WHERE id IN (SELECT value FROM json_each(?1));
 -- name: insert_human_tasks
 INSERT INTO perdure_human_task (
     id, namespace, run, execution, event, status, name, title, description, role, assignee, priority,
-    form, data, created_at, due_at, remind_at, type, approvers, not_by, chain, next_at, form_version
+    form, data, created_at, due_at, remind_at, type, approvers, not_by, chain, next_at, form_version,
+    expires_at
 )
 SELECT
     v ->> 0, r.namespace, v ->> 1, v ->> 2, v ->> 3, 0, v ->> 4, v ->> 5, v ->> 6, v ->> 7, v ->> 8,
     v ->> 9, v ->> 10, v ->> 11, v ->> 12, v ->> 13, v ->> 14, v ->> 15, v ->> 16, v ->> 17, v ->> 18,
-    v ->> 19, v ->> 20
+    v ->> 19, v ->> 20, v ->> 21
 FROM (SELECT value AS v FROM json_each(?1)) CROSS JOIN perdure_run r ON r.run = v ->> 1;
 
 -- Runs that give up a human task that is not open any more.
@@ -396,7 +410,8 @@ t.id, t.namespace, t.run, t.execution, t.event, coalesce(r.run_id, ''), coalesce
 coalesce(r.workflow, ''), t.status, t.name, t.title, t.description, t.role, t.assignee, t.priority, t.form,
 t.data, t.created_at, t.due_at, t.remind_at, t.claimed_by, t.claimed_at, t.claimed_until, t.closed_at,
 t.closed_by, t.value, t.comment, t.approvals, t.type, t.approvers, t.not_by, t.chain, t.next_at,
-t.form_version, coalesce(t.created_by, r.created_by), coalesce(t.tenant, r.tenant, '')
+t.form_version, coalesce(t.created_by, r.created_by), coalesce(t.tenant, r.tenant, ''),
+t.expires_at
 
 -- name: task_tables
 perdure_human_task t LEFT JOIN perdure_run r ON r.run = t.run
@@ -428,10 +443,12 @@ WHERE id = v ->> 0 AND status IN (0, 1);
 -- name: insert_human_task
 INSERT INTO perdure_human_task (
     id, namespace, status, name, title, description, role, assignee, priority, form, data, created_at,
-    due_at, remind_at, type, approvers, not_by, chain, next_at, form_version, created_by, tenant
+    due_at, remind_at, type, approvers, not_by, chain, next_at, form_version, expires_at, created_by,
+    tenant
 )
 VALUES (
-    ?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21
+    ?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+    ?22
 )
 ON CONFLICT (id) DO NOTHING;
 
@@ -552,14 +569,17 @@ FROM json_each(?1);
 -- name: delete_limits
 DELETE FROM perdure_limit WHERE workflow IN (SELECT value FROM json_each(?1));
 
--- Open executions of workflows that get a limit: those that run have a slot.
+-- Open executions of workflows that get a limit: those that have begun have a slot.
 -- name: adoptable
-SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at), iif(state.status = 0, 3, 2),
-    r.tenant, h.payload
+SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
+    iif(state.status = 0 OR {is_unbegun}, 3, 2), r.tenant, h.payload, {is_unbegun}
 FROM perdure_state AS state INDEXED BY perdure_state_by_status
 CROSS JOIN perdure_run r ON r.run = state.run
 CROSS JOIN perdure_history h ON h.run = r.run AND h.first = 1
 WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN (SELECT value FROM json_each(?1));
+
+-- name: is_unbegun
+(state.status = 1 AND state.owner IS NULL AND state.length = 1 AND r.run = r.execution)
 
 -- name: mark_delayed
 UPDATE perdure_state AS state SET reason = 'delayed'
@@ -972,7 +992,7 @@ WHERE id IN (SELECT value FROM json_each(?1));
 -- name: claimed_tasks
 SELECT
     t.run, t.execution, t.activity, t.attempt, t.queue, t.lane, t.lost, t.call, b.details, r.workflow_id,
-    r.run_id, r.workflow, r.namespace
+    r.run_id, r.workflow, r.namespace, -t.rank
 FROM json_each(?1) j
 CROSS JOIN perdure_task t ON t.id = j.value
 CROSS JOIN perdure_run r ON r.run = t.run
@@ -1026,10 +1046,12 @@ SELECT
 -- Runs that ended by ?1, behind (?2, ?3) in the order of their ends, and how the latest run of each
 -- one's execution stands.
 -- name: ended
-SELECT state.run, state.closed_at, state.execution, state.length, latest.run, latest.status, latest.closed_at
+SELECT state.run, state.closed_at, state.execution, state.length, latest.run, latest.status, latest.closed_at,
+    kept.execution IS NOT NULL
 FROM perdure_state AS state INDEXED BY perdure_state_ended
 CROSS JOIN perdure_state AS latest
     ON latest.run = (SELECT max(x.run) FROM perdure_run x WHERE x.execution = state.execution)
+LEFT JOIN perdure_keep AS kept ON kept.execution = state.execution
 WHERE state.closed_at IS NOT NULL AND state.closed_at <= ?1 AND (state.closed_at, state.run) > (?2, ?3)
 ORDER BY state.closed_at, state.run LIMIT ?4;
 
@@ -1040,6 +1062,23 @@ SELECT (SELECT max(run) FROM perdure_run), (SELECT run FROM perdure_history ORDE
 -- name: family
 SELECT r.run, r.execution, s.closed_at
 FROM json_each(?1) j CROSS JOIN perdure_run r ON r.execution = j.value CROSS JOIN perdure_state s ON s.run = r.run;
+
+-- Executions with a retention of their own that are due, with all their runs.
+-- name: due_keeps
+SELECT kept.execution, kept.keep_for, kept.due, r.run, s.closed_at, s.length
+FROM perdure_keep AS kept INDEXED BY perdure_keep_due
+CROSS JOIN perdure_run r INDEXED BY perdure_run_by_execution ON r.execution = kept.execution
+CROSS JOIN perdure_state s ON s.run = r.run
+WHERE kept.due IS NOT NULL AND kept.due <= ?1 AND (kept.due, kept.execution) > (?2, ?3)
+ORDER BY kept.due, kept.execution, r.run LIMIT ?4;
+
+-- name: insert_keeps
+INSERT INTO perdure_keep (execution, keep_for, due)
+SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1);
+
+-- name: move_keeps
+UPDATE perdure_keep AS kept SET due = v ->> 1
+FROM (SELECT value AS v FROM json_each(?1)) WHERE kept.execution = v ->> 0;
 
 -- Whether a column has one of the numbers of a JSON array.
 -- name: among
@@ -1056,6 +1095,68 @@ SELECT sender, at FROM perdure_sender WHERE sender > ?1 ORDER BY sender LIMIT ?2
 
 -- name: delete_senders
 DELETE FROM perdure_sender WHERE sender IN (SELECT value FROM json_each(?1)) AND at < ?2;
+
+-- Erasing what runs were given and gave (store/sql/erasing.py) --------------------------------------
+
+-- name: runs_to_erase
+SELECT r.run, r.run_id, s.status FROM perdure_run r CROSS JOIN perdure_state s ON s.run = r.run
+WHERE r.execution = ?1 ORDER BY r.run;
+
+-- name: set_erased
+UPDATE perdure_state SET reason = ?2, detail = ?3, waits = NULL, progress = NULL WHERE run = ?1;
+
+-- name: being_erased
+SELECT r.execution, s.run, r.run_id, r.workflow_id, r.namespace
+FROM perdure_state AS s INDEXED BY perdure_state_erasing JOIN perdure_run r ON r.run = s.run
+WHERE s.reason = 'erasing' ORDER BY s.run LIMIT ?1;
+
+-- name: rows_to_erase
+SELECT id, first, payload, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
+
+-- Only if it still is what was read.
+-- name: erase_row
+UPDATE perdure_history SET crc = ?3, payload = ?4 WHERE id = ?1 AND payload = ?2;
+
+-- name: erase_memos
+DELETE FROM perdure_memo WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: erase_attrs
+DELETE FROM perdure_attr WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: erase_beats
+DELETE FROM perdure_beat WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: erase_offers
+DELETE FROM perdure_task WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: erase_logs
+UPDATE perdure_log SET message = ?2, data = NULL WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: erase_human_tasks
+UPDATE perdure_human_task SET
+    title = ?2, description = CASE description WHEN '' THEN '' ELSE ?2 END,
+    comment = CASE comment WHEN '' THEN '' ELSE ?2 END,
+    form = CASE WHEN form IS NULL THEN NULL ELSE ?3 END, data = CASE WHEN data IS NULL THEN NULL ELSE ?3 END,
+    value = CASE WHEN value IS NULL THEN NULL ELSE ?3 END, approvals = NULL
+WHERE run IN (SELECT value FROM json_each(?1));
+
+-- name: erase_human_logs
+UPDATE perdure_human_log SET data = ?2
+WHERE run IN (SELECT value FROM json_each(?1)) AND data IS NOT NULL;
+
+-- Of the audit, what it says of these runs in detail.
+-- name: erase_details
+UPDATE perdure_audit SET data = NULL WHERE data IS NOT NULL AND number IN (
+    SELECT a.number
+    FROM json_each(?1) j CROSS JOIN perdure_run r ON r.run = j.value
+    CROSS JOIN perdure_audit a ON a.namespace = r.namespace AND a.run_id = r.run_id
+);
+
+-- name: erase_inbox
+DELETE FROM perdure_inbox WHERE execution = ?1;
+
+-- name: erase_questions
+DELETE FROM perdure_question WHERE execution = ?1;
 
 -- Questions --------------------------------------------------------------------------------------
 
@@ -1127,6 +1228,10 @@ SELECT run FROM perdure_run WHERE run_id >= ?2 AND run_id < ?3 AND +namespace = 
 SELECT f.run, r.workflow_id, r.run_id, f.origin, coalesce(o.workflow_id, ''), coalesce(o.run_id, ''), f.event, f.how
 FROM perdure_fork f JOIN perdure_run r ON r.run = f.run LEFT JOIN perdure_run o ON o.run = f.origin
 WHERE f.run = ?1 OR f.origin = ?1 ORDER BY f.run;
+
+-- name: kept_for
+SELECT (SELECT keep_for FROM perdure_keep WHERE execution = ?1),
+    (SELECT code FROM perdure_sweep WHERE workflow = '' AND scope = 'retention');
 
 -- What lists are made of (store/sql/listing.py). What leads was chosen by counting, and is written so
 -- that it does lead: tables are looked up after it, for each of its rows.

@@ -81,6 +81,9 @@ class Statements:
     def hold(self, foreseen: None, *, limits: bool) -> None:
         pass
 
+    def hold_anew(self) -> None:
+        pass
+
     def hold_slots(self) -> None:
         pass
 

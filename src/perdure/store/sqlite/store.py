@@ -174,12 +174,15 @@ class SqliteStore(SqlStore):
         return None
 
     def tidy(self, *, idle: bool) -> None:
-        self.database.check()
+        # After each batch: whoever was answered wants the interpreter, so this is to be short.
+        now = time.monotonic()
+        is_due = idle or now - self._looked > 1
+        if is_due:
+            self._looked = now
+            self.database.check()
         if self.is_private or self.settings.readonly or self._checkpointer.tidy(idle=idle):
             return
-        now = time.monotonic()
-        if now - self._looked > 1:
-            self._looked = now
+        if is_due:
             self._checkpointer.watch_size()
 
     def close(self) -> None:

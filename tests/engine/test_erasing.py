@@ -1,0 +1,284 @@
+"""Erased runs: every reader shows that they are, and nobody goes on from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tests.engine.support import engine_on, until_status
+from tests.support.seals import Raw
+
+from perdure import Client, Engine, Status, activity, human, workflow
+from perdure.control import Control
+from perdure.errors import (
+    ApplicationError,
+    Conflict,
+    Erased,
+    Invalid,
+    NotFound,
+    Unavailable,
+    WorkflowFailed,
+)
+from perdure.graph import flow
+
+NAME = "Ada Lovelace"
+MARK = {"$erased": True}
+
+
+@activity.define
+async def greet(name: str) -> str:
+    activity.logger.info("greeting %s", name, extra={"data": {"name": name}})
+    return f"Hello, {name}"
+
+
+@workflow.define
+async def welcome(name: str) -> str:
+    @workflow.query("who")
+    def who() -> str:
+        return name
+
+    await workflow.attrs(memo={"name": name}, search={"name": name})
+    await workflow.emit("seen", {"name": name})
+    said = await greet(name)
+    more: Any = await workflow.listen("more").receive()
+    if more == "fail":
+        raise ApplicationError(f"{name} is not welcome", kind="Rude", details=name)
+    return f"{said} {more}"
+
+
+@workflow.define
+async def asks(name: str) -> Any:
+    decision: Any = await human.request(f"Is {name} welcome?", description=name, name="welcome")
+    return decision.value
+
+
+@workflow.define
+async def waits(id: str) -> str:
+    try:
+        return f"it gave {await workflow.handle(id)}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+async def double(value: dict[str, Any]) -> dict[str, Any]:
+    return {"name": value["name"] * 2}
+
+
+graph = (
+    flow("doubling", version="1.0.0")
+    .task("first", double)
+    .choice("which", [(lambda c: c.steps["first"]["name"] == "x", "never")], default="second")
+    .task("never", double)
+    .task("second", double, end=True)
+    .build()
+)
+
+
+def engine(folder: Path, **options: Any) -> Engine:
+    return engine_on(folder, welcome, asks, waits, graph, greet, **options)
+
+
+async def ended(running: Engine, id: str = "w", more: str = NAME, **options: Any) -> Any:
+    handle = await running.client.start(welcome, NAME, id=id, **options)
+    await handle.send("more", more)
+    await until_status(handle, Status.FAILED if more == "fail" else Status.COMPLETED)
+    return handle
+
+
+async def test_every_reader_says_that_it_was_erased(tmp_path: Path):
+    async with engine(tmp_path, audit="full") as running:
+        client = running.client
+        handle = await ended(running, tags=["t"], memo={"m": NAME})
+        kinds = [event.kind for event in await handle.history()]
+        rows = await client.personal.erase_payloads("w")
+        assert rows > 0
+        assert Raw(f"sqlite:///{tmp_path / 'test.db'}").holding(NAME.encode()) == set()
+
+        assert [event.kind for event in await handle.history()] == kinds
+        assert (await handle.history())[0].data["input"] == MARK
+        shown = await handle.describe()
+        assert (shown.status, shown.reason) == (Status.COMPLETED, "erased")
+        assert (shown.input, shown.output, shown.error) == (MARK, MARK, None)
+        assert (shown.memo, shown.search, shown.tags) == (None, {}, ("t",))
+        assert (await client.list(tags=["t"])).items[0].reason == "erased"
+        assert "erased" in await handle.why()
+        assert [line.message for line in await handle.logs()] == ["(erased)"]
+        with pytest.raises(Erased, match="'w': its result was erased"):
+            await handle.result("5s")
+        with pytest.raises(Erased, match="'w': its result was erased"):
+            await client.get("w").result("5s")
+        told = [event async for event in client.events(workflow_id="w", follow=False)]
+        assert {"workflow.started", "workflow.event", "workflow.completed"} <= {
+            event.name for event in told
+        }
+        assert NAME not in str(told)
+        assert await client.personal.erase_payloads("w") == 0
+
+
+async def test_nobody_goes_on_from_it(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        handle = await ended(running, more="fail")
+        await running.client.personal.erase_payloads("w")
+        for act in (
+            handle.retry(),
+            handle.retry(id="other"),
+            handle.fork(after_event=0),
+            handle.query("who"),
+            handle.update("who"),
+        ):
+            with pytest.raises(Erased, match="of 'w' cannot be"):
+                await act
+        with pytest.raises(WorkflowFailed, match=r"\(erased\)") as failed:
+            await handle.result("5s")
+        assert failed.value.kind == "Rude"
+        again = await ended(running)  # its id is free, as that of any that has ended
+        assert await again.result() == f"Hello, {NAME} {NAME}"
+
+
+async def test_what_is_open_is_refused_with_what_to_do(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        client = running.client
+        await client.start(welcome, NAME, id="w")
+        with pytest.raises(Conflict, match="is open, and needs what it was given: end it first"):
+            await client.personal.erase_payloads("w")
+        with pytest.raises(NotFound):
+            await client.personal.erase_payloads("nobody")
+        assert (await client.get("w").describe()).input == NAME
+
+
+async def test_whoever_waits_for_one_hears_that_it_was_erased(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        await ended(running)
+        await running.client.personal.erase_payloads("w")
+        told = await running.client.execute(waits, "w")
+        assert "its result was erased" in told
+
+
+async def test_an_export_of_it_can_be_imported_and_is_erased_there(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    async with engine(tmp_path) as running:
+        handle = await ended(running)
+        await running.client.personal.erase_payloads("w")
+        document = await handle.export()
+    assert NAME not in str(document)
+    async with engine(tmp_path / "there") as running:
+        taken = await running.client.import_run(document)
+        assert (await taken.describe()).reason == "erased"
+        with pytest.raises(Erased):
+            await taken.result("5s")
+        with pytest.raises(Erased):
+            await taken.fork(after_event=0)
+
+
+async def test_the_steps_of_a_graph_are_still_shown(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        client = running.client
+        handle = await client.start(graph, {"name": NAME}, id="g")
+        await handle.result()
+        steps = (await handle.describe()).step_results
+        before = [e.name async for e in client.events(workflow_id="g", follow=False)]
+        await client.personal.erase_payloads("g")
+        shown = (await handle.describe()).step_results
+        assert list(shown) == list(steps) == ["first", "which", "never", "second"]
+        assert shown["never"]["status"] == "skipped"
+        assert {name: step["status"] for name, step in shown.items()} == {
+            name: step["status"] for name, step in steps.items()
+        }
+        assert NAME not in str(shown)
+        told = [e async for e in client.events(workflow_id="g", follow=False)]
+        assert [event.name for event in told] == before
+        assert NAME not in str(told)
+
+
+async def test_human_tasks_keep_who_did_what(tmp_path: Path):
+    async with engine(tmp_path, audit="full") as running:
+        client = running.client
+        handle = await client.start(asks, NAME, id="a")
+        await until_status(handle, Status.WAITING)
+        [task] = (await client.human_tasks.list()).items
+        await client.human_tasks.complete(task.id, NAME, by="grace", comment=NAME)
+        assert await handle.result() == NAME
+        await client.personal.erase_payloads("a")
+        task = await client.human_tasks.get(task.id)
+        assert (task.title, task.value, task.closed_by) == ("(erased)", MARK, "grace")
+        details = [(line.action, line.detail) for line in (await client.audit.list()).items]
+        assert all(detail is None for _, detail in details)
+        assert (await client.audit.verify()).holds
+
+
+async def test_those_that_a_filter_finds_are_erased_but_for_open_ones(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        client = running.client
+        for n in range(3):
+            await ended(running, f"w{n}", tags=["eu"])
+        await client.start(welcome, NAME, id="open", tags=["eu"])
+        await ended(running, "us", tags=["us"])
+        assert await client.personal.erase_payloads_of(tags=["eu"]) == 3
+        assert await client.personal.erase_payloads_of(tags=["eu"]) == 0
+        shown = {it.id: it.reason for it in (await client.list()).items}
+        assert shown == {"w0": "erased", "w1": "erased", "w2": "erased", "open": None, "us": None}
+        assert (await client.audit.list(action="erase", workflow_id="w1")).items
+        for wrong in ({}, {"status": "failed"}):
+            with pytest.raises(Invalid, match="give filters"):
+                await client.personal.erase_payloads_of(**wrong)
+
+
+async def test_personal_values_and_payloads_are_erased_one_without_the_other(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        client = running.client
+        value = await client.personal.seal("u1", NAME)
+        await ended(running, "w")
+        await client.personal.erase_payloads("w")
+        assert await client.personal.open(value) == NAME
+
+
+async def test_the_files_of_sqlite_hold_nothing_of_it_when_they_are_closed(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        client = running.client
+        await ended(running)
+        await client.personal.seal("u1", NAME)
+        key = list(Raw(f"sqlite:///{tmp_path / 'test.db'}").values("perdure_record", "data"))
+        await client.personal.erase_payloads("w")
+        await client.personal.erase("u1")
+    files = [path.read_bytes() for path in tmp_path.iterdir() if path.is_file()]  # noqa: ASYNC240 - a test's own
+    assert files
+    for secret in (NAME.encode(), *key):
+        assert not any(secret in file for file in files)
+
+
+class LosesAnswers:
+    """A door that does what it is asked to write, and at its ``n``-th time does not say so."""
+
+    def __init__(self, door: Any, n: int) -> None:
+        self._door, self.left = door, n
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._door, name)
+
+    async def write(self, verb: Any) -> Any:
+        answer = await self._door.write(verb)
+        self.left -= 1
+        if self.left == 0:
+            raise Unavailable("the answer was lost")
+        return answer
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_lost_answer_costs_asking_again(tmp_path: Path, n: int):
+    async with engine(tmp_path) as running:
+        await ended(running)
+        client = Client(door=cast("Any", LosesAnswers(running.client.door, n)))
+        with pytest.raises(Unavailable, match="lost"):
+            await client.personal.erase_payloads("w")
+        await client.personal.erase_payloads("w")
+        assert (await client.get("w").describe()).reason == "erased"
+        assert Raw(f"sqlite:///{tmp_path / 'test.db'}").holding(NAME.encode()) == set()
+
+
+async def test_the_operations_api_says_that_it_is_gone(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        await ended(running)
+        await running.client.personal.erase_payloads("w")
+        answer = await Control(running.client).workflows.get_result(workflow_id="w")
+        assert (answer.status, answer.code, answer.data) == (410, "erased", None)
