@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.crash.programs import EFFECTS
+from tests.crash.programs import EFFECTS, LIMIT
 
 WORKER = """
 import asyncio, sys
@@ -38,15 +38,26 @@ class Place:
         self.url = url or f"sqlite:///{folder / 'crash.db'}"
         self.effects = folder / "effects.log"
         self.effects.touch()
+        self._limit = folder / "effects.limit"
         self.environment = {
             **os.environ,
             EFFECTS: str(self.effects),
+            LIMIT: str(self._limit),
             "PERDURE_ALLOW_IO": "1",  # programs write their effects also from workflow code
             "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
         }
 
     def lines(self) -> list[list[str]]:
         return [line.split() for line in self.effects.read_text().splitlines()]
+
+    def limit(self, count: int) -> None:
+        """Let steps end while there are no more effects than these, however late we look."""
+        written = self._limit.with_suffix(".new")
+        written.write_text(str(count))
+        written.replace(self._limit)
+
+    def unlimit(self) -> None:
+        self._limit.unlink()
 
     def start(
         self, code: str = WORKER, *args: object, stdin: bool = False

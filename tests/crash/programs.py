@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 from perdure import Retry, activity, human, workflow
 from perdure.graph import flow
 
 EFFECTS = "PERDURE_TEST_EFFECTS"
+LIMIT = "PERDURE_TEST_LIMIT"  # how many effects there may be before steps wait
 STEPS = 10
 
 
@@ -32,12 +34,22 @@ def effect(*words: object) -> None:
         os.close(file)
 
 
+def _is_over_the_limit() -> bool:
+    try:
+        limit = int(Path(os.environ[LIMIT]).read_text())
+    except (KeyError, FileNotFoundError):
+        return False
+    return Path(os.environ[EFFECTS]).stat().st_size > limit * _WIDTH
+
+
 @activity.define(retry=Retry(interval="1ms"))
 async def step(run: str, number: int) -> int:
     info = activity.info()
     effect("step", run, number, info.attempt, info.idempotency_key)
     if run.startswith("r"):
         await asyncio.sleep(0.05)  # sleep: time to be killed in
+    while _is_over_the_limit():
+        await asyncio.sleep(0.005)  # sleep: polls what another process writes
     return number + 1
 
 

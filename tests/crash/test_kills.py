@@ -80,11 +80,13 @@ async def test_a_hundred_runs_of_ten_steps_survive_kill_after_kill(tmp_path: Pat
             # attempt park its run.
             grace = 0 if kills % 2 else RUNS + RUNS // 4
             count = len(place.lines()) + grace + chance.randint(1, 60)
+            place.limit(count + RUNS // 2)
             await _wait_for_lines(place, client, count)
             kill(worker)
             kills += 1
             worker = place.start()
         assert kills >= MIN_KILLS
+        place.unlimit()
         try:
             # Some may have met three in a row all the same: they say so, and go on when asked to.
             asking = asyncio.create_task(_unpark_all(client))

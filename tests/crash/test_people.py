@@ -60,12 +60,17 @@ async def main():
     async with Client(url, identity=me) as client:
         print("ready", flush=True)
         sys.stdin.readline()
-        for id in ids:
+        todo = list(reversed(ids))
+        while todo:
             try:
-                task = await client.human_tasks.claim(id, "1h")
-                print("claimed", id, task.claimed_by, flush=True)
+                task = await client.human_tasks.claim(todo[-1], "1h")
+                print("claimed", task.id, task.claimed_by, flush=True)
             except errors.TaskClaimed as error:
-                print("held", id, error.details["by"], flush=True)
+                print("held", todo[-1], error.details["by"], flush=True)
+            except errors.Unavailable as error:  # this machine stood still for seconds
+                print(me, "tries again:", error, file=sys.stderr)
+                continue
+            todo.pop()
     print("over", flush=True)
     sys.stdin.readline()
 
@@ -98,6 +103,7 @@ async def test_of_processes_that_decide_at_once_one_wins_and_the_run_hears_that_
             for me, process in deciders.items():
                 assert process.stdout is not None
                 while (line := process.stdout.readline().split()) != ["over"]:
+                    assert line, f"{me} ended early, with code {kill(process)}"
                     if line[0] == "won":
                         assert line[1] not in won
                         won[line[1]] = me
@@ -136,6 +142,7 @@ async def test_of_eight_processes_that_claim_at_once_one_holds_each(
             for me, racer in racers.items():
                 assert racer.stdout is not None
                 while (line := racer.stdout.readline().split()) != ["over"]:
+                    assert line, f"{me} ended early, with code {kill(racer)}"
                     if line[0] == "claimed":
                         assert line[1] not in held
                         assert line[2] == me
