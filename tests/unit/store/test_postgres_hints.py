@@ -16,7 +16,9 @@ from perdure.store.postgres.hints import Hints
 from perdure.store.postgres.store import PostgresStore
 
 PATIENCE = 10.0
-_LISTENERS = "SELECT pid FROM pg_stat_activity WHERE starts_with(query, 'LISTEN') AND pid <> ALL(%s)"
+_LISTENERS = (
+    "SELECT pid FROM pg_stat_activity WHERE starts_with(query, 'LISTEN') AND pid <> ALL(%s)"
+)
 
 
 class Party:
