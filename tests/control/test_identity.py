@@ -286,7 +286,7 @@ async def test_a_key_that_is_over_or_revoked_or_whose_owner_is_gone_is_refused(w
     with pytest.raises(PermissionDenied, match="disabled"):
         await world.of(other.text)
     await identity.users.delete("ada")
-    with pytest.raises(Unauthenticated, match="no more"):
+    with pytest.raises(Unauthenticated, match="no such API key"):
         await world.of(other.text)
     with pytest.raises(NotFound):
         await identity.keys.create("ada")
@@ -327,6 +327,36 @@ async def test_a_key_with_another_secret_is_refused_as_one_that_is_not_there(wor
             await world.of(text)
         said.add(caught.value.message)
     assert len(said) == 1
+
+
+@on_each_store
+async def test_who_gets_the_id_of_somebody_who_is_gone_gets_none_of_their_keys(world: World):
+    identity = world.identity
+    await identity.users.create("ada")
+    await identity.users.create("bob")
+    key = await identity.keys.create("ada")
+    given = await identity.delegations.create(Principal("ada"), "bob")
+    taken = await identity.delegations.create(Principal("bob"), "ada")
+    others = await identity.keys.create("bob")
+    await identity.users.delete("ada")
+    for _ in range(2):
+        for made in (key, given, taken):
+            with pytest.raises(Unauthenticated):
+                await world.of(made.text)
+        await identity.users.find("ada") or await identity.users.create("ada")
+    assert await identity.keys.list("ada") == []
+    assert (await world.of(others.text)).id == "bob"
+
+
+@on_each_store
+async def test_no_key_is_made_for_somebody_who_is_deleted_at_the_same_moment(world: World):
+    identity = world.identity
+    for n in range(5):
+        await identity.users.create(f"u{n}")
+        made, _ = await asyncio.gather(
+            identity.keys.create(f"u{n}"), identity.users.delete(f"u{n}"), return_exceptions=True
+        )
+        assert await identity.keys.list() == [], made
 
 
 # -- delegation ----------------------------------------------------------------------------------

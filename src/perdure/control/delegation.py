@@ -102,6 +102,12 @@ class Delegations:
 
         await until_written(change)
 
+    async def drops(self, of: str) -> Sequence[Drop]:
+        """Return what takes away all that somebody who goes has given, or was given."""
+        home = self._client.namespace
+        found = [it.id for it in await self._kept.all() if of in (it.principal.id, it.to)]
+        return [Drop(self._kept.kind, id, namespace=home) for id in found]
+
     async def principal(self, text: str) -> Principal:
         """Return as whom the bearer of a token acts: with ``initiated_by``, to whom it was given.
 
@@ -131,7 +137,7 @@ class Delegations:
         page = await self._kept.list(limit=100)
         home = self._client.namespace
         old = [it.id for it in page.items if it.expires_at + _LONGEST < now]
-        return [Drop("delegation", id, namespace=home) for id in old]
+        return [Drop(self._kept.kind, id, namespace=home) for id in old]
 
 
 def _narrowed(principal: Principal, scopes: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -19,8 +19,8 @@ R = TypeVar("R")
 
 _TRIES = 20
 GRANTS = "directory", "grants"
-"""The kind and id of a document whose version grows with each change of who has which role: so two
-changes of which each looks at all the others cannot pass each other by.
+"""The kind and id of a document whose version grows with each change of who there is and has which
+role or key: so two changes of which each looks at all the others cannot pass each other by.
 """
 
 
@@ -119,8 +119,8 @@ class Kept(Generic[T]):
 
 
 async def grants_as_they_are(client: Client) -> Put:
-    """Return what goes with a change of who has which role, or of which roles there are: it is
-    refused if another such change came between. Asked for before anything is looked at.
+    """Return what goes with a change of who there is, has which role or key, or of which roles there
+    are: it is refused if another such change came between. Asked for before anything is looked at.
     """
     kind, id = GRANTS
     home = client.namespace
