@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from getpass import getuser
 from pathlib import Path
 
 import pytest
 from tests.cli.shell import Shell
 
-from perdure import Client
+from perdure import Client, Engine, workflow
 from perdure.audit import read_archived
 from perdure.values.principals import Principal
 
@@ -22,6 +23,17 @@ async def _fill(url: str) -> None:
         for n in range(3):
             await client.audit.note(f"done.{n}", f"o-{n}", facts={"n": n})
         await client.audit.note("policy.run", "o-9", decision="denied", rule="blocked[0]")
+
+
+@workflow.define(name="later")
+async def later(_: None) -> None:
+    await workflow.listen("never").receive()
+
+
+async def _start(url: str, count: int) -> None:
+    async with Engine(url, later) as engine:
+        for n in range(count):
+            await engine.client.start(later, id=f"o-{n}")
 
 
 @pytest.fixture
@@ -40,6 +52,42 @@ def test_lines_are_listed_newest_first(shell: Shell):
     more = shell.ok("audit", "list", "--cursor", page["cursor"], "-o", "json").json
     assert [item["detail"] for item in more["items"]] == [{"n": 2}, {"n": 1}, {"n": 0}]
     assert "nothing like that" in shell.ok("audit", "list", "--id", "x").err
+
+
+def test_what_commands_do_is_told_where_there_is_an_audit(shell: Shell):
+    asyncio.run(_start(f"sqlite:///{shell.folder}/test.db", 0))
+    shell.ok("start", "later", "--id", "o-1")
+    shell.ok("terminate", "o-1", "--reason", "secret")
+    shell.ok("prune", "--older-than", "0s", "--yes")
+    told = shell.ok("audit", "list", "--since", "1h", "--limit", "3", "-o", "json").json["items"]
+    assert [(it["action"], it["target"]) for it in told] == [
+        ("prune", ""),
+        ("terminate", "o-1"),
+        ("start", "o-1"),
+    ]
+    assert {it["principal"] for it in told} == {getuser()}
+    assert [it["detail"] and sorted(it["detail"]) for it in told] == [
+        ["before", "statuses"],
+        None,
+        None,
+    ]
+
+
+def test_a_variable_says_how_much_is_told_of_commands(tmp_path: Path):
+    quiet = Shell(tmp_path, PERDURE_DB=DATABASE, PERDURE_AUDIT="")
+    asyncio.run(_start(f"sqlite:///{tmp_path}/test.db", 4))
+    quiet.ok("pause", "o-0")
+    assert "nothing like that" in quiet.ok("audit", "list").err
+    Shell(tmp_path, PERDURE_DB=DATABASE, PERDURE_AUDIT="full").ok("cancel", "o-1", "--reason", "r")
+    quiet.ok("cancel", "o-2", "--reason", "r")
+    Shell(tmp_path, PERDURE_DB=DATABASE, PERDURE_AUDIT="none").ok("cancel", "o-3")
+    told = quiet.ok("audit", "list", "-o", "json").json["items"]
+    assert [(it["target"], it["detail"] and it["detail"]["after"]) for it in told] == [
+        ("o-2", None),
+        ("o-1", {"reason": "r"}),
+    ]
+    wrong = Shell(tmp_path, PERDURE_DB=DATABASE, PERDURE_AUDIT="some")("cancel", "o-3")
+    assert wrong.code == 2 and "PERDURE_AUDIT" in wrong.err
 
 
 def test_what_holds_is_said_with_the_end_of_the_chain(shell: Shell):

@@ -14,7 +14,7 @@ import msgspec
 from perdure import errors, views
 from perdure.cli import exits, table
 from perdure.cli.out import compact, document, format_option, hint, moment, say, short
-from perdure.cli.session import Database, client_on, database_option
+from perdure.cli.session import Database, client_on, database_option, user
 from perdure.engine.clock import SystemClock
 from perdure.values.duration import microseconds
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
@@ -150,7 +150,7 @@ async def _cut(database: Database, span: timedelta, archive: Path) -> int:
     async with client_on(database, write=True) as client:
         try:
             with archive.open("xb") as file:
-                last = await client.as_(_user()).audit.archive(until, file.write)
+                last = await client.audit.archive(until, file.write)
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError as exc:
@@ -160,15 +160,6 @@ async def _cut(database: Database, span: timedelta, archive: Path) -> int:
             os.unlink(archive)  # noqa: PTH108 - not in the way of anything
             hint(f"no line is from before {until.isoformat(timespec='seconds')}")
             return exits.OK
-        count = await client.as_(_user()).audit.cut(last)
+        count = await client.as_(user()).audit.cut(last)
     hint(f"{count} lines are in {archive} and no longer in {database.name}")
     return exits.OK
-
-
-def _user() -> str:
-    from getpass import getuser
-
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return ""

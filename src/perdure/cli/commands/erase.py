@@ -10,10 +10,9 @@ import click
 
 from perdure import errors
 from perdure.cli import exits, given
-from perdure.cli.acting import user
 from perdure.cli.finding import find
 from perdure.cli.out import hint, say
-from perdure.cli.session import Database, client_on, database_option
+from perdure.cli.session import Database, client_on, database_option, user
 
 
 class _How(NamedTuple):
@@ -61,7 +60,7 @@ def erase_command(
 
 async def _subject(database: Database, subject: str, how: _How) -> int:
     async def erase() -> None:
-        is_new = await client.as_(_who()).personal.erase(subject)
+        is_new = await client.as_(user()).personal.erase(subject)
         hint(f"{subject!r} is erased" if is_new else f"{subject!r} had been erased before")
 
     async with client_on(database, write=not how.is_trial) as client:
@@ -70,7 +69,7 @@ async def _subject(database: Database, subject: str, how: _How) -> int:
 
 async def _found(database: Database, filters: dict[str, Any], how: _How) -> int:
     async def erase() -> None:
-        done = await client.as_(_who()).personal.erase_payloads_of(**filters)
+        done = await client.as_(user()).personal.erase_payloads_of(**filters)
         hint(f"erased {done} execution{'' if done == 1 else 's'}; open ones are as they were")
 
     async with client_on(database, write=not how.is_trial) as client:
@@ -82,7 +81,7 @@ async def _found(database: Database, filters: dict[str, Any], how: _How) -> int:
 async def _named(database: Database, ids: tuple[str, ...], how: _How) -> int:
     async def erase() -> None:
         for handle in handles:
-            await client.as_(_who()).personal.erase_payloads(handle.id, handle.run_id)
+            await client.as_(user()).personal.erase_payloads(handle.id, handle.run_id)
             say(handle.id)
 
     async with client_on(database, write=not how.is_trial) as client:
@@ -101,10 +100,3 @@ async def _ask(what: str, how: _How, erase: Callable[[], Awaitable[None]]) -> in
         raise errors.UsageError("nothing was erased")
     await erase()
     return exits.OK
-
-
-def _who() -> str:
-    try:
-        return user()
-    except errors.UsageError:
-        return ""
