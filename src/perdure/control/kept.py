@@ -119,8 +119,9 @@ class Kept(Generic[T]):
 
 
 async def grants_as_they_are(client: Client) -> Put:
-    """Return what goes with a change of who there is, has which role or key, or of which roles there
-    are: it is refused if another such change came between. Asked for before anything is looked at.
+    """Return what goes with a change of who there is, who has which role or key, or of which roles
+    there are: it is refused if another such change came between. Asked for before anything is
+    looked at.
     """
     kind, id = GRANTS
     home = client.namespace
