@@ -127,3 +127,44 @@ def test_old_lines_go_into_a_file_and_the_rest_still_holds(shell: Shell):
     assert '"audit.cut"' in line
     again = shell("audit", "cut", "--older-than", "0s", "--archive", "old.jsonl")
     assert again.code == 4 and "name a new file" in again.err
+
+
+def test_archives_are_checked_with_what_is_left(shell: Shell):
+    noted = shell.ok("audit", "verify").out.split()[-1]
+    for name in ("a", "b"):
+        shell.ok("audit", "cut", "--older-than", "0s", "--archive", name)
+    assert (shell.folder / "a").stat().st_mode & 0o777 == 0o600
+    both = ("--archive", "a", "--archive", "b")
+    assert shell.ok("audit", "verify", *both).out.startswith("6 rows hold; the last is 6:")
+    shell.ok("audit", "verify", *both, "--noted", noted)
+    gone = shell("audit", "verify", "--noted", noted)
+    assert gone.code == 4 and "give the archive" in gone.err
+    assert "in no archive here" in shell("audit", "verify", "--archive", "a").out
+    late = shell("audit", "verify", "--archive", "b")
+    assert late.code == 2 and "begins with row 5" in late.err
+    lines = (shell.folder / "a").read_text().splitlines(keepends=True)
+    (shell.folder / "a").write_text("".join(lines).replace('"o-1"', '"o-7"'))
+    changed = shell("audit", "verify", *both)
+    assert changed.code == 1 and changed.out.startswith("row 2 does not fit: its hash")
+    (shell.folder / "a").write_text("".join(lines[:1] + lines[2:]))
+    assert "row 2 is missing" in shell("audit", "verify", *both).out
+    (shell.folder / "a").write_text("nonsense")
+    assert shell("audit", "verify", *both).code == 2
+
+
+def test_details_are_erased_and_the_chain_holds(shell: Shell):
+    refused = shell("audit", "erase", "o-1", stdin="n\n")
+    assert refused.code == 2 and "nothing was erased" in refused.err
+    assert "details of 1 line erased" in shell.ok("audit", "erase", "o-1", "--yes").err
+    assert shell("audit", "erase", "none", "--yes").code == 3
+    told = shell.ok("audit", "list", "--id", "o-1", "-o", "json").json["items"]
+    assert [(it["action"], it["detail"], it["is_erased"]) for it in told] == [
+        ("audit.erase", None, False),
+        ("done.1", None, True),
+    ]
+    assert shell.ok("audit", "verify").out.startswith("5 rows hold")
+
+
+def test_lists_end_before_a_time(shell: Shell):
+    assert shell.ok("audit", "list", "--until", "1h").lines == []
+    assert len(shell.ok("audit", "list", "--until", "0s", "--since", "1h").lines) == 5
