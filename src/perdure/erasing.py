@@ -29,8 +29,26 @@ _SHARE = 0.5
 """Of the time: others write meanwhile."""
 
 
-def _are_closed(rows: Sequence[RunRow]) -> bool:
-    return all(row.status.is_terminal for row in rows)
+def _open_beside(row: RunRow, beside: Sequence[RunRow]) -> errors.Conflict | None:
+    """Return why a run is not erased: something that began with its end is open."""
+    id = next((it.workflow_id for it in beside if not it.status.is_terminal), None)
+    if id is None:
+        return None
+    return errors.Conflict(
+        f"{id!r} began with the end of {row.workflow_id!r}, is open, and needs what that was "
+        "given: end it first",
+        details={"workflow_id": id},
+    )
+
+
+def _left(reasons: Sequence[errors.Conflict], done: int) -> errors.Conflict:
+    told = "; ".join(reason.message for reason in reasons[:3])
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    ids = [reason.details["workflow_id"] for reason in reasons]
+    return errors.Conflict(
+        f"erased {done}, and left {len(reasons)} that have ended: {told}{more}",
+        details={"workflow_ids": ids},
+    )
 
 
 class PersonalData:
@@ -75,12 +93,20 @@ class PersonalData:
         it stands. Histories stay as they are, and runs go on; their activities get ``Erased``.
 
         It is done, and told to the audit, when this returns; other processes may keep the key in
-        memory for up to a minute. ``False``: the subject was erased before.
+        memory for up to a minute. ``False``: the subject was erased before. Somebody who had no key
+        gets none any more: :meth:`has_key` tells a subject from one that was misspelt.
+
+        Raises:
+            Invalid: the subject is no id.
         """
         home = self._client.namespace
         target = f"subject/{subject}"
         line = line_by(self._client.acts_for, ERASE_SUBJECT, target=target, namespace=home)
         return await self._client.door.subjects.erase(subject, home, [line])
+
+    async def has_key(self, subject: str) -> bool:
+        """Tell whether something was sealed for a subject in this namespace, who was not erased."""
+        return await self._client.door.subjects.has_key(subject, self._client.namespace)
 
     async def erase_payloads(
         self, workflow_id: str, run_id: str = "", *, namespace: str | None = None
@@ -115,6 +141,8 @@ class PersonalData:
 
         Raises:
             Invalid: no filter, an unknown one, or ``status``, which is any end.
+            Conflict: of some that have ended, what Perdure began with the end is open; they are as
+                they were, and the message names what to end. All others are erased.
         """
         if not filters or "status" in filters:
             raise errors.Invalid("erase_payloads_of: give filters of a list, other than status")
@@ -122,20 +150,27 @@ class PersonalData:
         where = read_filter(wanted, self._client.namespace)
         before: Place | None = None
         done: set[int] = set()
+        left: dict[int, errors.Conflict] = {}
         while True:
             page = await self._client.door.read(
                 lambda store, before=before: store.list(where, limit=limits.LIST_MAX, before=before)
             )
             for row in page.rows:
-                if row.execution in done or row.reason == Erasure.DONE:
+                known = row.execution in done or row.execution in left
+                if known or row.reason == Erasure.DONE or not await self._is_erasable(row):
                     continue
                 beside = await self._beside(row)
-                if _are_closed(beside) and await self._is_erasable(row):
-                    await self._erase(row, 0, beside)
-                    done.add(row.execution)
+                if (still := _open_beside(row, beside)) is not None:
+                    left[row.execution] = still
+                    continue
+                await self._erase(row, 0, beside)
+                done.add(row.execution)
             before = page.goes_on
             if before is None:
-                return len(done)
+                break
+        if left:
+            raise _left(list(left.values()), len(done))
+        return len(done)
 
     async def _is_erasable(self, row: RunRow) -> bool:
         """Tell whether the whole execution has ended: one with a cron text may be open."""
@@ -180,13 +215,8 @@ class PersonalData:
         Raises:
             Conflict: one of these is open.
         """
-        if not _are_closed(beside):
-            id = next(it.workflow_id for it in beside if not it.status.is_terminal)
-            raise errors.Conflict(
-                f"{id!r} began with the end of {row.workflow_id!r}, is open, and needs what that "
-                "was given: end it first",
-                details={"workflow_id": id},
-            )
+        if (still := _open_beside(row, beside)) is not None:
+            raise still
         for one in beside:
             if one.reason != Erasure.DONE:
                 await self._erase_one(one, 0)
