@@ -20,6 +20,7 @@ from perdure.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from perdure.values.audit import Level
 
 MINUTE = 60_000_000
 on_each_store = pytest.mark.parametrize("world", ["file", "postgres"], indirect=True)
@@ -358,6 +359,55 @@ async def test_no_key_is_made_for_somebody_who_is_deleted_at_the_same_moment(wor
             identity.keys.create(f"u{n}"), identity.users.delete(f"u{n}"), return_exceptions=True
         )
         assert await identity.keys.list() == [], made
+
+
+async def test_what_cannot_be_meant_is_never_kept(world: World):
+    identity, world.client.audit_level = world.identity, Level.FULL
+    await identity.roles.create("there")
+    await identity.users.create("ada")
+    bad: Any = object()
+    for made in (
+        identity.keys.create("ada", scopes=bad),
+        identity.keys.create("ada", scopes=[bad]),
+        identity.keys.create("ada", expires=0),
+        identity.roles.create("r", description=bad),
+        identity.roles.create("r", settings=bad),
+        identity.roles.create("r", settings={"n": bad}),
+        identity.roles.update("there", description=5),
+        identity.roles.update("there", settings={"n": bad}),
+        identity.users.create("u", metadata={"n": bad}),
+        identity.users.create("u", metadata=[1]),
+        identity.users.list(limit="1"),
+        identity.delegations.create(Principal("ada"), "bob", scopes=[bad]),
+        identity.delegations.create(Principal("ada", claims={"n": bad}), "bob"),
+    ):
+        with pytest.raises(Invalid):
+            await made
+    assert await identity.keys.list() == []
+    assert [role.name for role in (await identity.roles.list()).items] == ["there"]
+    assert [user.id for user in (await identity.users.list()).items] == ["ada"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "bot"},
+        {"name": None},
+        {"roles": "admin"},
+        {"roles": [5]},
+        {"roles": None},
+        {"scopes": "read"},
+        {"scopes": [1]},
+        {"tenant": 5},
+        {"tenant": None},
+        {"claims": []},
+        {"initiated_by": 5},
+        {"id": "x" * 1_001},
+    ],
+)
+def test_a_principal_that_cannot_be_meant_is_refused(fields: dict[str, Any]):
+    with pytest.raises(Invalid, match="principal: "):
+        Principal(**{"id": "ada", **fields})
 
 
 # -- delegation ----------------------------------------------------------------------------------

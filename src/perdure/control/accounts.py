@@ -144,11 +144,7 @@ class Accounts:
         for name in ("name", "tenant", "external_id"):
             if name in given:
                 given[name] = check_label(given[name] or "", f"{self._kind}: {name}")
-        after = msgspec.structs.replace(before, **given)
-        try:
-            return msgspec.convert(msgspec.to_builtins(after), Member)
-        except msgspec.ValidationError as exc:
-            raise Invalid(f"{self._kind}: {exc}") from exc
+        return msgspec.structs.replace(before, **given)
 
     async def _check_grants(self, grants: Sequence[Grant], before: Member) -> None:
         roles = Kept(self._client, "role", Role)

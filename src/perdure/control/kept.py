@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Kept(Generic[T]):
 
     async def list(self, *, limit: int = limits.LIST_DEFAULT, cursor: str | None = None) -> Page[T]:
         """List them by id, up to 1,000 a page."""
-        if not 1 <= limit <= limits.LIST_MAX:
+        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
         home, after = self.client.namespace, cursor or ""
         rows = await self.client.door.read(
@@ -79,9 +79,17 @@ class Kept(Generic[T]):
                 return found
 
     def put(self, id: str, value: T, replaces: int = 0) -> Put:
-        """Return what writes a document."""
+        """Return what writes a document.
+
+        Raises:
+            Invalid: it could not be read again.
+        """
         payload.text(id, what=f"{self.kind}: id", maximum=limits.LABEL)
-        data = msgspec.json.encode(value)
+        data = payload.encode(value, what=f"{self.kind} {id!r}")
+        try:
+            msgspec.json.decode(data, type=self._type)
+        except msgspec.ValidationError as exc:
+            raise Invalid(f"{self.kind} {id!r}: {exc}") from exc
         payload.limit(data, self.client.max_payload, what=f"{self.kind} {id!r}")
         return Put(self.kind, id, data, replaces, self.client.namespace)
 

@@ -12,7 +12,7 @@ from perdure.control.kept import Kept, grants_as_they_are, until_written, write
 from perdure.control.members import check_above, check_enabled, find_member
 from perdure.errors import Conflict, Invalid, NotFound, Unauthenticated
 from perdure.values.duration import Duration, optional_microseconds
-from perdure.values.labels import check_label
+from perdure.values.labels import check_label, check_labels
 from perdure.values.principals import Principal
 from perdure.values.records import Amend, Drop
 
@@ -67,11 +67,13 @@ class Keys:
 
         Raises:
             NotFound: there is no such user or account.
+            Invalid: scopes that are no list of text, or a key that is over at once.
             PermissionDenied: it is a superadmin's, and the client acts for somebody who is none.
         """
-        if isinstance(scopes, str):
-            raise Invalid(f"scopes: {scopes!r} is not a list of text; write [{scopes!r}]")
         limit = optional_microseconds(expires, what="expires")
+        if limit == 0:
+            raise Invalid("expires: in no time at all; leave it out for a key that has no end")
+        allowed = None if scopes is None else check_labels(scopes, "scopes")
         label = check_label(name, "name") or ""
         made = secrets.make(PREFIX, self._client.door.chance)
 
@@ -86,7 +88,7 @@ class Keys:
                 made.id,
                 member.id,
                 label,
-                None if scopes is None else tuple(scopes),
+                allowed,
                 created_at=now,
                 expires_at=0 if limit is None else now + limit,
                 hash=made.hash,
