@@ -73,6 +73,16 @@ def test_what_commands_do_is_told_where_there_is_an_audit(shell: Shell):
     ]
 
 
+def test_who_acts_under_another_name_is_told_too(shell: Shell):
+    async def ask() -> str:
+        async with Client(f"sqlite:///{shell.folder}/test.db") as client:
+            return (await client.human_tasks.create("Well?", by="x")).id
+
+    shell.ok("people", "claim", asyncio.run(ask()), "--by", "boss")
+    [told] = shell.ok("audit", "list", "--action", "people.*", "-o", "json").json["items"]
+    assert (told["principal"], told["initiated_by"]) == ("boss", getuser())
+
+
 def test_a_variable_says_how_much_is_told_of_commands(tmp_path: Path):
     quiet = Shell(tmp_path, PERDURE_DB=DATABASE, PERDURE_AUDIT="")
     asyncio.run(_start(f"sqlite:///{tmp_path}/test.db", 4))

@@ -151,6 +151,7 @@ async def test_what_people_do_is_told_with_their_decision(tmp_path: Path):
         complete, claim = found
         assert (claim.action, complete.action) == ("people.claim", "people.complete")
         assert (claim.target, claim.run_id) == (task.id, handle.run_id)
+        assert (claim.initiated_by, complete.initiated_by) == ("ada", "ada")  # who said it was bob
         assert complete.detail is not None
         assert complete.detail["before"] == {
             "status": "claimed",

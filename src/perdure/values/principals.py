@@ -80,8 +80,9 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
             raise Invalid("principal: id is empty")
         for name in ("id", "name", "tenant", "initiated_by"):
             payload.text(getattr(self, name), what=f"principal: {name}", maximum=limits.LABEL)
-        if not isinstance(self.claims, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users' values
-            raise Invalid(f"principal: claims: {self.claims!r} is no mapping")
+        claims: Any = self.claims
+        if not isinstance(claims, Mapping):
+            raise Invalid(f"principal: claims: {claims!r} is no mapping")
         try:
             msgspec.structs.force_setattr(self, "kind", Kind(self.kind))
         except ValueError:
