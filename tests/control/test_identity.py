@@ -491,7 +491,7 @@ ADMIN = Principal("ada", roles=["admin"], scopes=["all"])
         (Principal("bob"), None, "boss", "boss"),
         (ADMIN, "nobody", None, NotFound),
         (ADMIN, "off", None, PermissionDenied),
-        (Principal("tim", roles=["admin"], tenant="acme"), "other", None, PermissionDenied),
+        (Principal("tim", roles=["admin"], tenant="acme"), "other", None, NotFound),
         (Principal("tim", roles=["admin"], tenant="acme"), "robot", None, "robot"),
     ],
 )
