@@ -227,13 +227,27 @@ def test_claimable_and_unserved_runs_divide_by_workflow(world: World):
     assert world.store.claimable(["order"], ["default", "slow"], limit=9) == [ours, slow]
     assert world.store.claimable(["order"], ["default", "slow"], limit=1) == [ours]
     unserved = world.store.unserved
-    assert [row.run for row in unserved([(["order"], ["default"])], limit=9)] == [slow, foreign]
-    assert [row.run for row in unserved([(["order"], ["default", "slow"])], limit=9)] == [foreign]
+    assert [row.run for row in unserved([(["order"], ["default"])], 0, limit=9)] == [slow, foreign]
+    assert [row.run for row in unserved([(["order"], ["default", "slow"])], 0, limit=9)] == [
+        foreign
+    ]
     services = [(["order"], ["default"]), (["unknown"], ["slow"])]
-    assert [row.run for row in unserved(services, limit=9)] == [slow, foreign]
+    assert [row.run for row in unserved(services, 0, limit=9)] == [slow, foreign]
     services = [(["order", "unknown"], ["default"]), (["order"], ["slow"])]
-    assert unserved(services, limit=9) == []
-    assert [row.run for row in unserved([], limit=1)] == [ours]
+    assert unserved(services, 0, limit=9) == []
+    assert [row.run for row in unserved([], 0, limit=1)] == [ours]
+
+
+@pytest.mark.parametrize("until", [99, 100])
+def test_what_waits_is_unserved_once_it_is_due(world: World, until: int):
+    due = world.asleep("due", wake_at=100, workflow="unknown").run
+    world.asleep("ours", wake_at=100)
+    world.asleep("never", workflow="unknown")
+    parking = world.asleep("parked", workflow="unknown").run
+    world.commit(turn(parking, claim=2, state=parked(3, wake_at=100)))
+    begun = world.start("begun", workflow="unknown").run
+    found = world.store.unserved([(["order"], ["default"])], until, limit=9)
+    assert [row.run for row in found] == [begun, due][: 1 if until < 100 else 2]
 
 
 def test_a_name_with_a_version_serves_that_version_only(world: World):
@@ -241,7 +255,7 @@ def test_a_name_with_a_version_serves_that_version_only(world: World):
     second = world.start("second", version="2").run
     assert world.store.claimable(["order 2"], ["default"], limit=9) == [second]
     assert world.store.claimable(["order 1", "order 2"], ["default"], limit=9) == [first, second]
-    unserved = world.store.unserved([(["order 2"], ["default"])], limit=9)
+    unserved = world.store.unserved([(["order 2"], ["default"])], 0, limit=9)
     assert [row.run for row in unserved] == [first]
 
 

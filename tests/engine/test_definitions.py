@@ -13,9 +13,10 @@ from perdure import Client, Engine, Status, workflow
 from perdure.engine import leases
 from perdure.engine.intake import Intake
 from perdure.engine.revival import Revival
-from perdure.errors import ChildFailed, NotFound
+from perdure.errors import ChildFailed, NotFound, WorkflowTimedOut
 from perdure.handle import Handle
 from perdure.store.port import Worker
+from perdure.values.states import ParkReason
 
 
 @pytest.fixture(autouse=True)
@@ -274,6 +275,45 @@ async def test_a_run_nobody_knows_is_parked_and_goes_on_when_one_that_knows_it_j
             assert await handle.result("20s") == "beta 7"
             kinds = [event.kind for event in await handle.history()]
             assert kinds.count("run_parked") == kinds.count("run_unparked") == 1
+
+
+@workflow.define
+async def patient() -> str:
+    return str(await workflow.listen("word").receive())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_run_that_nobody_serves_ends_all_the_same_when_its_time_is_over(
+    tmp_path: Path, *, begun: bool
+):
+    async with engine_on(tmp_path, alpha, name="a") as one:
+        if begun:
+            async with engine_on(tmp_path, patient, name="b") as other:
+                handle = await other.client.start(patient, execution_timeout="1s")
+                await until_status(handle, Status.WAITING)
+            handle = one.client.get(handle.id)
+        else:
+            options = {"task_queue": "nowhere", "execution_timeout": "0.3s"}
+            handle = await one.client.start("alpha", 1, **options)
+        with pytest.raises(WorkflowTimedOut):
+            await handle.result("20s")
+
+
+async def test_a_run_that_waits_until_a_time_is_parked_when_nobody_serves_it_then(tmp_path: Path):
+    @workflow.define(name="napping")
+    async def napping() -> str:
+        await workflow.sleep("0.6s")
+        return "rested"
+
+    async with engine_on(tmp_path, alpha, name="a") as one:
+        async with engine_on(tmp_path, napping, name="b") as other:
+            id = (await other.client.start(napping)).id
+            await until_status(other.client.get(id), Status.WAITING)
+        handle = one.client.get(id)
+        await until_status(handle, Status.PARKED)
+        assert (await handle.describe()).reason == ParkReason.UNKNOWN_WORKFLOW
+        async with engine_on(tmp_path, napping, name="c"):
+            assert await handle.result("20s") == "rested"
 
 
 async def test_a_run_that_is_parked_while_a_worker_that_knows_it_joins_goes_on_all_the_same(

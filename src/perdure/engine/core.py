@@ -30,12 +30,13 @@ from perdure.engine.escalating import Escalations
 from perdure.engine.guard import NoGuard, TurnGuard
 from perdure.engine.intake import Intake
 from perdure.engine.listeners import Listeners
-from perdure.engine.loader import Loader, identify
+from perdure.engine.loader import Loader
 from perdure.engine.logs import Logs
 from perdure.engine.registry import Registry
 from perdure.engine.release import Release
 from perdure.engine.retention import Retention
 from perdure.engine.revival import Revival
+from perdure.engine.rows import run_of
 from perdure.engine.runs import Input, Phase, Run, labels_of
 from perdure.engine.schedules import Schedules
 from perdure.engine.settings import Settings
@@ -47,6 +48,7 @@ from perdure.kernel.instance import Instance, Turn
 from perdure.store.desk import Desk
 from perdure.store.port import (
     InboxRow,
+    Loaded,
     Post,
     Posted,
     Reader,
@@ -358,13 +360,15 @@ class Core:
         run.status = Status.RUNNING
         self.turns.blind.park(run, [], reason, detail, first=asked)
 
-    def park_unserved(self, row: RunRow, *, is_known: bool) -> None:
-        """Park a run no live worker serves; ``is_known``: some know it, on other queues."""
+    def park_unserved(self, loaded: Loaded, *, is_known: bool) -> None:
+        """Park a run no live worker serves; ``is_known``: some know it, on other queues.
+
+        Anybody ends it when it is out of time.
+        """
+        row = loaded.row
         if row.run in self.runs:
             return
-        run = self.runs[row.run] = Run(row.run)
-        identify(run, row)
-        run.length = row.length
+        run = self.runs[row.run] = run_of(loaded)
         version = f" (version {row.version})" if row.version else ""
         what = f"workflow {row.workflow!r}{version}"
         if is_known:

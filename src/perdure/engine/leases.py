@@ -187,15 +187,17 @@ class Leases:
         looks = core.revival.wants_look(has_company=len(workers) > 1)
         unserved, parked = await core.desk.read(
             lambda store: (
-                store.unserved(services, limit=100),
+                store.unserved(services, now - _UNSERVED_AFTER, limit=100),
                 core.revival.page(store) if looks else [],
             )
         )
         known = {name for workflows, _ in services for name in workflows}
-        for row in unserved:
-            if now - max(row.since, row.created_at) > _UNSERVED_AFTER:
-                is_known = not known.isdisjoint((row.workflow, f"{row.workflow} {row.version}"))
-                core.park_unserved(row, is_known=is_known)
+        patient = now - _UNSERVED_AFTER
+        late = [row.run for row in unserved if max(row.since, row.created_at) < patient]
+        for loaded in await core.desk.read(lambda store: store.load(late)) if late else ():
+            row = loaded.row
+            is_known = not known.isdisjoint((row.workflow, f"{row.workflow} {row.version}"))
+            core.park_unserved(loaded, is_known=is_known)
         if looks:
             await core.revival.look(parked)
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from perdure import errors
 from perdure.engine import forks, offers, timeouts
 from perdure.engine.replaying import replay
-from perdure.engine.runs import Input, Offered, Phase, Run, labels_of
+from perdure.engine.rows import cancel_deadline_of, identify, last_parked, started_of
+from perdure.engine.runs import Input, Offered, Phase, Run
 from perdure.engine.work import Past
 from perdure.kernel.instance import Instance, StoredTurn
 from perdure.kernel.pending import PendingActivity
 from perdure.store.complaints import Complaints
 from perdure.store.offers import Offer, Stage
-from perdure.store.port import InboxRow, Loaded, RunRow
+from perdure.store.port import InboxRow, Loaded
 from perdure.values import events as ev
-from perdure.values.concurrency import IN_QUEUE
 from perdure.values.states import ParkReason, Status
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Loader:
             detail = f"{row.suspected} workers ended while a turn of this run held them"
             core.turns.blind.park(run, [], ParkReason.SUSPECT, detail)
         elif fault := loaded.broken or fault:
-            run.started = forks.became_by(_started(loaded), loaded.turns)
+            run.started = forks.became_by(started_of(loaded), loaded.turns)
             core.cannot_replay(run, ParkReason.CORRUPT_HISTORY, fault)
         elif run.definition is None:
             core.give_back(run)  # to a worker that knows it; else it will be parked
@@ -186,10 +186,10 @@ class Loader:
         """Tell whether a stopped run is still not to run its code."""
         core, row = self._core, loaded.row
         run.stop = row.reason or "", row.detail or "", row.unblock or ""
-        run.started = forks.became_by(_started(loaded), loaded.turns)
+        run.started = forks.became_by(started_of(loaded), loaded.turns)
         if run.started is not None:
             run.started.version = row.version  # it may have been moved since
-        run.cancel_deadline = _cancel_deadline(loaded) if row.wake_at is not None else 0
+        run.cancel_deadline = cancel_deadline_of(loaded) if row.wake_at is not None else 0
         now = core.clock.now()
         run.timer_due = row.wake_at is not None and row.wake_at <= now
         if run.status is Status.PENDING:
@@ -198,7 +198,7 @@ class Loader:
             return True
         if run.status is Status.PAUSED and run.started and run.started.not_before > now:
             return True  # it was paused before it was due: nothing makes it begin earlier
-        return run.is_out_of_time(now) or not core.wants_unparked(run, row, _last_parked(loaded))
+        return run.is_out_of_time(now) or not core.wants_unparked(run, row, last_parked(loaded))
 
     def _find_unread(self, run: Run, loaded: Loaded) -> None:
         """Replay a stopped run that ends now and is followed by another: unread messages go along.
@@ -421,54 +421,6 @@ def _decided(run: Run, fact: ev.Event) -> Input:
     is_last = not work.policy.allows_after_loss(fact.attempt)
     transaction = (fact.activity, 0 if is_last else fact.attempt + 1)
     return Input(fact, transaction=transaction, name=name)
-
-
-def identify(run: Run, row: RunRow) -> None:
-    """Take over what the store knows of a run."""
-    run.execution = row.execution
-    run.workflow = row.workflow
-    run.workflow_id = row.workflow_id
-    run.run_id = row.run_id
-    run.namespace = row.namespace
-    run.queue = row.queue
-    run.tenant = row.tenant
-    run.labels = labels_of(row)
-    run.status = row.status
-    run.wake_at = row.wake_at
-    run.waits = row.waits
-    run.in_queue = row.reason in IN_QUEUE and row.status in (Status.PENDING, Status.PAUSED)
-    if row.parent_execution is not None and row.parent_event is not None:
-        run.parent = (row.parent_execution, row.parent_event)
-
-
-def _started(loaded: Loaded) -> ev.RunStarted | None:
-    try:
-        first = ev.decode_turn(loaded.turns[0].payload)[0]
-    except (errors.StoreError, IndexError):
-        return None
-    return first if isinstance(first, ev.RunStarted) else None
-
-
-def _cancel_deadline(loaded: Loaded) -> int:
-    """Return the deadline of the cancel request in a history, or 0."""
-    facts: list[ev.Event] = []
-    for turn in loaded.turns:
-        try:
-            facts += ev.decode_turn(turn.payload)
-        except errors.StoreError:
-            break
-    return forks.last_cancel(facts)
-
-
-def _last_parked(loaded: Loaded) -> ev.RunParked | None:
-    for turn in reversed(loaded.turns):
-        try:
-            event = ev.decode_turn(turn.payload)[-1]
-        except errors.StoreError:
-            return None
-        if isinstance(event, ev.RunParked):
-            return event
-    return None
 
 
 def _pasts(loaded: Loaded, turns: list[StoredTurn], wanted: set[int]) -> dict[int, Past]:

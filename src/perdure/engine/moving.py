@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perdure import errors
 from perdure.door import encode_answer
 from perdure.engine.replaying import replay
+from perdure.engine.rows import identify
 from perdure.engine.runs import Input, Phase, Run
 from perdure.store.port import Loaded, Question, RunRow, StateWrite, TurnWrite
 from perdure.values import events as ev
@@ -128,8 +129,6 @@ async def _write(core: Core, loaded: Loaded, target: Workflow[Any, Any]) -> bool
 
 
 def _run_of(row: RunRow) -> Run:
-    from perdure.engine.loader import identify
-
     run = Run(row.run)
     identify(run, row)
     run.length = row.length

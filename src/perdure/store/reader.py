@@ -203,9 +203,11 @@ class Reader(Protocol):
         ...
 
     def unserved(
-        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
+        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], until: int, *, limit: int
     ) -> list[RunRow]:
-        """Return running, unowned runs that none of these (workflows, queues) serves."""
+        """Return unowned runs that none of these (workflows, queues) serves: running ones, and
+        waiting ones that are due by ``until``.
+        """
         ...
 
     def due(

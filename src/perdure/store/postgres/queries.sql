@@ -1567,20 +1567,31 @@ JOIN perdure_run r ON r.run = state.run
 WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
 ORDER BY state.run LIMIT $3;
 
--- Runs that none of the services (workflows, queues) serves.
+-- Whether none of the services $1 (workflows, queues) serves run `r`.
+-- name: is_unserved
+NOT EXISTS (
+    SELECT 1 FROM json_array_elements($1::json) w
+    WHERE r.queue IN (SELECT e FROM json_array_elements_text(w -> 1) e) AND (
+        r.workflow IN (SELECT e FROM json_array_elements_text(w -> 0) e)
+        OR r.workflow || ' ' || r.version IN (SELECT e FROM json_array_elements_text(w -> 0) e)
+    )
+)
+
 -- name: unserved
 SELECT {row_columns}
 FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE {is_claimable}
-    AND NOT EXISTS (
-        SELECT 1 FROM json_array_elements($1::json) w
-        WHERE r.queue IN (SELECT e FROM json_array_elements_text(w -> 1) e) AND (
-            r.workflow IN (SELECT e FROM json_array_elements_text(w -> 0) e)
-            OR r.workflow || ' ' || r.version IN (SELECT e FROM json_array_elements_text(w -> 0) e)
-        )
-    )
+WHERE {is_claimable} AND {is_unserved}
 ORDER BY state.priority, state.lane, state.run LIMIT $2;
+
+-- Waiting runs that are due by $3, and that nobody serves.
+-- name: unserved_due
+SELECT {row_columns}
+FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
+LEFT JOIN perdure_memo AS memo ON memo.run = r.run
+WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
+    AND state.wake_at <= $3 AND state.status = 2 AND {is_unserved}
+ORDER BY state.wake_at, state.run LIMIT $2;
 
 -- name: parked
 SELECT {row_columns}

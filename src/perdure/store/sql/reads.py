@@ -271,10 +271,12 @@ class SqlReader(EndedReader, RecordReader, ScheduleReader, WorkflowReader):
 
     @reading
     def unserved(
-        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], *, limit: int
+        self, services: Sequence[tuple[Sequence[str], Sequence[str]]], until: int, *, limit: int
     ) -> list[RunRow]:
-        wanted = (to_json(list(services)), limit)
-        return [self._run(row) for row in self._all("unserved", wanted)]
+        served = to_json(list(services))
+        found = self._all("unserved", (served, limit))
+        found += self._all("unserved_due", (served, limit - len(found), until))
+        return [self._run(row) for row in found]
 
     @reading
     def due(

@@ -1358,20 +1358,31 @@ CROSS JOIN perdure_run r ON r.run = state.run
 WHERE state.status = 4 AND state.reason IN ('unknown_workflow', 'unserved_queue') AND {is_served}
 ORDER BY state.run LIMIT ?3;
 
--- Runs that none of the services (workflows, queues) serves.
+-- Whether none of the services ?1 (workflows, queues) serves run `r`.
+-- name: is_unserved
+NOT EXISTS (
+    SELECT 1 FROM json_each(?1) w
+    WHERE r.queue IN (SELECT value FROM json_each(w.value, '$[1]')) AND (
+        r.workflow IN (SELECT value FROM json_each(w.value, '$[0]'))
+        OR r.workflow || ' ' || r.version IN (SELECT value FROM json_each(w.value, '$[0]'))
+    )
+)
+
 -- name: unserved
 SELECT {row_columns}
 FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE {is_claimable}
-    AND NOT EXISTS (
-        SELECT 1 FROM json_each(?1) w
-        WHERE r.queue IN (SELECT value FROM json_each(w.value, '$[1]')) AND (
-            r.workflow IN (SELECT value FROM json_each(w.value, '$[0]'))
-            OR r.workflow || ' ' || r.version IN (SELECT value FROM json_each(w.value, '$[0]'))
-        )
-    )
+WHERE {is_claimable} AND {is_unserved}
 ORDER BY state.priority, state.lane, state.run LIMIT ?2;
+
+-- Waiting runs that are due by ?3, and that nobody serves.
+-- name: unserved_due
+SELECT {row_columns}
+FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
+LEFT JOIN perdure_memo AS memo ON memo.run = r.run
+WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
+    AND state.wake_at <= ?3 AND state.status = 2 AND {is_unserved}
+ORDER BY state.wake_at, state.run LIMIT ?2;
 
 -- name: parked
 SELECT {row_columns}
