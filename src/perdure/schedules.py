@@ -167,12 +167,19 @@ class Schedules:
             paused: only those that are, or are not.
             namespace: if it is not the client's.
         """
-        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
-            raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
+        _check_number("limit", limit, limits.LIST_MAX)
+        _check_flag("paused", paused)
         name = workflow.name if isinstance(workflow, Workflow) else workflow
-        where = ScheduleFilter(namespace or self._client.namespace, name, prefix, paused)
+        where = ScheduleFilter(
+            namespace or self._client.namespace,
+            payload.text(name, what="workflow"),
+            payload.text(prefix, what="prefix"),
+            paused,
+        )
         rows = await self._client.door.read(
-            lambda store: store.schedules(where, limit=limit + 1, after=cursor or "")
+            lambda store: store.schedules(
+                where, limit=limit + 1, after=payload.text(cursor or "", what="cursor")
+            )
         )
         items = [self._shown(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
@@ -187,8 +194,7 @@ class Schedules:
         Raises:
             Invalid: it cannot be.
         """
-        if not 1 <= count <= _MOST_SHOWN:
-            raise errors.Invalid(f"count: {count!r} is not a number from 1 to {_MOST_SHOWN}")
+        _check_number("count", count, _MOST_SHOWN)
         spec = read_spec(asked)
         if asked:
             raise errors.Invalid(f"preview: unknown option {next(iter(asked))!r}")
@@ -320,8 +326,7 @@ class Schedules:
         spec = read_spec(given)
         namespace = given.pop("namespace", None) or self._client.namespace
         options = canonical(given, _OPTIONS, what="schedules")
-        if paused is not None and not isinstance(paused, bool):
-            raise errors.Invalid(f"paused: {paused!r} is neither True nor False")
+        _check_flag("paused", paused)
         template = self._template(workflow, input, options, description)
         return SchedulePut(namespace, key, spec, template, paused, _note(note))
 
@@ -367,3 +372,13 @@ class Schedules:
 
 def _note(text: str | None) -> str | None:
     return None if text is None else payload.text(text, what="note", maximum=limits.REASON)
+
+
+def _check_number(what: str, given: object, most: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
+        raise errors.Invalid(f"{what}: {given!r} is not a number from 1 to {most}")
+
+
+def _check_flag(what: str, given: object) -> None:
+    if given is not None and not isinstance(given, bool):
+        raise errors.Invalid(f"{what}: {given!r} is neither True nor False")

@@ -353,6 +353,10 @@ def test_bad_requests_write_nothing():
             ({"every": 0}, "no interval"),
             ({"at": datetime(2030, 1, 1)}, "no time zone"),  # noqa: DTZ001 - on purpose
             ({"at": _now(worker) - timedelta(hours=1)}, "at: is over"),
+            (
+                {"cron": "0 0 1 2 *", "start": datetime(9999, 12, 1, tzinfo=UTC)},
+                "start: no tick would come",
+            ),
             ({"every": 5, "overlap": "never"}, "use one of skip"),
             ({"every": 5, "start_delay": 5}, "unknown option 'start_delay'"),
             ({"every": 5, "id_reuse_policy": "x"}, "unknown option"),
@@ -365,6 +369,17 @@ def test_bad_requests_write_nothing():
                 await client.schedules.create("s", job, **spec)
         with pytest.raises(errors.Invalid, match=r"job\(seconds\)"):
             await client.schedules.create("s", job, "five", every=5)  # type: ignore[arg-type]
+        for asked, message in (
+            ({"limit": 1.0}, "limit: 1.0 is not a number"),
+            ({"paused": "no"}, "paused: 'no' is neither"),
+            ({"prefix": 7}, "prefix: 7 is not text"),
+            ({"cursor": 7}, "cursor: 7 is not text"),
+            ({"workflow": 7}, "workflow: 7 is not text"),
+        ):
+            with pytest.raises(errors.Invalid, match=message):
+                await client.schedules.list(**asked)
+        with pytest.raises(errors.Invalid, match="count: '3' is not a number"):
+            client.schedules.preview(count="3", every=5)  # type: ignore[arg-type]
         assert (await client.schedules.list()).items == []
         for call in (client.schedules.get, client.schedules.pause, client.schedules.delete):
             with pytest.raises(errors.ScheduleNotFound, match="no schedule 's'"):

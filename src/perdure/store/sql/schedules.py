@@ -182,6 +182,8 @@ def _check_ahead(spec: Spec, now: int) -> None:
     if tick_after(spec, now) is not None:
         return
     what = "at: is over" if spec.at else "end: no tick would come before it"
+    if not (spec.at or spec.end):
+        what = "start: no tick would come after it"
     raise Invalid(f"{what}; a schedule needs a time to come")
 
 
