@@ -36,12 +36,12 @@ hosts: list[WorkflowHost] = []
 @activity.define
 async def let_begin(way: str) -> str:
     """Run the workflow whose activity this is, or let it begin by the clock."""
-    later = {"at": datetime.now(UTC) + timedelta(days=1)}
+    later = datetime.now(UTC) + timedelta(days=1)
     try:
         if way == "run":
             return await hosts[0].run("app.selfish.v1", way, caller="app.other")
         return await hosts[0].schedule.trigger_workflow(
-            "app.selfish.v1", way, caller="app.other", **later
+            "app.selfish.v1", way, at=later, caller="app.other"
         )
     except PolicyDenied as denied:
         return denied.code
