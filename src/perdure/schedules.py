@@ -2,6 +2,7 @@
 
 A schedule is a row; any worker of the database begins what is due, and each tick begins one
 execution, however many workers there are. What is asked for is checked before anything is written.
+A principal of a tenant changes that tenant's schedules alone: else ``PermissionDenied``.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Schedules:
             AlreadyExists: there is a different one with this id.
         """
         put = self.prepared(id, workflow, input, **asked)
-        put = msgspec.structs.replace(put, replaces=bool(replace))
+        put = msgspec.structs.replace(put, replaces=bool(replace), sees=self._sees)
         return self._shown(await self._client.door.put_schedule(put))
 
     async def update(
@@ -126,7 +127,8 @@ class Schedules:
             ScheduleNotFound: there is none.
             Invalid: as in :meth:`create`.
         """
-        put = msgspec.structs.replace(self.prepared(id, workflow, input, **asked), must_exist=True)
+        put = self.prepared(id, workflow, input, **asked)
+        put = msgspec.structs.replace(put, must_exist=True, sees=self._sees)
         return self._shown(await self._client.door.put_schedule(put))
 
     async def delete(self, id: str, *, namespace: str | None = None) -> None:
@@ -300,8 +302,14 @@ class Schedules:
     async def _steer(self, id: str, verb: str, namespace: str | None, **more: Any) -> Happened:
         home = namespace or self._client.namespace
         return await self._client.door.steer_schedule(
-            ScheduleSteer(home, payload.text(id, what="id"), verb, **more)
+            ScheduleSteer(home, payload.text(id, what="id"), verb, sees=self._sees, **more)
         )
+
+    @property
+    def _sees(self) -> str:
+        """The tenant whose schedules alone may be changed; ``""``: those of all."""
+        who = self._client.acts_for
+        return who.tenant if who is not None else ""
 
     async def _row(self, id: str, namespace: str | None = None) -> ScheduleRow:
         home, key = namespace or self._client.namespace, payload.text(id, what="id")
