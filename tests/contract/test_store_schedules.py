@@ -293,7 +293,12 @@ def test_a_backfill_leaves_out_what_has_begun_and_is_done_by_looks(world: World)
 def test_a_tenant_changes_no_schedule_of_another_one_or_of_none(world: World, owner: str | None):
     put(world, template={"tenant": owner}, note="own")
     before = get(world)
-    for more in ({}, {"replaces": True}, {"template": {"tenant": "globex"}, "replaces": True}):
+    cases: list[dict[str, Any]] = [
+        {},
+        {"replaces": True},
+        {"template": {"tenant": "globex"}, "replaces": True},
+    ]
+    for more in cases:
         with pytest.raises(AlreadyExists, match="^schedule id 's' is taken$"):
             put(world, sees="globex", **more)
     with pytest.raises(PermissionDenied, match="'globex'"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.engine.support import engine_on, until_status
 
-from perdure import Engine, activity, workflow
-from perdure.errors import Invalid, PolicyDenied, UsageError
+from perdure import Client, Engine, activity, workflow
+from perdure.errors import Invalid, PolicyDenied, UsageError, WorkflowFailed
 from perdure.host import HostConfig, Policies, WorkflowHost
 from perdure.values.states import Status
 
@@ -114,6 +114,31 @@ async def test_a_nonsense_name_and_nonsense_claims_are_told(tmp_path: Path):
             assert denied.value.code == "INVALID_WORKFLOW_ID"
         long, odd = (await engine.client.audit.list()).items
         assert (odd.target, long.target) == ("app.order\ufffd.v1", "x" * 1_000)
+
+
+# -- inputs ----------------------------------------------------------------------------------------
+
+
+async def test_a_process_without_an_engine_checks_inputs_of_definitions_that_it_has(tmp_path: Path):
+    async with engine_at(tmp_path) as engine, Client(engine.url) as client:
+        bare = WorkflowHost(client, service="app.billing")
+        host = WorkflowHost(client, service="app.billing", definitions=[order])
+        trigger = bare.schedule.trigger_workflow
+        bad = {"a": "b"}
+        for call in (
+            bare.run(order, bad),
+            host.run(ORDER, bad),
+            host.as_({"role": "clerk"}).run(ORDER, bad),
+            trigger(order, bad, cron_expression="@daily"),
+        ):
+            with pytest.raises(PolicyDenied) as denied:
+                await call
+            assert denied.value.code == "INVALID_INPUT"
+        assert await client.count() == 0
+        assert (await client.schedules.list()).items == []
+        ended = client.get(await bare.run(ORDER, bad))  # nobody here knows what it takes
+        with pytest.raises(WorkflowFailed):
+            await ended.result("20s")
 
 
 # -- explaining ------------------------------------------------------------------------------------

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
 from perdure import errors, views
 from perdure.client import Client
-from perdure.definition import Workflow, highest_active
+from perdure.definition import Workflow
 from perdure.filters import read_filter
 from perdure.handle import Handle
 from perdure.host import instances
 from perdure.host.config import HostConfig
 from perdure.host.instances import Instances, WorkflowInfo, WorkflowInstance
+from perdure.host.naming import chosen, is_of, named
 from perdure.host.querying import find
 from perdure.host.reading import moment, read_statuses, tag_texts
 from perdure.host.schedule import HostSchedule
 from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
-from perdure.policy.globs import Name, read_name
+from perdure.policy.globs import read_name
 from perdure.store.port import Definition, RunRow
 from perdure.values import payload
 from perdure.values.duration import SECOND
@@ -43,6 +44,8 @@ class WorkflowHost:
         config: of its deployment.
         claims: of who is behind its calls, unless a call says so itself.
         guard: who judges, instead of ``policies``.
+        definitions: of workflows whose inputs are checked before they are run, beside those that
+            the client's engine knows. A client without an engine knows none.
 
     Raises:
         UsageError: ``policies`` and ``guard`` are given, or one of them is of another kind.
@@ -58,6 +61,7 @@ class WorkflowHost:
         config: HostConfig | None = None,
         claims: Mapping[str, Any] | None = None,
         guard: Guard | None = None,
+        definitions: Iterable[Workflow[Any, Any]] = (),
     ) -> None:
         self.client = client
         self.service = payload.text(service, what="service")
@@ -67,6 +71,7 @@ class WorkflowHost:
         if not isinstance(cast("Any", self.config), HostConfig):
             raise errors.UsageError("config: give HostConfig(…)")
         self._guard = guard_of(policies, guard)
+        self._definitions = {(one.name, one.version): one for one in definitions}
         self._most = parse_size(self.config.max_input_size)
         self.judge = Judge(
             client,
@@ -84,6 +89,7 @@ class WorkflowHost:
             config=self.config,
             claims=claims,
             guard=self._guard,
+            definitions=self._definitions.values(),
         )
 
     @property
@@ -209,7 +215,7 @@ class WorkflowHost:
             Invalid: an argument cannot be meant.
         """
         wanted = read_statuses(status)
-        asked = _asked(workflow_id) if workflow_id is not None else ""
+        asked = named(workflow_id) if workflow_id is not None else ""
         name = read_name(asked) if asked else None
         filters: dict[str, Any] = {
             "workflow": name.name if name is not None else None,
@@ -236,7 +242,7 @@ class WorkflowHost:
         async def shows(row: RunRow) -> bool:
             if self._is_forgotten(row):
                 return False
-            if name is not None and not _is_of(row.version, name.version):
+            if name is not None and not is_of(row.version, name.version):
                 return False
             return await sight.shows(lambda: judge.about(row, claims))
 
@@ -368,10 +374,11 @@ class WorkflowHost:
         **asked: Any,
     ) -> tuple[Definition | None, Request]:
         """Return the version that would start, if there is one, and what policies are asked."""
-        name = _asked(workflow_id)
+        name = named(workflow_id)
         size = len(payload.encode(input, what="input"))
         found = await self._resolve(name) if read_name(name) is not None else None
-        known = {"input_size": size, "validate": self._validator(found), **asked}
+        validate = self._validator(found, workflow_id)
+        known = {"input_size": size, "validate": validate, **asked}
         request = self.judge.request(
             claims, workflow_id=name, input=input, caller=own_caller(caller), **known
         )
@@ -413,12 +420,14 @@ class WorkflowHost:
         name = read_name(asked)
         assert name is not None
         known = await self.client.door.read(lambda store: store.definitions())
-        return _chosen(known, name)
+        return chosen(known, name)
 
-    def _validator(self, found: Definition | None) -> Any:
+    def _validator(self, found: Definition | None, given: str | Workflow[Any, Any]) -> Any:
         if found is None:
             return None
-        own = self.client.door.definition(found.name, found.version)
+        own = given if isinstance(given, Workflow) else None
+        own = own or self._definitions.get((found.name, found.version))
+        own = own or self.client.door.definition(found.name, found.version)
         if own is None:
             return None  # its schema is known where it is registered; its worker checks it again
 
@@ -464,30 +473,8 @@ class WorkflowHost:
         return row.closed_at + keep * SECOND < self.client.door.now()
 
 
-def _asked(workflow: str | Workflow[Any, Any]) -> str:
-    if isinstance(workflow, Workflow):
-        return f"{workflow.name}@{workflow.version}"
-    return payload.text(workflow, what="workflow_id")
-
-
 def _handle(client: Client, row: RunRow) -> Handle[Any]:
     return client.get(row.workflow_id, namespace=row.namespace)
-
-
-def _chosen(known: list[Definition], name: Name) -> Definition | None:
-    """Return the version that a name means: an exact one, or the highest that begins so."""
-    fitting = {
-        one.version: one
-        for one in known
-        if one.name == name.name and one.is_active and _is_of(one.version, name.version)
-    }
-    highest = highest_active(name.name, list(fitting), [])
-    return None if highest is None else fitting[highest]
-
-
-def _is_of(version: str, asked: str) -> bool:
-    """Tell whether a version is ``asked``, or one of its: 1.2.0 is of 1 and of 1.2."""
-    return not asked or version == asked or version.startswith(f"{asked}.")
 
 
 def _shorter(one: float, other: float) -> float:
