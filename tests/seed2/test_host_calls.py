@@ -300,3 +300,25 @@ async def test_a_schedule_without_a_version_takes_the_highest_of_each_time(tmp_p
             begun = await engine.client.schedules.trigger(id)
             described = await engine.client.get(begun.workflow_id).describe()
             assert described.version == version
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "one of cron_expression= and at="),
+        ({"cron_expression": "@daily", "at": "2099-01-01T00:00:00Z"}, "one of cron_expression="),
+        ({"at": "2099-01-01T00:00:00Z", "timezone": "Europe/Berlin"}, "timezone: only a cron text"),
+        ({"at": "2020-01-01T00:00:00Z"}, "at: is over"),
+        ({"at": "tomorrow"}, "at: 'tomorrow' is not like"),
+        ({"cron_expression": "0 0 1 1 * 2030"}, "6 fields"),
+        ({"cron_expression": "@daily", "end": "2020-01-01T00:00:00Z"}, "end: no tick"),
+        ({"cron_expression": "@daily", "max_executions": "3"}, "max_executions: '3'"),
+    ],
+)
+async def test_a_time_that_cannot_be_is_refused(
+    tmp_path: Path, asked: dict[str, Any], message: str
+):
+    async with engine_at(tmp_path) as engine:
+        with pytest.raises(Invalid, match=message):
+            await host_of(engine).schedule.trigger_workflow(ORDER, {}, **asked)
+        assert (await engine.client.schedules.list()).items == []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from perdure import errors
 from perdure.definition import Workflow
 from perdure.host.reading import moment
 from perdure.judging import asked_schedule
@@ -31,7 +32,7 @@ class HostSchedule:
         *,
         cron_expression: str | None = None,
         at: datetime | str | None = None,
-        timezone: str = "UTC",
+        timezone: str | None = None,
         end: datetime | str | None = None,
         max_executions: int = 0,
         claims: Mapping[str, Any] | None = None,
@@ -48,7 +49,7 @@ class HostSchedule:
             input: of each instance.
             cron_expression: five fields, or ``@daily`` and the like.
             at: once, at an aware datetime, or one as text of ISO 8601.
-            timezone: of the cron text.
+            timezone: of the cron text; UTC if left out.
             end: nothing begins from then on.
             max_executions: how many begin; 0 is no limit.
             claims: of who is behind the call.
@@ -61,15 +62,15 @@ class HostSchedule:
             Invalid: neither or both of ``cron_expression`` and ``at``; a bad one.
         """
         host, client = self._host, self._host.client
+        if (cron_expression is None) == (at is None):
+            raise errors.Invalid("trigger_workflow: give one of cron_expression= and at=")
         times = {"at": moment("at", at), "end": moment("end", end)}
         when: dict[str, Any] = {
             "cron": cron_expression,
-            **{name: to_time(time) for name, time in times.items() if time is not None},
+            "timezone": timezone,
+            "max_executions": max_executions or None,
+            **{name: None if time is None else to_time(time) for name, time in times.items()},
         }
-        if cron_expression is not None:
-            when["timezone"] = timezone
-        if max_executions:
-            when["max_executions"] = max_executions
         when = {name: value for name, value in when.items() if value is not None}
         asked = asked_schedule(read_spec(dict(when)), client.door.now())
         found, request, verdict = await host.judge_start(
