@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from perdure import errors, views
+from perdure import errors
 from perdure.store.port import Filter
+from perdure.timetable import read_time
 from perdure.values.labels import check_tags
 from perdure.values.principals import Principal
 from perdure.values.states import Status
@@ -37,8 +37,8 @@ def read_filter(given: Mapping[str, Any], namespace: str) -> Filter:
         raise errors.Invalid(f"status: {exc}; use {names}") from exc
     values["workflow"] = getattr(values.get("workflow", ""), "name", values.get("workflow", ""))
     for key in ("started_after", "started_before"):
-        if isinstance(values.get(key), datetime):
-            values[key] = views.from_datetime(values[key])
+        if not isinstance(values.get(key, 0), int):
+            values[key] = read_time(key, values[key])
     tags = values.get("tags", ())
     values["tags"] = (tags,) if isinstance(tags, str) else check_tags(tags)
     try:

@@ -8,7 +8,7 @@ in how they answer; the judging is this.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -24,6 +24,7 @@ from perdure.values import payload
 from perdure.values.audit import Level
 from perdure.values.duration import SECOND
 from perdure.values.granted import Granted
+from perdure.values.limits import LABEL
 from perdure.values.meters import Spend
 from perdure.values.principals import Principal
 from perdure.values.schedules import DAY, Spec, least_gap
@@ -94,7 +95,7 @@ class Judge:
         self.client = client
         self.guard = guard
         self.service = service
-        self._claims = claims
+        self._claims = _claims(claims)
         self._is_audited = is_audited
         self._view = client
 
@@ -102,7 +103,7 @@ class Judge:
 
     def request(self, claims: Mapping[str, Any] | None = None, **asked: Any) -> Request:
         """Return a request of the one who calls; ``claims``: if they are others."""
-        said = self._claims if claims is None else dict(claims)
+        said = self._claims if claims is None else _claims(claims)
         return Request(service=self.service, claims=said, **asked)
 
     def about(self, row: RunRow, claims: Mapping[str, Any] | None = None, **asked: Any) -> Request:
@@ -251,9 +252,10 @@ class Judge:
         self, operation: str, request: Request, verdict: Verdict, action: str, target: str
     ) -> None:
         client = self.client
+        asked = target or request.instance_id or request.name or request.workflow_id
         await client.audit.note(
             action or ACTIONS.get(operation, operation),
-            target or request.instance_id or request.name or request.workflow_id,
+            asked[:LABEL].replace("\0", "\ufffd"),  # it may be nonsense, as was refused
             decision=ALLOWED if verdict.allowed else DENIED,
             rule=verdict.rule,
             by=client.acts_for or Principal(self.service),
@@ -265,10 +267,12 @@ def guard_of(policies: Policies | None, guard: Guard | None) -> Guard | None:
     """Return who judges.
 
     Raises:
-        UsageError: there are two.
+        UsageError: there are two, or ``policies`` are not made yet.
     """
     if policies is not None and guard is not None:
         raise errors.UsageError("give policies=, or guard=, and not both")
+    if policies is not None and not isinstance(cast("Any", policies), Policies):
+        raise errors.UsageError("policies: give Policies({…}), or Policies.load(…)")
     return guard if policies is None else PolicyGuard(policies)
 
 
@@ -327,16 +331,22 @@ def asked_schedule(spec: Spec, now: int) -> Schedule:
     )
 
 
-def own_caller() -> str:
-    """Return the workflow whose activity this is, if it is one."""
+def own_caller(said: str = "") -> str:
+    """Return the workflow whose activity this is, if it is one; else the one that was ``said``."""
     attempt = activity.running.get(None)
-    return "" if attempt is None else attempt.info.workflow
+    return payload.text(said, what="caller") if attempt is None else attempt.info.workflow
 
 
 def narrowed(verdict: Verdict, **limits: Any) -> Verdict:
     """Return a verdict with other limits, as a door's own settings want it."""
     made: Limits = msgspec.structs.replace(verdict.limits, **limits)
     return msgspec.structs.replace(verdict, limits=made)
+
+
+def _claims(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(cast("Any", given), Mapping):
+        raise errors.Invalid(f"claims: {given!r} is no mapping")
+    return dict(given)
 
 
 def _encoded(value: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 A schedule is a row; any worker of the database begins what is due, and each tick begins one
 execution, however many workers there are. What is asked for is checked before anything is written.
+A principal of a tenant changes that tenant's schedules alone: else ``PermissionDenied``.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Schedules:
             AlreadyExists: there is a different one with this id.
         """
         put = self.prepared(id, workflow, input, **asked)
-        put = msgspec.structs.replace(put, replaces=bool(replace))
+        put = msgspec.structs.replace(put, replaces=bool(replace), sees=self._sees)
         return self._shown(await self._client.door.put_schedule(put))
 
     async def update(
@@ -126,7 +127,8 @@ class Schedules:
             ScheduleNotFound: there is none.
             Invalid: as in :meth:`create`.
         """
-        put = msgspec.structs.replace(self.prepared(id, workflow, input, **asked), must_exist=True)
+        put = self.prepared(id, workflow, input, **asked)
+        put = msgspec.structs.replace(put, must_exist=True, sees=self._sees)
         return self._shown(await self._client.door.put_schedule(put))
 
     async def delete(self, id: str, *, namespace: str | None = None) -> None:
@@ -167,12 +169,19 @@ class Schedules:
             paused: only those that are, or are not.
             namespace: if it is not the client's.
         """
-        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
-            raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
+        _check_number("limit", limit, limits.LIST_MAX)
+        _check_flag("paused", paused)
         name = workflow.name if isinstance(workflow, Workflow) else workflow
-        where = ScheduleFilter(namespace or self._client.namespace, name, prefix, paused)
+        where = ScheduleFilter(
+            namespace or self._client.namespace,
+            payload.text(name, what="workflow"),
+            payload.text(prefix, what="prefix"),
+            paused,
+        )
         rows = await self._client.door.read(
-            lambda store: store.schedules(where, limit=limit + 1, after=cursor or "")
+            lambda store: store.schedules(
+                where, limit=limit + 1, after=payload.text(cursor or "", what="cursor")
+            )
         )
         items = [self._shown(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
@@ -187,8 +196,7 @@ class Schedules:
         Raises:
             Invalid: it cannot be.
         """
-        if not 1 <= count <= _MOST_SHOWN:
-            raise errors.Invalid(f"count: {count!r} is not a number from 1 to {_MOST_SHOWN}")
+        _check_number("count", count, _MOST_SHOWN)
         spec = read_spec(asked)
         if asked:
             raise errors.Invalid(f"preview: unknown option {next(iter(asked))!r}")
@@ -294,8 +302,14 @@ class Schedules:
     async def _steer(self, id: str, verb: str, namespace: str | None, **more: Any) -> Happened:
         home = namespace or self._client.namespace
         return await self._client.door.steer_schedule(
-            ScheduleSteer(home, payload.text(id, what="id"), verb, **more)
+            ScheduleSteer(home, payload.text(id, what="id"), verb, sees=self._sees, **more)
         )
+
+    @property
+    def _sees(self) -> str:
+        """The tenant whose schedules alone may be changed; ``""``: those of all."""
+        who = self._client.acts_for
+        return who.tenant if who is not None else ""
 
     async def _row(self, id: str, namespace: str | None = None) -> ScheduleRow:
         home, key = namespace or self._client.namespace, payload.text(id, what="id")
@@ -320,8 +334,7 @@ class Schedules:
         spec = read_spec(given)
         namespace = given.pop("namespace", None) or self._client.namespace
         options = canonical(given, _OPTIONS, what="schedules")
-        if paused is not None and not isinstance(paused, bool):
-            raise errors.Invalid(f"paused: {paused!r} is neither True nor False")
+        _check_flag("paused", paused)
         template = self._template(workflow, input, options, description)
         return SchedulePut(namespace, key, spec, template, paused, _note(note))
 
@@ -367,3 +380,13 @@ class Schedules:
 
 def _note(text: str | None) -> str | None:
     return None if text is None else payload.text(text, what="note", maximum=limits.REASON)
+
+
+def _check_number(what: str, given: object, most: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
+        raise errors.Invalid(f"{what}: {given!r} is not a number from 1 to {most}")
+
+
+def _check_flag(what: str, given: object) -> None:
+    if given is not None and not isinstance(given, bool):
+        raise errors.Invalid(f"{what}: {given!r} is neither True nor False")

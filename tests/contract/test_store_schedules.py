@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from tests.contract.store_contract import World, closing, request
 
-from perdure.errors import AlreadyExists, Conflict, Invalid, ScheduleNotFound
+from perdure.errors import (
+    AlreadyExists,
+    Conflict,
+    Invalid,
+    PermissionDenied,
+    ScheduleNotFound,
+)
 from perdure.store.port import (
     Definition,
     Filter,
@@ -281,6 +287,29 @@ def test_a_backfill_leaves_out_what_has_begun_and_is_done_by_looks(world: World)
     row = get(world)
     assert sorted(ticks(row)) == [0, 10, 20, 30, 40, 50]
     assert row.standing.backfills == []
+
+
+@pytest.mark.parametrize("owner", ["acme", None])
+def test_a_tenant_changes_no_schedule_of_another_one_or_of_none(world: World, owner: str | None):
+    put(world, template={"tenant": owner}, note="own")
+    before = get(world)
+    cases: list[dict[str, Any]] = [
+        {},
+        {"replaces": True},
+        {"template": {"tenant": "globex"}, "replaces": True},
+    ]
+    for more in cases:
+        with pytest.raises(AlreadyExists, match="^schedule id 's' is taken$"):
+            put(world, sees="globex", **more)
+    with pytest.raises(PermissionDenied, match="'globex'"):
+        put(world, sees="globex", must_exist=True, note="mine")
+    for verb in ("pause", "resume", "trigger", "backfill", "delete"):
+        with pytest.raises(PermissionDenied, match="'globex'"):
+            steer(world, verb, 5 * S, sees="globex", before=5 * S)
+    assert get(world) == before
+    if owner is not None:
+        assert put(world, template={"tenant": owner}, sees=owner, note="own") == before
+        assert steer(world, "trigger", 5 * S, sees=owner).started
 
 
 def test_backfills_are_bounded_in_number(world: World):

@@ -353,6 +353,10 @@ def test_bad_requests_write_nothing():
             ({"every": 0}, "no interval"),
             ({"at": datetime(2030, 1, 1)}, "no time zone"),  # noqa: DTZ001 - on purpose
             ({"at": _now(worker) - timedelta(hours=1)}, "at: is over"),
+            (
+                {"cron": "0 0 1 2 *", "start": datetime(9999, 12, 1, tzinfo=UTC)},
+                "start: no tick would come",
+            ),
             ({"every": 5, "overlap": "never"}, "use one of skip"),
             ({"every": 5, "start_delay": 5}, "unknown option 'start_delay'"),
             ({"every": 5, "id_reuse_policy": "x"}, "unknown option"),
@@ -365,12 +369,49 @@ def test_bad_requests_write_nothing():
                 await client.schedules.create("s", job, **spec)
         with pytest.raises(errors.Invalid, match=r"job\(seconds\)"):
             await client.schedules.create("s", job, "five", every=5)  # type: ignore[arg-type]
+        lists: list[tuple[dict[str, Any], str]] = [
+            ({"limit": 1.0}, "limit: 1.0 is not a number"),
+            ({"paused": "no"}, "paused: 'no' is neither"),
+            ({"prefix": 7}, "prefix: 7 is not text"),
+            ({"cursor": 7}, "cursor: 7 is not text"),
+            ({"workflow": 7}, "workflow: 7 is not text"),
+        ]
+        for asked, message in lists:
+            with pytest.raises(errors.Invalid, match=message):
+                await client.schedules.list(**asked)
+        with pytest.raises(errors.Invalid, match="count: '3' is not a number"):
+            client.schedules.preview(count="3", every=5)  # type: ignore[arg-type]
         assert (await client.schedules.list()).items == []
         for call in (client.schedules.get, client.schedules.pause, client.schedules.delete):
             with pytest.raises(errors.ScheduleNotFound, match="no schedule 's'"):
                 await call("s")
         with pytest.raises(errors.NotFound):
             await client.schedules.update("s", job, every=5)
+
+    in_virtual_time(main, job)
+
+
+def test_a_principal_of_a_tenant_changes_its_own_schedules_alone():
+    async def main(worker: Worker) -> None:
+        acme, globex = (
+            worker.client.as_(Principal(id, tenant=tenant)).schedules
+            for id, tenant in (("ada", "acme"), ("eve", "globex"))
+        )
+        made = await acme.create("s", job, every="1h")
+        with pytest.raises(errors.AlreadyExists, match="is taken"):
+            await globex.create("s", job, every="1h", replace=True)
+        past = _now(worker) - timedelta(hours=3), _now(worker)
+        calls = [
+            globex.update("s", job, every="2h"),
+            globex.backfill("s", *past),
+            *(getattr(globex, verb)("s") for verb in ("pause", "resume", "trigger", "delete")),
+        ]
+        for call in calls:
+            with pytest.raises(errors.PermissionDenied):
+                await call
+        assert await worker.client.schedules.get("s") == made
+        assert (await acme.pause("s")).paused
+        assert not (await worker.client.schedules.resume("s")).paused
 
     in_virtual_time(main, job)
 

@@ -150,11 +150,11 @@ async def test_a_definition_is_run_as_it_is(tmp_path: Path):
     ("policies", "call", "code"),
     [
         # What is always checked.
-        (None, {"workflow": "onboarding"}, "INVALID_WORKFLOW_ID"),
-        (None, {"workflow": "user.onboarding"}, "INVALID_WORKFLOW_ID"),
-        (None, {"workflow": NEW, "input": {"mail": 1}}, "INVALID_INPUT"),
-        (None, {"workflow": NEW, "input": {"email": "x" * 1_100_000}}, "INPUT_TOO_LARGE"),
-        (None, {"workflow": NEW, "input": ADA, "caller": "user.onboarding"}, "SELF_RUN"),
+        (None, {"workflow_id": "onboarding"}, "INVALID_WORKFLOW_ID"),
+        (None, {"workflow_id": "user.onboarding"}, "INVALID_WORKFLOW_ID"),
+        (None, {"workflow_id": NEW, "input": {"mail": 1}}, "INVALID_INPUT"),
+        (None, {"workflow_id": NEW, "input": {"email": "x" * 1_100_000}}, "INPUT_TOO_LARGE"),
+        (None, {"workflow_id": NEW, "input": ADA, "caller": "user.onboarding"}, "SELF_RUN"),
         # What policies say.
         ({"policy.workflow.run.blocked": ["user.*"]}, {}, "POLICY_DENIED"),
         ({"policy.workflow.run.allowed": ["report.*"]}, {}, "POLICY_DENIED"),
@@ -195,7 +195,7 @@ async def test_who_may_run_what(
 ):
     async with engine_at(tmp_path) as engine:
         host = host_of(engine, policies)
-        asked = {"workflow": NEW, "input": ADA, **call}
+        asked = {"workflow_id": NEW, "input": ADA, **call}
         if code is None:
             assert await host.run(**asked)
             return

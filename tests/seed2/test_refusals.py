@@ -203,8 +203,8 @@ async def test_the_host_refuses(
 
 async def _asked(host: WorkflowHost, call: str, given: dict[str, Any], id: str) -> Any:
     if call == "run":
-        asked = {"workflow": "user.onboarding.v1", "input": {"mail": "a"}, **given}
-        return await host.run(**asked)
+        asked = {"input": {"mail": "a"}, **given}
+        return await host.run(asked.pop("workflow", "user.onboarding.v1"), **asked)
     if call == "schedule":
         asked = {"cron_expression": "0 * * * *", **given}
         return await host.schedule.trigger_workflow("user.onboarding", {"mail": "a"}, **asked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import msgspec
 
 from perdure.errors import Invalid
@@ -36,13 +38,13 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_input_size: int | str = "1MB"
 
     def __post_init__(self) -> None:
-        if self.max_concurrent_instances < 0:
-            raise Invalid(f"max_concurrent_instances: {self.max_concurrent_instances} is below 0")
-        if self.retention_days is not None and self.retention_days < 1:
-            raise Invalid(f"retention_days: {self.retention_days} keeps and shows nothing")
-        assert self.retention is None or self.retention > 0
-        assert self.duration >= 0
-        assert self.step_timeout >= 0
+        _check_number("max_concurrent_instances", self.max_concurrent_instances, least=0)
+        if not isinstance(cast("Any", self.enable_manual_triggers), bool):
+            given = self.enable_manual_triggers
+            raise Invalid(f"enable_manual_triggers: {given!r} is neither True nor False")
+        if self.retention_days is not None:  # 0 would keep and show nothing
+            _check_number("retention_days", self.retention_days, least=1)
+        _ = self.retention, self.duration, self.step_timeout  # what they cannot read, they refuse
         parse_size(self.max_input_size)
 
     @property
@@ -61,3 +63,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     def step_timeout(self) -> int:
         """Of an attempt, in microseconds; 0 is no limit."""
         return optional_microseconds(self.default_timeout, what="default_timeout") or 0
+
+
+def _check_number(what: str, given: object, *, least: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise Invalid(f"{what}: {given!r} is no whole number from {least} on")

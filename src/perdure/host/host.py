@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from perdure import errors, views
 from perdure.client import Client
-from perdure.definition import Workflow, highest_active
+from perdure.definition import Workflow
 from perdure.filters import read_filter
 from perdure.handle import Handle
 from perdure.host import instances
 from perdure.host.config import HostConfig
 from perdure.host.instances import Instances, WorkflowInfo, WorkflowInstance
+from perdure.host.naming import chosen, is_of, named
 from perdure.host.querying import find
+from perdure.host.reading import moment, read_statuses, tag_texts
 from perdure.host.schedule import HostSchedule
 from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
-from perdure.policy.globs import Name, read_name
+from perdure.policy.globs import read_name
 from perdure.store.port import Definition, RunRow
 from perdure.values import payload
 from perdure.values.duration import SECOND
+from perdure.values.payload import text
 from perdure.values.principals import sees
 from perdure.values.sizes import parse_size
 
 _MANUAL = "manual"
+_ASKED = frozenset(Request.__struct_fields__) - {"service", "claims", "instance", "validate"}
+"""What ``explain`` can be asked about."""
 
 
 class WorkflowHost:
@@ -39,9 +44,12 @@ class WorkflowHost:
         config: of its deployment.
         claims: of who is behind its calls, unless a call says so itself.
         guard: who judges, instead of ``policies``.
+        definitions: of workflows whose inputs are checked before they are run, beside those that
+            the client's engine knows. A client without an engine knows none.
 
     Raises:
-        UsageError: ``policies`` and ``guard`` are given.
+        UsageError: ``policies`` and ``guard`` are given, or one of them is of another kind.
+        Invalid: no name of a service; claims that are no mapping.
     """
 
     def __init__(
@@ -53,17 +61,23 @@ class WorkflowHost:
         config: HostConfig | None = None,
         claims: Mapping[str, Any] | None = None,
         guard: Guard | None = None,
+        definitions: Iterable[Workflow[Any, Any]] = (),
     ) -> None:
         self.client = client
         self.service = payload.text(service, what="service")
-        self.config = config or HostConfig()
+        if not self.service.strip():
+            raise errors.Invalid("service: it is empty; who asks, such as 'app.billing'")
+        self.config = HostConfig() if config is None else config
+        if not isinstance(cast("Any", self.config), HostConfig):
+            raise errors.UsageError("config: give HostConfig(…)")
         self._guard = guard_of(policies, guard)
+        self._definitions = {(one.name, one.version): one for one in definitions}
         self._most = parse_size(self.config.max_input_size)
         self.judge = Judge(
             client,
             self._guard or PolicyGuard(Policies()),
             service=self.service,
-            claims=dict(claims or {}),
+            claims=claims if claims is not None else {},
             is_audited=self._guard is not None,
         )
 
@@ -75,6 +89,7 @@ class WorkflowHost:
             config=self.config,
             claims=claims,
             guard=self._guard,
+            definitions=self._definitions.values(),
         )
 
     @property
@@ -86,7 +101,7 @@ class WorkflowHost:
 
     async def run(
         self,
-        workflow: str | Workflow[Any, Any],
+        workflow_id: str | Workflow[Any, Any],
         input: Any = None,
         *,
         correlation_id: str | None = None,
@@ -97,31 +112,24 @@ class WorkflowHost:
         """Run a workflow; return the instance's id.
 
         Args:
-            workflow: ``user.onboarding.v1`` (the highest 1.x.y), ``user.onboarding@1.2.0``, or a
+            workflow_id: ``user.onboarding.v1`` (the highest 1.x.y), ``user.onboarding@1.2.0``, or a
                 definition.
             input: must fit the workflow's input.
             correlation_id: what instances that belong together share.
-            tags: what queries find it by.
+            tags: what queries find it by; a key has no ``=``.
             claims: of who is behind the call.
-            caller: the workflow whose instance asks; an activity knows its own.
+            caller: the workflow whose instance asks; not read in an activity, whose own is known.
 
         Raises:
             PolicyDenied: a check or a policy says no; nothing was started.
             RateLimited: too many were run lately; ``details["retry_after"]`` in seconds.
             NotFound: there is no such workflow, or not in this version.
+            Invalid: an argument cannot be meant.
         """
-        judge, asked = self.judge, _asked(workflow)
+        judge, texts = self.judge, tag_texts(tags)
         found, request, verdict = await self.judge_start(
-            "run", asked, input, claims, caller=caller or own_caller()
+            "run", workflow_id, input, claims, caller=caller
         )
-        if not (self.config.enable_manual_triggers or _MANUAL in found.triggers):
-            said = (
-                f"{found.name!r} has no trigger 'manual', and this service runs nothing else by "
-                "hand"
-            )
-            code, rule = "MANUAL_TRIGGERS_DISABLED", "enable_manual_triggers"
-            no = Verdict(False, code, said, rule, verdict.version, verdict.limits)
-            raise await judge.refuse("run", request, no)
         client = await judge.admit("run", request, verdict)
         try:
             handle = await client.start(
@@ -129,7 +137,7 @@ class WorkflowHost:
                 input,
                 version=found.version,
                 correlation_id=correlation_id,
-                tags=instances.tag_texts(dict(tags or {})),
+                tags=texts,
                 retention=self.config.retention,
             )
         except errors.ConcurrencyLimit as error:
@@ -149,12 +157,14 @@ class WorkflowHost:
         Raises:
             PolicyDenied: a check or a policy says no.
             NotFound: there is no such instance, or it has ended.
+            Invalid: an argument cannot be meant.
         """
-        row = await self._found(instance_id)
-        request = self.judge.about(row, claims, signal=signal)
+        name = text(signal, what="signal")
+        row = await self._found("signal", instance_id, claims, signal=name)
+        request = self.judge.about(row, claims, signal=name)
         verdict = await self.judge.allow("signal", request)
         client = await self.judge.admit("signal", request, verdict)
-        await _handle(client, row).send(signal, payload)
+        await _handle(client, row).send(name, payload)
 
     async def get_status(
         self, instance_id: str, *, claims: Mapping[str, Any] | None = None
@@ -166,19 +176,19 @@ class WorkflowHost:
             NotFound: there is no such instance, or it has ended too long ago
                 (``retention_days``).
         """
-        row = await self._found(instance_id)
+        row = await self._found("get_status", instance_id, claims)
         await self.judge.allow("get_status", self.judge.about(row, claims))
         return instances.shown(await _handle(self.client, row).describe())
 
     async def query(
         self,
         *,
-        workflow_id: str | None = None,
-        status: Any = None,
+        workflow_id: str | Workflow[Any, Any] | None = None,
+        status: str | Sequence[str] | None = None,
         tags: Mapping[str, str] | None = None,
         correlation_id: str | None = None,
-        started_after: datetime | None = None,
-        started_before: datetime | None = None,
+        started_after: datetime | str | None = None,
+        started_before: datetime | str | None = None,
         limit: int = 100,
         cursor: str | None = None,
         claims: Mapping[str, Any] | None = None,
@@ -189,39 +199,41 @@ class WorkflowHost:
         those that may not be seen are left out.
 
         Args:
-            workflow_id: with a version or without.
+            workflow_id: with a version or without; or a definition.
             status: one of the six, or several.
             tags: all of them.
             correlation_id: what they share.
-            started_after: an aware datetime.
-            started_before: the same.
+            started_after: an aware datetime, or text of ISO 8601 with a time zone; itself included.
+            started_before: the same; itself not included.
             limit: how many.
             cursor: of the page before. A short page may have one, too: go on until there is none.
             claims: of who is behind the call.
 
         Raises:
             PolicyDenied: a check or a policy says no.
+            RateLimited: too many came lately; ``details["retry_after"]`` in seconds.
+            Invalid: an argument cannot be meant.
         """
-        wanted = instances.read_statuses(status)
-        name = read_name(workflow_id) if workflow_id else None
-        if workflow_id and name is None:
-            raise errors.Invalid(f"workflow_id: {workflow_id!r} is no name of a workflow")
-        judge = self.judge
-        request = judge.request(
-            claims, workflow_id=workflow_id or "", statuses=tuple(wanted), limit=limit
-        )
-        verdict = await judge.allow("query", request)
-        await judge.admit("query", request, verdict)
-        limits = verdict.limits
+        wanted = read_statuses(status)
+        asked = named(workflow_id) if workflow_id is not None else ""
+        name = read_name(asked) if asked else None
         filters: dict[str, Any] = {
             "workflow": name.name if name is not None else None,
-            "status": instances.stored(instances.read_statuses(limits.statuses)),
-            "tags": instances.tag_texts(dict(tags or {})) or None,
+            "tags": tag_texts(tags) or None,
             "correlation_id": correlation_id,
-            "started_after": started_after,
-            "started_before": started_before,
+            "started_after": moment("started_after", started_after),
+            "started_before": moment("started_before", started_before),
             "tenant": self._tenant,
         }
+        place = text(cursor, what="cursor") if cursor is not None else None
+        judge = self.judge
+        request = judge.request(claims, workflow_id=asked, statuses=wanted, limit=limit)
+        verdict = await judge.allow("query", request)
+        if asked and name is None:  # a guard of one's own may not have minded
+            raise errors.Invalid(f"workflow_id: {asked!r} is no name of a workflow")
+        await judge.admit("query", request, verdict)
+        limits = verdict.limits
+        filters["status"] = instances.stored(read_statuses(limits.statuses))
         where = read_filter(filters, self.client.namespace)
         if not limits.max_results or not where.status:
             return Instances([], None)
@@ -230,12 +242,12 @@ class WorkflowHost:
         async def shows(row: RunRow) -> bool:
             if self._is_forgotten(row):
                 return False
-            if name is not None and not _is_of(row.version, name.version):
+            if name is not None and not is_of(row.version, name.version):
                 return False
             return await sight.shows(lambda: judge.about(row, claims))
 
         page = await find(
-            self.client.door, where, limit=limits.max_results, cursor=cursor, shows=shows
+            self.client.door, where, limit=limits.max_results, cursor=place, shows=shows
         )
         await sight.check(page.rows)
         items = [instances.shown(views.execution(row)) for row in page.rows]
@@ -255,7 +267,8 @@ class WorkflowHost:
             NotFound: there is no such instance.
             Conflict: it has ended.
         """
-        row = await self._found(instance_id)
+        reason = text(reason, what="reason")
+        row = await self._found("cancel", instance_id, claims, reason=reason)
         request = self.judge.about(row, claims, reason=reason)
         verdict = await self.judge.allow("cancel", request)
         client = await self.judge.admit("cancel", request, verdict)
@@ -293,23 +306,42 @@ class WorkflowHost:
                 ``trigger``.
             claims: of who would be behind it.
             **asked: what the operation is about: fields of :class:`perdure.policy.Request`; of an
-                instance its ``instance_id`` alone.
+                instance its ``instance_id`` alone. An input is held against the workflow that
+                ``workflow_id`` names, as for ``run``; whether there is one is no rule.
+
+        Raises:
+            PolicyDenied: a policy says no to explaining.
+            NotFound: there is no such instance.
+            Invalid: ``asked`` has what is no field of a request.
         """
+        if unknown := sorted(set(asked) - _ASKED):
+            raise errors.Invalid(
+                f"explain: {unknown[0]!r} is not among {', '.join(sorted(_ASKED))}"
+            )
         await self.judge.allow("explain", self.judge.request(claims))
-        if "instance_id" in asked:
-            row = await self._found(asked.pop("instance_id"))
+        own: list[Finding] = []
+        if operation in ("run", "trigger"):
+            given: dict[str, Any] = {"workflow_id": "", "input": None, "caller": "", **asked}
+            found, request = await self._of_start(claims=claims, **given)
+            own = list(self._own_rules(operation, found, request))
+        elif "instance_id" in asked and not checks.check_instance_id(
+            key := text(asked["instance_id"], what="instance_id")
+        ):
+            del asked["instance_id"]
+            row = await self._found(operation, key, claims)
             request = self.judge.about(row, claims, **asked)
         else:
             request = self.judge.request(claims, **asked)
         guard = self.judge.guard
-        return guard.policies.explain(operation, request) if isinstance(guard, PolicyGuard) else []
+        said = guard.policies.explain(operation, request) if isinstance(guard, PolicyGuard) else []
+        return [*said, *own]
 
     # -- what a start goes through -------------------------------------------------------------
 
     async def judge_start(
         self,
         operation: str,
-        workflow_id: str,
+        workflow_id: str | Workflow[Any, Any],
         input: Any,
         claims: Mapping[str, Any] | None,
         **asked: Any,
@@ -321,25 +353,52 @@ class WorkflowHost:
             PolicyDenied: a check or a policy says no.
             NotFound: there is no such workflow, or not in this version.
         """
-        size = len(payload.encode(input, what="input"))
-        known = read_name(workflow_id) is not None
-        found = await self._resolve(workflow_id) if known else None
-        request = self.judge.request(
-            claims,
-            workflow_id=workflow_id,
-            input=input,
-            input_size=size,
-            validate=self._validator(found),
-            **asked,
-        )
+        found, request = await self._of_start(workflow_id, input, claims=claims, **asked)
         verdict = await self.judge.allow(operation, request)
-        if wrong := checks.check_input_size(size, self._most):
-            code, of = checks.CODES["input_size"], (verdict.version, verdict.limits)
-            no = Verdict(False, code, wrong, "input_size", *of)
-            raise await self.judge.refuse(operation, request, no)
+        for one in self._own_rules(operation, found, request):
+            if not one.allowed:
+                of = verdict.version, verdict.limits
+                no = Verdict(False, one.code, one.reason, one.rule, *of)
+                raise await self.judge.refuse(operation, request, no)
         if found is None:
-            raise errors.NotFound(f"there is no workflow {workflow_id!r}")
+            raise errors.NotFound(f"there is no workflow {request.workflow_id!r}")
         return found, request, self._limited(verdict)
+
+    async def _of_start(
+        self,
+        workflow_id: str | Workflow[Any, Any],
+        input: Any,
+        *,
+        claims: Mapping[str, Any] | None,
+        caller: str,
+        **asked: Any,
+    ) -> tuple[Definition | None, Request]:
+        """Return the version that would start, if there is one, and what policies are asked."""
+        name = named(workflow_id)
+        size = len(payload.encode(input, what="input"))
+        found = await self._resolve(name) if read_name(name) is not None else None
+        validate = self._validator(found, workflow_id)
+        known = {"input_size": size, "validate": validate, **asked}
+        request = self.judge.request(
+            claims, workflow_id=name, input=input, caller=own_caller(caller), **known
+        )
+        return found, request
+
+    def _own_rules(
+        self, operation: str, found: Definition | None, request: Request
+    ) -> Iterator[Finding]:
+        """Yield what the deployment says of a start, behind what policies say."""
+        wrong = checks.check_input_size(request.input_size, self._most)
+        code, most = checks.CODES["input_size"] if wrong else "", f"{self._most:,} bytes"
+        yield Finding("input_size", not wrong, most, code, wrong)
+        if self.config.enable_manual_triggers or operation != "run" or found is None:
+            return
+        rule, code = "enable_manual_triggers", "MANUAL_TRIGGERS_DISABLED"
+        if _MANUAL in found.triggers:
+            yield Finding(rule, True, "False")
+            return
+        said = f"{found.name!r} has no trigger 'manual', and this service runs nothing else by hand"
+        yield Finding(rule, False, "False", code, said)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -361,12 +420,14 @@ class WorkflowHost:
         name = read_name(asked)
         assert name is not None
         known = await self.client.door.read(lambda store: store.definitions())
-        return _chosen(known, name)
+        return chosen(known, name)
 
-    def _validator(self, found: Definition | None) -> Any:
+    def _validator(self, found: Definition | None, given: str | Workflow[Any, Any]) -> Any:
         if found is None:
             return None
-        own = self.client.door.definition(found.name, found.version)
+        own = given if isinstance(given, Workflow) else None
+        own = own or self._definitions.get((found.name, found.version))
+        own = own or self.client.door.definition(found.name, found.version)
         if own is None:
             return None  # its schema is known where it is registered; its worker checks it again
 
@@ -375,8 +436,23 @@ class WorkflowHost:
 
         return validate
 
-    async def _found(self, instance_id: str) -> RunRow:
-        home, key = self.client.namespace, payload.text(instance_id, what="instance_id")
+    async def _found(
+        self, operation: str, instance_id: str, claims: Mapping[str, Any] | None, **asked: Any
+    ) -> RunRow:
+        """Return an instance; what can be none's id is refused before anything is read.
+
+        Raises:
+            PolicyDenied: it is no id.
+            NotFound: there is no such instance.
+        """
+        home, key = self.client.namespace, text(instance_id, what="instance_id")
+        if wrong := checks.check_instance_id(key):
+            request = self.judge.request(claims, instance_id=key, **asked)
+            no = await self.judge.guard.check(operation, request)
+            if no.allowed:
+                code = checks.CODES["instance_id"]
+                no = Verdict(False, code, wrong, "instance_id", no.version, no.limits)
+            raise await self.judge.refuse(operation, request, no)
         row = await self.client.door.read(lambda store: store.find(key, namespace=home))
         hidden = row is not None and not sees(self.client.acts_for, row.tenant)
         if row is None or hidden or self._is_forgotten(row):
@@ -397,30 +473,8 @@ class WorkflowHost:
         return row.closed_at + keep * SECOND < self.client.door.now()
 
 
-def _asked(workflow: str | Workflow[Any, Any]) -> str:
-    if isinstance(workflow, Workflow):
-        return f"{workflow.name}@{workflow.version}"
-    return payload.text(workflow, what="workflow")
-
-
 def _handle(client: Client, row: RunRow) -> Handle[Any]:
     return client.get(row.workflow_id, namespace=row.namespace)
-
-
-def _chosen(known: list[Definition], name: Name) -> Definition | None:
-    """Return the version that a name means: an exact one, or the highest that begins so."""
-    fitting = {
-        one.version: one
-        for one in known
-        if one.name == name.name and one.is_active and _is_of(one.version, name.version)
-    }
-    highest = highest_active(name.name, list(fitting), [])
-    return None if highest is None else fitting[highest]
-
-
-def _is_of(version: str, asked: str) -> bool:
-    """Tell whether a version is ``asked``, or one of its: 1.2.0 is of 1 and of 1.2."""
-    return not asked or version == asked or version.startswith(f"{asked}.")
 
 
 def _shorter(one: float, other: float) -> float:

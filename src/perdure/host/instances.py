@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from perdure.errors import Invalid
 from perdure.policy.statuses import SHOWN, InstanceStatus, status_of
 from perdure.values.states import Status
 from perdure.views import Execution
@@ -16,8 +15,9 @@ from perdure.views import Execution
 
 class WorkflowInstance(msgspec.Struct, frozen=True):
     """An instance. ``workflow_id``: the definition's name. ``current_step``: the step, or what a
-    function waits for. ``variables``: what the instance has set for all to see. Lists leave input,
-    output, error and variables out. Times are aware UTC datetimes.
+    function waits for. ``variables``: what the instance has set for all to see: the memo of a
+    function, the metadata of a graph. ``error``: why it failed, or the reason of its end. Queries
+    leave out input, output and metadata. Times are aware UTC datetimes.
     """
 
     instance_id: str
@@ -50,33 +50,20 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     triggers: tuple[str, ...] = ()
 
 
+_ENDED_BADLY = (Status.FAILED, Status.TIMED_OUT, Status.CANCELLED, Status.TERMINATED)
+
+
 def stored(statuses: Iterable[InstanceStatus]) -> list[Status]:
     """Return the statuses that are shown as these."""
     wanted = set(statuses)
     return [status for status, shown in SHOWN.items() if shown in wanted]
 
 
-def read_statuses(given: str | Sequence[str] | None) -> tuple[InstanceStatus, ...]:
-    """Return what a query asks for.
-
-    Raises:
-        Invalid: one is none of the six.
-    """
-    names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-    try:
-        return tuple(InstanceStatus(name) for name in names)
-    except ValueError as exc:
-        raise Invalid(f"status: {exc}; use {', '.join(InstanceStatus)}") from exc
-
-
-def tag_texts(tags: dict[str, str]) -> list[str]:
-    """Return tags as executions have them: ``key=value``."""
-    return [f"{key}={value}" for key, value in tags.items()]
-
-
 def shown(found: Execution) -> WorkflowInstance:
     """Show an execution."""
     error = found.error
+    if error is None and found.status in _ENDED_BADLY:
+        error = found.detail or found.status.replace("_", " ")  # of a list
     text = error.get("message") if isinstance(error, dict) else error  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     memo = found.memo if isinstance(found.memo, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     return WorkflowInstance(

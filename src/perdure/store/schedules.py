@@ -47,7 +47,8 @@ class SchedulePut(msgspec.Struct, frozen=True):
     replaced, and keeps its counts, what it has begun and where it stands; with another spec it
     stands at now. ``must_exist``: one is replaced, and none created. ``is_paused``, ``note``:
     ``None`` leaves them as they are. ``audit``: told if something was changed, as
-    ``schedule.create`` or ``schedule.update``, whatever action it names.
+    ``schedule.create`` or ``schedule.update``, whatever action it names. ``sees``: the tenant whose
+    schedules alone who asks may replace; empty: all.
     """
 
     namespace: str
@@ -58,6 +59,7 @@ class SchedulePut(msgspec.Struct, frozen=True):
     note: str | None = None
     replaces: bool = False
     must_exist: bool = False
+    sees: str = ""
     audit: AuditLine | None = None
 
 
@@ -72,7 +74,8 @@ class ScheduleSteer(msgspec.Struct, frozen=True):
     """Do something to a schedule: ``pause``, ``resume``, ``trigger``, ``backfill``, ``delete``.
 
     ``overlap``: of this trigger or backfill; ``after`` and ``before``: of the backfill's ticks.
-    ``audit``: told of it; of a trigger, with the run that it began.
+    ``audit``: told of it; of a trigger, with the run that it began. ``sees``: the tenant whose
+    schedules alone who asks may do it to; empty: all.
     """
 
     namespace: str
@@ -82,6 +85,7 @@ class ScheduleSteer(msgspec.Struct, frozen=True):
     overlap: Overlap | None = None
     after: int = 0
     before: int = 0
+    sees: str = ""
     audit: AuditLine | None = None
 
 
@@ -121,7 +125,9 @@ class Scheduling(Protocol):
         """Create or replace a schedule. It may be repeated.
 
         Raises:
-            AlreadyExists: there is a different one with this id, and it is not to be replaced.
+            AlreadyExists: there is a different one with this id, and it is not to be replaced, or
+                it is not of the tenant who asks.
+            PermissionDenied: the one that has to exist is not of the tenant who asks.
             ScheduleNotFound: there is none, and it is to be replaced.
             Invalid: no tick would come.
         """
@@ -134,6 +140,7 @@ class Scheduling(Protocol):
 
         Raises:
             ScheduleNotFound: there is none with this id.
+            PermissionDenied: it is not of the tenant who asks.
             Conflict: it has too many backfills to do.
         """
         ...

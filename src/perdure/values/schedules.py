@@ -32,6 +32,8 @@ _TICKS_LOOKED_AT = 60
 MAX_ID = 200
 """Characters of a schedule's id: those of its executions are longer by a time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+"""Ticks are before: calendars end with the year 9999, in some time zones a day before UTC's."""
 
 
 class Overlap(StrEnum):
@@ -136,6 +138,9 @@ def checked(spec: Spec, *, least_cron: int = LEAST_CRON, least_every: int = LEAS
     """
     if sum(map(bool, (spec.cron, spec.every, spec.at))) != 1:
         raise Invalid("a schedule needs one of cron=, every= and at=")
+    for name in ("at", "start"):
+        if getattr(spec, name) >= LAST:
+            raise Invalid(f"{name}: is too late; calendars end with the year 9999")
     if spec.cron:
         check_zone(spec.timezone)
         spec = msgspec.structs.replace(spec, cron=check_cron(spec.cron))
@@ -152,6 +157,8 @@ def checked(spec: Spec, *, least_cron: int = LEAST_CRON, least_every: int = LEAS
         )
     if spec.end and spec.end <= spec.start:
         raise Invalid("end: is not after start")
+    if spec.at and (0 < spec.at < spec.start or 0 < spec.end <= spec.at):
+        raise Invalid("at: is not from start= on and before end=")
     if spec.max_executions < 0:
         raise Invalid(f"max_executions: {spec.max_executions} is negative")
     return spec
@@ -179,6 +186,8 @@ def least_gap(spec: Spec, after: int = 0) -> int:
 def tick_after(spec: Spec, after: int) -> int | None:
     """Return the first tick after a time; ``None``: there is none."""
     after = max(after, spec.start - 1)
+    if after >= LAST:
+        return None
     if spec.at:
         tick: int | None = spec.at if spec.at > after else None
     elif spec.every:
@@ -186,9 +195,9 @@ def tick_after(spec: Spec, after: int) -> int | None:
     else:
         try:
             tick = next_tick(spec.cron, after, spec.timezone)
-        except StopIteration:
+        except (StopIteration, OverflowError):
             return None
-    return None if tick is None or (spec.end and tick >= spec.end) else tick
+    return None if tick is None or tick >= min(spec.end or LAST, LAST) else tick
 
 
 def ticks_after(spec: Spec, after: int) -> Iterator[int]:

@@ -124,6 +124,21 @@ def test_a_one_shot_comes_once():
     assert tick_after(Spec(at=HOUR), HOUR) is None
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(every=HOUR),
+        Spec(every=HOUR, start=at("9999-12-31T12:00Z")),
+        Spec(cron="0 0 * * *", timezone="Pacific/Kiritimati"),
+        Spec(cron="0 0 1 1 *"),
+        Spec(at=at("9999-12-31T12:00Z")),
+    ],
+)
+def test_ticks_end_with_the_calendar(spec: Spec):
+    for after in ("9999-12-29T22:00Z", "9999-12-31T23:59Z"):
+        assert [one.local.year for one in upcoming(spec, at(after), 5)] in ([], [9999], [9999] * 2)
+
+
 def test_jitter_is_drawn_alike_by_everybody_and_stays_before_the_next_tick():
     spec = Spec(every=10 * SECOND, jitter=DAY)
     drawn = {tick: due_at(spec, "default/a", tick) for tick in islice(ticks_after(spec, 0), 200)}
@@ -153,6 +168,10 @@ def test_aliases_are_resolved():
         (Spec(every=HOUR, timezone="Europe/Berlin"), "timezone: only a cron text"),
         (Spec(every=HOUR, start=5, end=5), "end: is not after start"),
         (Spec(every=HOUR, max_executions=-1), "max_executions: -1 is negative"),
+        (Spec(at=2 * HOUR, start=3 * HOUR), "at: is not from start= on and before end="),
+        (Spec(at=2 * HOUR, end=2 * HOUR), "at: is not from start= on and before end="),
+        (Spec(at=at("9999-12-31T23:00Z")), "at: is too late"),
+        (Spec(every=HOUR, start=at("9999-12-31T23:00Z")), "start: is too late"),
     ],
 )
 def test_what_cannot_be_is_refused(spec: Spec, message: str):

@@ -23,6 +23,7 @@ from perdure.store.sql.database import Writing, one
 from perdure.store.sql.encoding import from_json, to_json
 from perdure.store.sql.schedules import (
     change,
+    check_tenant,
     drop_schedule,
     encode,
     held,
@@ -259,6 +260,7 @@ def steer_schedule(
     row = held(database, steer.namespace, steer.id)
     if row is None:
         raise ScheduleNotFound(steer.id)
+    check_tenant(row, steer.sees)
     if steer.verb == "delete":
         drop_schedule(database, row.namespace, row.id)
         _tell(database, steer, [], now)

@@ -11,7 +11,14 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, ScheduleNotFound
+from perdure.errors import (
+    AlreadyExists,
+    Conflict,
+    Corrupt,
+    Invalid,
+    PermissionDenied,
+    ScheduleNotFound,
+)
 from perdure.store.schedules import ScheduleFilter, SchedulePut, ScheduleRow
 from perdure.store.sealing import Seal
 from perdure.store.sql.audit import append
@@ -145,6 +152,10 @@ def put_schedule(database: Writing, put: SchedulePut, now: int) -> ScheduleRow:
 
 
 def _replace(database: Writing, row: ScheduleRow, put: SchedulePut, now: int) -> ScheduleRow:
+    if put.must_exist:
+        check_tenant(row, put.sees)
+    elif put.sees and row.template.tenant != put.sees:
+        raise AlreadyExists(f"schedule id {put.id!r} is taken")
     is_same = (row.spec, row.template) == (put.spec, put.template)
     if not (is_same or put.replaces or put.must_exist):
         raise AlreadyExists(
@@ -182,6 +193,8 @@ def _check_ahead(spec: Spec, now: int) -> None:
     if tick_after(spec, now) is not None:
         return
     what = "at: is over" if spec.at else "end: no tick would come before it"
+    if not (spec.at or spec.end):
+        what = "start: no tick would come after it"
     raise Invalid(f"{what}; a schedule needs a time to come")
 
 
@@ -216,6 +229,16 @@ def open_of(database: Writing, rows: Iterable[ScheduleRow]) -> set[int]:
     """Return those executions of schedules that are open."""
     asked = sorted({one for row in rows for one in row.standing.open})
     return set(from_json(one(database, "open_executions", to_json(asked)))) if asked else set()
+
+
+def check_tenant(row: ScheduleRow, sees: str) -> None:
+    """Make sure that a schedule is of the tenant ``sees``, if there is one.
+
+    Raises:
+        PermissionDenied: it is of another tenant, or of none.
+    """
+    if sees and row.template.tenant != sees:
+        raise PermissionDenied(f"schedule {row.id!r} is not of tenant {sees!r}")
 
 
 def _values(database: Writing, row: ScheduleRow) -> tuple[Any, ...]:
