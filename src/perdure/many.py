@@ -12,7 +12,7 @@ from perdure.human.forms import check_entered
 from perdure.store.port import Act, Acted, HumanTaskRow
 from perdure.values import limits, payload
 from perdure.values.duration import Duration, microseconds
-from perdure.values.labels import check_label
+from perdure.values.labels import check_name
 from perdure.values.principals import Principal
 from perdure.values.reach import readable, writable
 from perdure.worklist import HumanTask, Skipped, shown
@@ -52,13 +52,13 @@ class Acting:
 
     async def assign_many(self, ids: Iterable[str], to: str, *, by: Actor = None) -> Many:
         """Make several somebody's."""
-        return await self._act_on_many(ids, "reassign", by, assignee=check_label(to, "to"))
+        return await self._act_on_many(ids, "reassign", by, assignee=check_name(to, "to"))
 
     async def escalate_many(
         self, ids: Iterable[str], to: str | None = None, *, reason: str = "", by: Actor = None
     ) -> Many:
         """Give several to a role; without one, each to the next of its own."""
-        role = check_label(to, "to")
+        role = None if to is None else check_name(to, "to")
         return await self._act_on_many(ids, "escalate", by, role=role, comment=comment_of(reason))
 
     async def cancel_many(self, ids: Iterable[str], reason: str = "", *, by: Actor = None) -> Many:

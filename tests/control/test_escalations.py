@@ -221,6 +221,11 @@ async def test_the_checks_of_an_answer_come_in_their_order(world: World):
         ("list", {"limit": 0}, "limit"),
         ("list", {"cursor": "missing"}, "cursor"),
         ("list", {"priority": "x"}, "priority"),
+        ("list", {"type": 5}, "type: 5 is not text"),
+        ("list", {"assigned_to": 5}, "assigned_to: 5 is not text"),
+        ("list", {"available": "no"}, "available: 'no'"),
+        ("assign", {"assignee": ""}, "it is empty"),
+        ("bulk_assign", {"assignee": None}, "to: None is not text"),
         ("escalate", {"role": None}, "no role"),
         ("comment", {"text": ""}, "text"),
     ],
@@ -300,6 +305,7 @@ async def test_lists_and_counts_hold_what_is_asked_for_and_may_be_read(world: Wo
     assert await listed(status=["canceled", "expired"]) == {"gone"}
     assert await listed(role="lead") == {"lead"}
     assert await listed(roles=["lead", "sales"]) == {"lead", "sold"}
+    assert await listed(roles=[]) == set(), "of no role at all"
     assert await listed(CLERK, roles=["lead", "clerk"]) == {"one", "two", "held"}, "narrows"
     assert await listed(CLERK, roles=["lead"]) == await listed(STRANGER, role="clerk") == set()
     assert await listed(type="pay") == {"two"}

@@ -206,6 +206,37 @@ async def test_all_that_is_wrong_is_said_with_its_path(tmp_path: Path):
         assert len(caught.value.details["errors"]) == 30
 
 
+async def test_an_id_shows_nobody_what_is_not_what_they_raise(tmp_path: Path):
+    id = "0199d0f0-0000-7000-8000-000000000001"
+    clerk = Principal("carl", roles=["ops"], tenant="acme")
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        first = await people.create("Disk is full", role="ops", payload="secret", id=id, by=clerk)
+        assert await people.create("Disk is full", role="ops", id=id, by=clerk) == first
+        other = Principal("olga", roles=["ops"], tenant="globex")
+        untold = Principal("max", roles=["sales"], tenant="acme")
+        for who, title, role in (
+            (other, "Disk is full", "ops"),
+            (clerk, "Disk is empty", "ops"),
+            (untold, "Disk is full", "sales"),
+        ):
+            with pytest.raises(Conflict, match="is another one"):
+                await people.create(title, role=role, id=id, by=who)
+        await people.escalate(id, "lead", by=clerk)
+        assert (await people.create("Disk is full", role="ops", id=id, by=clerk)).role == "lead"
+
+
+async def test_what_is_shown_beside_it_has_one_name(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        with pytest.raises(Invalid, match="mean the same"):
+            await people.create("Look", payload=1, data=2)
+        assert (await people.create("Look", payload=1, data=None)).data == 1
+        wrong: Any = "ada"
+        with pytest.raises(Invalid, match="for_: 'ada' is no Principal"):
+            await people.list(for_=wrong)
+
+
 async def test_comments_and_references_to_documents_are_in_the_log(tmp_path: Path):
     async with engine(tmp_path) as e:
         people = e.client.human_tasks

@@ -398,6 +398,28 @@ async def test_what_cannot_be_meant_is_refused_where_it_is_asked(
         assert (await e.client.human_tasks.list()).items == []
 
 
+async def test_a_name_that_is_empty_is_nobodys_where_it_is_asked_and_refused_where_it_is_given(
+    tmp_path: Path,
+):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        await e.client.start(refund, {"assignee": "", "role": "", "group": "finance"})
+        task = await the_one(e.client)
+        assert (task.assignee, task.role) == (None, "finance")
+        await people.claim(task.id)
+        for wrong in (
+            people.delegate(task.id, ""),
+            people.reassign(task.id, ""),
+            people.reassign(task.id, group=""),
+            people.escalate(task.id, ""),
+            people.assign_many([task.id], ""),
+            people.escalate_many([task.id], ""),
+        ):
+            with pytest.raises(Invalid, match="it is empty"):
+                await wrong
+        assert (await people.complete(task.id, {"approved": True})).closed_by == "ada"
+
+
 async def test_lists_come_in_pages_by_when_they_are_due_those_without_at_last(tmp_path: Path):
     async with engine(tmp_path) as e:
         for number, due in enumerate([None, "3d", "1d", None, "2d"]):

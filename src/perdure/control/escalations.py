@@ -34,6 +34,7 @@ from perdure.human.asking import names
 from perdure.human.escalation import prefix_of
 from perdure.values import limits, payload
 from perdure.values.duration import microseconds
+from perdure.values.labels import check_label
 from perdure.values.people import PRIORITY, HumanTaskStatus, TallyBy
 from perdure.workflow import check_mapping
 from perdure.worklist import HumanTask
@@ -75,14 +76,15 @@ class Escalations(Escalating):
         """
         self._caller(READ)
         wanted = statuses_of(status, available=available)
-        if not wanted:
+        among = None if roles is None else names(roles, "roles")
+        if not wanted or among == ():
             return ApiResult(200, {"escalations": [], "cursor": None})
         filters = {
             "status": wanted,
             "role": role,
-            "roles": None if roles is None else names(roles, "roles"),
-            "kind": type,
-            "holder": assigned_to,
+            "roles": among,
+            "kind": check_label(type, "type"),
+            "holder": check_label(assigned_to, "assigned_to"),
             "priority": priority,
             "overdue": overdue,
             **_of_workflow(workflow_id),

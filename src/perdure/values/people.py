@@ -366,10 +366,15 @@ def _check_barred(task: HumanTaskRow, act: Act) -> None:
 
 
 def _check_given(task: HumanTaskRow, act: Act) -> None:
-    if act.assignee is not None and act.assignee in task.not_by:
+    to = act.assignee
+    if to is None:
+        return
+    barred = "must not be decided" if to in task.not_by else ""
+    if any(to in (one.by, one.person) for one in task.approvals):
+        barred = "has been completed"
+    if barred:
         raise errors.TaskDenied(
-            f"human task {task.title!r} ({task.id}) must not be decided by {act.assignee!r}, so it "
-            "cannot become theirs",
+            f"human task {task.title!r} ({task.id}) {barred} by {to!r}, so it cannot become theirs",
             details=_details(task),
         )
 
