@@ -24,6 +24,7 @@ from perdure.values.people import HumanTaskStatus, TallyBy, judge
 from perdure.values.principals import Principal
 from perdure.values.reach import Sight, readable, writable
 from perdure.views import Page
+from perdure.workflow import check_search
 from perdure.worklist import HumanTask, HumanTaskEntry, Skipped, shown, whole_life
 
 __all__ = ["HumanTask", "HumanTaskEntry", "HumanTasks", "Many", "Skipped"]
@@ -53,7 +54,8 @@ class HumanTasks(Acting):
                 newest come first), ``role`` (or ``group``), ``assignee``, ``for_person`` (what is
                 assigned to them or to nobody), ``holder`` (what is assigned to them, claimed or was
                 decided by them), ``roles`` (of one of these), ``type``, ``priority``, ``workflow``,
-                ``workflow_id``, ``overdue=True``, ``namespace``.
+                ``workflow_id``, ``search`` (of runs with these search attributes),
+                ``overdue=True``, ``namespace``.
         """
         if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
@@ -371,6 +373,8 @@ class HumanTasks(Acting):
             values["role"] = values.pop("group")
         if unknown := set(values) - (set(HumanTaskFilter.__struct_fields__) - {"sight"}):
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
+        if "search" in values:
+            values["search"] = check_search(values["search"])
         status: Any = values.get("status", ())
         try:
             several = [status] if isinstance(status, str) else list(status)

@@ -65,6 +65,7 @@ class Escalations(Escalating):
         priority: int | None = None,
         available: bool | None = None,
         overdue: bool | None = None,
+        search: Mapping[str, Any] | None = None,
         limit: int = limits.LIST_DEFAULT,
         cursor: str | None = None,
     ) -> ApiResult:
@@ -73,6 +74,8 @@ class Escalations(Escalating):
         ``status``: ``pending`` (if left out), ``resolved``, ``cancelled``, ``expired``, or several.
         All filters narrow, ``roles`` too. ``type``: also of a workflow of that type. ``available``:
         that nobody holds, or that somebody does. ``assigned_to``: assigned to, claimed or decided.
+        ``search``: of runs with these search attributes, or that have ended with an
+        ``Escalation(search=…)`` of these.
         """
         self._caller(READ)
         wanted = statuses_of(status, available=available)
@@ -87,6 +90,7 @@ class Escalations(Escalating):
             "holder": check_label(assigned_to, "assigned_to"),
             "priority": priority,
             "overdue": overdue,
+            "search": search,
             **_of_workflow(workflow_id),
         }
         return ApiResult(200, await self._page(limit, cursor, filters))

@@ -142,7 +142,8 @@ class HumanTaskFilter(msgspec.Struct, gc=False):
     them, claimed by them, or decided by them. ``roles``: of one of these. ``kind``: of this type,
     or of none and asked by this workflow. ``workflow_prefix``, beside a ``workflow_id``: also what
     executions ask whose ids begin so. ``prefix``: of the id. ``opened_from``, ``closed_from``:
-    asked, or ended, since then. ``sight``: only what somebody may read.
+    asked, or ended, since then. ``sight``: only what somebody may read. ``search``: of runs with
+    these search attributes.
     """
 
     namespace: str = "default"
@@ -163,6 +164,7 @@ class HumanTaskFilter(msgspec.Struct, gc=False):
     workflow_prefix: str = ""
     opened_from: int = 0
     closed_from: int = 0
+    search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
 class Act(msgspec.Struct, gc=False):
