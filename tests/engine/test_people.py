@@ -171,6 +171,20 @@ async def test_only_the_first_of_two_decisions_counts_and_the_second_hears_whose
         assert len(await events_of(handle, "human_task_decided")) == 1
 
 
+async def test_the_log_says_until_when_a_claim_is(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        await e.client.start(refund, {})
+        task = await people.claim((await the_one(e.client)).id, "1h")
+        extended = await people.extend(task.id, "2h")
+        told = [(it.verb, it.data.get("until")) for it in await people.log(task.id)]
+        assert told == [
+            ("opened", None),
+            ("claimed", task.claimed_until),
+            ("extended", extended.claimed_until),
+        ]
+
+
 async def test_a_claim_keeps_others_out_until_it_is_given_back(tmp_path: Path):
     async with engine(tmp_path) as e:
         await e.client.start(refund, {})

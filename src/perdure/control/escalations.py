@@ -273,6 +273,22 @@ class Escalations(Escalating):
         self._caller(WRITE)
         return await self._acted(id, "comment", lambda people: people.comment(id, text))
 
+    @answering
+    async def attach(
+        self,
+        *,
+        id: str,
+        name: str,
+        uri: str,
+        media_type: str = "",
+        size: int | None = None,
+        digest: str = "",
+    ) -> ApiResult:
+        """Refer to a document, while one is pending; it stays where it is. See ``HumanTasks``."""
+        self._caller(WRITE)
+        more: dict[str, Any] = {"media_type": media_type, "size": size, "digest": digest}
+        return await self._acted(id, "attach", lambda people: people.attach(id, name, uri, **more))
+
     # -- inside ------------------------------------------------------------------------------
 
     async def _page(
