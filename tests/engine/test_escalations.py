@@ -191,6 +191,21 @@ async def test_who_may_not_do_it_is_not_told_what_the_form_wants(tmp_path: Path)
             await e.client.human_tasks.complete(task.id, {}, by=FINANCE)
 
 
+async def test_nor_is_who_completes_many_told_what_the_forms_want_of_those_it_may_not_read(
+    tmp_path: Path,
+):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        hidden = await people.create("Look", role="ops", form=FORM)
+        own = await people.create("Look", role="finance", form=FORM)
+        done = await people.complete_all([hidden.id, own.id], {}, all_or_none=False, by=FINANCE)
+        assert done.done == []
+        assert {it.id: it.code for it in done.skipped} == {
+            hidden.id: "human_task.not_found",
+            own.id: "invalid",
+        }
+
+
 async def test_all_that_is_wrong_is_said_with_its_path(tmp_path: Path):
     async with engine(tmp_path) as e:
         task = await e.client.human_tasks.create("Look", form=FORM, form_version=3)
