@@ -12,7 +12,7 @@ from perdure.human.forms import check_entered
 from perdure.store.port import Act, Acted, HumanTaskRow
 from perdure.values import limits, payload
 from perdure.values.duration import Duration, microseconds
-from perdure.values.labels import check_label
+from perdure.values.labels import check_name
 from perdure.values.principals import Principal
 from perdure.values.reach import readable, writable
 from perdure.worklist import HumanTask, Skipped, shown
@@ -52,13 +52,13 @@ class Acting:
 
     async def assign_many(self, ids: Iterable[str], to: str, *, by: Actor = None) -> Many:
         """Make several somebody's."""
-        return await self._act_on_many(ids, "reassign", by, assignee=check_label(to, "to"))
+        return await self._act_on_many(ids, "reassign", by, assignee=check_name(to, "to"))
 
     async def escalate_many(
         self, ids: Iterable[str], to: str | None = None, *, reason: str = "", by: Actor = None
     ) -> Many:
         """Give several to a role; without one, each to the next of its own."""
-        role = check_label(to, "to")
+        role = None if to is None else check_name(to, "to")
         return await self._act_on_many(ids, "escalate", by, role=role, comment=comment_of(reason))
 
     async def cancel_many(self, ids: Iterable[str], reason: str = "", *, by: Actor = None) -> Many:
@@ -116,9 +116,9 @@ class Acting:
         wanted = _ids(ids)
         for start in range(0, len(wanted), AT_ONCE):
             part = wanted[start : start + AT_ONCE]
-            rows = await self._rows(part) if values is not None or who is not None else {}
+            rows = await self._rows(part, who) if values is not None or who is not None else {}
             if who is not None:
-                _check_bulk(rows.values(), who, verb, self._client.door.now())
+                _check_bulk(rows.values(), who, verb)
             acts: list[Act] = []
             failed: list[Skipped] = []
             for id in part:
@@ -161,12 +161,14 @@ class Acting:
             )
         found.skipped.extend(failed)
 
-    async def _rows(self, ids: list[str]) -> dict[str, HumanTaskRow]:
-        home = self._client.namespace
+    async def _rows(self, ids: list[str], who: Principal | None) -> dict[str, HumanTaskRow]:
+        """Return what there is of these, and ``who`` may read."""
+        home, now = self._client.namespace, self._client.door.now()
+        sight = None if who is None else readable(who)
         rows = await self._client.door.read(
             lambda store: [store.human_task(id, namespace=home) for id in ids]
         )
-        return {row.id: row for row in rows if row is not None}
+        return {row.id: row for row in rows if row and (sight is None or sight.sees(row, now))}
 
     def _who(self, verb: str, by: Actor) -> tuple[str, Principal | None]:
         if isinstance(by, Principal):
@@ -207,10 +209,10 @@ def _ids(given: Iterable[str]) -> list[str]:
     return list(names(given, "ids"))
 
 
-def _check_bulk(rows: Iterable[HumanTaskRow], who: Principal, verb: str, now: int) -> None:
+def _check_bulk(rows: Iterable[HumanTaskRow], who: Principal, verb: str) -> None:
     """See that a principal may change all of the roles involved, as far as it knows of them."""
-    sight, changes = readable(who), writable(who)
-    closed = {row.role for row in rows if sight.sees(row, now) and not changes.covers(row)}
+    changes = writable(who)
+    closed = {row.role for row in rows if not changes.covers(row)}
     if closed:
         roles = ", ".join(repr(role) if role else "none" for role in sorted(closed, key=str))
         raise errors.TaskDenied(

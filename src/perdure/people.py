@@ -19,11 +19,12 @@ from perdure.many import CLAIM, Acting, Actor, Many, comment_of
 from perdure.store.port import Act, HumanTaskFilter, HumanTaskRaise, HumanTaskRow, LogEntry
 from perdure.values import ids, limits, payload
 from perdure.values.duration import Duration
-from perdure.values.labels import check_label
+from perdure.values.labels import check_name
 from perdure.values.people import HumanTaskStatus, TallyBy, judge
 from perdure.values.principals import Principal
-from perdure.values.reach import readable, writable
+from perdure.values.reach import Sight, readable, writable
 from perdure.views import Page
+from perdure.workflow import check_search
 from perdure.worklist import HumanTask, HumanTaskEntry, Skipped, shown, whole_life
 
 __all__ = ["HumanTask", "HumanTaskEntry", "HumanTasks", "Many", "Skipped"]
@@ -53,7 +54,8 @@ class HumanTasks(Acting):
                 newest come first), ``role`` (or ``group``), ``assignee``, ``for_person`` (what is
                 assigned to them or to nobody), ``holder`` (what is assigned to them, claimed or was
                 decided by them), ``roles`` (of one of these), ``type``, ``priority``, ``workflow``,
-                ``workflow_id``, ``overdue=True``, ``namespace``.
+                ``workflow_id``, ``search`` (of runs with these search attributes),
+                ``overdue=True``, ``namespace``.
         """
         if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise errors.Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
@@ -136,27 +138,33 @@ class HumanTasks(Acting):
             title: what is asked, in a few words.
             form: what is to be entered, as in ``human.request``.
             payload: what is shown beside the question; the same as ``data``.
-            id: a UUID of its own; the same again gives the same human task.
+            id: a UUID of its own; the same call again gives the same human task.
             by: who raises it; a principal must be able to change all of the role.
             **options: ``role``, ``type``, ``due``, ``escalate``, ``priority`` and the others of
                 ``human.request``.
 
         Raises:
             TaskDenied: the principal may not.
-            Conflict: the id is another one's.
+            Conflict: the id is another one's: of another title, type or tenant, or a run's.
         """
         name, who = self._who("create", by)
         door, now = self._client.door, self._client.door.now()
         if payload is not None:
-            options.setdefault("data", payload)
-        id = id or ids.uuid7(now // 1000, door.chance(10))
+            if options.get("data") is not None:
+                raise errors.Invalid("payload and data mean the same: give one")
+            options["data"] = payload
+        id = check_name(id, "id") if id != "" else ids.uuid7(now // 1000, door.chance(10))
         limit = self._client.max_payload
         event = asked(id, title, Form(form), now=now, max_payload=limit, options=options)
         if who is not None and not writable(who).covers_role(event.role):
             raise errors.TaskDenied(f"{who.id!r} may not raise human tasks of role {event.role!r}")
         tenant = who.tenant if who is not None else ""
         wanted = HumanTaskRaise(id, event, self._client.namespace, name, tenant)
-        return self._shown(await door.raise_human_task(wanted))
+        row = await door.raise_human_task(wanted)
+        # It may have been there before, and have gone where its raiser cannot follow.
+        if who is not None and row.created_by != name and not readable(who).sees(row, now):
+            raise errors.Conflict(f"human task {id!r} is another one: choose another id")
+        return self._shown(row)
 
     async def claim(self, id: str, for_: Duration = CLAIM, *, by: Actor = None) -> HumanTask:
         """Keep a human task for oneself, for 30 minutes unless ``for_`` says otherwise.
@@ -248,8 +256,8 @@ class HumanTasks(Acting):
             id,
             "reassign",
             by,
-            assignee=check_label(to, "to"),
-            role=check_label(role, "group"),
+            assignee=None if to is None else check_name(to, "to"),
+            role=None if role is None else check_name(role, "group"),
             comment=comment_of(reason),
         )
 
@@ -263,8 +271,8 @@ class HumanTasks(Acting):
         Raises:
             TaskClaimed: it is not claimed by, or assigned to, whoever does it.
         """
-        to = payload.text(to, what="to", maximum=limits.LABEL)
-        return await self._act(id, "delegate", by, assignee=to, comment=comment_of(reason))
+        given = {"assignee": check_name(to, "to"), "comment": comment_of(reason)}
+        return await self._act(id, "delegate", by, **given)
 
     async def escalate(
         self,
@@ -287,7 +295,7 @@ class HumanTasks(Acting):
         Raises:
             Invalid: there is no role to go to.
         """
-        role = check_label(to, "to")
+        role = None if to is None else check_name(to, "to")
         if role is None and next_role is not None:
             row = await self._row(id)
             role = None if row.chain else next_role(row.role)
@@ -354,7 +362,8 @@ class HumanTasks(Acting):
         key = payload.text(id, what="id")
         door = self._client.door
         row = await door.read(lambda store: store.human_task(key, namespace=home))
-        if row is None or (for_ is not None and not readable(for_).sees(row, door.now())):
+        sight = _sight(for_)
+        if row is None or (sight is not None and not sight.sees(row, door.now())):
             raise errors.TaskNotFound(id)
         return row
 
@@ -364,6 +373,8 @@ class HumanTasks(Acting):
             values["role"] = values.pop("group")
         if unknown := set(values) - (set(HumanTaskFilter.__struct_fields__) - {"sight"}):
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
+        if "search" in values:
+            values["search"] = check_search(values["search"])
         status: Any = values.get("status", ())
         try:
             several = [status] if isinstance(status, str) else list(status)
@@ -378,8 +389,15 @@ class HumanTasks(Acting):
             )
         except msgspec.ValidationError as exc:
             raise errors.Invalid(f"list: {exc}") from exc
-        where.sight = None if for_ is None else readable(for_)
+        where.sight = _sight(for_)
         return where
+
+
+def _sight(for_: Principal | None) -> Sight | None:
+    """Return what a principal may read; ``None``: everything."""
+    if for_ is not None and not isinstance(cast("Any", for_), Principal):
+        raise errors.Invalid(f"for_: {for_!r} is no Principal")
+    return None if for_ is None else readable(for_)
 
 
 list_ = list

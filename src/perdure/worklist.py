@@ -72,7 +72,8 @@ class HumanTaskEntry(msgspec.Struct, frozen=True):
     ``verb``: "opened", "claimed", "extended", "released", "delegated", "reassigned", "escalated",
     "commented", "attached", "reminded", "overdue", "approved" (of several who have to complete it),
     "completed", "rejected", "cancelled" or "expired". ``data``: more of it; a comment's text is
-    under "comment". ``sealed``: why that could not be opened here.
+    under "comment", the end of a claim, an aware datetime, under "until". ``sealed``: why that
+    could not be opened here.
     """
 
     at: datetime
@@ -127,8 +128,14 @@ def whole_life(row: HumanTaskRow, entries: Sequence[LogEntry]) -> list[HumanTask
     if row.closed_at is not None and row.closed_by is None and told[-1].verb != "expired":
         told.append(LogEntry(row.closed_at, "", str(row.status)))
     return [
-        HumanTaskEntry(views.to_datetime(it.at), it.by, it.verb, it.data, it.sealed) for it in told
+        HumanTaskEntry(views.to_datetime(it.at), it.by, it.verb, _more(it), it.sealed)
+        for it in told
     ]
+
+
+def _more(entry: LogEntry) -> dict[str, Any]:
+    until = entry.data.get("until")
+    return {**entry.data, "until": views.to_datetime(until)} if until else entry.data
 
 
 _TIMES = (

@@ -27,6 +27,14 @@ def asked(shell: Shell, id: str, **options: object) -> str:
     return shell.ok("people", "list", "--id", id, "-o", "ids").out.strip()
 
 
+def test_what_is_asked_is_found_by_the_search_attributes_of_its_run(served: Shell):
+    for number in (7, 8):
+        served.ok("start", "approve", "{}", "--id", f"o-{number}", "--search", f"order={number}")
+        served.until(lambda number=number: served.status(f"o-{number}") == "waiting")
+    listed = served.ok("people", "list", "--search", "order=7", "-o", "json").json
+    assert [item["workflow_id"] for item in listed["items"]] == ["o-7"]
+
+
 def test_what_is_asked_is_listed_shown_and_completed_by_the_user_of_the_computer(served: Shell):
     task = asked(served, "p-1", role="finance", due="2d", data={"order": 7})
     listed = served.ok("people", "list", "--role", "finance", "-o", "json").json

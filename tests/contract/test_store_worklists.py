@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from tests.contract.store_contract import World, closing, request, turn
 from tests.contract.test_store_escalations import crowd
+from tests.contract.test_store_escalations import raised as raise_by_hand
 from tests.contract.test_store_people import asked, decide, waiting_for
 
 from perdure.store.port import HumanTaskFilter, HumanTaskRow
+from perdure.store.sql import worklists
 from perdure.values.people import HumanTaskStatus
 from perdure.values.principals import Grant, Principal, Reach
 from perdure.values.reach import readable
@@ -67,6 +69,54 @@ def test_filters_narrow_what_may_be_read(world: World, names: list[str], roles: 
             first = world.store.human_tasks(where, world.now, limit=1)
             rest = world.store.human_tasks(where, world.now, limit=99, after=first[0])
             assert [it.id for it in (*first, *rest)] == expected
+
+
+@pytest.mark.parametrize("few", [0, 5_000], ids=["the order leads", "the attribute leads"])
+def test_what_runs_with_certain_search_attributes_ask_is_found(
+    world: World, few: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(worklists, "_FEW", few)
+
+    def ask(id: str, search: dict[str, Any], **fields: Any) -> None:
+        asks = [asked(id, **fields)]
+        world.commit(turn(world.owned(f"of-{id}").run, asks=asks, search=search))
+
+    for id, search in {
+        "t-1": {"order": 7, "region": "eu", "paid": True},
+        "t-2": {"order": 8, "region": "eu", "paid": 1},
+        "t-3": {"order": "7", "labels": ["a", "b"]},
+        "t-4": {},
+    }.items():
+        ask(id, search, role="ops")
+    raise_by_hand(world, "e-1")
+    ask("t-5", {"region": "eu"}, due=1)
+    decide(world, "t-2", value=b"1")
+    expected: list[tuple[dict[str, Any], list[str]]] = [
+        ({"order": 7}, ["t-1"]),
+        ({"order": "7"}, ["t-3"]),
+        ({"region": "eu"}, ["t-5", "t-2", "t-1"]),
+        ({"region": "eu", "order": 8}, ["t-2"]),
+        ({"paid": True}, ["t-1"]),
+        ({"paid": 1}, ["t-2"]),
+        ({"labels": ["b", "a"]}, ["t-3"]),
+        ({"labels": ["a", "c"]}, []),
+        ({"colour": "red"}, []),
+    ]
+    for search, ids in expected:
+        where = HumanTaskFilter(status=EVERY, search=search)
+        rows = world.store.human_tasks(where, world.now, limit=9)
+        assert [row.id for row in rows] == ids, search
+        assert world.store.count_human_tasks(where, world.now) == len(ids)
+        assert sum(world.store.tally_human_tasks(where, world.now, "role").values()) == len(ids)
+        where.status = (OPEN,)
+        rows = world.store.human_tasks(where, world.now, limit=9)
+        assert [row.id for row in rows] == [id for id in ("t-5", "t-1", "t-3") if id in ids]
+    sight = readable(Principal("ada", roles=["ops"]))
+    where = HumanTaskFilter(status=EVERY, search={"region": "eu"}, sight=sight)
+    assert [it.id for it in world.store.human_tasks(where, world.now, limit=9)] == ["t-2", "t-1"]
+    first = world.store.human_tasks(where, world.now, limit=1)
+    rest = world.store.human_tasks(where, world.now, limit=9, after=first[0])
+    assert [it.id for it in rest] == ["t-1"]
 
 
 def test_a_kind_is_a_type_or_a_workflow_that_says_no_type(world: World):

@@ -61,6 +61,7 @@ VERBS: dict[str, dict[str, Any]] = {
     "assign": {"id": "", "assignee": "ann"},
     "cancel": {"id": ""},
     "comment": {"id": "", "text": "hm"},
+    "attach": {"id": "", "name": "bill", "uri": "s3://b/1"},
     "bulk_claim": {"ids": []},
     "bulk_assign": {"ids": [], "assignee": "ann"},
     "bulk_escalate": {"ids": [], "role": "lead"},
@@ -97,6 +98,7 @@ GONE, DENIED = (404, "not_found"), (403, "permission_denied")
         ("reject", [OK, OK, OK, DENIED, DENIED, GONE, GONE, GONE]),
         ("cancel", [OK, OK, OK, DENIED, DENIED, GONE, GONE, GONE]),
         ("comment", [OK, OK, OK, DENIED, DENIED, GONE, GONE, GONE]),
+        ("attach", [OK, OK, OK, DENIED, DENIED, GONE, GONE, GONE]),
         ("escalate", [OK, OK, OK, DENIED, DENIED, GONE, GONE, GONE]),
         ("assign", [OK, OK, OK, DENIED, DENIED, GONE, GONE, GONE]),
         ("create", [CREATED, CREATED, CREATED, DENIED, DENIED, DENIED, DENIED, CREATED]),
@@ -221,8 +223,15 @@ async def test_the_checks_of_an_answer_come_in_their_order(world: World):
         ("list", {"limit": 0}, "limit"),
         ("list", {"cursor": "missing"}, "cursor"),
         ("list", {"priority": "x"}, "priority"),
+        ("list", {"type": 5}, "type: 5 is not text"),
+        ("list", {"assigned_to": 5}, "assigned_to: 5 is not text"),
+        ("list", {"available": "no"}, "available: 'no'"),
+        ("assign", {"assignee": ""}, "it is empty"),
+        ("bulk_assign", {"assignee": None}, "to: None is not text"),
         ("escalate", {"role": None}, "no role"),
         ("comment", {"text": ""}, "text"),
+        ("attach", {"uri": ""}, "uri: it is empty"),
+        ("attach", {"size": -1}, "size: -1"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused(
@@ -257,12 +266,15 @@ async def test_a_record_has_what_it_was_raised_with(world: World):
     span = found["due_at"] - found["created_at"]
     assert span.total_seconds() == pytest.approx(2 * 86_400, abs=60)
     await lt(world).comment(id=found["id"], text="I look")
+    await lt(world).attach(id=found["id"], name="bill", uri="s3://b/1", size=7)
     await lt(world).resolve(id=found["id"], payload={"ok": True}, comment="fine")
     after = (await lt(world).get(id=found["id"])).data
     assert (after["resolver_payload"], after["resolved_by"]) == ({"ok": True}, "ada")
     assert (after["assigned_to"], after["comment"]) == ("ada", "fine")
     entries = (await lt(world).get_log(id=found["id"])).data["entries"]
-    assert [entry.verb for entry in entries] == ["opened", "commented", "completed"]
+    verbs = ["opened", "commented", "attached", "completed"]
+    assert [entry.verb for entry in entries] == verbs
+    assert entries[2].data == {"name": "bill", "uri": "s3://b/1", "size": 7}
 
 
 @on_each_store
@@ -300,6 +312,7 @@ async def test_lists_and_counts_hold_what_is_asked_for_and_may_be_read(world: Wo
     assert await listed(status=["canceled", "expired"]) == {"gone"}
     assert await listed(role="lead") == {"lead"}
     assert await listed(roles=["lead", "sales"]) == {"lead", "sold"}
+    assert await listed(roles=[]) == set(), "of no role at all"
     assert await listed(CLERK, roles=["lead", "clerk"]) == {"one", "two", "held"}, "narrows"
     assert await listed(CLERK, roles=["lead"]) == await listed(STRANGER, role="clerk") == set()
     assert await listed(type="pay") == {"two"}

@@ -171,6 +171,20 @@ async def test_only_the_first_of_two_decisions_counts_and_the_second_hears_whose
         assert len(await events_of(handle, "human_task_decided")) == 1
 
 
+async def test_the_log_says_until_when_a_claim_is(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        await e.client.start(refund, {})
+        task = await people.claim((await the_one(e.client)).id, "1h")
+        extended = await people.extend(task.id, "2h")
+        told = [(it.verb, it.data.get("until")) for it in await people.log(task.id)]
+        assert told == [
+            ("opened", None),
+            ("claimed", task.claimed_until),
+            ("extended", extended.claimed_until),
+        ]
+
+
 async def test_a_claim_keeps_others_out_until_it_is_given_back(tmp_path: Path):
     async with engine(tmp_path) as e:
         await e.client.start(refund, {})
@@ -396,6 +410,28 @@ async def test_what_cannot_be_meant_is_refused_where_it_is_asked(
         with pytest.raises(WorkflowFailed, match=says):
             await e.client.execute(refund, options)
         assert (await e.client.human_tasks.list()).items == []
+
+
+async def test_a_name_that_is_empty_is_nobodys_where_it_is_asked_and_refused_where_it_is_given(
+    tmp_path: Path,
+):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        await e.client.start(refund, {"assignee": "", "role": "", "group": "finance"})
+        task = await the_one(e.client)
+        assert (task.assignee, task.role) == (None, "finance")
+        await people.claim(task.id)
+        for wrong in (
+            people.delegate(task.id, ""),
+            people.reassign(task.id, ""),
+            people.reassign(task.id, group=""),
+            people.escalate(task.id, ""),
+            people.assign_many([task.id], ""),
+            people.escalate_many([task.id], ""),
+        ):
+            with pytest.raises(Invalid, match="it is empty"):
+                await wrong
+        assert (await people.complete(task.id, {"approved": True})).closed_by == "ada"
 
 
 async def test_lists_come_in_pages_by_when_they_are_due_those_without_at_last(tmp_path: Path):

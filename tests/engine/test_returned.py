@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -314,11 +315,52 @@ async def test_nobody_grants_a_role_by_a_context(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"priority": 0}, {"priority": True}, {"message": 7}, {"role": 7}]
+    "fields",
+    [
+        {"priority": 0},
+        {"priority": True},
+        {"message": 7},
+        {"role": 7},
+        {"search": {"escalation_of": "w"}},
+        {"search": {"order": object()}},
+        {"search": {"order": 2**63}},
+        {"search": {"order": float("nan")}},
+        {"search": {"order": "a\0b"}},
+        {"search": ["order"]},
+    ],
 )
 def test_an_escalation_that_cannot_be_meant_is_refused(fields: dict[str, Any]):
-    with pytest.raises(Invalid, match="escalation"):
+    with pytest.raises(Invalid, match="escalation|search"):
         human.Escalation(**fields)
+
+
+async def test_what_is_returned_is_found_by_what_it_says(tmp_path: Path):
+    at = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    one = human.Escalation(message="eu", search={"order": 7, "at": at, "no": None})
+    wrong = {"type": "perdure.escalation", "message": "bad", "search": {"order": 2**70}}
+    async with engine(tmp_path) as running:
+        await running.client.execute(says, {"data": one})
+        await running.client.execute(says, {"data": wrong})
+        found = [
+            (await the_one(running, search=search)).description
+            for search in ({"order": 7}, {"at": at}, {"order": 7, "at": at})
+        ]
+        assert found == ["eu"] * 3
+        people = running.client.human_tasks
+
+        async def are_there() -> bool:
+            return await people.count() == 2
+
+        await until(are_there)
+        assert await people.count(search={"order": 7}) == 1, "what cannot be meant is left out"
+
+
+async def test_an_attribute_that_no_database_can_hold_is_refused_where_it_is_set(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        for value in (2**63, -(2**63) - 1, float("inf"), "a\0b", ["a", "\0"]):
+            with pytest.raises(Invalid, match="search attribute 'k'"):
+                await running.client.start(says, {"data": 1}, search={"k": value})
+        assert await running.client.start(says, {"data": 1}, search={"k": -(2**63)})
 
 
 async def test_a_long_message_is_cut_where_it_says_so(tmp_path: Path):

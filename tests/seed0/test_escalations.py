@@ -30,7 +30,8 @@ async def review_content(envelope: Envelope) -> Any:
         return {"type": "return", "data": envelope.resolver, "lt": envelope.lt}
     if envelope.data.get("fails"):
         raise ZeroDivisionError("nobody thought of that")
-    return {**ASKS, "role": envelope.data.get("role"), "priority": 1}
+    search = envelope.data.get("found_by")
+    return {**ASKS, "role": envelope.data.get("role"), "priority": 1, "search": search}
 
 
 @workflow.define(name="approveSpend")
@@ -143,6 +144,26 @@ async def test_a_workflow_that_waits_is_woken_by_the_answer(tmp_path: Path):
             "value": 7,
             "by": "rita",
         }
+
+
+@pytest.mark.parametrize("type", ["reviewContent", "approveSpend"])
+async def test_an_escalation_is_found_by_what_is_declared_to_be_searched(tmp_path: Path, type: str):
+    async with operations(tmp_path) as lt:
+        found = await lt.workflows.invoke(
+            type=type, data={"found_by": {"order": 7}}, options={"search": {"order": 7}}
+        )
+        workflow_id = found.data["workflow_id"]
+        await lt.workflows.invoke(type=type, data={"found_by": {"order": 8}})
+        asked = await pending(lt, workflow_id)
+        reviewer = lt.as_(REVIEWER).escalations
+        page = (await reviewer.list(search={"order": 7})).data["escalations"]
+        assert [one["id"] for one in page] == [asked["id"]]
+        for given in ({"order": "7"}, {"order": 7, "escalation_of": "another"}):
+            assert (await reviewer.list(search=given)).data["escalations"] == []
+        stranger = lt.as_(Principal(id="max", roles=["sales"])).escalations
+        assert (await stranger.list(search={"order": 7})).data["escalations"] == []
+        refused = await reviewer.list(search={"order": object()})
+        assert (refused.status, refused.code) == (400, "invalid")
 
 
 @pytest.mark.parametrize(("verb", "outcome"), [("cancel", "cancelled"), ("reject", "rejected")])

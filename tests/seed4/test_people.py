@@ -293,10 +293,27 @@ def test_the_diagram_has_the_person_s_shape_and_the_ways_out():
         ({"form": {"$ref": "https://elsewhere.invalid/form"}}, "form: the JSON Schema is wrong"),
         ({"timeout": "1h"}, "timeout= means nothing"),
         ({"approvers": 0}, "approvers: 0 is not a whole number"),
+        ({"priority": 9}, "priority: 9 is not a number"),
+        ({"role": "a", "group": "b"}, "mean the same"),
+        ({"role": 5}, "role: 5 is not text"),
+        ({"due": "1h", "remind": "2h"}, "before it is asked"),
         ({"escalate": [("lead", "soon")]}, r"escalate\[0\]: "),
         ({"colour": "red"}, "no attribute 'colour'"),
     ],
-    ids=["jump", "schema", "text", "remote", "timeout", "approvers", "escalate", "unknown"],
+    ids=[
+        "jump",
+        "schema",
+        "text",
+        "remote",
+        "timeout",
+        "approvers",
+        "priority",
+        "two roles",
+        "role",
+        "remind",
+        "escalate",
+        "unknown",
+    ],
 )
 def test_mistakes_are_found_when_it_is_built(options: dict[str, Any], says: str):
     with pytest.raises(DefinitionError, match=says):

@@ -62,6 +62,8 @@ def statuses_of(given: Any, *, available: bool | None) -> tuple[HumanTaskStatus,
         if name not in STATUSES:
             raise Invalid(f"status: {word!r} is unknown; use {', '.join(STATUSES)}")
         found += STATUSES[name]
+    if available is not None and type(available) is not bool:
+        raise Invalid(f"available: {available!r} is neither True nor False")
     if available is not None:
         only = HumanTaskStatus.OPEN if available else HumanTaskStatus.CLAIMED
         found = [status for status in found if status is only]
@@ -115,7 +117,9 @@ def record(task: HumanTask) -> dict[str, Any]:
         "resolver_payload": task.value,
         "metadata": raised.metadata,
         "form": task.form,
+        "form_version": task.form_version,
         "due_at": task.due_at,
+        "expires_at": task.expires_at,
         "is_overdue": task.is_overdue,
         "approvers": task.approvers,
         "approvals": len(task.approvals),

@@ -34,6 +34,7 @@ from perdure.human.asking import names
 from perdure.human.escalation import prefix_of
 from perdure.values import limits, payload
 from perdure.values.duration import microseconds
+from perdure.values.labels import check_label
 from perdure.values.people import PRIORITY, HumanTaskStatus, TallyBy
 from perdure.workflow import check_mapping
 from perdure.worklist import HumanTask
@@ -64,6 +65,7 @@ class Escalations(Escalating):
         priority: int | None = None,
         available: bool | None = None,
         overdue: bool | None = None,
+        search: Mapping[str, Any] | None = None,
         limit: int = limits.LIST_DEFAULT,
         cursor: str | None = None,
     ) -> ApiResult:
@@ -72,19 +74,23 @@ class Escalations(Escalating):
         ``status``: ``pending`` (if left out), ``resolved``, ``cancelled``, ``expired``, or several.
         All filters narrow, ``roles`` too. ``type``: also of a workflow of that type. ``available``:
         that nobody holds, or that somebody does. ``assigned_to``: assigned to, claimed or decided.
+        ``search``: of runs with these search attributes, or that have ended with an
+        ``Escalation(search=…)`` of these.
         """
         self._caller(READ)
         wanted = statuses_of(status, available=available)
-        if not wanted:
+        among = None if roles is None else names(roles, "roles")
+        if not wanted or among == ():
             return ApiResult(200, {"escalations": [], "cursor": None})
         filters = {
             "status": wanted,
             "role": role,
-            "roles": None if roles is None else names(roles, "roles"),
-            "kind": type,
-            "holder": assigned_to,
+            "roles": among,
+            "kind": check_label(type, "type"),
+            "holder": check_label(assigned_to, "assigned_to"),
             "priority": priority,
             "overdue": overdue,
+            "search": search,
             **_of_workflow(workflow_id),
         }
         return ApiResult(200, await self._page(limit, cursor, filters))
@@ -266,6 +272,22 @@ class Escalations(Escalating):
         """Say something about one, while it is pending."""
         self._caller(WRITE)
         return await self._acted(id, "comment", lambda people: people.comment(id, text))
+
+    @answering
+    async def attach(
+        self,
+        *,
+        id: str,
+        name: str,
+        uri: str,
+        media_type: str = "",
+        size: int | None = None,
+        digest: str = "",
+    ) -> ApiResult:
+        """Refer to a document, while one is pending; it stays where it is. See ``HumanTasks``."""
+        self._caller(WRITE)
+        more: dict[str, Any] = {"media_type": media_type, "size": size, "digest": digest}
+        return await self._acted(id, "attach", lambda people: people.attach(id, name, uri, **more))
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ def add(core: Core, run: Run, closing: ev.Event, write: TurnWrite) -> None:
         "input": msgspec.Raw(started.input),
         "terms": msgspec.structs.replace(started.terms, start_delay=0, cron=""),
         "places": started.places,
-        **asked,
+        **asked.fields,
     }
     request = beside.begin(
         core,
@@ -53,5 +53,5 @@ def add(core: Core, run: Run, closing: ev.Event, write: TurnWrite) -> None:
         context=started.context,
     )
     beside.inherit(run, request)
-    request.search = {escalation.SEARCH: run.workflow_id}
+    request.search = {**asked.search, escalation.SEARCH: run.workflow_id}
     write.children = [*write.children, request]

@@ -218,18 +218,18 @@ class BaseHumanStep(BaseStep):
             return [error.message]
         spans = [
             problem
-            for name in ("due", "expires", "remind")
+            for name in _TIMES
             if isinstance(given := getattr(self, name), (str, int, float))
             and (name, given) != ("expires", NEVER)
             for problem in no_span(name, given)
         ]
-        return [*spans, *self._what_cannot_be_asked(() if spans else ("due", "expires"))]
+        return [*spans, *self._what_cannot_be_asked(() if spans else _TIMES)]
 
     def _what_cannot_be_asked(self, times: Sequence[str]) -> list[str]:
         """Return what is wrong with whom it asks, as far as that is no function, and with these
         times of it.
         """
-        said = ("assignee", "escalate", "approvers", "not_by", "type", "form_version", *times)
+        said = (*_ASKED, *times)
         given = {name: self.asking(name) for name in said}
         options = cast("Options", {key: it for key, it in given.items() if not callable(it)})
         try:
@@ -266,6 +266,19 @@ _HOOKS = (
     "get_reminder_date",
     "validate_submission",
 )
+_TIMES = ("due", "expires", "remind")
+_ASKED = (
+    "assignee",
+    "role",
+    "group",
+    "priority",
+    "escalate",
+    "approvers",
+    "not_by",
+    "type",
+    "form_version",
+)
+"""Attributes that can be checked before anybody is asked."""
 _GIVEN = (
     "title",
     "description",

@@ -62,7 +62,7 @@ def asked(
     """
     given = options.get
     role, group = given("role"), given("group")
-    if role is not None and group is not None and role != group:
+    if role and group and role != group:
         raise errors.Invalid(f"role {role!r} and group {group!r} mean the same: give one")
     if not payload.text(title, what="title", maximum=LABEL):
         raise errors.Invalid("title: it is empty; say in a few words what is asked")
@@ -87,8 +87,8 @@ def asked(
         title=title,
         name=payload.text(given("name", ""), what="name", maximum=LABEL),
         description=payload.text(given("description", ""), what="description", maximum=REASON),
-        role=check_label(role if role is not None else group, "role"),
-        assignee=check_label(given("assignee"), "assignee"),
+        role=check_label(role, "role") or check_label(group, "group") or None,
+        assignee=check_label(given("assignee"), "assignee") or None,
         priority=priority,
         form=form.schema and payload.limit(form.schema, max_payload, what="form"),
         data=None if data is None else _encoded(data, max_payload),

@@ -7,9 +7,10 @@ with what was answered. Whether a result is such an escalation is read off the r
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -22,6 +23,7 @@ from perdure.values.failures import FailureInfo
 from perdure.values.limits import LABEL, REASON
 from perdure.values.people import PRIORITIES, PRIORITY
 from perdure.values.terms import NO_TERMS, Terms
+from perdure.workflow import check_search
 from perdure.workflow.children import Heritage, schedule_child
 
 SEARCH: Final = "escalation_of"
@@ -44,16 +46,17 @@ class Escalation(msgspec.Struct, frozen=True, tag_field="type", tag=_ALWAYS):
 
     ``data``: what the person is shown; any payload. ``message``: what is asked. ``role``: whose it
     is; ``None``: the one that the workflow's configuration names. ``priority``: 1 (the most urgent)
-    to 4.
+    to 4. ``search``: search attributes that it is found by; they are plain in the database.
 
     Raises:
-        Invalid: a priority or a text that cannot be meant.
+        Invalid: a priority, a text or a search attribute that cannot be meant.
     """
 
     data: Any = None
     message: str = ""
     role: str | None = None
     priority: int = PRIORITY
+    search: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if type(self.priority) is not int or self.priority not in PRIORITIES:
@@ -63,6 +66,8 @@ class Escalation(msgspec.Struct, frozen=True, tag_field="type", tag=_ALWAYS):
         payload.text(self.message, what="escalation: message")
         if self.role is not None:
             payload.text(self.role, what="escalation: role", maximum=LABEL)
+        if self.search is not None:
+            msgspec.structs.force_setattr(self, "search", _found_by(self.search))
 
 
 class _Said(msgspec.Struct):
@@ -73,6 +78,7 @@ class _Said(msgspec.Struct):
     message: Any = ""
     role: Any = None
     priority: Any = PRIORITY
+    search: Any = None
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -87,7 +93,14 @@ _read_said = msgspec.json.Decoder(_Said).decode
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
-def returned(result: bytes, input: bytes) -> dict[str, Any] | None:
+class Question(NamedTuple):
+    """What people are to be asked: the fields of :class:`Returned`, and the search attributes."""
+
+    fields: dict[str, Any]
+    search: dict[str, Any]
+
+
+def returned(result: bytes, input: bytes) -> Question | None:
     """Return what people are to be asked by a result, if it is an escalation.
 
     The words of a mapping that cannot be meant (a priority of 9) count as left out: the run has
@@ -100,20 +113,37 @@ def returned(result: bytes, input: bytes) -> dict[str, Any] | None:
         return None
     role = said.role if isinstance(said.role, str) and 0 < len(said.role) <= LABEL else None
     is_meant = type(said.priority) is int and said.priority in PRIORITIES
-    return {
+    fields = {
         "data": said.data,
         "message": said.message if isinstance(said.message, str) else "",
         "role": role,
         "priority": said.priority if is_meant else PRIORITY,
     }
+    search: dict[str, Any] = {}
+    with contextlib.suppress(errors.Invalid):
+        search = _found_by(said.search or {})
+    return Question(fields, search)
 
 
-def raised(failure: FailureInfo, text: str, input: bytes) -> dict[str, Any] | None:
+def raised(failure: FailureInfo, text: str, input: bytes) -> Question | None:
     """Return what people are to be asked by a failure, if the run was certified."""
     if not _is_certified(input):
         return None
     told = {"error": text, "kind": failure.kind, "trace": failure.trace}
-    return {"data": told, "message": f"Unhandled error: {text}", "role": None, "priority": PRIORITY}
+    asked = f"Unhandled error: {text}"
+    return Question({"data": told, "message": asked, "role": None, "priority": PRIORITY}, {})
+
+
+def _found_by(search: Any) -> dict[str, Any]:
+    """Return search attributes of an escalation, without those that are ``None``.
+
+    Raises:
+        Invalid: they cannot be meant.
+    """
+    checked = check_search(search)
+    if SEARCH in checked:
+        raise errors.Invalid(f"escalation: the search attribute {SEARCH!r} is Perdure's own")
+    return {key: value for key, value in checked.items() if value is not None}
 
 
 def _said(result: bytes, *, certified: bool) -> _Said | None:

@@ -139,7 +139,7 @@ async def ask(
 ) -> tuple[Decision[Any], ev.HumanTaskDecided | None]:
     """Ask a person: see :func:`request`; with the decision comes what was recorded of it."""
     instance = traps.here()
-    if options.get("role") is None and options.get("group") is None:
+    if not options.get("role") and not options.get("group"):
         options = {**options, "role": context.get(ROLE_KEY)}
     event = asked(
         instance.new_run_id("human"),

@@ -18,6 +18,18 @@ def check_label(given: object, what: str) -> str | None:
     return None if given is None else payload.text(given, what=what, maximum=limits.LABEL)
 
 
+def check_name(given: object, what: str) -> str:
+    """Return ``given`` if it is text of 1 to 1,000 characters.
+
+    Raises:
+        Invalid: it is not.
+    """
+    name = payload.text(given, what=what, maximum=limits.LABEL)
+    if not name:
+        raise Invalid(f"{what}: it is empty")
+    return name
+
+
 def check_tags(given: object) -> tuple[str, ...]:
     """Return ``given`` if it is a list of at most 100 texts of at most 1,000 characters.
 

@@ -142,7 +142,8 @@ class HumanTaskFilter(msgspec.Struct, gc=False):
     them, claimed by them, or decided by them. ``roles``: of one of these. ``kind``: of this type,
     or of none and asked by this workflow. ``workflow_prefix``, beside a ``workflow_id``: also what
     executions ask whose ids begin so. ``prefix``: of the id. ``opened_from``, ``closed_from``:
-    asked, or ended, since then. ``sight``: only what somebody may read.
+    asked, or ended, since then. ``sight``: only what somebody may read. ``search``: of runs with
+    these search attributes.
     """
 
     namespace: str = "default"
@@ -163,6 +164,7 @@ class HumanTaskFilter(msgspec.Struct, gc=False):
     workflow_prefix: str = ""
     opened_from: int = 0
     closed_from: int = 0
+    search: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
 class Act(msgspec.Struct, gc=False):
@@ -366,10 +368,15 @@ def _check_barred(task: HumanTaskRow, act: Act) -> None:
 
 
 def _check_given(task: HumanTaskRow, act: Act) -> None:
-    if act.assignee is not None and act.assignee in task.not_by:
+    to = act.assignee
+    if to is None:
+        return
+    barred = "must not be decided" if to in task.not_by else ""
+    if any(to in (one.by, one.person) for one in task.approvals):
+        barred = "has been completed"
+    if barred:
         raise errors.TaskDenied(
-            f"human task {task.title!r} ({task.id}) must not be decided by {act.assignee!r}, so it "
-            "cannot become theirs",
+            f"human task {task.title!r} ({task.id}) {barred} by {to!r}, so it cannot become theirs",
             details=_details(task),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -143,7 +144,13 @@ def _indexable(key: str, value: Any) -> Any:
             f"search attribute {key!r}: {type(value).__name__} cannot be indexed; "
             "use text, a number, a bool, an aware datetime or a list of text"
         )
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise errors.Invalid(f"search attribute {key!r}: {value} has over 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise errors.Invalid(f"search attribute {key!r}: {value} is no number that can be compared")
     texts: Any = (value,) if isinstance(value, str) else value if _is_texts(value) else ()
+    if any("\0" in text for text in (key, *texts)):
+        raise errors.Invalid(f"search attribute {key!r}: the text holds a NUL character")
     size = sum(map(len, texts))
     if size > limits.SEARCH_TEXT:
         raise errors.Invalid(

@@ -543,6 +543,20 @@ def test_a_list_of_human_tasks_is_led_by_its_index(
 
 
 @pytest.mark.parametrize(
+    ("rare", "index"),
+    [("k", "perdure_human_task_by_run"), ("", "perdure_human_task_open")],
+    ids=["rare", "common"],
+)
+def test_human_tasks_are_found_by_a_search_attribute_if_few_have_it(
+    store: PostgresStore, rare: str, index: str
+):
+    where = HumanTaskFilter(search={"k": 77})
+    nodes = made(store, *tasks_query(store.database.sql, where, 5, 10, None, rare=rare))
+    assert index in indexes(nodes), told(nodes)
+    assert scans(nodes) == [], told(nodes)
+
+
+@pytest.mark.parametrize(
     ("where", "index"),
     [
         (AuditFilter(), "perdure_audit_by_time"),

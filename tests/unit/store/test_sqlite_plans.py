@@ -367,6 +367,26 @@ def test_a_list_of_human_tasks_is_led_by_its_index(
 
 
 @pytest.mark.parametrize(
+    ("rare", "uses"),
+    [
+        ("order", ["t USING INDEX perdure_human_task_by_run (run=?)", "a USING PRIMARY KEY"]),
+        ("", ["t USING INDEX perdure_human_task_open", "x USING"]),
+    ],
+    ids=["rare", "common"],
+)
+def test_human_tasks_are_found_by_a_search_attribute_if_few_have_it(
+    store: SqliteStore, rare: str, uses: list[str]
+):
+    where = HumanTaskFilter(search={"order": 7})
+    sql, parameters = tasks_query(SQL, where, 5, 10, None, rare=rare)
+    rows = store.database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+    lines = [row[3] for row in rows]
+    assert all(any(one in line for line in lines) for one in uses), lines
+    assert scans(lines) == []
+    assert rare or not any("TEMP B-TREE" in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
     ("status", "uses"),
     [
         ((), "perdure_human_task_open (<expr>>?"),

@@ -216,6 +216,15 @@ def test_what_somebody_is_barred_from_cannot_become_theirs(verb: str):
         judge(one, act(verb, "grace", assignee="ada"), NOW)
 
 
+@pytest.mark.parametrize("verb", ["delegate", "reassign"])
+def test_what_somebody_has_completed_already_cannot_become_theirs(verb: str):
+    first = judge(task(approvers=2), act("complete", value=b"1"), NOW)
+    held_by_other = judge(first, act("claim", "grace", until=NOW + HOUR), NOW)
+    with pytest.raises(errors.TaskDenied, match="has been completed by 'ada'"):
+        judge(held_by_other, act(verb, "grace", assignee="ada"), NOW)
+    assert judge(held_by_other, act(verb, "grace", assignee="zoe"), NOW).assignee == "zoe"
+
+
 def test_whoever_holds_it_gives_it_to_another_and_nobody_else_does():
     for mine in (held(), task(assignee="ada")):
         after = judge(mine, act("delegate", assignee="zoe"), NOW)

@@ -52,6 +52,9 @@ def _acting(command: Any) -> Any:
 @click.option("-w", "--workflow", metavar="NAME", help="Of this workflow.")
 @click.option("--id", "workflow_id", metavar="ID", help="Of exactly this workflow id.")
 @click.option("--type", metavar="TYPE", help="Of this kind.")
+@click.option(
+    "--search", multiple=True, metavar="K=V", help="Of runs with this search attribute; repeat."
+)
 @click.option("--overdue", is_flag=True, help="Only what is late.")
 @click.option(
     "--limit",
@@ -73,6 +76,7 @@ def list_command(
 ) -> None:
     """List what is open, by when it is due; what is closed, newest first."""
     filters["status"] = [part for text in filters["status"] for part in text.split(",")]
+    filters["search"] = given.pairs(filters["search"], "--search")
     if mine:
         filters["for_person"] = who(None)
     asyncio.run(_list(database, output, limit, cursor, filters))

@@ -18,14 +18,13 @@ looked at: where that ends, the next page begins.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from perdure.errors import Invalid
 from perdure.store.port import Filter, Place
+from perdure.store.sql.attributes import found, has, of_type, values_of
 from perdure.store.sql.database import Writing
-from perdure.store.sql.encoding import to_json
 from perdure.values.states import CODES
 
 WINDOW = 20_000
@@ -198,11 +197,10 @@ class _Search:
             if not self.by_time:
                 return  # nothing else is as rare
         for key, value in where.search.items():
-            first = _values(key, value)[0]
-            condition = f"a.namespace = ? AND a.key = ? AND a.value = {sql['json_value']}"
-            parameters = (where.namespace, key, to_json(first))
-            covers, rest = f"search:{key}", _of_type(sql, first)
-            yield Leader("perdure_attr a", condition, parameters, "a.run", covers, rest)
+            first = values_of(key, value)[0]
+            condition, given = found(sql, where.namespace, key, first)
+            covers, rest = f"search:{key}", of_type(sql, first)
+            yield Leader("perdure_attr a", condition, tuple(given), "a.run", covers, rest)
         for tag in where.tags:
             own = (where.namespace, tag)
             yield Leader(
@@ -259,31 +257,10 @@ def _conditions(
                 tag,
             )
     for key, value in where.search.items():
-        for wanted in _values(key, value)[int(leader.covers == f"search:{key}") :]:
-            need(
-                "EXISTS (SELECT 1 FROM perdure_attr x WHERE x.namespace = ? AND x.key = ? "  # noqa: S608 - names from above
-                f"AND x.value = {sql['json_value']} AND x.run = {leader.run}"
-                f"{_of_type(sql, wanted)} {sql['for_each']})",
-                where.namespace,
-                key,
-                to_json(wanted),
-            )
+        for wanted in values_of(key, value)[int(leader.covers == f"search:{key}") :]:
+            text, given = has(sql, where.namespace, key, wanted, leader.run)
+            need(text, *given)
     if where.status and leader.covers != "status":
         codes = [CODES[status] for status in where.status]
         need(f"s.status IN ({','.join('?' * len(codes))})", *codes)
     return conditions, parameters
-
-
-def _values(key: str, value: Any) -> list[Any]:
-    """Return what a run's attribute must contain: all of a list, or the one value."""
-    values = cast("list[Any]", value) if isinstance(value, list) else [value]
-    if not values or not all(isinstance(one_of, (str, int, float)) for one_of in values):
-        raise Invalid(f"search: {key}={value!r} is not text, a number, a boolean or a list")
-    return values
-
-
-def _of_type(sql: Mapping[str, str], value: Any) -> str:
-    """Return what tells a boolean from a number, where both are stored as one."""
-    if isinstance(value, bool):
-        return f" {sql['is_boolean']}"
-    return f" {sql['is_number']}" if isinstance(value, (int, float)) else ""

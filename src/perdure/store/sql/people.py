@@ -142,9 +142,19 @@ def raise_task(database: Writing, wanted: HumanTaskRaise, now: int) -> HumanTask
     if made.rowcount == 1 and wanted.audit is not None:
         append(database, [wanted.audit], now)
     row = database.run("human_task", wanted.id).fetchone()
-    if row is None or row[1] != wanted.namespace or row[2] is not None:
+    task = None if row is None else task_of(row, database.seal)
+    if task is None or not _is_wanted(task, wanted):
         raise Conflict(f"human task {wanted.id!r} is another one: choose another id")
-    return task_of(row, database.seal)
+    return task
+
+
+def _is_wanted(task: HumanTaskRow, wanted: HumanTaskRaise) -> bool:
+    """Tell whether a human task is what the same call has raised before: an id alone shows nobody
+    what is of another tenant, or about something else.
+    """
+    asked = wanted.asked
+    same = (wanted.namespace, wanted.tenant, asked.title, asked.handling.type)
+    return task.run is None and (task.namespace, task.tenant, task.title, task.type) == same
 
 
 def act_on(

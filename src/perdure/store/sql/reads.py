@@ -52,7 +52,7 @@ from perdure.store.sql.records import RecordReader
 from perdure.store.sql.schedules import ScheduleReader
 from perdure.store.sql.slots import Slots
 from perdure.store.sql.workflows import WorkflowReader
-from perdure.store.sql.worklists import tasks_count, tasks_query, tasks_tally
+from perdure.store.sql.worklists import rare_attribute, tasks_count, tasks_query, tasks_tally
 from perdure.values.concurrency import Standing
 from perdure.values.meters import BudgetRow
 from perdure.values.people import TallyBy
@@ -370,16 +370,19 @@ class SqlReader(EndedReader, RecordReader, ScheduleReader, WorkflowReader):
         limit: int,
         after: HumanTaskRow | None = None,
     ) -> list[HumanTaskRow]:
-        query = tasks_query(self.database.sql, where, now, limit, after)
+        rare = rare_attribute(self.database, where)
+        query = tasks_query(self.database.sql, where, now, limit, after, rare=rare)
         return [task_of(row, self.database.seal) for row in self._made(*query)]
 
     @reading
     def count_human_tasks(self, where: HumanTaskFilter, now: int) -> int:
-        return int(self._made(*tasks_count(self.database.sql, where, now))[0][0])
+        rare = rare_attribute(self.database, where)
+        return int(self._made(*tasks_count(self.database.sql, where, now, rare=rare))[0][0])
 
     @reading
     def tally_human_tasks(self, where: HumanTaskFilter, now: int, by: TallyBy) -> dict[str, int]:
-        query = tasks_tally(self.database.sql, where, now, by)
+        rare = rare_attribute(self.database, where)
+        query = tasks_tally(self.database.sql, where, now, by, rare=rare)
         return {what: int(number) for what, number in self._made(*query)}
 
     @reading

@@ -7,15 +7,20 @@ list is as fast for many roles as for one; no human task is in two of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perdure.store.sql.attributes import Condition as _Condition
+from perdure.store.sql.attributes import found, has, of_type, values_of
+from perdure.store.sql.database import Writing
 from perdure.values.people import CODES, OPEN, HumanTaskFilter, HumanTaskRow, HumanTaskStatus
 
 _NEVER = 2**63 - 1
 """Stands for the due time of what has none."""
 _DUE = f"coalesce(t.due_at, {_NEVER})"
 _LAST = "\U0010ffff"
+_FEW = 5_000
+"""As many runs are looked up for a search attribute that leads."""
 _BRANCHES = 200
 """More roles than this are one branch."""
 
@@ -24,18 +29,23 @@ _TALLIED = {
     "type": "CASE t.type WHEN '' THEN coalesce(r.workflow, '') ELSE t.type END",
 }
 """What is counted apart; a type is that of ``HumanTaskFilter.kind``."""
-_Condition = tuple[str, list[Any]]
 _ANY: _Condition = ("", [])
 
 
 def tasks_query(
-    sql: Mapping[str, str], where: HumanTaskFilter, now: int, limit: int, after: HumanTaskRow | None
+    sql: Mapping[str, str],
+    where: HumanTaskFilter,
+    now: int,
+    limit: int,
+    after: HumanTaskRow | None,
+    *,
+    rare: str = "",
 ) -> tuple[str, list[Any]]:
-    """Return the text of a list and its parameters."""
-    is_open, is_narrow = _kind(where)
+    """Return the text of a list and its parameters; ``rare``: see :func:`rare_attribute`."""
+    is_open, is_narrow = _kind(where, rare)
     due = _due(is_narrow)
     order = f"{due}, t.id" if is_open else "t.id DESC"
-    conditions, parameters = _conditions(where, now)
+    conditions, parameters = _conditions(sql, where, now, rare)
     if after is not None:
         if is_open:  # not as a pair: an index on an expression would not be searched by it
             conditions.append(f"{due} >= ? AND ({due} > ? OR t.id > ?)")
@@ -68,9 +78,11 @@ def tasks_query(
     return made, [*every, limit]
 
 
-def tasks_count(sql: Mapping[str, str], where: HumanTaskFilter, now: int) -> tuple[str, list[Any]]:
+def tasks_count(
+    sql: Mapping[str, str], where: HumanTaskFilter, now: int, *, rare: str = ""
+) -> tuple[str, list[Any]]:
     """Return the text of a count and its parameters."""
-    conditions, parameters = _conditions(where, now)
+    conditions, parameters = _conditions(sql, where, now, rare)
     parts: list[str] = []
     every: list[Any] = []
     for text, more in _branches(where, now):
@@ -81,10 +93,10 @@ def tasks_count(sql: Mapping[str, str], where: HumanTaskFilter, now: int) -> tup
 
 
 def tasks_tally(
-    sql: Mapping[str, str], where: HumanTaskFilter, now: int, by: str
+    sql: Mapping[str, str], where: HumanTaskFilter, now: int, by: str, *, rare: str = ""
 ) -> tuple[str, list[Any]]:
     """Return the text of a count for each role or type, and its parameters."""
-    conditions, parameters = _conditions(where, now)
+    conditions, parameters = _conditions(sql, where, now, rare)
     parts: list[str] = []
     every: list[Any] = []
     for text, more in _branches(where, now):
@@ -98,25 +110,39 @@ def tasks_tally(
     return f"SELECT what, count(*) FROM ({together}) AS every GROUP BY what ORDER BY what", every  # noqa: S608
 
 
+def rare_attribute(database: Writing, where: HumanTaskFilter) -> str:
+    """Return the search attribute that few runs have as the filter wants it, so that it leads;
+    empty if there is none, and the order of the list leads instead.
+    """
+    for key, value in where.search.items():
+        condition, given = found(database.sql, where.namespace, key, values_of(key, value)[0])
+        text = f"SELECT 1 FROM perdure_attr a WHERE {condition} LIMIT 1 OFFSET {_FEW}"  # noqa: S608
+        if database.ask(text, given).fetchone() is None:
+            return key
+    return ""
+
+
 def _tables(sql: Mapping[str, str], conditions: str) -> str:
     """Return the tables that conditions need: the run only if they ask for it."""
     return sql["task_tables"] if "r." in conditions else "perdure_human_task t"
 
 
-def _kind(where: HumanTaskFilter) -> tuple[bool, bool]:
+def _kind(where: HumanTaskFilter, rare: str) -> tuple[bool, bool]:
     """Tell whether only open ones are meant, and whether few are, by what finds them."""
     status = frozenset(where.status) or OPEN
     # What finds few tasks leads, and no index of all open ones, whose words these are not.
-    return status <= OPEN, bool(where.workflow_id or where.prefix)
+    return status <= OPEN, bool(where.workflow_id or where.prefix or rare)
 
 
 def _due(is_narrow: bool) -> str:
     return f"({_DUE} + 0)" if is_narrow else _DUE
 
 
-def _conditions(where: HumanTaskFilter, now: int) -> tuple[list[str], list[Any]]:
+def _conditions(
+    sql: Mapping[str, str], where: HumanTaskFilter, now: int, rare: str
+) -> tuple[list[str], list[Any]]:
     """Return what a filter demands of all branches."""
-    is_open, is_narrow = _kind(where)
+    is_open, is_narrow = _kind(where, rare)
     status = frozenset(where.status) or OPEN
     conditions: list[str] = ["t.namespace = ?"]
     parameters: list[Any] = [where.namespace]
@@ -152,6 +178,9 @@ def _conditions(where: HumanTaskFilter, now: int) -> tuple[list[str], list[Any]]
         text, more = _of_workflow(where)
         conditions.append(text)
         parameters += more
+    for text, more in _with_attributes(sql, where, rare):
+        conditions.append(text)
+        parameters += more
     if where.kind:
         conditions.append("(t.type = ? OR (t.type = '' AND r.workflow = ?))")
         parameters += [where.kind] * 2
@@ -175,6 +204,22 @@ def _of_workflow(where: HumanTaskFilter) -> _Condition:
         text = f"{text} UNION ALL {runs} x.workflow_id >= ? AND x.workflow_id < ?"
         more += [where.namespace, prefix, prefix + _LAST]
     return f"t.run IN ({text})", more
+
+
+def _with_attributes(
+    sql: Mapping[str, str], where: HumanTaskFilter, rare: str
+) -> Iterator[_Condition]:
+    """Yield the conditions that the run which asks has certain search attributes."""
+    for key, value in where.search.items():
+        first, *others = values_of(key, value)
+        if key == rare:
+            text, more = found(sql, where.namespace, key, first)
+            runs = f"SELECT a.run FROM perdure_attr a WHERE {text}{of_type(sql, first)}"  # noqa: S608
+            yield f"t.run IN ({runs})", more
+        else:
+            others.append(first)
+        for wanted in others:
+            yield has(sql, where.namespace, key, wanted, "t.run")
 
 
 def _branches(where: HumanTaskFilter, now: int) -> list[_Condition]:
