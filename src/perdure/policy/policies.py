@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from perdure.errors import Invalid, UsageError
 from perdure.policy import checks
+from perdure.policy.counted import counted_by
 from perdure.policy.globs import glob
 from perdure.policy.kinds import Given, check_key, fingerprint, read_values
 from perdure.policy.reading import read_file, read_value
@@ -106,6 +107,8 @@ class Policies:
         Raises:
             Invalid: see the class; the policy in force stays.
         """
+        if not isinstance(cast("object", mapping), Mapping):
+            raise Invalid(f"update: {mapping!r} is no mapping of keys")
         gone = [key for key, value in mapping.items() if value is None]
         fresh = read_values(read_value({k: v for k, v in mapping.items() if v is not None}))
         for key in gone:
@@ -144,12 +147,15 @@ class Policies:
 
         Rates and places are not judged here: they are in ``limits``, for who has the database.
         """
-        now = self._now
-        asked = _asked_as(operation, request)
-        rules = now.compiled.of.get(asked)
-        if rules is None:
-            return _unknown(operation, now)
-        facts = Facts(now.compiled, operation, request)
+        now, key = self._now, "request"
+        try:
+            asked = _asked_as(operation, request)
+            rules = now.compiled.of.get(asked)
+            if rules is None:
+                return _unknown(operation, now)
+            facts = Facts(now.compiled, operation, request)
+        except Exception as exc:  # noqa: BLE001 - as below
+            return Verdict(False, ERROR, _said(exc), key, now.version, now.limits)
         key = "limits"
         try:
             for rule in now.fast[asked]:
@@ -168,18 +174,23 @@ class Policies:
             return Verdict(False, ERROR, _said(exc), key, now.version, now.limits)
 
     def explain(self, operation: str, request: Request) -> list[Finding]:
-        """Return what every rule says, in the order in which they are asked."""
+        """Return what every rule says, in the order in which they are asked; behind them what is
+        counted when it is done, of which no request tells whether it refuses.
+        """
         now = self._now
-        rules = now.compiled.of.get(_asked_as(operation, request))
-        if rules is None:
-            told = _unknown(operation, now)
-            return [Finding(told.rule, False, "", told.code, told.reason)]
-        facts = Facts(now.compiled, operation, request)
+        try:
+            rules = now.compiled.of.get(_asked_as(operation, request))
+            if rules is None:
+                told = _unknown(operation, now)
+                return [Finding(told.rule, False, "", told.code, told.reason)]
+            facts = Facts(now.compiled, operation, request)
+        except Exception as exc:  # noqa: BLE001 - as in a check
+            return [Finding("request", False, "", ERROR, _said(exc))]
         found: list[Finding] = []
         for rule in rules:
             code, reason = _asked(rule, facts) or ("", "")
             found.append(Finding(rule.key, not code, rule.value, code, reason))
-        return found
+        return found + counted_by(_limits(now, facts))
 
     def _made(self, values: Mapping[str, tuple[Given, ...]], counter: int) -> _InForce:
         compiled = Compiled(values, self._env, self._input_most)

@@ -128,7 +128,9 @@ def explain_command(file: Path, env: tuple[str, ...], request: str, output: str)
         say(document({**_told(verdict), "rules": rules}))
     else:
         for it in found:
-            why = "" if it.allowed else f": {it.code}: {it.reason}"
+            why = f": {it.code}: {it.reason}"
+            if it.allowed:
+                why = it.reason and f" ({it.reason})"
             value = "" if it.value == "always" else f" = {it.value}"
             say(f"{'passes' if it.allowed else 'DENIES'} {it.rule}{value}{why}")
         hint("allowed" if verdict.allowed else f"denied by {verdict.rule}")
