@@ -82,7 +82,7 @@ class Asked:
         if judge is None:
             return self._client
         asked = asked_schedule(read_spec({"cron": cron}), self._client.door.now())
-        request = _of_start(judge, type, "", envelope, schedule=asked)
+        request = _of_start(judge, type, "", envelope, schedule=asked, caller=own_caller())
         verdict = await judge.allow("trigger", request)
         return await judge.admit("trigger", request, verdict, is_spent=is_new)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from perdure.host.querying import find
 from perdure.host.schedule import HostSchedule
 from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
+from perdure.policy.counted import counted_by
 from perdure.policy.globs import Name, read_name
 from perdure.store.port import Definition, RunRow
 from perdure.values import payload
@@ -26,6 +27,7 @@ from perdure.values.principals import sees
 from perdure.values.sizes import parse_size
 
 _MANUAL = "manual"
+_STARTS = ("run", "trigger")
 
 
 class WorkflowHost:
@@ -114,14 +116,6 @@ class WorkflowHost:
         found, request, verdict = await self.judge_start(
             "run", asked, input, claims, caller=caller or own_caller()
         )
-        if not (self.config.enable_manual_triggers or _MANUAL in found.triggers):
-            said = (
-                f"{found.name!r} has no trigger 'manual', and this service runs nothing else by "
-                "hand"
-            )
-            code, rule = "MANUAL_TRIGGERS_DISABLED", "enable_manual_triggers"
-            no = Verdict(False, code, said, rule, verdict.version, verdict.limits)
-            raise await judge.refuse("run", request, no)
         client = await judge.admit("run", request, verdict)
         try:
             handle = await client.start(
@@ -150,8 +144,8 @@ class WorkflowHost:
             PolicyDenied: a check or a policy says no.
             NotFound: there is no such instance, or it has ended.
         """
-        row = await self._found(instance_id)
-        request = self.judge.about(row, claims, signal=signal)
+        row = await self._found(instance_id, "signal", claims)
+        request = self.judge.about(row, claims, signal=signal, **_sized(payload, "payload"))
         verdict = await self.judge.allow("signal", request)
         client = await self.judge.admit("signal", request, verdict)
         await _handle(client, row).send(signal, payload)
@@ -166,7 +160,7 @@ class WorkflowHost:
             NotFound: there is no such instance, or it has ended too long ago
                 (``retention_days``).
         """
-        row = await self._found(instance_id)
+        row = await self._found(instance_id, "get_status", claims)
         await self.judge.allow("get_status", self.judge.about(row, claims))
         return instances.shown(await _handle(self.client, row).describe())
 
@@ -255,7 +249,7 @@ class WorkflowHost:
             NotFound: there is no such instance.
             Conflict: it has ended.
         """
-        row = await self._found(instance_id)
+        row = await self._found(instance_id, "cancel", claims)
         request = self.judge.about(row, claims, reason=reason)
         verdict = await self.judge.allow("cancel", request)
         client = await self.judge.admit("cancel", request, verdict)
@@ -294,15 +288,29 @@ class WorkflowHost:
             claims: of who would be behind it.
             **asked: what the operation is about: fields of :class:`perdure.policy.Request`; of an
                 instance its ``instance_id`` alone.
+
+        Raises:
+            PolicyDenied: a policy says that nothing is explained.
+            NotFound: there is no such instance.
+            Invalid: a request has no such field.
         """
-        await self.judge.allow("explain", self.judge.request(claims))
-        if "instance_id" in asked:
-            row = await self._found(asked.pop("instance_id"))
-            request = self.judge.about(row, claims, **asked)
+        judge = self.judge
+        await judge.allow("explain", judge.request(claims))
+        if unknown := sorted(asked.keys() - set(Request.__struct_fields__)):
+            raise errors.Invalid(f"explain: a request has no field {unknown[0]!r}")
+        found: Definition | None = None
+        if "instance_id" in asked and not checks.check_instance_id(asked["instance_id"]):
+            row = await self._found(asked.pop("instance_id"), operation, claims)
+            request = judge.about(row, claims, **asked)
+        elif operation in _STARTS and isinstance(asked.get("workflow_id"), str):
+            found, request = await self._start_of(claims, **asked)
         else:
-            request = self.judge.request(claims, **asked)
-        guard = self.judge.guard
-        return guard.policies.explain(operation, request) if isinstance(guard, PolicyGuard) else []
+            request = judge.request(claims, **asked)
+        told = await judge.guard.explain(operation, request)
+        if operation not in _STARTS:
+            return told
+        limits = self._limited(Verdict(True)).limits
+        return [*told, *self._explained(operation, found, request), *counted_by(limits)]
 
     # -- what a start goes through -------------------------------------------------------------
 
@@ -321,22 +329,14 @@ class WorkflowHost:
             PolicyDenied: a check or a policy says no.
             NotFound: there is no such workflow, or not in this version.
         """
-        size = len(payload.encode(input, what="input"))
-        known = read_name(workflow_id) is not None
-        found = await self._resolve(workflow_id) if known else None
-        request = self.judge.request(
-            claims,
-            workflow_id=workflow_id,
-            input=input,
-            input_size=size,
-            validate=self._validator(found),
-            **asked,
-        )
+        found, request = await self._start_of(claims, workflow_id=workflow_id, input=input, **asked)
         verdict = await self.judge.allow(operation, request)
-        if wrong := checks.check_input_size(size, self._most):
-            code, of = checks.CODES["input_size"], (verdict.version, verdict.limits)
-            no = Verdict(False, code, wrong, "input_size", *of)
-            raise await self.judge.refuse(operation, request, no)
+        for said in self._explained(operation, found, request):
+            if not said.allowed:
+                no = Verdict(
+                    False, said.code, said.reason, said.rule, verdict.version, verdict.limits
+                )
+                raise await self.judge.refuse(operation, request, no)
         if found is None:
             raise errors.NotFound(f"there is no workflow {workflow_id!r}")
         return found, request, self._limited(verdict)
@@ -357,6 +357,28 @@ class WorkflowHost:
             step_timeout=_shorter(config.step_timeout / SECOND, limits.step_timeout),
         )
 
+    async def _start_of(
+        self, claims: Mapping[str, Any] | None, *, workflow_id: str, input: Any = None, **asked: Any
+    ) -> tuple[Definition | None, Request]:
+        """Return the version that would start, if there is one, and what is asked about it."""
+        known = read_name(workflow_id) is not None
+        found = await self._resolve(workflow_id) if known else None
+        given = {"workflow_id": workflow_id, "validate": self._validator(found)}
+        return found, self.judge.request(claims, **{**_sized(input, "input"), **given, **asked})
+
+    def _explained(
+        self, operation: str, found: Definition | None, request: Request
+    ) -> Iterator[Finding]:
+        """Yield what the deployment itself says of a start."""
+        wrong = checks.check_input_size(request.input_size, self._most)
+        code = checks.CODES["input_size"] if wrong else ""
+        yield Finding("max_input_size", not wrong, f"{self._most:,} bytes", code, wrong)
+        if operation != "run" or self.config.enable_manual_triggers or found is None:
+            return
+        has, code = _MANUAL in found.triggers, "MANUAL_TRIGGERS_DISABLED"
+        said = f"{found.name!r} has no trigger 'manual', and this service runs nothing else by hand"
+        yield Finding("enable_manual_triggers", has, "False", *(() if has else (code, said)))
+
     async def _resolve(self, asked: str) -> Definition | None:
         name = read_name(asked)
         assert name is not None
@@ -375,8 +397,12 @@ class WorkflowHost:
 
         return validate
 
-    async def _found(self, instance_id: str) -> RunRow:
+    async def _found(
+        self, instance_id: str, operation: str, claims: Mapping[str, Any] | None
+    ) -> RunRow:
         home, key = self.client.namespace, payload.text(instance_id, what="instance_id")
+        if checks.check_instance_id(key):
+            await self.judge.allow(operation, self.judge.request(claims, instance_id=key))
         row = await self.client.door.read(lambda store: store.find(key, namespace=home))
         hidden = row is not None and not sees(self.client.acts_for, row.tenant)
         if row is None or hidden or self._is_forgotten(row):
@@ -401,6 +427,11 @@ def _asked(workflow: str | Workflow[Any, Any]) -> str:
     if isinstance(workflow, Workflow):
         return f"{workflow.name}@{workflow.version}"
     return payload.text(workflow, what="workflow")
+
+
+def _sized(value: Any, what: str) -> dict[str, Any]:
+    """Return what is asked about something that is given: the value, and its encoded bytes."""
+    return {"input": value, "input_size": len(payload.encode(value, what=what))}
 
 
 def _handle(client: Client, row: RunRow) -> Handle[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from perdure.judging import asked_schedule
+from perdure.judging import asked_schedule, own_caller
 from perdure.timetable import read_spec
 from perdure.values import ids
 
@@ -61,7 +61,7 @@ class HostSchedule:
         when = {name: value for name, value in when.items() if value is not None}
         asked = asked_schedule(read_spec(dict(when)), client.door.now())
         found, request, verdict = await host.judge_start(
-            "trigger", workflow_id, input, claims, schedule=asked
+            "trigger", workflow_id, input, claims, schedule=asked, caller=own_caller()
         )
         if (keep := host.config.retention) is not None:
             when["retention"] = keep
