@@ -245,9 +245,11 @@ def _limits(now: _InForce, facts: Facts) -> Limits:
 
 
 def _meters(operation: str, service: str, now: _InForce) -> tuple[Meter, ...]:
+    # By the rate, too: what was paid by a slower one says nothing of one that has taken its place.
+    rates = {(rate.interval, rate.burst): rate for rate in now.rates.get(operation, ())}
     return tuple(
-        Meter(f"{operation}:{service}:{number}", rate)
-        for number, rate in enumerate(now.rates.get(operation, ()))
+        Meter(f"{operation}:{service}:{interval}:{burst}", rate)
+        for (interval, burst), rate in rates.items()
     )
 
 
