@@ -53,5 +53,7 @@ def refused_by_rate(verdict: Verdict, spent: Spent, now: int) -> Verdict:
 def refused_by_place(verdict: Verdict, error: ConcurrencyLimit) -> Verdict:
     """Return the verdict on a start for which there was no place."""
     details: dict[str, Any] = error.details or {}
-    rule = place_rule(str(details.get("key", "")))
-    return Verdict(False, NO_PLACE, error.message, rule, verdict.version, verdict.limits)
+    key = str(details.get("key", ""))
+    of, _, name = key.partition(":")
+    reason = f"{of} {name!r}: {error.message}" if name else error.message
+    return Verdict(False, NO_PLACE, reason, place_rule(key), verdict.version, verdict.limits)

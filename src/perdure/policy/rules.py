@@ -451,4 +451,5 @@ def _plain(cron: str) -> str:
 def _at_most(asked: float, most: int, what: str) -> str:
     if asked and asked <= most:
         return ""
-    return f"it asks for {asked or 'no end of'} {what}, and {most} is the most"
+    count = f"{asked:,.2f}".removesuffix(".00") if asked else "no end of"
+    return f"it asks for {count} {what}, and {most:,} is the most"

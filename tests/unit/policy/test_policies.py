@@ -341,7 +341,9 @@ def test_rates_count_per_service_and_places_per_service_and_per_workflow():
         W + "maxInstancesPerWorkflow": {"user.onboarding": 100, "user.*": 10},
     }
     limits = judged(mapping, "run", RUN).limits
-    assert [(it.key, it.rate.burst) for it in limits.meters] == [("run:app.billing:600000:100", 100)]
+    assert [(it.key, it.rate.burst) for it in limits.meters] == [
+        ("run:app.billing:600000:100", 100)
+    ]
     assert limits.places == (("service:app.billing", 50), ("workflow:user.onboarding", 100))
     other = judged(mapping, "run", but(RUN, workflow_id="user.leaving.v1")).limits
     assert other.places[1] == ("workflow:user.leaving", 10)
