@@ -36,6 +36,7 @@ class PolicyGuard:
         *,
         told: Callable[[str, Request, Verdict], object] | None = None,
     ) -> None:
+        policies.log_warnings()
         self.policies = policies
         self._told = told
 

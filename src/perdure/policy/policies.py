@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from perdure.values.meters import Meter, window_rate
 from perdure.values.rates import Rate
 from perdure.values.sizes import parse_size
 
+_log = logging.getLogger("perdure.policy")
 _KNOWN = 10_000
 _RATES = {
     "run": W + "run.rateLimit",
@@ -80,6 +82,7 @@ class Policies:
         self._input_most = min(parse_size(max_input_size), checks.MAX_INPUT)
         self._path: Path | None = None
         self._changing = threading.Lock()
+        self._logged = ""
         self._now = self._made(read_values(read_value(mapping or {})), 1)
 
     @classmethod
@@ -116,7 +119,8 @@ class Policies:
         with self._changing:
             kept = {k: v for k, v in self._now.values.items() if k not in gone}
             self._now = self._made({**kept, **fresh}, self._now.counter + 1)
-            return self._now.version
+        self.log_warnings()
+        return self._now.version
 
     def reload(self) -> str:
         """Read the file again, and let what it says be in force at once. Return the version.
@@ -130,7 +134,8 @@ class Policies:
         with self._changing:
             fresh = read_values(read_file(self._path))
             self._now = self._made(fresh, self._now.counter + 1)
-            return self._now.version
+        self.log_warnings()
+        return self._now.version
 
     @property
     def version(self) -> str:
@@ -141,6 +146,14 @@ class Policies:
     def warnings(self) -> Sequence[Caution]:
         """What is allowed in a policy and hardly meant."""
         return tuple(self._now.compiled.warnings)
+
+    def log_warnings(self) -> None:
+        """Log the warnings, once for a version: a door does that which asks these policies."""
+        now = self._now
+        if self._logged != now.version:
+            self._logged = now.version
+            for caution in now.compiled.warnings:
+                _log.warning("%s", caution)
 
     def check(self, operation: str, request: Request) -> Verdict:
         """Judge an operation: the first rule that refuses it decides.

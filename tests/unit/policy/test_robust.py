@@ -152,3 +152,19 @@ async def test_a_guard_tells_what_it_has_judged():
     for name in ("a.b.v1", "a.c.v1"):
         await guard.check("run", Request("a.b", workflow_id=name))
     assert told == [("run", "a.b.v1", False), ("run", "a.c.v1", True)]
+
+
+def test_what_is_hardly_meant_is_logged_once_by_a_door_and_by_a_change(
+    caplog: pytest.LogCaptureFixture,
+):
+    policies = Policies({W + "run.blocked": ["a.b.v1"]})
+    assert caplog.records == []
+    for _ in range(2):
+        PolicyGuard(policies)
+    [record] = caplog.records
+    assert (record.name, "names in a policy have no version" in record.message) == (
+        "perdure.policy",
+        True,
+    )
+    policies.update({W + "run.blocked": ["a.?"]})
+    assert "'a.?' fits no workflow" in caplog.records[-1].message

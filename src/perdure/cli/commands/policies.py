@@ -87,7 +87,8 @@ def test_command(file: Path, env: tuple[str, ...], against: Path, output: str) -
     else:
         for change in changes:
             say(str(change))
-        hint(f"{len(changes)} of {_count(looked_at, 'decision')} would be another")
+        of = _count(looked_at, "decision")
+        hint(f"{len(changes)} of {of} would be another" if looked_at else f"{of} in {against}")
     return exits.FAILED if changes else exits.OK
 
 
