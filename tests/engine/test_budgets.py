@@ -190,6 +190,12 @@ def test_an_execution_says_what_is_left_of_its_budgets_and_of_those_above_it():
     assert (usd.unit, usd.left) == ("usd", Decimal("0.5"))
 
 
+def test_what_was_used_of_a_unit_that_was_not_reserved_is_refused_and_not_lost():
+    held = activity.reserve(tokens=5)
+    with pytest.raises(Invalid, match=r"used: 'token' was not reserved here \(tokens was\)"):
+        held.used(token=3)
+
+
 def test_a_plain_function_spends_without_await(tmp_path: Path):
     async def main() -> Any:
         async with engine_on(tmp_path, *ALL) as engine:
