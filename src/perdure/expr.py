@@ -33,6 +33,8 @@ _STEP = re.compile(
     rf"|\s*\[\s*(?P<key>{TEXT})\s*\]"
 )
 _MISTAKE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_VALUE = re.compile(r" for '\w+(?:\[.*|'.*)", re.DOTALL)
+"""What would show a value: its path, the value, and at the end perhaps its type."""
 _WORDS: dict[type, str] = {
     type(None): "null",
     bool: "bool",
@@ -254,8 +256,14 @@ def place(text: str, at: int) -> tuple[int, int]:
 def _reason(said: str) -> str:
     """Return what the library says without its status codes."""
     text = re.sub(r"^[A-Z_]+: |\s*\[[A-Z_]+\]$", "", said)
-    text = text.partition(" for 'context")[0]  # what follows would show the value
+    text = _VALUE.sub(_type_of, text)
     return text.replace(" : ", ": ").replace("null_type", "null").replace("int64", "int")
+
+
+def _type_of(found: re.Match[str]) -> str:
+    """Return what may be shown of a value: its type, if that is told."""
+    told = re.search(r"': ([\w.]+)\.$", found[0])
+    return f": {told[1]}" if told else ""
 
 
 def _word(values: Mapping[str, Any], path: tuple[str, ...]) -> str:

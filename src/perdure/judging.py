@@ -15,14 +15,15 @@ import msgspec
 from perdure import activity, errors, views
 from perdure.client import Client
 from perdure.policy import Guard, Policies, PolicyGuard, Request, Schedule, Verdict
-from perdure.policy.hook import error_of, refused_by_place, refused_by_rate
+from perdure.policy.counted import refused_by_place, refused_by_rate
+from perdure.policy.hook import error_of, with_checks
 from perdure.policy.statuses import status_of
 from perdure.policy.verdict import DENIED as DENIED_CODE
 from perdure.policy.verdict import Limits
 from perdure.store.port import RunRow
 from perdure.values import payload
 from perdure.values.audit import Level
-from perdure.values.duration import SECOND
+from perdure.values.duration import SECOND, microseconds
 from perdure.values.granted import Granted
 from perdure.values.limits import LABEL
 from perdure.values.meters import Spend
@@ -77,7 +78,7 @@ class Judge:
 
     Args:
         client: what the door acts by.
-        guard: who judges.
+        guard: who judges, after the checks that are always made.
         service: for whom the door is.
         claims: of who calls.
         is_audited: whether the verdict's level of audit is heeded.
@@ -93,7 +94,7 @@ class Judge:
         is_audited: bool = True,
     ) -> None:
         self.client = client
-        self.guard = guard
+        self.guard = with_checks(guard)
         self.service = service
         self._claims = _claims(claims)
         self._is_audited = is_audited
@@ -228,8 +229,8 @@ class Judge:
             policy=verdict.version,
             places=limits.places,
             meters=limits.later,
-            max_duration=round(limits.max_duration * SECOND),
-            step_timeout=round(limits.step_timeout * SECOND),
+            max_duration=microseconds(limits.max_duration, what="max_duration"),
+            step_timeout=microseconds(limits.step_timeout, what="step_timeout"),
             timeout_action=limits.timeout_action,
             alerts=limits.alerts,
             audit=level,

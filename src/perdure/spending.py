@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from perdure.errors import Invalid
 from perdure.values.budgets import Amount, read_amounts
 
 T = TypeVar("T")
@@ -91,8 +92,16 @@ class Reservation:
         self._hold = ""
 
     def used(self, **amounts: Amount) -> None:
-        """Say how much was used, in all; it may be more than was reserved."""
-        self._used |= read_amounts(amounts, "used")
+        """Say how much was used, in all; it may be more than was reserved.
+
+        Raises:
+            Invalid: no amount, or one of a unit that was not reserved, which would be lost.
+        """
+        used = read_amounts(amounts, "used")
+        if others := sorted(used.keys() - self._amounts.keys()):
+            of = ", ".join(sorted(self._amounts))
+            raise Invalid(f"used: {others[0]!r} was not reserved here ({of} was)")
+        self._used |= used
 
     async def __aenter__(self) -> Self:
         if self._purse is not None:

@@ -17,7 +17,9 @@ from perdure import errors
 from perdure.store.port import Fork, Listed, Place, RunRow, TurnRow, Worker
 from perdure.values import endings, payload
 from perdure.values import events as ev
+from perdure.values.budgets import Budget, budget_of
 from perdure.values.duration import SECOND
+from perdure.values.meters import BudgetRow
 from perdure.values.states import Status
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ class Execution(msgspec.Struct, frozen=True):
 
     ``retention_seconds``: how long it is kept after its end; 0: for ever; ``None``: no worker has
     said so yet. ``deleted_at``: if it has ended, when it will be deleted, or soon after.
+    ``budgets``: of which it spends, its own and those of the runs above it, by unit.
     ``sealed``: why ``detail``, ``progress`` and ``memo`` could not be opened in this process.
     """
 
@@ -78,6 +81,7 @@ class Execution(msgspec.Struct, frozen=True):
     sealed: str = ""
     retention_seconds: float | None = None
     deleted_at: datetime | None = None
+    budgets: tuple[Budget, ...] = ()
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -176,10 +180,11 @@ def execution(
     search: dict[str, Any] | None = None,
     kin: Sequence[Fork] = (),
     kept_for: int | None = None,
+    budgets: Sequence[BudgetRow] = (),
 ) -> Execution:
     """Show a run; with its first and last turns, also input, output and error."""
     waits = waits_of(row)
-    shown: dict[str, Any] = {}
+    shown: dict[str, Any] = {"budgets": tuple(budget_of(it) for it in budgets)}
     for fork in kin:
         if fork.run == row.run:
             where = (fork.origin_workflow_id, fork.origin_run_id)

@@ -17,6 +17,7 @@ from perdure.door import Door, whole_history
 from perdure.store.port import RunRow, TurnRow
 from perdure.values import events as ev
 from perdure.values import payload
+from perdure.values.budgets import carried
 from perdure.values.commands import NOT_CHOSEN
 from perdure.views import Execution
 
@@ -39,6 +40,7 @@ async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
         Corrupt: something of it cannot be read. A damaged history only hides the steps.
     """
     first = await door.read(lambda store: store.history(row.run, limit=1))
+    spends = [key for key, _ in carried(_context(first))]
     found = await door.read(
         lambda store: views.execution(
             row,
@@ -47,6 +49,7 @@ async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
             search=store.attributes(row.run),
             kin=store.forks(row.run),
             kept_for=store.kept_for(row.execution),
+            budgets=store.budgets(spends) if spends else (),
         )
     )
     if not with_steps:
@@ -97,6 +100,11 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
         metadata=gathered,
         current_step=", ".join(current) or execution.current_step,
     )
+
+
+def _context(first: Sequence[TurnRow]) -> bytes | None:
+    """Return the context that a run was started with."""
+    return ev.decode_plain(first[0].payload)[0].get("context") if first else None
 
 
 async def _is_of_graph(door: Door, row: RunRow, first: Sequence[TurnRow]) -> bool:

@@ -25,6 +25,7 @@ LISTED = {f.name for f in msgspec.structs.fields(Execution)} - {
     "forks",
     "retention_seconds",
     "deleted_at",
+    "budgets",
 }
 READS = [
     ["list"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,31 @@ def test_a_unit_that_the_budget_does_not_count_is_free():
         return await worker.client.execute(asks, [60, 30, 20], budget={"usd": 5})
 
     assert run(main) == 3
+
+
+def test_an_execution_says_what_is_left_of_its_budgets_and_of_those_above_it():
+    async def main(worker: SimulatedWorker) -> Any:
+        handle = await worker.client.start(asks, [60, 30], budget={"tokens": 100, "usd": "0.5"})
+        await handle.result()
+        free = await worker.client.start(asks, [1])
+        return (await handle.describe()).budgets, (await free.describe()).budgets
+
+    [tokens, usd], none = run(main)
+    assert none == ()
+    assert (tokens.unit, tokens.amount, tokens.used, tokens.reserved, tokens.left) == (
+        "tokens",
+        100,
+        90,
+        0,
+        10,
+    )
+    assert (usd.unit, usd.left) == ("usd", Decimal("0.5"))
+
+
+def test_what_was_used_of_a_unit_that_was_not_reserved_is_refused_and_not_lost():
+    held = activity.reserve(tokens=5)
+    with pytest.raises(Invalid, match=r"used: 'token' was not reserved here \(tokens was\)"):
+        held.used(token=3)
 
 
 def test_a_plain_function_spends_without_await(tmp_path: Path):

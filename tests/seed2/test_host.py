@@ -273,6 +273,20 @@ async def test_so_many_are_run_in_a_time_and_no_more(tmp_path: Path):
         assert await engine.client.count() == 2
 
 
+async def test_a_rate_that_takes_the_place_of_a_slower_one_holds_at_once(tmp_path: Path):
+    async with engine_at(tmp_path) as engine:
+        policies = Policies({"policy.workflow.run.rateLimit": "1/day"})
+        host = WorkflowHost(engine.client, service="app.billing", policies=policies)
+        await host.run("app.versions.v1")
+        with pytest.raises(RateLimited):
+            await host.run("app.versions.v1")
+        policies.update({"policy.workflow.run.rateLimit": "2/minute"})
+        for _ in range(2):
+            await host.run("app.versions.v1")
+        with pytest.raises(RateLimited):
+            await host.run("app.versions.v1")
+
+
 async def test_a_step_that_says_nothing_has_the_hosts_time(tmp_path: Path):
     async with engine_at(tmp_path) as engine:
         host = host_of(engine, default_timeout="10ms", max_instance_duration="20s")

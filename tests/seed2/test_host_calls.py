@@ -148,7 +148,7 @@ async def test_a_process_without_an_engine_checks_inputs_of_definitions_that_it_
     ("asked", "rule", "code"),
     [
         ({"workflow_id": ORDER, "input": {"a": "b"}}, "input_schema", "INVALID_INPUT"),
-        ({"workflow_id": ORDER, "input": {"a" * 200: 1}}, "input_size", "INPUT_TOO_LARGE"),
+        ({"workflow_id": ORDER, "input": {"a" * 200: 1}}, "max_input_size", "INPUT_TOO_LARGE"),
         ({"workflow_id": ORDER, "input": {}, "caller": "app.order"}, "self_run", "SELF_RUN"),
         ({"workflow_id": quiet}, "enable_manual_triggers", "MANUAL_TRIGGERS_DISABLED"),
     ],
@@ -165,7 +165,7 @@ async def test_what_is_explained_is_what_a_run_meets(
         assert (denied.value.code, denied.value.message) == (code, refused[0].reason)
         said = await host.explain("run", workflow_id=ORDER, input={"a": 1})
         assert all(one.allowed for one in said)
-        assert {"enable_manual_triggers", "input_size"} <= {one.rule for one in said}
+        assert {"enable_manual_triggers", "max_input_size"} <= {one.rule for one in said}
 
 
 async def test_an_id_that_is_none_is_explained(tmp_path: Path):

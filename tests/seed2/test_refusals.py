@@ -89,6 +89,10 @@ HOST: list[tuple[Keys, Keys, str, dict[str, Any], str, str]] = [
     ),
     ({W + "run.rateLimit": "1/day"}, ADMIN, "run", {}, "RATE_LIMITED", W + "run.rateLimit"),
     ({}, ADMIN, "signal", {"signal": "no spaces"}, "INVALID_SIGNAL", "signal_name"),
+    ({}, ADMIN, "signal", {"payload": "x" * 1_100_000}, "INPUT_TOO_LARGE", "input_size"),
+    ({}, ADMIN, "signal", {"id": "no id!"}, "INVALID_INSTANCE_ID", "instance_id"),
+    ({}, ADMIN, "get_status", {"id": "no id!"}, "INVALID_INSTANCE_ID", "instance_id"),
+    ({}, ADMIN, "cancel", {"id": "x" * 300}, "INVALID_INSTANCE_ID", "instance_id"),
     ({W + "signal.allowed": False}, ADMIN, "signal", {}, DENIED, W + "signal.allowed"),
     (
         {W + "signal.allowedSignals": ["paid"]},
@@ -208,10 +212,11 @@ async def _asked(host: WorkflowHost, call: str, given: dict[str, Any], id: str) 
     if call == "schedule":
         asked = {"cron_expression": "0 * * * *", **given}
         return await host.schedule.trigger_workflow("user.onboarding", {"mail": "a"}, **asked)
+    id = given.get("id", id)
     if call == "signal":
-        return await host.signal(id, given.get("signal", "approved"))
+        return await host.signal(id, given.get("signal", "approved"), given.get("payload"))
     if call in ("get_status", "cancel"):
-        return await getattr(host, call)(id, **given)
+        return await getattr(host, call)(id)
     if call == "explain":
         return await host.explain("list", **given)
     return await getattr(host, call)(**given)

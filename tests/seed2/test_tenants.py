@@ -103,6 +103,7 @@ ESCALATIONS: dict[str, dict[str, Any]] = {
     "assign": {"assignee": "eve"},
     "cancel": {"reason": "mine now"},
     "comment": {"text": "mine now"},
+    "attach": {"name": "mine", "uri": "s3://b/1"},
 }
 MANY: dict[str, dict[str, Any]] = {
     "bulk_claim": {},

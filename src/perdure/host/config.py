@@ -35,7 +35,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     enable_manual_triggers: bool = True
     retention_days: int | None = None
     default_timeout: Duration | None = None
-    max_input_size: int | str = "1MB"
+    max_input_size: int | str = "1MiB"
 
     def __post_init__(self) -> None:
         _check_number("max_concurrent_instances", self.max_concurrent_instances, least=0)

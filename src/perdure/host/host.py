@@ -20,6 +20,7 @@ from perdure.host.reading import moment, read_statuses, tag_texts
 from perdure.host.schedule import HostSchedule
 from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
+from perdure.policy.counted import counted_by
 from perdure.policy.globs import read_name
 from perdure.store.port import Definition, RunRow
 from perdure.values import payload
@@ -31,6 +32,7 @@ from perdure.values.sizes import parse_size
 _MANUAL = "manual"
 _ASKED = frozenset(Request.__struct_fields__) - {"service", "claims", "instance", "validate"}
 """What ``explain`` can be asked about."""
+_STARTS = ("run", "trigger")
 
 
 class WorkflowHost:
@@ -161,7 +163,7 @@ class WorkflowHost:
         """
         name = text(signal, what="signal")
         row = await self._found("signal", instance_id, claims, signal=name)
-        request = self.judge.about(row, claims, signal=name)
+        request = self.judge.about(row, claims, signal=name, **_sized(payload, "payload"))
         verdict = await self.judge.allow("signal", request)
         client = await self.judge.admit("signal", request, verdict)
         await _handle(client, row).send(name, payload)
@@ -318,23 +320,25 @@ class WorkflowHost:
             raise errors.Invalid(
                 f"explain: {unknown[0]!r} is not among {', '.join(sorted(_ASKED))}"
             )
-        await self.judge.allow("explain", self.judge.request(claims))
-        own: list[Finding] = []
-        if operation in ("run", "trigger"):
+        judge = self.judge
+        await judge.allow("explain", judge.request(claims))
+        found: Definition | None = None
+        if operation in _STARTS:
             given: dict[str, Any] = {"workflow_id": "", "input": None, "caller": "", **asked}
             found, request = await self._of_start(claims=claims, **given)
-            own = list(self._own_rules(operation, found, request))
         elif "instance_id" in asked and not checks.check_instance_id(
             key := text(asked["instance_id"], what="instance_id")
         ):
             del asked["instance_id"]
             row = await self._found(operation, key, claims)
-            request = self.judge.about(row, claims, **asked)
+            request = judge.about(row, claims, **asked)
         else:
-            request = self.judge.request(claims, **asked)
-        guard = self.judge.guard
-        said = guard.policies.explain(operation, request) if isinstance(guard, PolicyGuard) else []
-        return [*said, *own]
+            request = judge.request(claims, **asked)
+        told = await judge.guard.explain(operation, request)
+        if operation not in _STARTS:
+            return told
+        limits = self._limited(Verdict(True)).limits
+        return [*told, *self._own_rules(operation, found, request), *counted_by(limits)]
 
     # -- what a start goes through -------------------------------------------------------------
 
@@ -375,13 +379,10 @@ class WorkflowHost:
     ) -> tuple[Definition | None, Request]:
         """Return the version that would start, if there is one, and what policies are asked."""
         name = named(workflow_id)
-        size = len(payload.encode(input, what="input"))
         found = await self._resolve(name) if read_name(name) is not None else None
         validate = self._validator(found, workflow_id)
-        known = {"input_size": size, "validate": validate, **asked}
-        request = self.judge.request(
-            claims, workflow_id=name, input=input, caller=own_caller(caller), **known
-        )
+        known = {"validate": validate, "caller": own_caller(caller), **asked}
+        request = self.judge.request(claims, workflow_id=name, **_sized(input, "input"), **known)
         return found, request
 
     def _own_rules(
@@ -390,7 +391,7 @@ class WorkflowHost:
         """Yield what the deployment says of a start, behind what policies say."""
         wrong = checks.check_input_size(request.input_size, self._most)
         code, most = checks.CODES["input_size"] if wrong else "", f"{self._most:,} bytes"
-        yield Finding("input_size", not wrong, most, code, wrong)
+        yield Finding("max_input_size", not wrong, most, code, wrong)
         if self.config.enable_manual_triggers or operation != "run" or found is None:
             return
         rule, code = "enable_manual_triggers", "MANUAL_TRIGGERS_DISABLED"
@@ -446,13 +447,8 @@ class WorkflowHost:
             NotFound: there is no such instance.
         """
         home, key = self.client.namespace, text(instance_id, what="instance_id")
-        if wrong := checks.check_instance_id(key):
-            request = self.judge.request(claims, instance_id=key, **asked)
-            no = await self.judge.guard.check(operation, request)
-            if no.allowed:
-                code = checks.CODES["instance_id"]
-                no = Verdict(False, code, wrong, "instance_id", no.version, no.limits)
-            raise await self.judge.refuse(operation, request, no)
+        if checks.check_instance_id(key):
+            await self.judge.allow(operation, self.judge.request(claims, instance_id=key, **asked))
         row = await self.client.door.read(lambda store: store.find(key, namespace=home))
         hidden = row is not None and not sees(self.client.acts_for, row.tenant)
         if row is None or hidden or self._is_forgotten(row):
@@ -471,6 +467,11 @@ class WorkflowHost:
         if keep is None or row.closed_at is None:
             return False
         return row.closed_at + keep * SECOND < self.client.door.now()
+
+
+def _sized(value: Any, what: str) -> dict[str, Any]:
+    """Return what is asked about something that is given: the value, and its encoded bytes."""
+    return {"input": value, "input_size": len(payload.encode(value, what=what))}
 
 
 def _handle(client: Client, row: RunRow) -> Handle[Any]:

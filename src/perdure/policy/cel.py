@@ -41,6 +41,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 """The variables of a condition, and what each has; ``env`` has what ``env=`` gives."""
 _TEXTS = ("workflow", "service", "env")
 _OPERAND = re.compile(r"([A-Za-z_][\w.]*(?:\[[^\]]*\])?)\s*$")
+_PART_OF = re.compile(r"([A-Za-z_][\w.]*)\.(?:startsWith|endsWith|contains)\s*\($")
 _LITERAL = re.compile(rf"(?P<over>//[^\n]*)|(?P<text>[rR]?{expr.TEXT})")
 
 
@@ -105,22 +106,21 @@ class Condition:
                 self._missing.append(read)
             return
         if path and path[0] not in members:
-            known = ", ".join(members)
-            raise Invalid(
-                expr.pointed(
-                    self.text,
-                    f"{variable} has no {path[0]!r} (it has: {known})",
-                    *expr.place(self.text, read.at),
-                )
-            )
+            raise self._has_no(variable, path[0], members, read.at)
         if variable != "request" or path[:1] == ("method",):
             return
         if path[:1] == ("metadata",):
             self.metadata = _more(self.metadata, path[1:])
         elif path[:1] == ("auth",):
+            if path[1:] and path[1] != "claims":
+                raise self._has_no("request.auth", path[1], ("claims",), read.at)
             self.claims = _more(self.claims, path[2:] if path[1:2] == ("claims",) else ())
         else:
             self.claims = self.metadata = None
+
+    def _has_no(self, of: str, name: str, members: Sequence[str], at: int) -> Invalid:
+        said = f"{of} has no {name!r} (it has: {', '.join(members)})"
+        return Invalid(expr.pointed(self.text, said, *expr.place(self.text, at)))
 
 
 def _more(known: set[str] | None, path: tuple[str, ...]) -> set[str] | None:
@@ -187,6 +187,8 @@ def _literal_globs(text: str, key: str, where: str) -> Iterator[Caution]:
         elif after.startswith(("==", "!=")):
             right = re.match(r"[=!]=\s*([A-Za-z_][\w.]*)", after)
             operand = right[1] if right is not None else operand
+        elif part := _PART_OF.search(before):
+            operand = part[1]
         elif not re.search(r"\bin\s*\[[^\]]*$", before):
             continue
         line, column = expr.place(text, found.start())

@@ -7,14 +7,13 @@ in :data:`CODES`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
 
 from perdure.errors import Invalid
 from perdure.policy.globs import read_name
 from perdure.policy.verdict import MAX_RESULTS, Request
+from perdure.values import payload
 
 MAX_INPUT = 1_048_576
 """Bytes of an input, if nothing smaller is said."""
@@ -109,7 +108,15 @@ def input_size(request: Request) -> int:
     """
     if request.input_size >= 0:
         return request.input_size
-    try:
-        return len(msgspec.json.encode(request.input))
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise Invalid(f"the input cannot be encoded: {exc}") from None
+    return len(payload.encode(request.input, what="input"))
+
+
+def input_fields(given: Any) -> Collection[str]:
+    """Return the names of an input's fields, as it is encoded; of a text or a list there are none.
+
+    Raises:
+        Invalid: it cannot be encoded.
+    """
+    if not isinstance(given, Mapping):
+        given = payload.decode(payload.encode(given, what="input"))
+    return cast("Mapping[str, Any]", given).keys() if isinstance(given, Mapping) else ()

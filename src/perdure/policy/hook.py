@@ -4,14 +4,15 @@ server, the command line against a server.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from perdure.errors import ConcurrencyLimit, PolicyDenied, RateLimited
+import msgspec
+
+from perdure.errors import PolicyDenied, RateLimited
+from perdure.policy.counted import RATE_LIMITED
 from perdure.policy.policies import Policies
-from perdure.policy.verdict import Request, Verdict
-from perdure.values.meters import Spent
-
-RATE_LIMITED, NO_PLACE = "RATE_LIMITED", "CONCURRENCY_LIMIT"
+from perdure.policy.verdict import ERROR, Finding, Request, Verdict
 
 
 class Guard(Protocol):
@@ -23,38 +24,76 @@ class Guard(Protocol):
 
 
 class PolicyGuard:
-    """A guard that asks policies, in process."""
+    """A guard that asks policies, in process.
 
-    def __init__(self, policies: Policies) -> None:
+    ``told``: is called with each operation, its request and the verdict, to record them
+    (:func:`perdure.policy.record`), say. If it raises, nothing is done.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        *,
+        told: Callable[[str, Request, Verdict], object] | None = None,
+    ) -> None:
+        policies.log_warnings()
         self.policies = policies
+        self._told = told
 
     async def check(self, operation: str, request: Request) -> Verdict:
         """Judge an operation."""
-        return self.policies.check(operation, request)
-
-
-def refused_by_rate(verdict: Verdict, spent: Spent, now: int) -> Verdict:
-    """Return the verdict when its meters were asked: as it was, or a refusal. ``now`` as for
-    ``store.spend``.
-    """
-    if not spent.refused:
+        verdict = self.policies.check(operation, request)
+        if self._told is not None:
+            self._told(operation, request, verdict)
         return verdict
-    rate = next(meter.rate for meter in verdict.limits.meters if meter.key == spent.refused)
-    operation = spent.refused.partition(":")[0]
-    seconds = max(0, spent.retry_at - now) / 1_000_000
-    key = "policy.schedule.create" if operation == "trigger" else f"policy.workflow.{operation}"
-    reason = f"more than {rate.text}; the next may come in {seconds:.3g} s"
-    rule = f"{key}.rateLimit"
-    return Verdict(False, RATE_LIMITED, reason, rule, verdict.version, verdict.limits)
+
+    async def explain(self, operation: str, request: Request) -> list[Finding]:
+        """Return what every rule says."""
+        return self.policies.explain(operation, request)
 
 
-def refused_by_place(verdict: Verdict, error: ConcurrencyLimit) -> Verdict:
-    """Return the verdict on a start for which there was no place."""
-    details: dict[str, Any] = error.details or {}
-    key = str(details.get("key", ""))
-    rule = "maxConcurrentInstances" if key.startswith("service:") else "maxInstancesPerWorkflow"
-    rule = f"policy.workflow.{rule}"
-    return Verdict(False, NO_PLACE, error.message, rule, verdict.version, verdict.limits)
+class CheckedGuard:
+    """A guard of the user's own, behind the checks that are always made.
+
+    What it raises denies. What it lets a query give is narrowed to what was asked for.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._checks = Policies()
+
+    async def check(self, operation: str, request: Request) -> Verdict:
+        """Judge an operation."""
+        checked = self._checks.check(operation, request)
+        return await self._own(operation, request, checked) if checked.allowed else checked
+
+    async def explain(self, operation: str, request: Request) -> list[Finding]:
+        """Return what every check says, and what the guard does, as the rule ``guard``."""
+        found = self._checks.explain(operation, request)
+        if all(it.allowed for it in found):
+            said = await self._own(operation, request, self._checks.check(operation, request))
+            found.append(Finding("guard", said.allowed, said.rule, said.code, said.reason))
+        return found
+
+    async def _own(self, operation: str, request: Request, checked: Verdict) -> Verdict:
+        try:
+            verdict = await self._guard.check(operation, request)
+        except Exception as exc:  # noqa: BLE001 - whatever cannot be judged is denied
+            return Verdict(False, ERROR, f"{type(exc).__name__}: {exc}", "guard")
+        if operation != "query":
+            return verdict
+        asked, given = checked.limits, verdict.limits
+        limits = msgspec.structs.replace(
+            given,
+            max_results=min(asked.max_results, given.max_results),
+            statuses=tuple(one for one in asked.statuses if one in given.statuses),
+        )
+        return msgspec.structs.replace(verdict, limits=limits)
+
+
+def with_checks(guard: Guard) -> PolicyGuard | CheckedGuard:
+    """Return a guard that makes the checks which are always made, too."""
+    return guard if isinstance(guard, PolicyGuard | CheckedGuard) else CheckedGuard(guard)
 
 
 def error_of(verdict: Verdict, *, retry_after: float | None = None) -> PolicyDenied | RateLimited:

@@ -20,7 +20,8 @@ class Kind(StrEnum):
 
     FLAG = "true or false"
     COUNT = "a whole number, 0 or more"
-    SPAN = "a whole number, 1 or more"
+    MINUTES = "a whole number of minutes, 1 or more"
+    MILLISECONDS = "a whole number of milliseconds, 1 or more"
     NAMES = "a list of names; `*` matches the rest, dots included"
     CONDITION = "a CEL condition, or a list of them"
     RATE = "a rate, like '100/minute'"
@@ -120,7 +121,14 @@ _ALL = (
     Key(_W + "cancel.allowed", Kind.FLAG, _CANCELS, "whether instances may be cancelled", "true"),
     Key(_W + "cancel.condition", Kind.CONDITION, _CANCELS, "must be true for a cancel", "none"),
     Key(_W + "cancel.requireReason", Kind.FLAG, _CANCELS, "whether it needs a reason", "false"),
-    Key(_W + "audit", Kind.FLAG, _AUDIT, "whether operations are audited", "true"),
+    Key(
+        _W + "audit",
+        Kind.FLAG,
+        _AUDIT,
+        "whether operations are audited",
+        "true",
+        Several.FULLEST,
+    ),
     Key(
         _W + "auditLevel",
         Kind.LEVEL,
@@ -146,7 +154,7 @@ _ALL = (
     ),
     Key(
         _W + "maxDurationMinutes",
-        Kind.SPAN,
+        Kind.MINUTES,
         _TIMES,
         "minutes that an instance may take",
         "no limit",
@@ -154,7 +162,7 @@ _ALL = (
     ),
     Key(
         _W + "defaultTimeoutMs",
-        Kind.SPAN,
+        Kind.MILLISECONDS,
         _TIMES,
         "milliseconds that a step may take which says nothing itself",
         "no limit",

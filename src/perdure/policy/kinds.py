@@ -12,7 +12,11 @@ import msgspec
 from perdure.errors import Invalid
 from perdure.policy.keys import AUDIT_LEVELS, KEYS, STATUSES, TIMEOUT_ACTIONS, Key, Kind, Several
 from perdure.policy.reading import Node, Pairs, plain
+from perdure.values.duration import microseconds
 from perdure.values.meters import window_rate
+
+_MOST = 1_000_000_000
+"""Of whatever is counted."""
 
 
 class Given(NamedTuple):
@@ -38,8 +42,9 @@ def read_values(root: Node) -> dict[str, tuple[Given, ...]]:
     found: dict[str, list[Given]] = {}
     _collect(root, "", found)
     for name, values in found.items():
-        first = values[0].value
-        if KEYS[name].several is Several.SAME and any(one.value != first for one in values):
+        if KEYS[name].several is Several.SAME and any(
+            one.value != values[0].value for one in values
+        ):
             said = " and ".join(repr(one.value) for one in values)
             raise Invalid(f"{values[-1].where}{name}: it is given as {said}; say it once")
     return {name: tuple(found[name]) for name in KEYS if name in found}
@@ -109,13 +114,25 @@ def _flag(node: Node, path: str) -> bool:
 def _count(node: Node, path: str) -> int:
     if not isinstance(node.value, int) or isinstance(node.value, bool) or node.value < 0:
         raise _wrong(node, path, "a whole number, 0 or more")
+    if node.value > _MOST:
+        raise _wrong(node, path, f"at most {_MOST:,}; leave the key out for no limit")
     return node.value
 
 
-def _span(node: Node, path: str) -> int:
-    if _count(node, path) == 0:
-        raise _wrong(node, path, "a time; leave the key out for no limit")
-    return node.value
+def _span(unit: float) -> Callable[[Node, str], int]:
+    """Return what reads a time, given the seconds of its unit."""
+
+    def read(node: Node, path: str) -> int:
+        count = _count(node, path)
+        if count == 0:
+            raise _wrong(node, path, "a time; leave the key out for no limit")
+        try:
+            microseconds(count * unit, what=path)
+        except Invalid as exc:
+            raise Invalid(f"{node.where}{exc.message}; leave the key out for no limit") from None
+        return count
+
+    return read
 
 
 def _condition(node: Node, path: str) -> str:
@@ -178,7 +195,8 @@ def _mapping_of(read: Callable[[Node, str], Any]) -> Callable[[Node, str], dict[
 _READERS: dict[Kind, Callable[[Node, str], Any]] = {
     Kind.FLAG: _flag,
     Kind.COUNT: _count,
-    Kind.SPAN: _span,
+    Kind.MINUTES: _span(60),
+    Kind.MILLISECONDS: _span(0.001),
     Kind.NAMES: _texts,
     Kind.CRONS: _texts,
     Kind.CONDITION: _condition,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from perdure.errors import Invalid, UsageError
 from perdure.policy import checks
+from perdure.policy.counted import counted_by
 from perdure.policy.globs import glob
 from perdure.policy.kinds import Given, check_key, fingerprint, read_values
 from perdure.policy.reading import read_file, read_value
@@ -29,6 +31,7 @@ from perdure.values.meters import Meter, window_rate
 from perdure.values.rates import Rate
 from perdure.values.sizes import parse_size
 
+_log = logging.getLogger("perdure.policy")
 _KNOWN = 10_000
 _RATES = {
     "run": W + "run.rateLimit",
@@ -79,6 +82,7 @@ class Policies:
         self._input_most = min(parse_size(max_input_size), checks.MAX_INPUT)
         self._path: Path | None = None
         self._changing = threading.Lock()
+        self._logged = ""
         self._now = self._made(read_values(read_value(mapping or {})), 1)
 
     @classmethod
@@ -106,6 +110,8 @@ class Policies:
         Raises:
             Invalid: see the class; the policy in force stays.
         """
+        if not isinstance(cast("object", mapping), Mapping):
+            raise Invalid(f"update: {mapping!r} is no mapping of keys")
         gone = [key for key, value in mapping.items() if value is None]
         fresh = read_values(read_value({k: v for k, v in mapping.items() if v is not None}))
         for key in gone:
@@ -113,7 +119,8 @@ class Policies:
         with self._changing:
             kept = {k: v for k, v in self._now.values.items() if k not in gone}
             self._now = self._made({**kept, **fresh}, self._now.counter + 1)
-            return self._now.version
+        self.log_warnings()
+        return self._now.version
 
     def reload(self) -> str:
         """Read the file again, and let what it says be in force at once. Return the version.
@@ -127,7 +134,8 @@ class Policies:
         with self._changing:
             fresh = read_values(read_file(self._path))
             self._now = self._made(fresh, self._now.counter + 1)
-            return self._now.version
+        self.log_warnings()
+        return self._now.version
 
     @property
     def version(self) -> str:
@@ -139,17 +147,28 @@ class Policies:
         """What is allowed in a policy and hardly meant."""
         return tuple(self._now.compiled.warnings)
 
+    def log_warnings(self) -> None:
+        """Log the warnings, once for a version: a door does that which asks these policies."""
+        now = self._now
+        if self._logged != now.version:
+            self._logged = now.version
+            for caution in now.compiled.warnings:
+                _log.warning("%s", caution)
+
     def check(self, operation: str, request: Request) -> Verdict:
         """Judge an operation: the first rule that refuses it decides.
 
         Rates and places are not judged here: they are in ``limits``, for who has the database.
         """
-        now = self._now
-        asked = _asked_as(operation, request)
-        rules = now.compiled.of.get(asked)
-        if rules is None:
-            return _unknown(operation, now)
-        facts = Facts(now.compiled, operation, request)
+        now, key = self._now, "request"
+        try:
+            asked = _asked_as(operation, request)
+            rules = now.compiled.of.get(asked)
+            if rules is None:
+                return _unknown(operation, now)
+            facts = Facts(now.compiled, operation, request)
+        except Exception as exc:  # noqa: BLE001 - as below
+            return Verdict(False, ERROR, _said(exc), key, now.version, now.limits)
         key = "limits"
         try:
             for rule in now.fast[asked]:
@@ -168,18 +187,23 @@ class Policies:
             return Verdict(False, ERROR, _said(exc), key, now.version, now.limits)
 
     def explain(self, operation: str, request: Request) -> list[Finding]:
-        """Return what every rule says, in the order in which they are asked."""
+        """Return what every rule says, in the order in which they are asked; behind them what is
+        counted when it is done, of which no request tells whether it refuses.
+        """
         now = self._now
-        rules = now.compiled.of.get(_asked_as(operation, request))
-        if rules is None:
-            told = _unknown(operation, now)
-            return [Finding(told.rule, False, "", told.code, told.reason)]
-        facts = Facts(now.compiled, operation, request)
+        try:
+            rules = now.compiled.of.get(_asked_as(operation, request))
+            if rules is None:
+                told = _unknown(operation, now)
+                return [Finding(told.rule, False, "", told.code, told.reason)]
+            facts = Facts(now.compiled, operation, request)
+        except Exception as exc:  # noqa: BLE001 - as in a check
+            return [Finding("request", False, "", ERROR, _said(exc))]
         found: list[Finding] = []
         for rule in rules:
             code, reason = _asked(rule, facts) or ("", "")
             found.append(Finding(rule.key, not code, rule.value, code, reason))
-        return found
+        return found + counted_by(_limits(now, facts))
 
     def _made(self, values: Mapping[str, tuple[Given, ...]], counter: int) -> _InForce:
         compiled = Compiled(values, self._env, self._input_most)
@@ -234,9 +258,11 @@ def _limits(now: _InForce, facts: Facts) -> Limits:
 
 
 def _meters(operation: str, service: str, now: _InForce) -> tuple[Meter, ...]:
+    # By the rate, too: what was paid by a slower one says nothing of one that has taken its place.
+    rates = {(rate.interval, rate.burst): rate for rate in now.rates.get(operation, ())}
     return tuple(
-        Meter(f"{operation}:{service}:{number}", rate)
-        for number, rate in enumerate(now.rates.get(operation, ()))
+        Meter(f"{operation}:{service}:{interval}:{burst}", rate)
+        for (interval, burst), rate in rates.items()
     )
 
 

@@ -6,10 +6,11 @@ A rule says why it refuses, or ``""``. All that does not depend on a request is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from perdure.errors import Invalid
 from perdure.policy import cel, checks
+from perdure.policy.cautions import cautions
 from perdure.policy.globs import Name, Names, glob, namespace_of, read_name
 from perdure.policy.keys import AUDIT_LEVELS, STATUSES
 from perdure.policy.kinds import Given, Values
@@ -128,7 +129,7 @@ class Compiled:
     def __init__(self, values: Values, env: Mapping[str, str], input_most: int) -> None:
         self.values = values
         self.env = dict(env)
-        self.warnings: list[Caution] = []
+        self.warnings: list[Caution] = [*cautions(values)]
         self.variables: set[str] = set()
         self.claims: set[str] | None = set()
         self.metadata: set[str] | None = set()
@@ -389,6 +390,8 @@ class Compiled:
 
 
 def _name_of(request: Request) -> Name:
+    if not isinstance(cast("object", request.name), str):
+        raise Invalid(f"name: {request.name!r} is not text")
     if request.name:
         return Name(request.name, request.version)
     # What is no name is taken as it is: a list of names must not let it pass as nameless.
@@ -416,21 +419,17 @@ def _joined(known: set[str] | None, more: set[str] | None) -> set[str] | None:
 
 
 def _lacking(facts: Facts, wanted: Mapping[str, list[str]]) -> str:
-    given = facts.request.input
-    missing = [
+    needed = [
         field
         for pattern, fields in wanted.items()
         if pattern == facts.name.name or glob(facts.name.name, pattern)
         for field in fields
-        if not _has(given, field)
     ]
+    given = checks.input_fields(facts.request.input) if needed else ()
+    missing = [field for field in needed if field not in given]
     if not missing:
         return ""
     return f"the input of {facts.name.name!r} lacks {', '.join(dict.fromkeys(missing))}"
-
-
-def _has(given: Any, field: str) -> bool:
-    return field in given if isinstance(given, Mapping) else hasattr(given, field)
 
 
 def _cron_fits(cron: str, patterns: list[str]) -> str:
@@ -452,4 +451,5 @@ def _plain(cron: str) -> str:
 def _at_most(asked: float, most: int, what: str) -> str:
     if asked and asked <= most:
         return ""
-    return f"it asks for {asked or 'no end of'} {what}, and {most} is the most"
+    count = f"{asked:,.2f}".removesuffix(".00") if asked else "no end of"
+    return f"it asks for {count} {what}, and {most:,} is the most"

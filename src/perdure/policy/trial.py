@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.policy.checks import input_size
+from perdure.policy.checks import CODES, input_fields, input_size
+from perdure.policy.counted import NO_PLACE, RATE_LIMITED
 from perdure.policy.policies import Policies
 from perdure.policy.verdict import OPERATIONS, Request, Schedule, Verdict
 
@@ -26,6 +27,8 @@ _KINDS: dict[str, type] = {
     "statuses": list,
 }
 """Types of the fields that are not text."""
+_NOT_RECORDED = (RATE_LIMITED, NO_PLACE, CODES["input_schema"])
+"""Refusals that depend on more than the request: what else there was, or an input's values."""
 
 
 class Change(NamedTuple):
@@ -64,9 +67,8 @@ def record(operation: str, request: Request, verdict: Verdict, at: datetime | No
     asked = {name: value for name, value in given.items() if value != getattr(defaults, name)}
     if operation in ("run", "trigger", "signal"):
         asked["input_size"] = input_size(request)
-    asked_input: object = request.input
-    if isinstance(asked_input, Mapping):
-        asked["input"] = dict.fromkeys(cast("Mapping[str, Any]", asked_input))
+    if fields := input_fields(request.input):
+        asked["input"] = dict.fromkeys(fields)
     answer = {"allowed": verdict.allowed, "version": verdict.version}
     if not verdict.allowed:
         answer |= {"code": verdict.code, "rule": verdict.rule, "reason": verdict.reason}
@@ -77,8 +79,8 @@ def record(operation: str, request: Request, verdict: Verdict, at: datetime | No
 def replay(policies: Policies, lines: Iterable[bytes]) -> Iterator[Change | None]:
     """Judge recorded decisions again; yield for each what would change, or ``None``.
 
-    Codes are compared, and whether it is allowed; a refusal by a rate or for want of a place is
-    passed over, since it depends on what else there was.
+    Codes are compared, and whether it is allowed. A refusal by a rate, for want of a place or by
+    the workflow's schema is passed over: it depends on what is not recorded.
 
     Raises:
         Invalid: a line is no recorded decision; the message has its number.
@@ -88,7 +90,7 @@ def replay(policies: Policies, lines: Iterable[bytes]) -> Iterator[Change | None
             continue
         decision = read_decision(line, f"line {number}")
         before = decision.verdict
-        if before.code in ("RATE_LIMITED", "CONCURRENCY_LIMIT"):
+        if before.code in _NOT_RECORDED:
             yield None
             continue
         after = policies.check(decision.operation, decision.request)

@@ -126,7 +126,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one rule says: ``explain`` gives one for each, also behind the first that denies.
 
-    ``value``: what the rule holds, as text.
+    ``value``: what the rule holds, as text. Of what is counted when the operation is done, a rate
+    or a place, the ``reason`` says so.
     """
 
     rule: str
@@ -138,7 +139,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Caution(msgspec.Struct, frozen=True):
     """Something in a policy that is allowed and hardly meant. ``line`` and ``column``: in the
-    text of the condition, from 1; ``fix``: what to write instead.
+    text of the condition, from 1; 0: it is in no condition. ``fix``: what to write instead.
     """
 
     key: str
@@ -149,5 +150,5 @@ class Caution(msgspec.Struct, frozen=True):
     where: str = ""
 
     def __str__(self) -> str:
-        place = f"line {self.line}, column {self.column}"
-        return f"{self.where}{self.key}: {place}: {self.message}; write {self.fix}"
+        place = f"line {self.line}, column {self.column}: " if self.line else ""
+        return f"{self.where}{self.key}: {place}{self.message}; write {self.fix}"

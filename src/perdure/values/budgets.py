@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.values.meters import Charge
+from perdure.values.meters import BudgetRow, Charge
 
 CONTEXT_KEY: Final = "budget"
 """Where ``workflow.context`` has the budgets of a run: ``[[key, {unit: millionths}], …]``."""
@@ -26,6 +26,21 @@ ONE_CALL: Final = {CALLS: 1_000_000}
 RUNS: Final = "runs"
 """The unit of which each child spends one with its start."""
 Amount = int | float | str | Decimal
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What a budget has of one unit. ``run_id``: of the run that was started with it; ``reserved``:
+    by attempts that are under way. What was used beyond what was reserved may leave less than 0.
+    """
+
+    run_id: str
+    unit: str
+    amount: Decimal
+    used: Decimal
+    reserved: Decimal
+    left: Decimal
+
+
 _MILLION = 1_000_000
 _MOST = 9 * 10**18
 _UNIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -56,6 +71,12 @@ def shown(amount: int) -> str:
     """Return millionths as people write the amount."""
     text = f"{Decimal(amount) / _MILLION:,f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def budget_of(row: BudgetRow) -> Budget:
+    """Return a budget's row in whole units."""
+    amounts = (row.amount, row.used, row.reserved, row.left)
+    return Budget(row.key, row.unit, *(Decimal(shown(it).replace(",", "")) for it in amounts))
 
 
 def read_amounts(given: object, what: str = "budget") -> dict[str, int]:

@@ -102,6 +102,16 @@ def test_a_condition_gives_what_cel_says(text: str, expected: bool | str):
         assert expected in verdict.reason
 
 
+@pytest.mark.parametrize("value", [{"geheim"}, ("geheim",), {"a": {"geheim"}}])
+def test_a_claim_that_is_no_value_of_cel_is_named_by_its_type_and_not_shown(value: object):
+    asked = Request(service="a.b", claims={"v": value}, workflow_id="c.d.v1")
+    verdict = Policies({KEY: "request.auth.claims.v == 'a' || has(request.auth.claims.v.a.b)"})
+    judged = verdict.check("run", asked)
+    assert judged.code == "POLICY_ERROR"
+    assert "geheim" not in judged.reason
+    assert judged.reason.endswith((": set", ": tuple"))
+
+
 def test_a_condition_that_would_run_for_ever_is_ended_and_denies():
     many = list(range(1_000))
     text = "request.auth.claims.l.all(x, request.auth.claims.l.all(y, y >= 0))"
@@ -130,6 +140,7 @@ def test_a_condition_sees_the_claims_that_it_reads_and_no_others():
         ("workflow.id == 'test.*'", "glob(workflow.id, 'test.*')", 16),
         ("'test.*' != workflow.id", "!glob(workflow.id, 'test.*')", 1),
         ('service.name == "app.*"', 'glob(service.name, "app.*")', 17),
+        ("!workflow.id.startsWith('test.*')", "glob(workflow.id, 'test.*')", 25),
         ("workflow.id in ['a.b', 'test.*']", "glob(workflow.id, 'test.*')", 24),
         (
             "env.REGION == 'eu' ? workflow.id != 'test.*' : true",

@@ -14,6 +14,7 @@ from perdure.policy import (
     Request,
     Schedule,
     Verdict,
+    counted,
     hook,
 )
 from perdure.policy.keys import KEYS, Kind
@@ -340,7 +341,9 @@ def test_rates_count_per_service_and_places_per_service_and_per_workflow():
         W + "maxInstancesPerWorkflow": {"user.onboarding": 100, "user.*": 10},
     }
     limits = judged(mapping, "run", RUN).limits
-    assert [(it.key, it.rate.burst) for it in limits.meters] == [("run:app.billing:0", 100)]
+    assert [(it.key, it.rate.burst) for it in limits.meters] == [
+        ("run:app.billing:600000:100", 100)
+    ]
     assert limits.places == (("service:app.billing", 50), ("workflow:user.onboarding", 100))
     other = judged(mapping, "run", but(RUN, workflow_id="user.leaving.v1")).limits
     assert other.places[1] == ("workflow:user.leaving", 10)
@@ -473,14 +476,14 @@ def test_a_guard_asks_policies():
 def test_a_refusal_by_a_rate_or_a_place_names_its_key():
     mapping = {W + "run.rateLimit": "2/minute", W + "maxConcurrentInstances": 1}
     verdict = judged(mapping, "run", RUN)
-    spent = Spent("run:app.billing:0", retry_at=31_000_000)
-    late = hook.refused_by_rate(verdict, spent, 1_000_000)
+    spent = Spent("run:app.billing:30000000:2", retry_at=31_000_000)
+    late = counted.refused_by_rate(verdict, spent, 1_000_000)
     assert (late.code, late.rule) == ("RATE_LIMITED", W + "run.rateLimit")
-    assert late.reason == "more than 2/minute; the next may come in 30 s"
+    assert late.reason == "more than 2/minute; the next may come in 30s"
     assert isinstance(hook.error_of(late, retry_after=30), RateLimited)
-    assert hook.refused_by_rate(verdict, Spent(), 0) is verdict
+    assert counted.refused_by_rate(verdict, Spent(), 0) is verdict
     full = ConcurrencyLimit("1 are open", details={"key": "service:app.billing"})
-    none = hook.refused_by_place(verdict, full)
+    none = counted.refused_by_place(verdict, full)
     assert (none.code, none.rule) == ("CONCURRENCY_LIMIT", W + "maxConcurrentInstances")
 
 

@@ -54,6 +54,25 @@ def test_an_input_is_recorded_by_the_names_of_its_fields():
     assert told["request"]["input_size"] == len('{"name":"Ada","n":1}')
 
 
+def test_a_refusal_by_the_schema_is_none_that_changes():
+    def validate(_: object) -> None:
+        raise Invalid("name: it is missing")
+
+    asked = Request("a.b", {}, "user.onboarding.v1", input={"n": 1}, validate=validate)
+    policies = Policies()
+    verdict = policies.check("run", asked)
+    assert verdict.code == "INVALID_INPUT"
+    assert list(replay(policies, [record("run", asked, verdict)])) == [None]
+
+
+def test_an_input_that_is_an_object_is_recorded_by_the_names_of_its_fields():
+    policies = Policies({W + "run.requiredInputFields": {"user.*": ["cron"]}})
+    asked = Request("a.b", {}, "user.onboarding.v1", input=Schedule(cron="@daily"))
+    verdict = policies.check("run", asked)
+    assert verdict.allowed
+    assert list(replay(policies, [record("run", asked, verdict)])) == [None]
+
+
 def test_a_decision_is_read_as_it_was_recorded():
     policies = Policies({W + "cancel.allowed": False})
     for operation, asked in ASKED:

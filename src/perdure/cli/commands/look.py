@@ -18,6 +18,7 @@ from perdure.cli.session import Database, client_on, database_option
 from perdure.cli.story import Story
 from perdure.engine.clock import SystemClock
 from perdure.values import failures
+from perdure.values.budgets import Budget
 from perdure.values.duration import microseconds
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
 from perdure.values.states import Status
@@ -37,6 +38,7 @@ _NOT_LISTED = (
     "forks",
     "retention_seconds",
     "deleted_at",
+    "budgets",
 )
 
 # -- list ----------------------------------------------------------------------------------------
@@ -188,6 +190,13 @@ def _kept(shown: Execution) -> str:
     return f"for {took(span)} after its end" if span else "for ever"
 
 
+def _budget(budget: Budget, shown: Execution) -> str:
+    """Say what a budget has of a unit."""
+    reserved = f", {budget.reserved:,f} reserved" if budget.reserved else ""
+    of = "" if budget.run_id == shown.run_id else f", of run {budget.run_id}"
+    return f"{budget.used:,f} of {budget.amount:,f} {budget.unit} used{reserved}{of}"
+
+
 def _write_details(database: Database, shown: Execution, why: str) -> None:
     now = views.to_datetime(SystemClock().now())
     span = took(((shown.completed_at or now) - shown.started_at).total_seconds())
@@ -204,6 +213,7 @@ def _write_details(database: Database, shown: Execution, why: str) -> None:
         ("started", moment(shown.started_at)),
         ("ended", moment(shown.completed_at)),
         ("kept", _kept(shown)),
+        *(("budget", _budget(it, shown)) for it in shown.budgets),
         ("took" if shown.status.is_terminal else "age", span),
         ("run", shown.run_id),
         ("version", shown.version),

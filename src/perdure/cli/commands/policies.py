@@ -87,7 +87,8 @@ def test_command(file: Path, env: tuple[str, ...], against: Path, output: str) -
     else:
         for change in changes:
             say(str(change))
-        hint(f"{len(changes)} of {_count(looked_at, 'decision')} would be another")
+        of = _count(looked_at, "decision")
+        hint(f"{len(changes)} of {of} would be another" if looked_at else f"{of} in {against}")
     return exits.FAILED if changes else exits.OK
 
 
@@ -128,7 +129,9 @@ def explain_command(file: Path, env: tuple[str, ...], request: str, output: str)
         say(document({**_told(verdict), "rules": rules}))
     else:
         for it in found:
-            why = "" if it.allowed else f": {it.code}: {it.reason}"
+            why = f": {it.code}: {it.reason}"
+            if it.allowed:
+                why = it.reason and f" ({it.reason})"
             value = "" if it.value == "always" else f" = {it.value}"
             say(f"{'passes' if it.allowed else 'DENIES'} {it.rule}{value}{why}")
         hint("allowed" if verdict.allowed else f"denied by {verdict.rule}")

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 @click.option("--tag", "tags", multiple=True, help="Repeat for several.")
 @click.option("--search", multiple=True, metavar="K=V", help="Search attribute; repeat.")
 @click.option("--memo", multiple=True, metavar="K=V", help="Note that lists show; repeat.")
+@click.option(
+    "--budget", multiple=True, metavar="UNIT=AMOUNT", help="What it may spend, in all; repeat."
+)
 @click.option("--correlation-id", metavar="ID", help="Id of what it belongs to elsewhere.")
 @click.option("--tenant", help="Whose it is.")
 @click.option("--created-by", metavar="WHO", help="Who starts it.")
@@ -63,7 +66,7 @@ def start_command(
     checked when a worker begins it; as MODULE:WORKFLOW it is checked here.
     """
     value = given.payload(items, document_)
-    for key in ("search", "memo"):
+    for key in ("search", "memo", "budget"):
         options[key] = given.pairs(options[key], f"--{key}")
     chosen = {key: option for key, option in options.items() if option not in (None, (), {})}
     asyncio.run(_start(database, name, items, value, chosen, output))
