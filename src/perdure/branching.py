@@ -10,6 +10,7 @@ from perdure.door import Door, refused_by_limit
 from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.duration import soonest
 from perdure.values.erasing import ERASURES
 from perdure.values.labels import check_tags
 from perdure.values.principals import Principal, carrying, sees
@@ -336,9 +337,12 @@ async def take_in(
         mark.not_before = request.not_before = started.not_before
         mark.run_deadline = started.run_deadline
         mark.execution_deadline = started.execution_deadline
+        mark.resume_by = started.resume_by
     copying.go_on(request, found.rows, mark, now)
     if document.status is Status.PAUSED:
         request.state = transfer.state_of(document, length + 1, now)
+        # Nobody has to resume it before it is out of time.
+        request.state.wake_at = soonest(mark.resume_by or 0, request.deadline) or None
     return await _write_imported(door, request)
 
 

@@ -154,6 +154,18 @@ class Workflows:
         return ApiResult(200, {"terminated": True, "workflow_id": row.workflow_id})
 
     @answering
+    async def resume(self, *, workflow_id: str) -> ApiResult:
+        """Let a paused run go on, or begin that was invoked with ``pending``; 409 if it is not
+        paused.
+        """
+        row = await self._row(workflow_id)
+        bound = await self._asked.send(row, "resume")
+        if not await bound.get(row.workflow_id, namespace=row.namespace).resume():
+            row = await self._row(workflow_id)
+            raise Refused(409, f"workflow.{row.status}", f"{workflow_id!r} is {row.status}")
+        return ApiResult(200, {"resumed": True, "workflow_id": row.workflow_id})
+
+    @answering
     async def export(
         self,
         *,

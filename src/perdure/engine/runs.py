@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure.engine import overdue
 from perdure.kernel.instance import Instance
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Done = Callable[[BaseException | None], None]
 _BY_HAND = 1 << 62
+UNRESUMED: Final = "unresumed"
+"""Of a deadline: nobody has let it begin that was started paused."""
 
 
 class Phase(enum.Enum):
@@ -211,7 +213,8 @@ class Run:
 
     @property
     def deadline(self) -> tuple[int, str]:
-        """When the run ends without its code, and why: a timeout's name or "cancel"; (0, "").
+        """When the run ends without its code, and why: a timeout's name, "cancel" or "unresumed";
+        (0, ""): never.
 
         Or (``overdue.py``) when it is asked to end, or is late, as policies want it.
         """
@@ -220,7 +223,29 @@ class Run:
             due, which = overdue.deadline(self, self.started)
         if self.cancel_deadline and (not due or self.cancel_deadline < due):
             return self.cancel_deadline, "cancel"
+        if self.started is not None and self.started.resume_by:
+            by = self.started.resume_by
+            if self.waits_for_resume and (not due or by < due):
+                return by, UNRESUMED
         return due, which
+
+    def is_kept_from_beginning(self, now: int) -> bool:
+        """Tell whether a paused run cannot begin, whatever is asked of it: it was paused before it
+        was due, or from its start and nobody has resumed it.
+        """
+        if self.started is None:
+            return False
+        is_resumed = any(isinstance(item.fact, ev.RunResumed) for item in self.inputs)
+        is_new = self.started.resume_by is not None and not is_resumed
+        return is_new or self.started.not_before > now
+
+    @property
+    def waits_for_resume(self) -> bool:
+        """Whether it was started paused, and nobody has said that it may begin, or is to end."""
+        if self.status is not Status.PAUSED or self.started is None:
+            return False
+        is_new = self.started.resume_by is not None
+        return is_new and not any(isinstance(item.fact, ev.GOES_ON) for item in self.inputs)
 
     def offer(self, activity: int, queue: str, scheduled_at: int) -> None:
         """Note that an activity is on offer."""
