@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure.engine import forks, offers, overdue, parking, writes
-from perdure.engine.runs import UNRESUMED, Input, Run
+from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnWrite
 from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.concurrency import Queued
 from perdure.values.duration import soonest, to_text
 from perdure.values.states import ParkReason, Status
+from perdure.values.terms import RESUME_WITHIN
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -62,7 +63,8 @@ class Blind:
             due, which = run.deadline
             if due and due <= self._core.clock.now():
                 if which not in overdue.SOFT:
-                    self.end(run, Input(_out_of_time(run, which)))
+                    end = Input(_out_of_time(run, which))
+                    self.end(run, end, is_given_up=which == RESUME_WITHIN)
                     return True
                 fact = overdue.fact_of(run, which)
                 run.inputs += [] if fact is None else [Input(fact)]
@@ -73,17 +75,20 @@ class Blind:
             self._pause(run)
         return is_asked_to_pause
 
-    def end(self, run: Run, end: Input, *, asked: Sequence[Input] = ()) -> None:
+    def end(
+        self, run: Run, end: Input, *, asked: Sequence[Input] = (), is_given_up: bool = False
+    ) -> None:
         """Record the end, after the messages that nobody will read: they were acknowledged (I7).
 
         So were people's decisions. ``asked``: who wanted it, if the end does not say it.
+        ``is_given_up``: not tried again if the turn is dropped, since it may no longer be due.
         """
         unread = [item for item in run.inputs if isinstance(item.fact, ev.ACKNOWLEDGED)]
         # In the order in which applied ones are read.
         unread.sort(key=lambda item: item.arrival)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
         run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
-        taken = [*dropped, *unread, *asked, end]
+        taken = [*dropped, *unread, *asked, *([] if is_given_up else [end])]
         if isinstance(end.fact, ev.RunTimedOut):
             writes.name_successor(self._core, run, end.fact, self._core.clock.now())
         self.commit(run, taken, [*unread, *asked, end], closing=end.fact)
@@ -204,7 +209,9 @@ class Blind:
         if closing is not None:
             write.state = writes.closed_state(closing, length, now)
             write.closes = True
-            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
+            # Nobody's word that it may begin is passed over, however often others have sent more.
+            is_given_up = isinstance(closing, ev.RunTerminated) and closing.by == RESUME_WITHIN
+            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES and not is_given_up
             writes.announce_end(run, closing, write, now)
             writes.succeed(self._core, run, closing, write, now, facts)
             offers.withdraw_all(run, write)
@@ -296,9 +303,9 @@ def _holds_attempts(run: Run) -> bool:
 def _out_of_time(run: Run, which: str) -> ev.Event:
     if which == "cancel":
         return ev.RunTerminated(reason="the deadline of the cancel request passed")
-    if which == UNRESUMED:
+    if which == RESUME_WITHIN:
         assert run.started is not None
         assert run.started.resume_by is not None
         within = to_text(run.started.resume_by - run.started.started_at)
-        return ev.RunTerminated(reason=f"nobody resumed it within {within}", by="resume_within")
+        return ev.RunTerminated(reason=f"nobody resumed it within {within}", by=RESUME_WITHIN)
     return ev.RunTimedOut(timeout=which)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.engine import overdue
 from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.values.concurrency import lane_of
 from perdure.values.states import Status
+from perdure.values.terms import RESUME_WITHIN
 
 if TYPE_CHECKING:
     from perdure.definition import Workflow
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 Done = Callable[[BaseException | None], None]
 _BY_HAND = 1 << 62
-UNRESUMED: Final = "unresumed"
-"""Of a deadline: nobody has let it begin that was started paused."""
 
 
 class Phase(enum.Enum):
@@ -213,8 +212,8 @@ class Run:
 
     @property
     def deadline(self) -> tuple[int, str]:
-        """When the run ends without its code, and why: a timeout's name, "cancel" or "unresumed";
-        (0, ""): never.
+        """When the run ends without its code, and why: a timeout's name, "cancel",
+        "resume_within"; (0, ""): never.
 
         Or (``overdue.py``) when it is asked to end, or is late, as policies want it.
         """
@@ -226,7 +225,7 @@ class Run:
         if self.started is not None and self.started.resume_by:
             by = self.started.resume_by
             if self.waits_for_resume and (not due or by < due):
-                return by, UNRESUMED
+                return by, RESUME_WITHIN
         return due, which
 
     def is_kept_from_beginning(self, now: int) -> bool:
