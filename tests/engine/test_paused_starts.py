@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.engine.support import engine_on, until_status
 
-from perdure import Client, Status, workflow
+from perdure import Client, Engine, Retry, Status, workflow
 from perdure.errors import Conflict, Invalid, WorkflowCancelled, WorkflowTerminated
 from perdure.testing.simulator import Simulation
 
@@ -79,6 +79,19 @@ async def test_it_ends_if_nobody_resumes_it_in_time(tmp_path: Path):
         assert await (await handle.retry()).result("20s") == "a"
         assert await engine.client.execute(told, "b", id="a") == "b"
     assert begun == ["a", "b"]
+
+
+async def test_on_a_server_it_is_the_same(postgres_url: str):
+    begun.clear()
+    async with Engine(postgres_url, [told]), Client(postgres_url) as other:
+        lapsing = await other.start("told", "l", paused=True, resume_within="300ms")
+        kept = await other.start("told", "k", paused=True, resume_within="1h")
+        with pytest.raises(WorkflowTerminated, match="nobody resumed it within 300ms"):
+            await lapsing.result("20s")
+        assert await kept.status() is Status.PAUSED
+        assert await kept.resume()
+        assert await kept.result("20s") == "k"
+    assert begun == ["k"]
 
 
 async def test_once_resumed_it_is_paused_for_as_long_as_somebody_wants(tmp_path: Path):
@@ -254,3 +267,14 @@ def test_it_ends_in_time_whoever_was_killed_meanwhile():
             return [*seen, await process.spawn(handle.status())]
 
         assert sim.run(main()) == [Status.PAUSED, Status.TERMINATED]
+
+
+@pytest.mark.parametrize("again", [{"retry": Retry(max_attempts=3)}, {"cron": "* * * * *"}])
+async def test_nothing_follows_one_that_nobody_resumed(tmp_path: Path, again: dict[str, Any]):
+    async with engine_on(tmp_path, told) as engine:
+        handle = await engine.client.start(
+            told, "a", id="a", paused=True, resume_within="200ms", **again
+        )
+        with pytest.raises(WorkflowTerminated):
+            await handle.result("20s")
+        assert await engine.client.count() == 1

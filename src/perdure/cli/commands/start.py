@@ -13,7 +13,7 @@ from perdure.cli import given
 from perdure.cli.finding import serves, tell_if_open
 from perdure.cli.out import compact, document, format_option, hint, say
 from perdure.cli.session import Database, client_on, database_option
-from perdure.errors import Invalid
+from perdure.errors import Invalid, UsageError
 from perdure.values.states import Status
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def start_command(
     where it can be (b=2 is a number; text is b='"2"'). By its name alone, a workflow's input is
     checked when a worker begins it; as MODULE:WORKFLOW it is checked here.
     """
+    if options["resume_within"] and not options["paused"]:
+        raise UsageError("--resume-within goes with --paused")
     value = given.payload(items, document_)
     for key in ("search", "memo"):
         options[key] = given.pairs(options[key], f"--{key}")
