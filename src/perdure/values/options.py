@@ -92,6 +92,7 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
             raise Invalid(f"{name}: {options[name]!r} is neither True nor False")
     if not payload.text(options.get("task_queue", "default"), what="task_queue"):
         raise Invalid("task_queue: '' names no queue; leave it out for the definition's own")
+    payload.text(options.get("namespace", "default"), what="namespace")
     one_of("parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE)
     messages = options.get("messages")
     if isinstance(messages, Sequence):
