@@ -331,18 +331,18 @@ async def take_in(
     copying.check_open(found.rows)
     mark = mark_for(door, request, row, found.rows, "import")
     mark.origin = document.workflow_id
+    resume_by = 0
     if id is None:
         started = copying.started_as(found.rows)
         mark.keeps_chance = True
         mark.not_before = request.not_before = started.not_before
         mark.run_deadline = started.run_deadline
         mark.execution_deadline = started.execution_deadline
-        mark.resume_by = started.resume_by
+        resume_by = started.resume_by or 0
     copying.go_on(request, found.rows, mark, now)
     if document.status is Status.PAUSED:
         request.state = transfer.state_of(document, length + 1, now)
-        # Nobody has to resume it before it is out of time.
-        request.state.wake_at = soonest(mark.resume_by or 0, request.deadline) or None
+        request.state.wake_at = soonest(resume_by, request.deadline) or None
     return await _write_imported(door, request)
 
 

@@ -71,6 +71,7 @@ class World:
             self.sim.run(self._main())
             found = [*self._judge(), *checks.problems(self.sim.store, [job, limited])]
             found += self.sim.alarms
+            found += [str(note) for note in self.sim.trace if "internal error" in str(note)]
             return [*found, self.sim.report()] if found else []
 
     async def _main(self) -> None:

@@ -63,8 +63,7 @@ class Blind:
             due, which = run.deadline
             if due and due <= self._core.clock.now():
                 if which not in overdue.SOFT:
-                    end = Input(_out_of_time(run, which))
-                    self.end(run, end, is_given_up=which == RESUME_WITHIN)
+                    self.end(run, Input(_out_of_time(run, which)))
                     return True
                 fact = overdue.fact_of(run, which)
                 run.inputs += [] if fact is None else [Input(fact)]
@@ -75,20 +74,17 @@ class Blind:
             self._pause(run)
         return is_asked_to_pause
 
-    def end(
-        self, run: Run, end: Input, *, asked: Sequence[Input] = (), is_given_up: bool = False
-    ) -> None:
+    def end(self, run: Run, end: Input, *, asked: Sequence[Input] = ()) -> None:
         """Record the end, after the messages that nobody will read: they were acknowledged (I7).
 
         So were people's decisions. ``asked``: who wanted it, if the end does not say it.
-        ``is_given_up``: not tried again if the turn is dropped, since it may no longer be due.
         """
         unread = [item for item in run.inputs if isinstance(item.fact, ev.ACKNOWLEDGED)]
         # In the order in which applied ones are read.
         unread.sort(key=lambda item: item.arrival)
         dropped = [item for item in run.inputs if item.inbox and item not in unread]
         run.inputs = [item for item in run.inputs if item not in unread and not item.inbox]
-        taken = [*dropped, *unread, *asked, *([] if is_given_up else [end])]
+        taken = [*dropped, *unread, *asked, end]
         if isinstance(end.fact, ev.RunTimedOut):
             writes.name_successor(self._core, run, end.fact, self._core.clock.now())
         self.commit(run, taken, [*unread, *asked, end], closing=end.fact)

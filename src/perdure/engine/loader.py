@@ -34,7 +34,7 @@ _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
-_FOUND = (*ev.OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
+_FOUND = (*ev.OF_ATTEMPTS, ev.RunTaken, ev.RunTerminated, ev.RunUnparked, ev.SendResolved)
 
 
 class Loader:

@@ -353,7 +353,6 @@ class Forked(Event, tag="forked"):
     not_before: int = 0
     run_deadline: int = 0
     execution_deadline: int = 0
-    resume_by: int | None = None
 
     def onto(self, started: RunStarted) -> RunStarted:
         """Return what event 1 says from here on."""
@@ -369,7 +368,8 @@ class Forked(Event, tag="forked"):
             not_before=self.not_before,
             run_deadline=self.run_deadline,
             execution_deadline=self.execution_deadline,
-            resume_by=self.resume_by,
+            # What goes on here under its own id is still to be resumed; a copy begins.
+            resume_by=started.resume_by if self.run_id == started.run_id else None,
         )
 
     def brief(self) -> str:
