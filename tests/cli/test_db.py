@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 from tests.cli.shell import Shell
 
@@ -21,7 +22,7 @@ def test_a_database_is_made_and_says_that_it_is_up_to_date(shell: Shell):
 def test_the_sql_is_printed_and_the_database_left_alone(shell: Shell):
     printed = shell.ok("db", "migrate", "--sql").out
     assert not (shell.folder / "perdure.db").exists()
-    with sqlite3.connect(shell.folder / "perdure.db") as connection:
+    with closing(sqlite3.connect(shell.folder / "perdure.db")) as connection:
         connection.executescript(printed)
     assert shell.ok("db", "status").out.count("applied by Perdure") == len(MIGRATIONS)
     assert shell.ok("db", "migrate", "--sql", "--pending").out == ""

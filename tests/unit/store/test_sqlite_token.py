@@ -1,6 +1,7 @@
 """The write token: one writer at a time, in the order they asked."""
 
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -61,7 +62,8 @@ def test_there_is_one_token_for_a_file_in_a_process(tmp_path):
     path = str(tmp_path / "a.db")
     one, two = Database(Settings(path)), Database(Settings(path))
     assert one.token is two.token is token_for(path)
-    assert Database(Settings(None)).token is not Database(Settings(None)).token
+    with closing(Database(Settings(None))) as one, closing(Database(Settings(None))) as other:
+        assert one.token is not other.token
     one.close()
     two.close()
 
