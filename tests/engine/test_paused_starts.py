@@ -278,3 +278,41 @@ async def test_nothing_follows_one_that_nobody_resumed(tmp_path: Path, again: di
         with pytest.raises(WorkflowTerminated):
             await handle.result("20s")
         assert await engine.client.count() == 1
+
+
+async def test_it_may_be_moved_to_another_version_meanwhile(tmp_path: Path):
+    versions = [workflow.define(name="told", version=f"{number}.0.0")(told.fn) for number in (1, 2)]
+    async with engine_on(tmp_path, *versions) as engine:
+        start = engine.client.start(
+            "told", "a", version="1.0.0", paused=True, resume_within="600ms"
+        )
+        handle = await start
+        assert await handle.move("2.0.0")
+        assert await handle.status() is Status.PAUSED
+        with pytest.raises(WorkflowTerminated, match="nobody resumed it within 600ms"):
+            await handle.result("20s")
+
+
+async def test_of_many_who_resume_in_the_last_moment_each_is_told_what_became_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with engine_on(tmp_path, told) as engine, Client(engine.url) as other:
+        ids = [f"x{number}" for number in range(30)]
+        await asyncio.gather(
+            *(
+                other.start("told", id, id=id, paused=True, resume_within=0.4 + number / 100)
+                for number, id in enumerate(ids)
+            )
+        )
+        await asyncio.sleep(0.5)  # sleep: until some of them are over
+        clients = (engine.client, other)
+        calls = [clients[n % 2].get(id).resume() for n, id in enumerate(ids)]
+        resumed = dict(zip(ids, await asyncio.gather(*calls), strict=True))
+        ended: dict[str, bool] = {}
+        for id in ids:
+            try:
+                ended[id] = await engine.client.get(id).result("20s") == id
+            except WorkflowTerminated:
+                ended[id] = False
+        assert ended == resumed
+    assert "internal error" not in caplog.text
