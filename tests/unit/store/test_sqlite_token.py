@@ -60,12 +60,10 @@ def test_a_thread_that_asks_twice_is_told():
 
 def test_there_is_one_token_for_a_file_in_a_process(tmp_path):
     path = str(tmp_path / "a.db")
-    one, two = Database(Settings(path)), Database(Settings(path))
-    assert one.token is two.token is token_for(path)
-    with closing(Database(Settings(None))) as one, closing(Database(Settings(None))) as other:
-        assert one.token is not other.token
-    one.close()
-    two.close()
+    with closing(Database(Settings(path))) as one, closing(Database(Settings(path))) as two:
+        assert one.token is two.token is token_for(path)
+    with closing(Database(Settings(None))) as one, closing(Database(Settings(None))) as two:
+        assert one.token is not two.token
 
 
 def test_a_verb_that_waits_too_long_for_another_thread_is_unavailable(tmp_path):
