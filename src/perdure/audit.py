@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from perdure import errors, views
 from perdure.door import Host
-from perdure.values import limits
+from perdure.values import limits, payload
 from perdure.values.audit import (
     AuditFilter,
     AuditHead,
@@ -20,6 +20,7 @@ from perdure.values.audit import (
     fault_of,
     line_by,
 )
+from perdure.values.labels import check_label
 from perdure.values.principals import Principal
 from perdure.values.records import Amend
 from perdure.views import Page
@@ -56,9 +57,9 @@ class AuditEntry(msgspec.Struct, frozen=True):
 class Verified(msgspec.Struct, frozen=True):
     """What came of a check. ``broken``: the first row that does not fit, and ``fault``, what of it.
 
-    ``rows``: how many fit, from behind row ``cut``. ``head`` and ``hash``: of the last: who keeps
-    them elsewhere can prove later that nothing before was changed. ``unopened``: rows whose detail
-    could not be opened here, so that only the chain was checked.
+    ``rows``: how many fit, from behind row ``cut``, or with archives from row 1 on. ``head`` and
+    ``hash``: of the last: who keeps them elsewhere can prove later that nothing before was changed.
+    ``unopened``: rows whose detail could not be opened here, so that only the chain was checked.
     """
 
     rows: int
@@ -73,6 +74,104 @@ class Verified(msgspec.Struct, frozen=True):
     def holds(self) -> bool:
         """Whether nothing was found."""
         return self.broken is None
+
+
+class _Noted(NamedTuple):
+    """A row as somebody has noted it; without a hash, only that it is there."""
+
+    number: int
+    hash: str
+
+
+class _Chain:
+    """Goes through the rows of a chain; stands still at the first that does not fit."""
+
+    def __init__(self, head: AuditHead, noted: _Noted) -> None:
+        self._head = head
+        self._noted = noted
+        self._rows = 0
+        self._unopened = 0
+        self._told = not head.cut
+        self._broken: int | None = None
+        self.last = AuditHead()
+        self.fault = ""
+
+    def begins_behind_the_cut(self) -> None:
+        self.last = AuditHead(self._head.cut, self._head.cut_hash)
+        if self._noted.number == self.last.number:
+            self._compare(self.last)
+
+    def archived(self, lines: Iterable[bytes]) -> None:
+        """Go through archived rows, up to where the chain was cut off."""
+        cut = self._head.cut
+        for line in lines:
+            row = read_archived(line)
+            if not self._rows and row.number != 1:
+                raise errors.Invalid(
+                    f"verify: the archive begins with row {row.number}; name those from before it, "
+                    "too, oldest first"
+                )
+            if row.number > cut or not self._fits(row):
+                break
+        if self.fault:
+            return
+        if self.last.number < cut:
+            behind = self.last.number + 1
+            self._found(behind, f"rows {behind} to {cut} were cut off, and are in no archive here")
+        elif self.last.hash != self._head.cut_hash:
+            self._found(cut, "it is not the row behind which the chain was cut off")
+
+    def stored(self, rows: Sequence[AuditRow]) -> None:
+        """Go through rows of the database."""
+        end = self._head
+        if not rows:
+            behind = self.last.number + 1
+            self._found(behind, f"rows {behind} to {end.number} are missing at the end")
+        for row in rows:
+            if not self._fits(row):
+                return
+            self._told = self._told or (row.action, row.target) == (
+                CUT,
+                f"{end.cut}:{end.cut_hash}",
+            )
+            if row.number == end.number and row.hash != end.hash:
+                self._found(row.number, "it is not the row that the chain ended with")
+
+    def verified(self) -> Verified:
+        if not self.fault and not self._told:
+            self._found(self._head.cut, "it was cut off here, and no line tells of it")
+        if not self.fault and self._noted.number > self.last.number:
+            last = self.last.number
+            self._found(self._noted.number, f"there is no such row: the chain ends with row {last}")
+        return Verified(
+            self._rows,
+            self.last.number,
+            self.last.hash,
+            self._head.cut,
+            self._broken,
+            self.fault,
+            self._unopened,
+        )
+
+    def _fits(self, row: AuditRow) -> bool:
+        if fault := fault_of(row, self.last):
+            self._found(row.number, fault)
+            return False
+        if row.number == self._noted.number and not self._compare(AuditHead(row.number, row.hash)):
+            return False
+        self.last = AuditHead(row.number, row.hash)
+        self._rows += 1
+        self._unopened += bool(row.sealed)
+        return True
+
+    def _compare(self, row: AuditHead) -> bool:
+        if self._noted.hash in ("", row.hash):
+            return True
+        self._found(row.number, f"its hash is {row.hash}, not the one that was noted")
+        return False
+
+    def _found(self, broken: int, fault: str) -> None:
+        self._broken, self.fault = broken, fault
 
 
 class Audit:
@@ -119,9 +218,16 @@ class Audit:
     ) -> None:
         """Append a line of one's own, of a decision say; it is on disk when this returns.
 
-        ``by``: who did it, if not the one for whom this client acts. ``facts``: its detail.
+        ``by``: who did it, if not the one for whom this client acts. ``facts``: its detail. Erasing
+        an execution's payloads erases those of notes that have its ``run_id``.
+
+        Raises:
+            Invalid: no action, or facts that cannot be encoded.
         """
         door = self._client.door
+        if not check_label(action, "action"):
+            raise errors.Invalid("action: it is empty")
+        told = None if facts is None else payload.encode(dict(facts), what="facts")
         line = line_by(
             by or self._client.acts_for,
             action,
@@ -130,47 +236,56 @@ class Audit:
             namespace=self._client.namespace,
             decision=decision,
             rule=rule,
-            data=None if facts is None else detail(door.chance, facts),
+            data=told
+            and detail(door.chance, msgspec.json.decode(told, type=dict[str, msgspec.Raw])),
         )
         now = door.now()
         await door.write(lambda store: store.amend(Amend(audit=[line]), now))
 
-    async def verify(self, *, number: int = 0, hash: str = "") -> Verified:
+    async def verify(
+        self, *, number: int = 0, hash: str = "", archived: Iterable[bytes] | None = None
+    ) -> Verified:
         """Check the chain from where it was cut off to its end, and name the first broken row.
 
         ``number`` and ``hash``: of a row, as they were noted elsewhere: whoever can write to the
-        database can also make a chain anew, but not one with this hash.
+        database can also make a chain anew, but not one with this hash. ``archived``: the lines of
+        all archives, oldest first: then the chain is checked from row 1 on.
+
+        Raises:
+            Conflict: the row that was noted is in no database any more, and not in ``archived``.
+            Invalid: a hash without a row; a line of no archive, or the first ones are missing.
         """
-        head = await self._client.door.read(lambda store: store.audit_head())
-        before, checked, unopened = AuditHead(head.cut, head.cut_hash), 0, 0
-        told = not head.cut
+        if hash and number < 1:
+            raise errors.Invalid(f"verify: {number!r} is no number of a row")
+        lines = None if archived is None else list(archived)
+        while True:
+            head = await self._client.door.read(lambda store: store.audit_head())
+            found = await self._verified(head, _Noted(number, hash), lines)
+            if found.holds:
+                return found
+            if (await self._client.door.read(lambda store: store.audit_head())).cut == head.cut:
+                return found  # else rows were cut off under our eyes
 
-        def found(broken: int, fault: str) -> Verified:
-            known = before.number, before.hash, head.cut
-            return Verified(checked, *known, broken=broken, fault=fault, unopened=unopened)
-
-        while before.number < head.number:
-            after = before.number
+    async def _verified(
+        self, head: AuditHead, noted: _Noted, archived: Sequence[bytes] | None
+    ) -> Verified:
+        chain = _Chain(head, noted)
+        if archived is not None:
+            chain.archived(archived)
+        elif noted.hash and noted.number < head.cut:
+            raise errors.Conflict(
+                f"row {noted.number} was cut off, with all up to row {head.cut}: give the archive "
+                "that has it, and those from before"
+            )
+        else:
+            chain.begins_behind_the_cut()
+        while not chain.fault and chain.last.number < head.number:
+            after = chain.last.number
             rows = await self._client.door.read(
                 lambda store, after=after: store.audit_chain(after=after, limit=_PAGE)
             )
-            if not rows:
-                return found(after + 1, f"rows {after + 1} to {head.number} are missing at the end")
-            for row in rows:
-                if fault := fault_of(row, before):
-                    return found(row.number, fault)
-                if number == row.number and hash and hash != row.hash:
-                    return found(number, f"its hash is {row.hash}, not the one that was noted")
-                told = told or (row.action, row.target) == (CUT, f"{head.cut}:{head.cut_hash}")
-                before, checked = AuditHead(row.number, row.hash), checked + 1
-                unopened += bool(row.sealed)
-                if row.number == head.number and row.hash != head.hash:
-                    return found(row.number, "it is not the row that the chain ended with")
-        if not told:
-            return found(head.cut, "it was cut off here, and no line tells of it")
-        if number > before.number:
-            return found(number, f"there is no such row: the chain ends with row {before.number}")
-        return Verified(checked, before.number, before.hash, head.cut, unopened=unopened)
+            chain.stored(rows)
+        return chain.verified()
 
     async def archive(self, until: datetime, write: Callable[[bytes], object]) -> int:
         """Write the lines from before a time, one JSON document each, oldest first; return the

@@ -154,8 +154,15 @@ class _AuditedDoor:
         return None if row is None else (row.spec, row.template, row.is_paused, row.note)
 
     def _by(self, name: str) -> Principal | None:
+        """Return who is told to have acted: by a name that was given, and believed, whose client
+        gave it is told, too.
+        """
         who = self._who
-        return Principal(name) if name and (who is None or who.id != name) else who
+        if who is None:
+            return Principal(name) if name else None
+        if name in ("", who.id):
+            return who
+        return Principal(name, initiated_by=who.initiated_by or who.id)
 
     async def _told(self, act: Act) -> Act:
         facts: dict[str, Any] = {}

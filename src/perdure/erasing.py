@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,17 +13,42 @@ import msgspec
 from perdure import errors
 from perdure.door import Host
 from perdure.filters import read_filter
+from perdure.human import escalation
 from perdure.personal import Personal, decoded, encoded
-from perdure.store.port import Erase, ErasedPart, Place, RunRow
-from perdure.values import limits
+from perdure.store.port import Erase, ErasedPart, Filter, Place, Reader, RunRow
+from perdure.values import ids, limits
 from perdure.values.audit import line_by
 from perdure.values.erasing import Erasure
 from perdure.values.states import TERMINAL
 
 ERASE = "erase"
 ERASE_SUBJECT = "subject.erase"
+_OWN = frozenset({ids.ALERT, escalation.companion.name})
+"""What Perdure begins with the end of a run."""
 _SHARE = 0.5
 """Of the time: others write meanwhile."""
+
+
+def _open_beside(row: RunRow, beside: Sequence[RunRow]) -> errors.Conflict | None:
+    """Return why a run is not erased: something that began with its end is open."""
+    id = next((it.workflow_id for it in beside if not it.status.is_terminal), None)
+    if id is None:
+        return None
+    return errors.Conflict(
+        f"{id!r} began with the end of {row.workflow_id!r}, is open, and needs what that was "
+        "given: end it first",
+        details={"workflow_id": id},
+    )
+
+
+def _left(reasons: Sequence[errors.Conflict], done: int) -> errors.Conflict:
+    told = "; ".join(reason.message for reason in reasons[:3])
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    ids = [reason.details["workflow_id"] for reason in reasons]
+    return errors.Conflict(
+        f"erased {done}, and left {len(reasons)} that have ended: {told}{more}",
+        details={"workflow_ids": ids},
+    )
 
 
 class PersonalData:
@@ -67,12 +93,20 @@ class PersonalData:
         it stands. Histories stay as they are, and runs go on; their activities get ``Erased``.
 
         It is done, and told to the audit, when this returns; other processes may keep the key in
-        memory for up to a minute. ``False``: the subject was erased before.
+        memory for up to a minute. ``False``: the subject was erased before. Somebody who had no key
+        gets none any more: :meth:`has_key` tells a subject from one that was misspelt.
+
+        Raises:
+            Invalid: the subject is no id.
         """
         home = self._client.namespace
         target = f"subject/{subject}"
         line = line_by(self._client.acts_for, ERASE_SUBJECT, target=target, namespace=home)
         return await self._client.door.subjects.erase(subject, home, [line])
+
+    async def has_key(self, subject: str) -> bool:
+        """Tell whether something was sealed for a subject in this namespace, who was not erased."""
+        return await self._client.door.subjects.has_key(subject, self._client.namespace)
 
     async def erase_payloads(
         self, workflow_id: str, run_id: str = "", *, namespace: str | None = None
@@ -81,7 +115,8 @@ class PersonalData:
         its history were changed.
 
         What happened when, by whom and under which names and ids stays. It is done in small
-        transactions; if it was cut off, the same call goes on, and until then the run says so. Its
+        transactions; if it was cut off, the same call goes on, and until then the run says so. What
+        Perdure began with its end, alerts and the asking of an escalation, is erased first. Its
         children, and copies that were made of it before, are executions of their own.
 
         Args:
@@ -90,14 +125,15 @@ class PersonalData:
             namespace: if it is not the client's.
 
         Raises:
-            Conflict: it is open. End it first; what personal values hold can be erased at any time.
+            Conflict: it is open, or what Perdure began with its end is. End that first; what
+                personal values hold can be erased at any time.
             NotFound: there is no such execution.
         """
         door, home = self._client.door, namespace or self._client.namespace
         row = await door.read(lambda store: store.find(workflow_id, namespace=home, run_id=run_id))
         if row is None:
             raise errors.NotFound(f"there is no workflow {workflow_id!r}")
-        return await self._erase(row, row.run if run_id else 0)
+        return await self._erase(row, row.run if run_id else 0, await self._beside(row, run_id))
 
     async def erase_payloads_of(self, **filters: Any) -> int:
         """Do so to all executions that have ended of those that a list with these ``filters`` has;
@@ -105,6 +141,8 @@ class PersonalData:
 
         Raises:
             Invalid: no filter, an unknown one, or ``status``, which is any end.
+            Conflict: of some that have ended, what Perdure began with the end is open; they are as
+                they were, and the message names what to end. All others are erased.
         """
         if not filters or "status" in filters:
             raise errors.Invalid("erase_payloads_of: give filters of a list, other than status")
@@ -112,19 +150,27 @@ class PersonalData:
         where = read_filter(wanted, self._client.namespace)
         before: Place | None = None
         done: set[int] = set()
+        left: dict[int, errors.Conflict] = {}
         while True:
             page = await self._client.door.read(
                 lambda store, before=before: store.list(where, limit=limits.LIST_MAX, before=before)
             )
             for row in page.rows:
-                if row.execution in done or row.reason == Erasure.DONE:
+                known = row.execution in done or row.execution in left
+                if known or row.reason == Erasure.DONE or not await self._is_erasable(row):
                     continue
-                if await self._is_erasable(row):
-                    await self._erase(row, 0)
-                    done.add(row.execution)
+                beside = await self._beside(row)
+                if (still := _open_beside(row, beside)) is not None:
+                    left[row.execution] = still
+                    continue
+                await self._erase(row, 0, beside)
+                done.add(row.execution)
             before = page.goes_on
             if before is None:
-                return len(done)
+                break
+        if left:
+            raise _left(list(left.values()), len(done))
+        return len(done)
 
     async def _is_erasable(self, row: RunRow) -> bool:
         """Tell whether the whole execution has ended: one with a cron text may be open."""
@@ -132,7 +178,51 @@ class PersonalData:
         latest = await door.find(name, home)
         return latest is None or latest.execution != row.execution or latest.status.is_terminal
 
-    async def _erase(self, row: RunRow, run: int) -> int:
+    async def _beside(self, row: RunRow, run_id: str = "") -> list[RunRow]:
+        """Return the runs of Perdure's own that began with the end of a run, or of any of its
+        execution: they were given what that had. None, if it is open and so is not erased.
+        """
+        if not row.status.is_terminal:
+            return []
+        door, home = self._client.door, row.namespace
+        runs = [run_id] if run_id else await self._runs_of(row)
+        escalations = [(home, escalation.id_for(row.workflow_id, run)) for run in runs]
+
+        def began(store: Reader) -> list[RunRow]:
+            found = [it for it in store.latest(escalations) if it is not None]
+            for run in runs:
+                found += store.prefix(ids.alerts_of(run), namespace=home, limit=limits.LIST_MAX)
+            return [it for it in found if it.workflow in _OWN]
+
+        return await door.read(began)
+
+    async def _runs_of(self, row: RunRow) -> list[str]:
+        where = Filter(namespace=row.namespace, workflow_id=row.workflow_id)
+        found: list[str] = []
+        before: Place | None = None
+        while True:
+            page = await self._client.door.read(
+                lambda store, before=before: store.list(where, limit=limits.LIST_MAX, before=before)
+            )
+            found += [it.run_id for it in page.rows if it.execution == row.execution]
+            before = page.goes_on
+            if before is None:
+                return found
+
+    async def _erase(self, row: RunRow, run: int, beside: Sequence[RunRow]) -> int:
+        """Erase it, and before that what was ``beside`` it: whoever is cut off asks again.
+
+        Raises:
+            Conflict: one of these is open.
+        """
+        if (still := _open_beside(row, beside)) is not None:
+            raise still
+        for one in beside:
+            if one.reason != Erasure.DONE:
+                await self._erase_one(one, 0)
+        return await self._erase_one(row, run)
+
+    async def _erase_one(self, row: RunRow, run: int) -> int:
         door, loop, rows = self._client.door, asyncio.get_running_loop(), 0
         line = line_by(
             self._client.acts_for,

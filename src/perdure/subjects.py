@@ -55,6 +55,12 @@ class _Entry(msgspec.Struct, omit_defaults=True):
 _read = msgspec.json.Decoder(_Entry).decode
 
 
+def _checked(subject: str) -> str:
+    if not check_label(subject, "subject"):
+        raise errors.Invalid("subject: it is empty")
+    return subject
+
+
 class Subjects:
     """See the module's text. Bound to ``loop``."""
 
@@ -71,9 +77,8 @@ class Subjects:
             Erased: the subject was erased.
             Invalid: the subject is no id.
         """
-        if not check_label(subject, "subject"):
-            raise errors.Invalid("subject: it is empty")
-        return Personal(subject, (await self._key(home, subject, make=True)).encode(data), home)
+        cipher = await self._key(home, _checked(subject), make=True)
+        return Personal(subject, cipher.encode(data), home)
 
     async def open(self, value: Personal) -> bytes:
         """Return the encoded value.
@@ -93,7 +98,12 @@ class Subjects:
             ) from None
 
     async def erase(self, subject: str, home: str, audit: Sequence[AuditLine]) -> bool:
-        """Destroy a subject's key, and let nobody make another; ``False``: that was done before."""
+        """Destroy a subject's key, and let nobody make another; ``False``: that was done before.
+
+        Raises:
+            Invalid: the subject is no id.
+        """
+        _checked(subject)
         while True:
             record, entry = await self._entry(home, subject)
             if entry is not None and entry.erased_at:
@@ -109,6 +119,11 @@ class Subjects:
             finally:
                 self._cached.pop((home, subject), None)
             return True
+
+    async def has_key(self, subject: str, home: str) -> bool:
+        """Tell whether something was sealed for a subject, who was not erased."""
+        _, entry = await self._entry(home, _checked(subject))
+        return entry is not None and not entry.erased_at
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the loop, and wait for it in this thread.

@@ -65,7 +65,7 @@ def test_an_execution_is_erased_for_every_command(shell: Shell):
 
 def test_all_with_a_tag_are_erased_but_for_open_ones(shell: Shell):
     done = shell.ok("erase", "--tag", "eu", "--yes")
-    assert "erased 2 executions" in done.err
+    assert "erased 2 executions; 1 is open and as before" in done.err
     assert reasons(shell) == {**NOTHING, "one": "erased", "two": "erased"}
 
 
@@ -81,6 +81,20 @@ def test_a_person_is_erased(shell: Shell):
 
     with pytest.raises(Erased):
         asyncio.run(look())
+
+
+def test_what_cannot_be_erased_keeps_nothing_else_from_it(shell: Shell):
+    done = shell("erase", "one", "open", "two", "--yes")
+    assert (done.code, done.out) == (4, "one\ntwo\n")
+    assert "error: open: run " in done.err
+    assert reasons(shell) == {**NOTHING, "one": "erased", "two": "erased"}
+
+
+def test_a_person_of_whom_nothing_is_kept_is_told_from_a_misspelt_one(shell: Shell):
+    assert "no key" not in shell.ok("erase", "--subject", "u42", "--dry-run").err
+    for how in ("--dry-run", "--yes"):
+        assert "there is no key of 'u24' here" in shell.ok("erase", "--subject", "u24", how).err
+    assert shell("erase", "--subject", "u" * 1_001, "--yes").code == 2
 
 
 @pytest.mark.parametrize("what", [["one"], ["--tag", "eu"], ["--subject", "u42"]])

@@ -77,7 +77,7 @@ async def some(world: World) -> None:
     [
         (None, NOBODY, NOBODY, NOBODY),
         (NARROW, NO_SCOPE, NO_SCOPE, NO_SCOPE),
-        (MEMBER, OK, OK, NOT_ADMIN),
+        (MEMBER, OK, NOT_ADMIN, NOT_ADMIN),
         (OF_ACME, None, (403, "other_tenants"), None),
         (ADMIN, OK, OK, None),
     ],
@@ -219,3 +219,22 @@ async def test_the_audit_names_who_called(world: World):
     found = (await lt.audit.verify()).data
     assert found["holds"] is True
     assert found["found"].rows == 2
+
+
+@pytest.mark.parametrize(
+    ("who", "status"),
+    [
+        (None, 401),
+        (Principal("m"), 403),
+        (Principal("m", scopes=["identity:read"]), 403),
+        (Principal("m", scopes=["audit:read"]), 200),
+        (Principal("a", roles=["admin"]), 200),
+        (Principal("a", roles=["admin"], scopes=["identity:read"]), 403),
+        (Principal("a", roles=["admin"], tenant="acme"), 403),
+    ],
+)
+async def test_the_audit_is_for_admins_and_whoever_was_let_read_it(
+    world: World, who: Principal | None, status: int
+):
+    lt = Control(world.client, who)
+    assert (await lt.audit.list()).status == (await lt.audit.verify()).status == status

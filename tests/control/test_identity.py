@@ -20,6 +20,7 @@ from perdure.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from perdure.values.audit import Level
 
 MINUTE = 60_000_000
 on_each_store = pytest.mark.parametrize("world", ["file", "postgres"], indirect=True)
@@ -286,7 +287,7 @@ async def test_a_key_that_is_over_or_revoked_or_whose_owner_is_gone_is_refused(w
     with pytest.raises(PermissionDenied, match="disabled"):
         await world.of(other.text)
     await identity.users.delete("ada")
-    with pytest.raises(Unauthenticated, match="no more"):
+    with pytest.raises(Unauthenticated, match="no such API key"):
         await world.of(other.text)
     with pytest.raises(NotFound):
         await identity.keys.create("ada")
@@ -327,6 +328,86 @@ async def test_a_key_with_another_secret_is_refused_as_one_that_is_not_there(wor
             await world.of(text)
         said.add(caught.value.message)
     assert len(said) == 1
+
+
+@on_each_store
+async def test_who_gets_the_id_of_somebody_who_is_gone_gets_none_of_their_keys(world: World):
+    identity = world.identity
+    await identity.users.create("ada")
+    await identity.users.create("bob")
+    key = await identity.keys.create("ada")
+    given = await identity.delegations.create(Principal("ada"), "bob")
+    taken = await identity.delegations.create(Principal("bob"), "ada")
+    others = await identity.keys.create("bob")
+    await identity.users.delete("ada")
+    for _ in range(2):
+        for made in (key, given, taken):
+            with pytest.raises(Unauthenticated):
+                await world.of(made.text)
+        if await identity.users.find("ada") is None:
+            await identity.users.create("ada")
+    assert await identity.keys.list("ada") == []
+    assert (await world.of(others.text)).id == "bob"
+
+
+@on_each_store
+async def test_no_key_is_made_for_somebody_who_is_deleted_at_the_same_moment(world: World):
+    identity = world.identity
+    for n in range(5):
+        await identity.users.create(f"u{n}")
+        made, _ = await asyncio.gather(
+            identity.keys.create(f"u{n}"), identity.users.delete(f"u{n}"), return_exceptions=True
+        )
+        assert await identity.keys.list() == [], made
+
+
+async def test_what_cannot_be_meant_is_never_kept(world: World):
+    identity, world.client.audit_level = world.identity, Level.FULL
+    await identity.roles.create("there")
+    await identity.users.create("ada")
+    bad: Any = object()
+    for made in (
+        identity.keys.create("ada", scopes=bad),
+        identity.keys.create("ada", scopes=[bad]),
+        identity.keys.create("ada", expires=0),
+        identity.roles.create("r", description=bad),
+        identity.roles.create("r", settings=bad),
+        identity.roles.create("r", settings={"n": bad}),
+        identity.roles.update("there", description=5),
+        identity.roles.update("there", settings={"n": bad}),
+        identity.users.create("u", metadata={"n": bad}),
+        identity.users.create("u", metadata=[1]),
+        identity.users.list(limit="1"),
+        identity.delegations.create(Principal("ada"), "bob", scopes=[bad]),
+        identity.delegations.create(Principal("ada", claims={"n": bad}), "bob"),
+    ):
+        with pytest.raises(Invalid):
+            await made
+    assert await identity.keys.list() == []
+    assert [role.name for role in (await identity.roles.list()).items] == ["there"]
+    assert [user.id for user in (await identity.users.list()).items] == ["ada"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "bot"},
+        {"name": None},
+        {"roles": "admin"},
+        {"roles": [5]},
+        {"roles": None},
+        {"scopes": "read"},
+        {"scopes": [1]},
+        {"tenant": 5},
+        {"tenant": None},
+        {"claims": []},
+        {"initiated_by": 5},
+        {"id": "x" * 1_001},
+    ],
+)
+def test_a_principal_that_cannot_be_meant_is_refused(fields: dict[str, Any]):
+    with pytest.raises(Invalid, match="principal: "):
+        Principal(**{"id": "ada", **fields})
 
 
 # -- delegation ----------------------------------------------------------------------------------
@@ -410,7 +491,7 @@ ADMIN = Principal("ada", roles=["admin"], scopes=["all"])
         (Principal("bob"), None, "boss", "boss"),
         (ADMIN, "nobody", None, NotFound),
         (ADMIN, "off", None, PermissionDenied),
-        (Principal("tim", roles=["admin"], tenant="acme"), "other", None, PermissionDenied),
+        (Principal("tim", roles=["admin"], tenant="acme"), "other", None, NotFound),
         (Principal("tim", roles=["admin"], tenant="acme"), "robot", None, "robot"),
     ],
 )

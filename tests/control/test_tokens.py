@@ -83,6 +83,31 @@ async def test_roles_and_tenant_may_come_from_claims(world: World):
         await who(world, token(), only_known=True)
 
 
+async def test_scopes_are_a_text_or_a_list_wherever_they_stand(world: World):
+    assert (await who(world, token(scope=["read"]))).scopes == ("read",)
+    assert (await who(world, token(scope=""))).scopes == ()
+    assert (await who(world, token(scp=["read"]), scopes="scp")).scopes == ("read",)
+    assert (await who(world, token(scp="a b"), scopes="scp")).scopes == ("a", "b")
+    assert (await who(world, token(scope="a"), scopes="")).scopes is None
+    for wrong in ({"a": 1}, [1], 7, True):
+        with pytest.raises(Unauthenticated, match="'scope' is no list of text"):
+            await who(world, token(scope=wrong))
+
+
+async def test_where_tenants_come_from_a_claim_nobody_without_one_is_of_all(world: World):
+    for nothing in (..., "", None):
+        with pytest.raises(Unauthenticated, match="no claim 'org'"):
+            await who(world, token(org=nothing), tenant="org")
+    for wrong in (["acme"], 7, False):
+        with pytest.raises(Unauthenticated, match="'org' is no text"):
+            await who(world, token(org=wrong), tenant="org")
+    await world.identity.users.create("ada", tenant="globex")
+    assert (await who(world, token(), tenant="org")).tenant == "globex"
+    assert (await who(world, token(org="acme"), tenant="org")).tenant == "acme"
+    await world.identity.users.update("ada", tenant="")
+    assert (await who(world, token(), tenant="org")).tenant == ""
+
+
 @pytest.mark.parametrize(
     "claims",
     [

@@ -151,6 +151,7 @@ async def test_what_people_do_is_told_with_their_decision(tmp_path: Path):
         complete, claim = found
         assert (claim.action, complete.action) == ("people.claim", "people.complete")
         assert (claim.target, claim.run_id) == (task.id, handle.run_id)
+        assert (claim.initiated_by, complete.initiated_by) == ("ada", "ada")  # who said it was bob
         assert complete.detail is not None
         assert complete.detail["before"] == {
             "status": "claimed",
@@ -320,6 +321,46 @@ async def test_a_cut_that_no_line_tells_of_is_found(tmp_path: Path):
         )
         found = await audit.verify()
         assert (found.broken, "no line tells" in found.fault) == (2, True)
+
+
+async def test_rows_that_are_cut_off_while_it_is_checked_are_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with engine(tmp_path) as running:
+        audit: Any = running.client.audit
+        for n in range(3):
+            await audit.note(f"n{n}")
+        real, late = audit._verified, list[int]()
+
+        async def slow(*args: Any) -> Any:
+            if not late:
+                late.append(await audit.cut(2))
+            return await real(*args)
+
+        monkeypatch.setattr(audit, "_verified", slow)
+        found = await audit.verify()
+        assert (late, found.holds, found.cut, found.head) == ([2], True, 2, 4)
+
+
+async def test_an_archive_that_is_empty_has_not_what_was_cut_off(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        audit = running.client.audit
+        await audit.note("n")
+        assert (await audit.verify(archived=[])).holds
+        await audit.cut(1)
+        assert (await audit.verify(archived=[])).broken == 1
+        with pytest.raises(Invalid, match="no number"):
+            await audit.verify(hash="00")
+
+
+async def test_what_cannot_be_noted_is_refused(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        audit = running.client.audit
+        with pytest.raises(Invalid, match="action"):
+            await audit.note("")
+        with pytest.raises(Invalid, match="facts"):
+            await audit.note("n", facts={"n": object()})
+        assert (await audit.list()).items == []
 
 
 async def test_an_archive_ends_before_the_time_that_was_said(tmp_path: Path):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.engine.support import engine_on, until_status
+from tests.engine.support import engine_on, until, until_status
 from tests.support.seals import Raw
 
-from perdure import Client, Engine, Status, activity, human, workflow
+from perdure import Alert, Client, Engine, Status, activity, human, workflow
 from perdure.control import Control
 from perdure.errors import (
     ApplicationError,
@@ -21,6 +21,7 @@ from perdure.errors import (
     WorkflowFailed,
 )
 from perdure.graph import flow
+from perdure.handle import Handle
 
 NAME = "Ada Lovelace"
 MARK = {"$erased": True}
@@ -205,6 +206,56 @@ async def test_human_tasks_keep_who_did_what(tmp_path: Path):
         details = [(line.action, line.detail) for line in (await client.audit.list()).items]
         assert all(detail is None for _, detail in details)
         assert (await client.audit.verify()).holds
+
+
+@workflow.define
+async def leaves(name: str) -> Any:
+    if name.startswith("Bad"):
+        raise ApplicationError(f"{name} is not welcome", kind="Rude", retryable=False)
+    return human.Escalation(data=name, message=f"Is {name} welcome?", role="porter")
+
+
+async def until_closed(handle: Handle[Any]) -> None:
+    async def is_closed() -> bool:
+        return (await handle.status()).is_terminal
+
+    await until(is_closed)
+
+
+@pytest.mark.parametrize("by_filter", [True, False])
+async def test_what_began_with_its_end_is_erased_with_it(tmp_path: Path, *, by_filter: bool):
+    nobody = Alert("leaves", url="http://127.0.0.1:9/", secret="s", name="nobody")
+    async with engine_on(tmp_path, leaves, alerts=[nobody], identity="ada", audit="full") as engine:
+        client, personal = engine.client, engine.client.personal
+        await client.execute(leaves, NAME, id="asks", tags=["t"])
+        with pytest.raises(WorkflowFailed):
+            await client.execute(leaves, f"Bad {NAME}", id="fails", tags=["t"])
+        if by_filter:
+            with pytest.raises(Conflict, match="erased 0, and left 2") as caught:
+                await personal.erase_payloads_of(tags=["t"])
+            assert len(caught.value.details["workflow_ids"]) == 2
+        for id in ("asks", "fails"):
+            with pytest.raises(Conflict, match="began with the end of") as caught:
+                await personal.erase_payloads(id)
+            assert (await client.get(id).describe()).input != MARK
+            assert caught.value.details["workflow_id"].startswith("perdure.")
+        beside = [it for it in (await client.list()).items if it.workflow.startswith("perdure.")]
+        assert {it.workflow for it in beside} == {"perdure.alert", "perdure.escalation"}
+        [asked] = (await client.human_tasks.list()).items
+        await client.human_tasks.reject(asked.id, NAME)
+        for it in beside:
+            await client.get(it.id).terminate()
+            await until_closed(client.get(it.id))
+        if by_filter:  # what asks people has the tags of the run that ended
+            assert await personal.erase_payloads_of(tags=["t"]) == 3
+        else:
+            await personal.erase_payloads("asks")
+            await personal.erase_payloads("fails")
+        for it in beside:
+            found = await client.get(it.id).describe()
+            assert (found.input, found.reason) == (MARK, "erased")
+        told = [it for it in (await client.audit.list(target=asked.id)).items if it.detail]
+        assert told == []
 
 
 async def test_those_that_a_filter_finds_are_erased_but_for_open_ones(tmp_path: Path):

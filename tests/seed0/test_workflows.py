@@ -483,6 +483,20 @@ async def test_an_account_acts_and_the_person_is_named(tmp_path: Path):
         assert (said["lt"]["initiated_by"], said["lt"]["scopes"]) == ("ada", ["workflow:invoke"])
 
 
+async def test_the_envelope_names_the_person_behind_a_delegation_as_the_run_does(tmp_path: Path):
+    async with engine_at(tmp_path) as engine:
+        identity = Identity(engine.client)
+        await identity.accounts.create("robot")
+        token = await identity.delegations.create(ADMIN, "bob")
+        delegated = await identity.delegations.principal(token.text)
+        lt = Control(engine.client, auth=delegated)
+        for account, acts in (("robot", "robot"), (None, ADMIN.id)):
+            invoked = await lt.workflows.invoke(type="reviewContent", execute_as=account)
+            told = (await _result(lt, invoked)).data["result"]["lt"]
+            person = told["initiating_principal"]
+            assert (told["user_id"], told["initiated_by"], person["id"]) == (acts, "bob", "bob")
+
+
 async def test_the_account_of_the_request_comes_before_that_of_the_configuration(tmp_path: Path):
     async with engine_at(tmp_path) as engine:
         for name in ("robot", "clerk"):

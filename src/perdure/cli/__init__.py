@@ -62,7 +62,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "people": ("people", "What people are asked for: list, claim, complete, reject."),
     },
     "Audit": {
-        "audit": ("audit", "Who did what: list it, check it, archive it and cut it off."),
+        "audit": ("audit", "Who did what: list it, check it, archive and cut it, erase details."),
     },
     "Policies": {
         "policies": ("policies", "Check a policy file, explain it, try it on what was asked."),

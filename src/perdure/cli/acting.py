@@ -12,7 +12,7 @@ import msgspec
 
 from perdure import errors
 from perdure.cli.out import document, hint, moment, say
-from perdure.cli.session import Database, client_on
+from perdure.cli.session import Database, client_on, user
 from perdure.values.people import HumanTaskStatus
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def act_on_several(
         async with client_on(database, write=True) as client:
             people = client.human_tasks
             found = [(await find(people, text)).id for text in wanted]
-            return await many(people, found, user() if by is None else by)
+            return await many(people, found, who(by))
 
     done, skipped = asyncio.run(run())
     if output == "json":
@@ -70,7 +70,7 @@ def act_on_one(
     async def run() -> None:
         async with client_on(database, write=True) as client:
             task = await find(client.human_tasks, id)
-            after = await act(client.human_tasks, task.id, user() if by is None else by)
+            after = await act(client.human_tasks, task.id, who(by))
         if output == "json":
             say(document(msgspec.to_builtins(after)))
             return
@@ -101,15 +101,13 @@ async def find(people: HumanTasks, text: str) -> HumanTask:
     return page.items[0]
 
 
-def user() -> str:
-    """Return who uses this computer.
+def who(by: str | None) -> str:
+    """Return who acts: who was named, or else who uses this computer.
 
     Raises:
         UsageError: that has no name.
     """
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as exc:
-        raise errors.UsageError("this user has no name here; say who acts with --by") from exc
+    found = user() if by is None else by
+    if by is None and not found:
+        raise errors.UsageError("this user has no name here; say who acts with --by")
+    return found

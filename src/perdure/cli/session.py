@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "sqlite:///perdure.db"
 VARIABLE = "PERDURE_DB"
+TELLING = "PERDURE_AUDIT"
 
 _SEALING = {
     "codec": ("MODULE:NAME", "PERDURE_CODEC", "Codec that opens what the workers seal."),
@@ -174,11 +175,13 @@ def _database(ctx: click.Context, _: click.Parameter, value: str | None) -> Data
 async def client_on(
     database: Database, *, write: bool = False, create: bool = False
 ) -> AsyncGenerator[Client]:
-    """Open a client on a database that exists, or with ``create`` on a new one.
+    """Open a client on a database that exists, or with ``create`` on a new one. What it changes is
+    told to the audit, as done by whoever uses this computer.
 
     Raises:
         Unavailable: there is no such database.
-        UsageError: it is in memory, where only its own process can look.
+        UsageError: it is in memory, where only its own process can look; or what ``PERDURE_AUDIT``
+            says is no level.
     """
     from perdure import errors
     from perdure.client import Client
@@ -193,4 +196,33 @@ async def client_on(
             f"or name another database with --db or {VARIABLE}"
         )
     async with Client(database.url, read_only=not write, **sealing()) as client:
-        yield client
+        yield await _told(client) if write else client
+
+
+async def _told(client: Client) -> Client:
+    """Return a view of a client whose acts are told: where nobody says how much, in short, if the
+    database has an audit. Runs act for nobody all the same: a name here proves nothing.
+    """
+    from perdure import errors
+    from perdure.values.audit import Level, level_of
+    from perdure.values.granted import Granted
+
+    if wanted := os.environ.get(TELLING):
+        try:
+            level = level_of(wanted)
+        except errors.Invalid as exc:
+            raise errors.UsageError(f"{TELLING}: {exc.message}") from exc
+    else:
+        head = await client.door.read(lambda store: store.audit_head())
+        level = Level.SUMMARY if head.number else Level.NONE
+    return client.under(Granted(audit=level, service=user()))
+
+
+def user() -> str:
+    """Return who uses this computer; ``""``: that has no name."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

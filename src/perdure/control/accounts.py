@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from perdure.client import Client
+from perdure.control.delegation import Delegations
 from perdure.control.kept import Kept, grants_as_they_are, until_written, write
+from perdure.control.keys import Keys
 from perdure.control.members import KINDS, Alias, Member, check_above
 from perdure.control.roles import ALWAYS, Role, check_role
 from perdure.errors import AlreadyExists, Invalid, PermissionDenied
@@ -113,18 +115,22 @@ class Accounts:
         return await self.update(id, roles=kept)
 
     async def delete(self, id: str) -> None:
-        """Take one away: whatever they show is refused from then on.
+        """Take one away, with all keys and delegations: whatever they show is refused from then on,
+        also if the id is given to somebody else one day.
 
         Raises:
             NotFound: there is none with this id.
         """
 
         async def change() -> None:
+            grants = await grants_as_they_are(self._client)
             before, version = await self._kept.get(id)
             check_above(self._client, before)
             drops = [Drop(self._kind, id, version, self._client.namespace), *self._unnamed(before)]
+            drops += await Keys(self._client).drops(id)
+            drops += await Delegations(self._client).drops(id)
             line = self._kept.line("delete", id, before, None)
-            await write(self._client, Amend(drops=drops, audit=[line]))
+            await write(self._client, Amend([grants], drops, [line]))
 
         await until_written(change)
 
@@ -138,11 +144,7 @@ class Accounts:
         for name in ("name", "tenant", "external_id"):
             if name in given:
                 given[name] = check_label(given[name] or "", f"{self._kind}: {name}")
-        after = msgspec.structs.replace(before, **given)
-        try:
-            return msgspec.convert(msgspec.to_builtins(after), Member)
-        except msgspec.ValidationError as exc:
-            raise Invalid(f"{self._kind}: {exc}") from exc
+        return msgspec.structs.replace(before, **given)
 
     async def _check_grants(self, grants: Sequence[Grant], before: Member) -> None:
         roles = Kept(self._client, "role", Role)

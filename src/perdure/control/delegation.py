@@ -12,6 +12,7 @@ from perdure.control.kept import Kept, until_written, write
 from perdure.control.members import check_enabled, find_member
 from perdure.errors import Invalid, PermissionDenied, Unauthenticated
 from perdure.values.duration import Duration, microseconds
+from perdure.values.labels import check_labels
 from perdure.values.principals import Principal
 from perdure.values.records import Amend, Drop
 
@@ -76,8 +77,8 @@ class Delegations:
         now, made = door.now(), secrets.make(PREFIX, door.chance)
         narrowed = _narrowed(principal, scopes)
         delegation = Delegation(made.id, principal, id, narrowed, now + span, hash=made.hash)
-        line = self._kept.line("create", f"{made.id} {principal.id} > {id}", None, delegation)
         put = self._kept.put(made.id, delegation)
+        line = self._kept.line("create", f"{made.id} {principal.id} > {id}", None, delegation)
 
         async def change() -> None:
             await write(self._client, Amend([put], await self._over(now), [line]))
@@ -101,6 +102,12 @@ class Delegations:
                 await write(self._client, Amend([put], audit=[line]))
 
         await until_written(change)
+
+    async def drops(self, of: str) -> Sequence[Drop]:
+        """Return what takes away all that somebody who goes has given, or was given."""
+        home = self._client.namespace
+        found = [it.id for it in await self._kept.all() if of in (it.principal.id, it.to)]
+        return [Drop(self._kept.kind, id, namespace=home) for id in found]
 
     async def principal(self, text: str) -> Principal:
         """Return as whom the bearer of a token acts: with ``initiated_by``, to whom it was given.
@@ -131,14 +138,13 @@ class Delegations:
         page = await self._kept.list(limit=100)
         home = self._client.namespace
         old = [it.id for it in page.items if it.expires_at + _LONGEST < now]
-        return [Drop("delegation", id, namespace=home) for id in old]
+        return [Drop(self._kept.kind, id, namespace=home) for id in old]
 
 
 def _narrowed(principal: Principal, scopes: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(scopes, str):
-        raise Invalid(f"scopes: {scopes!r} is not a list of text; write [{scopes!r}]")
     if scopes is None:
         return None if principal.scopes is None else tuple(principal.scopes)
-    if wider := [scope for scope in scopes if not principal.may(scope)]:
+    given = check_labels(scopes, "scopes")
+    if wider := [scope for scope in given if not principal.may(scope)]:
         raise PermissionDenied(f"{principal.id!r} has no scope {', '.join(wider)} to give on")
-    return tuple(scopes)
+    return given

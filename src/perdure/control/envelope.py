@@ -30,7 +30,8 @@ class Provider(msgspec.Struct, frozen=True):
 class Invocation(msgspec.Struct, frozen=True, omit_defaults=True):
     """For whom the workflow runs, and whence.
 
-    ``initiated_by`` and ``initiating_principal``: the person, where a service account acts.
+    ``initiated_by`` and ``initiating_principal``: the person, where a service account acts, or
+    somebody in another's place.
     ``origin_id``: what executions that belong together share. ``escalation_*``: what a resolver was
     asked, in a run that goes on with the answer.
     """
@@ -78,13 +79,17 @@ def invocation(
     scopes: tuple[str, ...],
     providers: dict[str, Provider],
 ) -> Invocation:
-    """Return who a run is for: ``acts`` is whom it acts as, ``caller`` who asked for it."""
-    is_proxy = acts.id != caller.id
+    """Return who a run is for: ``acts`` is whom it acts as, ``caller`` who asked for it. By a
+    delegation that is a third one, of whom only the id is known.
+    """
+    person = acts.initiated_by
     return Invocation(
         user_id=acts.id,
         principal=actor(acts),
-        initiated_by=caller.id if is_proxy else "",
-        initiating_principal=actor(caller) if is_proxy else None,
+        initiated_by=person,
+        initiating_principal=actor(caller if person == caller.id else Principal(person))
+        if person
+        else None,
         scopes=scopes,
         origin_id=origin,
         providers=providers,

@@ -11,7 +11,7 @@ from perdure.control.delegation import Delegations
 from perdure.control.keys import Keys
 from perdure.control.members import check_enabled
 from perdure.control.roles import Roles
-from perdure.errors import PermissionDenied
+from perdure.errors import NotFound, PermissionDenied
 from perdure.values.principals import Principal
 
 INVOKE: Final = "workflow:invoke"
@@ -50,18 +50,19 @@ class Identity:
             scopes: what the account may do then.
 
         Raises:
-            PermissionDenied: the request may name none, the account was disabled, is of another
-                tenant, or may more than an admin who asks for it.
-            NotFound: there is no such account.
+            PermissionDenied: the request may name none, the account was disabled, or may more than
+                an admin who asks for it.
+            NotFound: there is no such account, or it is of another tenant.
         """
         if request and not principal.is_admin:
             raise PermissionDenied("execute_as: only an admin can choose as whom a run acts")
         name = request or config
         if not name:
             return principal
-        account = check_enabled(await self.accounts.get(name))
+        account = await self.accounts.get(name)
         if principal.tenant and account.tenant not in ("", principal.tenant):
-            raise PermissionDenied(f"execute_as: account {name!r} is of another tenant")
+            raise NotFound(f"there is no account {name!r}")
+        check_enabled(account)
         actor = account.principal(
             scopes=tuple(scopes),
             tenant=account.tenant or principal.tenant,

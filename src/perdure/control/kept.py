@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -19,8 +19,8 @@ R = TypeVar("R")
 
 _TRIES = 20
 GRANTS = "directory", "grants"
-"""The kind and id of a document whose version grows with each change of who has which role: so two
-changes of which each looks at all the others cannot pass each other by.
+"""The kind and id of a document whose version grows with each change of who there is and has which
+role or key: so two changes of which each looks at all the others cannot pass each other by.
 """
 
 
@@ -60,7 +60,7 @@ class Kept(Generic[T]):
 
     async def list(self, *, limit: int = limits.LIST_DEFAULT, cursor: str | None = None) -> Page[T]:
         """List them by id, up to 1,000 a page."""
-        if not 1 <= limit <= limits.LIST_MAX:
+        if not isinstance(cast("Any", limit), int) or not 1 <= limit <= limits.LIST_MAX:
             raise Invalid(f"limit: {limit!r} is not a number from 1 to {limits.LIST_MAX}")
         home, after = self.client.namespace, cursor or ""
         rows = await self.client.door.read(
@@ -79,9 +79,17 @@ class Kept(Generic[T]):
                 return found
 
     def put(self, id: str, value: T, replaces: int = 0) -> Put:
-        """Return what writes a document."""
+        """Return what writes a document.
+
+        Raises:
+            Invalid: it could not be read again.
+        """
         payload.text(id, what=f"{self.kind}: id", maximum=limits.LABEL)
-        data = msgspec.json.encode(value)
+        data = payload.encode(value, what=f"{self.kind} {id!r}")
+        try:
+            msgspec.json.decode(data, type=self._type)
+        except msgspec.ValidationError as exc:
+            raise Invalid(f"{self.kind} {id!r}: {exc}") from exc
         payload.limit(data, self.client.max_payload, what=f"{self.kind} {id!r}")
         return Put(self.kind, id, data, replaces, self.client.namespace)
 
@@ -119,8 +127,9 @@ class Kept(Generic[T]):
 
 
 async def grants_as_they_are(client: Client) -> Put:
-    """Return what goes with a change of who has which role, or of which roles there are: it is
-    refused if another such change came between. Asked for before anything is looked at.
+    """Return what goes with a change of who there is, who has which role or key, or of which roles
+    there are: it is refused if another such change came between. Asked for before anything is
+    looked at.
     """
     kind, id = GRANTS
     home = client.namespace

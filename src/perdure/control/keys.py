@@ -8,13 +8,13 @@ import msgspec
 
 from perdure.client import Client
 from perdure.control import secrets
-from perdure.control.kept import Kept, until_written, write
+from perdure.control.kept import Kept, grants_as_they_are, until_written, write
 from perdure.control.members import check_above, check_enabled, find_member
 from perdure.errors import Conflict, Invalid, NotFound, Unauthenticated
 from perdure.values.duration import Duration, optional_microseconds
-from perdure.values.labels import check_label
+from perdure.values.labels import check_label, check_labels
 from perdure.values.principals import Principal
-from perdure.values.records import Amend
+from perdure.values.records import Amend, Drop
 
 PREFIX = "pdk_"
 _USED_EVERY = 600_000_000
@@ -67,29 +67,37 @@ class Keys:
 
         Raises:
             NotFound: there is no such user or account.
+            Invalid: scopes that are no list of text, or a key that is over at once.
             PermissionDenied: it is a superadmin's, and the client acts for somebody who is none.
         """
-        if isinstance(scopes, str):
-            raise Invalid(f"scopes: {scopes!r} is not a list of text; write [{scopes!r}]")
-        door = self._client.door
-        member = await find_member(self._client, of)
-        if member is None:
-            raise NotFound(f"there is no user and no account {of!r}")
-        check_above(self._client, member)
-        limit, now = optional_microseconds(expires, what="expires"), door.now()
-        made = secrets.make(PREFIX, door.chance)
-        key = ApiKey(
-            made.id,
-            member.id,
-            check_label(name, "name") or "",
-            None if scopes is None else tuple(scopes),
-            created_at=now,
-            expires_at=0 if limit is None else now + limit,
-            hash=made.hash,
-        )
-        line = self._kept.line("create", key.id, None, key)
-        await write(self._client, Amend([self._kept.put(key.id, key)], audit=[line]))
-        return NewKey(_shown(key), made.text)
+        limit = optional_microseconds(expires, what="expires")
+        if limit == 0:
+            raise Invalid("expires: in no time at all; leave it out for a key that has no end")
+        allowed = None if scopes is None else check_labels(scopes, "scopes")
+        label = check_label(name, "name") or ""
+        made = secrets.make(PREFIX, self._client.door.chance)
+
+        async def change() -> ApiKey:
+            now = self._client.door.now()
+            grants = await grants_as_they_are(self._client)  # first: who is deleted loses all keys
+            member = await find_member(self._client, of)
+            if member is None:
+                raise NotFound(f"there is no user and no account {of!r}")
+            check_above(self._client, member)
+            key = ApiKey(
+                made.id,
+                member.id,
+                label,
+                allowed,
+                created_at=now,
+                expires_at=0 if limit is None else now + limit,
+                hash=made.hash,
+            )
+            line = self._kept.line("create", key.id, None, key)
+            await write(self._client, Amend([self._kept.put(key.id, key), grants], audit=[line]))
+            return key
+
+        return NewKey(_shown(await until_written(change)), made.text)
 
     async def list(self, of: str = "") -> list[ApiKey]:
         """Return the keys of somebody, or all, by id."""
@@ -112,6 +120,13 @@ class Keys:
             return _shown(after)
 
         return await until_written(change)
+
+    async def drops(self, of: str) -> Sequence[Drop]:
+        """Return what takes away all keys of somebody who goes: whoever gets the id later is
+        somebody else.
+        """
+        home = self._client.namespace
+        return [Drop(self._kept.kind, key.id, namespace=home) for key in await self.list(of)]
 
     async def principal(self, text: str) -> Principal:
         """Return who shows a key.

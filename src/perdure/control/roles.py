@@ -16,6 +16,7 @@ from perdure.values.people import HumanTaskFilter
 from perdure.values.principals import Power
 from perdure.values.records import Amend, Drop
 from perdure.views import Page
+from perdure.workflow import check_mapping
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 ALWAYS = frozenset({str(Power.ADMIN), str(Power.SUPERADMIN)})
@@ -57,8 +58,9 @@ class Roles:
 
         Raises:
             AlreadyExists: there is one of this name.
+            Invalid: a field that cannot be meant.
         """
-        role = Role(check_role(name), description, dict(settings or {}))
+        role = Role(check_role(name), description, check_mapping(settings or {}, "settings"))
         puts = [self._kept.put(name, role)]
         try:
             line = self._kept.line("create", name, None, role)
@@ -93,7 +95,7 @@ class Roles:
 
         Raises:
             NotFound: there is none of this name.
-            Invalid: no such field.
+            Invalid: no such field, or one that cannot be meant.
         """
         if unknown := set(changes) - {"description", "settings"}:
             raise Invalid(f"role: unknown field {', '.join(sorted(unknown))}")
@@ -102,11 +104,13 @@ class Roles:
             role, version = await self._kept.get(name)
             fields = dict(changes)
             if "settings" in fields:
-                merged: dict[str, Any] = {**role.settings, **(fields["settings"] or {})}
+                more = check_mapping(fields["settings"] or {}, "settings")
+                merged: dict[str, Any] = {**role.settings, **more}
                 fields["settings"] = {key: it for key, it in merged.items() if it is not None}
             after = msgspec.structs.replace(role, **fields)
+            put = self._kept.put(name, after, version)
             line = self._kept.line("update", name, role, after)
-            await write(self._client, Amend([self._kept.put(name, after, version)], audit=[line]))
+            await write(self._client, Amend([put], audit=[line]))
             return after
 
         return await until_written(change)

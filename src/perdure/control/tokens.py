@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from perdure.client import Client
-from perdure.control.members import check_enabled, find_member
+from perdure.control.members import Member, check_enabled, find_member
 from perdure.engine.clock import SystemClock
 from perdure.errors import Invalid, Unauthenticated, Unavailable, UsageError
 from perdure.values.duration import SECOND, Duration, microseconds
@@ -46,7 +46,11 @@ class Tokens:
         roles: where the names of roles stand: ``"roles"``, ``"realm_access.roles"``; ``""``: a
             stored user has its roles, anybody else none. Mind that ``admin`` and ``superadmin``
             are roles too.
-        tenant: where the tenant stands.
+        tenant: where the tenant stands. Whoever has none there is refused, unless they are a stored
+            user or account, whose tenant it is then; ``""``: a stored user has its tenant, and
+            anybody else is of all.
+        scopes: where the scopes stand: text with spaces between, or a list (``"scp"``, say); a
+            token without any is not narrowed.
         only_known: refuse whoever is no stored user or account.
         clock: seconds since 1970.
     """
@@ -62,6 +66,7 @@ class Tokens:
         subject: str = "sub",
         roles: str = "",
         tenant: str = "",
+        scopes: str = "scope",
         only_known: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -81,6 +86,7 @@ class Tokens:
         self._algorithms = list(algorithms)
         self._leeway = microseconds(leeway, what="leeway") // SECOND
         self._subject, self._roles, self._tenant = subject, roles, tenant
+        self._scopes = scopes
         self._only_known = only_known
         self._clock = clock or (lambda: SystemClock().now() / SECOND)
         self._keys: Any = None
@@ -126,25 +132,28 @@ class Tokens:
             check_enabled(member)
         elif self._only_known:
             raise Unauthenticated(f"{subject!r} is not known here")
-        named = _at(claims, self._roles) if self._roles else None
-        roles: Sequence[Any] = [named] if isinstance(named, str) else named or ()
-        if not isinstance(cast("Any", roles), (list, tuple)):
-            raise Unauthenticated(f"the token is not accepted: {self._roles!r} is no list of text")
+        roles = _texts(claims, self._roles)
         if not self._roles and member is not None:
             roles = member.roles
-        elif not all(isinstance(role, str) for role in roles):
-            raise Unauthenticated(f"the token is not accepted: {self._roles!r} is no list of text")
-        tenant = _at(claims, self._tenant) if self._tenant else ""
-        scope = claims.get("scope")
+        scope = _at(claims, self._scopes)
         return Principal(
             subject if member is None else member.id,
             Kind.USER if member is None else member.kind,
             name=str(claims.get("name") or (member.name if member is not None else "")),
-            roles=roles,
-            scopes=scope.split() if isinstance(scope, str) else None,
-            tenant=str(tenant or (member.tenant if member is not None else "")),
+            roles=roles or (),
+            scopes=scope.split() if isinstance(scope, str) else _texts(claims, self._scopes),
+            tenant=self._tenant_of(claims, member),
             claims=claims,
         )
+
+    def _tenant_of(self, claims: Mapping[str, Any], member: Member | None) -> str:
+        """Return whose data it sees: without a claim where one is to be, nobody's."""
+        tenant = _at(claims, self._tenant) if self._tenant else None
+        if tenant not in (None, "") and not isinstance(tenant, str):
+            raise Unauthenticated(f"the token is not accepted: {self._tenant!r} is no text")
+        if not tenant and member is None and self._tenant:
+            raise Unauthenticated(f"the token is not accepted: no claim {self._tenant!r}")
+        return tenant or (member.tenant if member is not None else "")
 
     def _rules(self) -> Any:
         from joserfc.jwt import JWTClaimsRegistry
@@ -265,6 +274,23 @@ def _at(claims: Mapping[str, Any], path: str) -> Any:
             return None
         found = cast("Mapping[str, Any]", found).get(name)
     return found
+
+
+def _texts(claims: Mapping[str, Any], path: str) -> Sequence[str] | None:
+    """Return what a claim lists; one text is a list of one. ``None``: there is none.
+
+    Raises:
+        Unauthenticated: it is something else.
+    """
+    found = _at(claims, path) if path else None
+    texts: Any = [found] if isinstance(found, str) else found
+    if texts is None:
+        return None
+    if not isinstance(texts, (list, tuple)) or not all(
+        isinstance(text, str) for text in cast("Sequence[Any]", texts)
+    ):
+        raise Unauthenticated(f"the token is not accepted: {path!r} is no list of text")
+    return cast("Sequence[str]", texts)
 
 
 def _why(exc: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.client import Client
-from perdure.control.access import needs_auth, needs_scope
+from perdure.control.access import needs_admin, needs_auth, needs_scope
 from perdure.control.results import ApiResult, Refused, answering
 from perdure.values.principals import Principal
 
@@ -40,7 +40,11 @@ class AuditCalls:
         return ApiResult(200, {"holds": found.holds, "found": found})
 
     def _check(self) -> None:
-        """Refuse whoever may not read it; it has one chain for all tenants."""
+        """Refuse whoever may not read it: it has what everybody did, and in one chain for all
+        tenants. So a scope that includes everything is not enough for who is no admin.
+        """
         caller = needs_scope(needs_auth(self._auth), READ)
+        if caller.scopes is None:
+            needs_admin(caller)
         if caller.tenant:
             raise Refused(403, "other_tenants", "The audit holds what all tenants did")

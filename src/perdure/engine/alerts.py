@@ -22,7 +22,7 @@ from perdure.engine.clock import SystemClock
 from perdure.engine.limits import SYSTEM
 from perdure.errors import ApplicationError, Invalid, Kind
 from perdure.store.port import StartRequest, TurnWrite
-from perdure.values import endings
+from perdure.values import endings, ids
 from perdure.values import events as ev
 from perdure.values.duration import SECOND
 from perdure.values.retry import Retry
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("perdure.runs")
 SIGNATURE: Final = "Perdure-Signature"
 DELIVERY: Final = "Perdure-Delivery"
-_POST: Final = "perdure.alert.post"
+_POST: Final = f"{ids.ALERT}.post"
 _TIMEOUT_SECONDS: Final = 15
 _LONGEST_ID: Final = 200
 _ATTEMPTS: Final = 300
@@ -81,7 +81,7 @@ class Alert(msgspec.Struct, frozen=True):
         return status in self.on and re.fullmatch(text, name, re.DOTALL) is not None
 
 
-@workflow.define(name="perdure.alert")
+@workflow.define(name=ids.ALERT)
 async def alert(given: dict[str, Any]) -> int:
     """Post one webhook; the result is the answer's status."""
     status: int = await workflow.call(_POST, given)
@@ -192,6 +192,6 @@ def _start(core: Core, run: Run, closing: ev.Event, wanted: Alert, now: int) -> 
         "kind": failure.kind if failure is not None else "",
         "message": failure.message if failure is not None else "",
     }
-    workflow_id = f"{alert.name}/{run.run_id}/{wanted.name}"[:_LONGEST_ID]
+    workflow_id = f"{ids.alerts_of(run.run_id)}{wanted.name}"[:_LONGEST_ID]
     given = msgspec.json.encode({"alert": wanted.name, "body": body})
     return beside.begin(core, run, alert, workflow_id, given, now)

@@ -12,6 +12,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ADDRESS = re.compile(r"@(mailbox|client)/[0-9a-f]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _DEFINITIONS = uuid.UUID("c3b5a9d2-6a51-5f0e-9a3c-3a0f6f6f2f71")
+ALERT = "perdure.alert"
+"""The workflow that posts a webhook of a run that failed."""
 MAILBOX = "@"
 """First character of a mailbox's address; no execution's id may begin with it."""
 
@@ -46,6 +48,11 @@ def check_workflow_id(text: object) -> str:
     if text[0] == MAILBOX:
         raise Invalid(f"id: {text!r} begins with '@', which is kept for mailboxes")
     return text
+
+
+def alerts_of(run_id: str) -> str:
+    """Return how the ids begin of the executions that post webhooks of a run's end."""
+    return f"{ALERT}/{run_id}/"
 
 
 def is_address(text: object) -> bool:

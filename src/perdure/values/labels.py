@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from perdure.errors import Invalid
@@ -24,9 +24,27 @@ def check_tags(given: object) -> tuple[str, ...]:
     Raises:
         Invalid: it is not.
     """
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise Invalid(f"tags: {given!r} is not a list of text; write [{given!r}]")
-    tags = tuple(cast("Iterable[Any]", given))
+    tags = check_labels(given, "tags")
     if len(tags) > limits.TAGS:
         raise Invalid(f"tags: {len(tags):,} tags are over the limit of {limits.TAGS}")
-    return tuple(payload.text(tag, what="tags", maximum=limits.LABEL) for tag in tags)
+    return tags
+
+
+def check_labels(given: object, what: str) -> tuple[str, ...]:
+    """Return ``given`` if it is a list of texts of at most 1,000 characters.
+
+    Raises:
+        Invalid: it is not.
+    """
+    return tuple(payload.text(one, what=what, maximum=limits.LABEL) for one in listed(given, what))
+
+
+def listed(given: object, what: str) -> Iterable[Any]:
+    """Return what is listed in ``given``: one text is no list of its letters.
+
+    Raises:
+        Invalid: it is no list.
+    """
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+        raise Invalid(f"{what}: {given!r} is not a list of text; write [{given!r}]")
+    return cast("Iterable[Any]", given)

@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from perdure.errors import Invalid, PermissionDenied
+from perdure.values import limits, payload
 from perdure.values.context import POLICY_KEY, ROLE_KEY
-from perdure.values.labels import check_label
+from perdure.values.labels import check_labels, listed
 
 CONTEXT_KEY: Final = "principal"
 """Where ``workflow.context`` and ``activity.context`` have who started the run."""
@@ -77,11 +78,22 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if not self.id:
             raise Invalid("principal: id is empty")
-        check_label(self.id, "principal: id")
-        grants = tuple(_grant(role) for role in self.roles)
+        for name in ("id", "name", "tenant", "initiated_by"):
+            payload.text(getattr(self, name), what=f"principal: {name}", maximum=limits.LABEL)
+        claims: Any = self.claims
+        if not isinstance(claims, Mapping):
+            raise Invalid(f"principal: claims: {claims!r} is no mapping")
+        try:
+            msgspec.structs.force_setattr(self, "kind", Kind(self.kind))
+        except ValueError:
+            raise Invalid(
+                f"principal: kind: {self.kind!r} is not one of {', '.join(Kind)}"
+            ) from None
+        grants = tuple(_grant(role) for role in listed(self.roles, "principal: roles"))
         msgspec.structs.force_setattr(self, "roles", grants)
         if self.scopes is not None:
-            msgspec.structs.force_setattr(self, "scopes", tuple(self.scopes))
+            scopes = check_labels(self.scopes, "principal: scopes")
+            msgspec.structs.force_setattr(self, "scopes", scopes)
 
     @property
     def grants(self) -> tuple[Grant, ...]:
@@ -113,6 +125,7 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
 def _grant(role: str | Grant) -> Grant:
     if isinstance(role, Grant):
         return role
+    payload.text(role, what="principal: roles", maximum=limits.LABEL)
     return Grant(role, Power(role) if role in (Power.ADMIN, Power.SUPERADMIN) else Power.MEMBER)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import msgspec
 from perdure import errors, views
 from perdure.cli import exits, table
 from perdure.cli.out import compact, document, format_option, hint, moment, say, short
-from perdure.cli.session import Database, client_on, database_option
+from perdure.cli.session import Database, client_on, database_option, user
 from perdure.engine.clock import SystemClock
 from perdure.values.duration import microseconds
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
@@ -34,6 +35,7 @@ def audit_command() -> None:
 @click.option("--id", "workflow_id", metavar="ID", help="To exactly this workflow id, or target.")
 @click.option("--run-id", metavar="ID", help="To exactly this run.")
 @click.option("--since", metavar="SPAN", help="In the last 2h, 30d.")
+@click.option("--until", metavar="SPAN", help="At least 2h, 30d ago.")
 @click.option(
     "--limit",
     type=click.IntRange(1, LIST_MAX),
@@ -49,13 +51,20 @@ def list_command(
     limit: int,
     cursor: str | None,
     since: str | None,
+    until: str | None,
     **filters: Any,
 ) -> None:
     """List lines, newest first."""
-    if since is not None:
-        span = timedelta(microseconds=microseconds(since, what="--since"))
-        filters["since"] = views.to_datetime(SystemClock().now()) - span
+    for name, span in (("since", since), ("until", until)):
+        if span is not None:
+            filters[name] = _ago(span, f"--{name}")
     asyncio.run(_list(database, output, limit, cursor, filters))
+
+
+def _ago(span: str, what: str) -> datetime:
+    """Return the time that was so long ago."""
+    ago = timedelta(microseconds=microseconds(span, what=what))
+    return views.to_datetime(SystemClock().now()) - ago
 
 
 async def _list(
@@ -93,25 +102,44 @@ def _row(entry: AuditEntry) -> list[str]:
 @audit_command.command("verify")
 @click.argument("url", required=False, metavar="[URL|FILE]")
 @click.option("--noted", metavar="NUMBER:HASH", help="A row as it was noted elsewhere.")
+@click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="What `audit cut` has written; repeat for all of them, oldest first.",
+)
 @format_option("line", "json")
 @database_option
-def verify_command(database: Database, output: str, url: str | None, noted: str | None) -> int:
+def verify_command(
+    database: Database,
+    output: str,
+    url: str | None,
+    noted: str | None,
+    archives: tuple[Path, ...],
+) -> int:
     """Check that no line was changed, taken out or put in; name the first that does not fit.
 
     Keep what is printed elsewhere: who can write to the database can make all lines anew, and
-    --noted finds that. Exit code 1 if anything is found.
+    --noted finds that. With --archive the lines that were cut off are checked, too. Exit code 1 if
+    anything is found.
     """
     if url is not None:
         database = Database(url if "://" in url else f"sqlite:///{url}", url)
     number, colon, hash = (noted or "0:").partition(":")
     if not number.isdigit() or not colon or bool(noted) is not bool(hash):
         raise errors.UsageError(f"--noted: {noted!r} is not NUMBER:HASH")
-    return asyncio.run(_verify(database, output, int(number), hash))
+    lines = [line for file in archives for line in file.read_bytes().splitlines()]
+    archived = lines if archives else None
+    return asyncio.run(_verify(database, output, int(number), hash, archived))
 
 
-async def _verify(database: Database, output: str, number: int, hash: str) -> int:
+async def _verify(
+    database: Database, output: str, number: int, hash: str, archived: Sequence[bytes] | None
+) -> int:
     async with client_on(database) as client:
-        found = await client.audit.verify(number=number, hash=hash)
+        found = await client.audit.verify(number=number, hash=hash, archived=archived)
     if output == "json":
         say(document({**msgspec.to_builtins(found), "holds": found.holds}))
     elif found.holds:
@@ -141,16 +169,16 @@ def cut_command(database: Database, older_than: str, archive: Path) -> int:
     They are deleted when the file is on the disk. A new line tells of it, and the rest can still be
     checked.
     """
-    span = timedelta(microseconds=microseconds(older_than, what="--older-than"))
-    return asyncio.run(_cut(database, span, archive))
+    return asyncio.run(_cut(database, _ago(older_than, "--older-than"), archive))
 
 
-async def _cut(database: Database, span: timedelta, archive: Path) -> int:
-    until = views.to_datetime(SystemClock().now()) - span
+async def _cut(database: Database, until: datetime, archive: Path) -> int:
     async with client_on(database, write=True) as client:
         try:
-            with archive.open("xb") as file:
-                last = await client.as_(_user()).audit.archive(until, file.write)
+            # Details stand in it in the clear.
+            await asyncio.to_thread(archive.touch, 0o600, exist_ok=False)
+            with archive.open("wb") as file:
+                last = await client.audit.archive(until, file.write)
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError as exc:
@@ -160,15 +188,31 @@ async def _cut(database: Database, span: timedelta, archive: Path) -> int:
             os.unlink(archive)  # noqa: PTH108 - not in the way of anything
             hint(f"no line is from before {until.isoformat(timespec='seconds')}")
             return exits.OK
-        count = await client.as_(_user()).audit.cut(last)
+        count = await client.as_(user()).audit.cut(last)
     hint(f"{count} lines are in {archive} and no longer in {database.name}")
     return exits.OK
 
 
-def _user() -> str:
-    from getpass import getuser
+@audit_command.command("erase")
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+@database_option
+def erase_command(database: Database, targets: tuple[str, ...], *, is_sure: bool) -> int:
+    """Erase, for ever, the details of what was done to workflow ids, human tasks or records.
 
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return ""
+    Who did what to them stays, and the chain holds. Histories are not touched: `perdure erase`
+    erases both.
+    """
+    return asyncio.run(_erase(database, targets, is_sure=is_sure))
+
+
+async def _erase(database: Database, targets: Sequence[str], *, is_sure: bool) -> int:
+    async with client_on(database, write=True) as client:
+        question = f"erase the audit's details of {', '.join(map(repr, targets))}, for ever?"
+        if not is_sure and not await asyncio.to_thread(click.confirm, question, err=True):
+            raise errors.UsageError("nothing was erased")
+        audit = client.as_(user()).audit
+        counts = [await audit.erase(target) for target in targets]
+    for target, count in zip(targets, counts, strict=True):
+        hint(f"{target}: details of {count} line{'' if count == 1 else 's'} erased")
+    return exits.OK if any(counts) else exits.NOT_FOUND

@@ -10,10 +10,10 @@ import click
 
 from perdure import errors
 from perdure.cli import exits, given
-from perdure.cli.acting import user
 from perdure.cli.finding import find
 from perdure.cli.out import hint, say
-from perdure.cli.session import Database, client_on, database_option
+from perdure.cli.session import Database, client_on, database_option, user
+from perdure.values.states import OPEN
 
 
 class _How(NamedTuple):
@@ -61,17 +61,21 @@ def erase_command(
 
 async def _subject(database: Database, subject: str, how: _How) -> int:
     async def erase() -> None:
-        is_new = await client.as_(_who()).personal.erase(subject)
+        is_new = await client.as_(user()).personal.erase(subject)
         hint(f"{subject!r} is erased" if is_new else f"{subject!r} had been erased before")
 
     async with client_on(database, write=not how.is_trial) as client:
+        if not await client.personal.has_key(subject):
+            hint(f"there is no key of {subject!r} here: nothing was sealed, or it is erased")
         return await _ask(f"destroy the key of {subject!r}", how, erase)
 
 
 async def _found(database: Database, filters: dict[str, Any], how: _How) -> int:
     async def erase() -> None:
-        done = await client.as_(_who()).personal.erase_payloads_of(**filters)
-        hint(f"erased {done} execution{'' if done == 1 else 's'}; open ones are as they were")
+        done = await client.as_(user()).personal.erase_payloads_of(**filters)
+        left = await client.count(**filters, status=[str(status) for status in OPEN])
+        still = f"; {left} {'is' if left == 1 else 'are'} open and as before" if left else ""
+        hint(f"erased {done} execution{'' if done == 1 else 's'}{still}")
 
     async with client_on(database, write=not how.is_trial) as client:
         count = await client.count(**filters)
@@ -80,10 +84,19 @@ async def _found(database: Database, filters: dict[str, Any], how: _How) -> int:
 
 
 async def _named(database: Database, ids: tuple[str, ...], how: _How) -> int:
-    async def erase() -> None:
+    async def erase() -> int:
+        codes = [exits.OK]
         for handle in handles:
-            await client.as_(_who()).personal.erase_payloads(handle.id, handle.run_id)
-            say(handle.id)
+            try:
+                await client.as_(user()).personal.erase_payloads(handle.id, handle.run_id)
+            except errors.PerdureError as exc:
+                if len(ids) == 1:
+                    raise
+                hint(f"error: {handle.id}: {exits.line_of(exc)}")
+                codes.append(exits.code_of(exc))
+            else:
+                say(handle.id)
+        return max(codes)
 
     async with client_on(database, write=not how.is_trial) as client:
         handles = [await find(client, id) for id in ids]
@@ -91,7 +104,7 @@ async def _named(database: Database, ids: tuple[str, ...], how: _How) -> int:
         return await _ask(f"erase what {names} had been given and gave", how, erase)
 
 
-async def _ask(what: str, how: _How, erase: Callable[[], Awaitable[None]]) -> int:
+async def _ask(what: str, how: _How, erase: Callable[[], Awaitable[int | None]]) -> int:
     if how.is_trial:
         say(f"would {what}")
         return exits.OK
@@ -99,12 +112,4 @@ async def _ask(what: str, how: _How, erase: Callable[[], Awaitable[None]]) -> in
         click.confirm, f"{what}, for ever?", err=True
     ):
         raise errors.UsageError("nothing was erased")
-    await erase()
-    return exits.OK
-
-
-def _who() -> str:
-    try:
-        return user()
-    except errors.UsageError:
-        return ""
+    return await erase() or exits.OK

@@ -11,7 +11,7 @@ import msgspec
 
 from perdure import errors
 from perdure.cli import given, table
-from perdure.cli.acting import act_on_one, act_on_several, find, several, user
+from perdure.cli.acting import act_on_one, act_on_several, find, several, who
 from perdure.cli.out import compact, document, format_option, hint, moment, say, short
 from perdure.cli.session import Database, client_on, database_option
 from perdure.values.limits import LIST_DEFAULT, LIST_MAX
@@ -74,7 +74,7 @@ def list_command(
     """List what is open, by when it is due; what is closed, newest first."""
     filters["status"] = [part for text in filters["status"] for part in text.split(",")]
     if mine:
-        filters["for_person"] = user()
+        filters["for_person"] = who(None)
     asyncio.run(_list(database, output, limit, cursor, filters))
 
 
@@ -369,7 +369,7 @@ def create_command(
                 form=None if form is None else given.value(form),
                 payload=given.payload(data) if data else None,
                 escalate=chain,
-                by=user() if by is None else by,
+                by=who(by),
                 **options,
             )
         say(document(msgspec.to_builtins(task)) if output == "json" else task.id)

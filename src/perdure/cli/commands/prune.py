@@ -12,7 +12,7 @@ import msgspec
 from perdure import errors, views
 from perdure.cli import exits
 from perdure.cli.out import hint, say
-from perdure.cli.session import Database, client_on, database_option
+from perdure.cli.session import Database, client_on, database_option, user
 from perdure.engine.clock import SystemClock
 from perdure.store.port import Prune
 from perdure.values.duration import microseconds
@@ -73,6 +73,9 @@ async def _prune(database: Database, wish: Prune, *, is_trial: bool, is_sure: bo
             question = f"delete {count} run{_s(count)} that had ended before {when}, for ever?"
             if not await asyncio.to_thread(click.confirm, question, err=True):
                 raise errors.UsageError("nothing was deleted")
+        # Before it is done: it takes many transactions, and may be cut off.
+        facts = {"before": _moment(wish.before), "statuses": wish.statuses}
+        await client.as_(user()).audit.note("prune", facts=facts)
         count = await _go_through(client, wish, is_trial=False)
     hint(f"deleted {count} run{_s(count)}")
     return exits.OK
