@@ -182,6 +182,8 @@ class _AuditedDoor:
             "tags": request.tags,
             "search": request.search,
         }
+        if request.is_paused:
+            after["paused"] = True
         if request.memo is not None:
             after["memo"] = msgspec.Raw(request.memo)
         return self._line("start", request.namespace, request.workflow_id, {"after": after})

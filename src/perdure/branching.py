@@ -10,6 +10,7 @@ from perdure.door import Door, refused_by_limit
 from perdure.store.port import RunRow, Started, StartRequest, TurnRow
 from perdure.values import events as ev
 from perdure.values import ids, payload
+from perdure.values.duration import soonest
 from perdure.values.erasing import ERASURES
 from perdure.values.labels import check_tags
 from perdure.values.principals import Principal, carrying, sees
@@ -330,15 +331,18 @@ async def take_in(
     copying.check_open(found.rows)
     mark = mark_for(door, request, row, found.rows, "import")
     mark.origin = document.workflow_id
+    resume_by = 0
     if id is None:
         started = copying.started_as(found.rows)
         mark.keeps_chance = True
         mark.not_before = request.not_before = started.not_before
         mark.run_deadline = started.run_deadline
         mark.execution_deadline = started.execution_deadline
+        resume_by = started.resume_by or 0
     copying.go_on(request, found.rows, mark, now)
     if document.status is Status.PAUSED:
         request.state = transfer.state_of(document, length + 1, now)
+        request.state.wake_at = soonest(resume_by, request.deadline) or None
     return await _write_imported(door, request)
 
 

@@ -51,6 +51,8 @@ _OPTIONS = SHARED | {
     "eager",
     "link",
     "monitor",
+    "paused",
+    "resume_within",
     "sender",
     "tags",
     "tenant",
@@ -152,6 +154,8 @@ class Client(Publishing):
                 ``terminate_existing``), ``id_reuse_policy``, ``error_when_already_started``;
                 ``execution_timeout``, ``run_timeout``, ``task_timeout``, ``start_delay``,
                 ``retry`` (of the workflow: a new run), ``cron`` (five fields, UTC);
+                ``paused=True``: it begins when somebody resumes it, and ends if nobody has
+                ``resume_within`` so long;
                 ``concurrency_key`` and ``priority`` (higher first) where limits make executions
                 wait; ``retention``: how long it is kept after its end, 0 for ever, instead of the
                 engine's (docs/retention.md); ``memo``, ``search``, ``messages``, ``context``,

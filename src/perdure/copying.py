@@ -218,6 +218,7 @@ def _is_fact(event: ev.Event) -> bool:
 
 
 _FACTS = frozenset(ev.FACTS)
+_BECOMES = (ev.Forked, ev.RunHandedOver, ev.RunResumed)
 
 
 def _facts_row(turn: Turn, count: int) -> TurnRow:
@@ -280,7 +281,7 @@ def started_as(rows: Sequence[TurnRow]) -> ev.RunStarted:
         for event in turn.events:
             if isinstance(event, ev.RunStarted):
                 started = event
-            elif isinstance(event, (ev.Forked, ev.RunHandedOver)) and started is not None:
+            elif isinstance(event, _BECOMES) and started is not None:
                 started = event.onto(started)
     if started is None:
         raise errors.Corrupt("the history does not begin with run_started")

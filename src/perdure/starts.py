@@ -9,12 +9,14 @@ import msgspec
 
 from perdure.definition import Workflow
 from perdure.door import Host
-from perdure.store.port import StartRequest
+from perdure.store.port import StartRequest, StateWrite
 from perdure.values import budgets, ids, payload
 from perdure.values import events as ev
+from perdure.values.duration import soonest, to_text
 from perdure.values.labels import check_label, check_tags
-from perdure.values.options import REUSE, conflict_policy, one_of, read_terms
+from perdure.values.options import REUSE, conflict_policy, one_of, read_resume_by, read_terms
 from perdure.values.principals import carrying, check_context, tenant_for
+from perdure.values.states import Status
 from perdure.values.terms import Deadlines, ends_unbegun, first_deadlines
 from perdure.workflow import check_mapping, check_search, recorded_messages
 
@@ -75,6 +77,7 @@ class Starts:
             run_deadline=deadlines.run,
             execution_deadline=deadlines.execution,
             places=granted.places,
+            resume_by=read_resume_by(options, now),
         )
         return self._asked(started, deadlines, options), started
 
@@ -96,6 +99,7 @@ class Starts:
         memo = check_mapping(options.get("memo") or {}, "memo")
         who = self._client.acts_for
         default = who.id if who is not None else None
+        out_of_time = ends_unbegun(started.terms, deadlines)
         return StartRequest(
             workflow=started.workflow,
             workflow_id=started.workflow_id,
@@ -109,7 +113,8 @@ class Starts:
             not_before=deadlines.not_before,
             key=started.terms.key,
             priority=started.terms.priority,
-            deadline=ends_unbegun(started.terms, deadlines),
+            deadline=out_of_time,
+            state=_paused(started, out_of_time),
             is_eager=options.get("eager", True),
             messages=ev.encode_messages(started.messages),
             created_by=check_label(options.get("created_by") or default, "created_by"),
@@ -130,6 +135,27 @@ class Starts:
         return payload.limit(
             payload.encode(dict(given), what=what), self._client.max_payload, what=what
         )
+
+
+def _paused(started: ev.RunStarted, out_of_time: int) -> StateWrite | None:
+    """Return the first state of a run that begins when somebody resumes it; ``None``: others."""
+    due = started.resume_by
+    if due is None:
+        return None
+    detail = "it was started paused"
+    if due:
+        within = to_text(due - started.started_at)
+        detail = f"{detail}, and ends unless somebody resumes it within {within}"
+    return StateWrite(
+        Status.PAUSED,
+        owned=False,
+        length=1,
+        wake_at=soonest(due, out_of_time) or None,
+        reason="paused",
+        detail=detail,
+        unblock="`perdure resume`",
+        since=started.started_at,
+    )
 
 
 def _address(sender: Any) -> str:

@@ -129,3 +129,20 @@ def test_all_parked_runs_of_a_workflow_or_reason_are_unparked(shell: Shell):
     assert "0 runs unparked" in shell.ok("unpark", "--all", "--reason", "io_refused").err
     done = shell.ok("unpark", "--all", "-w", "changing", "--reason", "nondeterminism")
     assert "3 runs unparked" in done.err
+
+
+def test_what_was_started_paused_begins_when_it_is_resumed(served: Shell):
+    started = served.ok("start", "changing", "--id", "held", "--paused", "--resume-within", "1h")
+    assert "it is paused; let it go on: " in started.err
+    assert "perdure resume held" in started.err
+    assert "ends unless somebody resumes it within 1h" in served.ok("why", "held").out
+    served.ok("resume", "held")
+    served.until(lambda: served.status("held") == "waiting")
+
+
+def test_what_was_started_paused_ends_if_nobody_resumes_it(served: Shell):
+    served.ok("start", "changing", "--id", "gone", "--paused", "--resume-within", "300ms")
+    served.until(lambda: served.status("gone") == "terminated")
+    assert "nobody resumed it within 300ms" in served.ok("why", "gone").out
+    refused = served("start", "changing", "--resume-within", "1s")
+    assert "--resume-within goes with --paused" in refused.err

@@ -328,6 +328,23 @@ def test_a_queued_run_that_is_paused_is_passed_over(world: World):
     assert statuses(world, b) == ["running"]
 
 
+@pytest.mark.parametrize("on_limit", ["queue", "reject"])
+def test_what_is_started_paused_stands_aside_until_it_is_resumed(world: World, on_limit: str):
+    limit(world, Limit(max_open=1, on_limit=on_limit))
+    state = StateWrite(status=Status.PAUSED, owned=False, length=1, reason="paused", wake_at=9)
+    first = world.start("first", state=state)
+    row = world.row(first.run)
+    assert (row.status, row.reason, row.wake_at) == (Status.PAUSED, Queued.PAUSED, 9)
+    second, late = world.start("second"), world.start("late", state=state)
+    assert statuses(world, second) == ["running"], "it has taken no slot"
+    pending = StateWrite(status=Status.PENDING, owned=False, length=2, wake_at=0)
+    world.commit(turn(first.run, first=2, claim=1, applied=False, state=pending))
+    assert (world.row(first.run).status, world.row(first.run).reason) == ("pending", Queued.QUEUED)
+    end(world, late)
+    end(world, second)
+    assert statuses(world, first) == ["running"]
+
+
 def test_a_replaced_run_gives_its_slot_to_the_one_that_replaces_it(world: World):
     limit(world, ONE)
     a, b = world.start("a"), world.start("b")

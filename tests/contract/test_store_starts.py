@@ -274,3 +274,20 @@ def test_terminate_existing_leaves_a_run_alone_that_moves_in_the_same_batch(worl
     )
     assert result.started[0].refused == "busy"
     assert world.row(old.run).length == 3
+
+
+def test_a_start_may_be_paused_and_is_looked_at_when_its_time_is_over(world: World):
+    state = StateWrite(Status.PAUSED, owned=False, length=1, wake_at=50, reason="paused", since=7)
+    state.detail, state.unblock = "it was started paused", "`perdure resume`"
+    started = world.start(state=state)
+    assert (started.created, started.status) == (True, Status.PAUSED)
+    row = world.row(started.run)
+    assert (row.status, row.length, row.owner, row.since) == (Status.PAUSED, 1, None, 7)
+    assert (row.reason, row.detail, row.unblock) == ("paused", state.detail, state.unblock)
+    assert world.payloads(started.run) == [b"started"]
+    assert world.store.claimable(["order"], ["default"], limit=9) == []
+    assert world.store.due(49, ["order"], ["default"], limit=9) == []
+    # By any worker: no code has to run.
+    assert world.store.due(50, ["other"], ["elsewhere"], limit=9) == [(started.run, 50)]
+    again = world.start(run_id="other", conflict="use_existing")
+    assert (again.run, again.status) == (started.run, Status.PAUSED)

@@ -266,7 +266,7 @@ async def test_a_principal_of_a_tenant_sees_its_runs_alone(tmp_path: Path):
         acme = Control(engine.client, Principal(id="a", tenant="acme"))
         other = Control(engine.client, Principal(id="b", tenant="other"))
         assert (await acme.workflows.invoke(type="waits", options={"id": "w"})).status == 202
-        for call in ("get_status", "get_result", "export", "terminate"):
+        for call in ("get_status", "get_result", "export", "terminate", "resume"):
             refused = await getattr(other.workflows, call)(workflow_id="w")
             assert (refused.status, refused.code) == (404, "not_found")
         assert (await acme.workflows.get_status(workflow_id="w")).status == 200

@@ -19,6 +19,7 @@ from perdure.values.schemas import Schema
 
 KIND: Final = "workflow_config"
 DEFAULT_ROLE: Final = "reviewer"
+_LISTS: Final = ("roles", "invocation_roles", "consumes", "tool_tags")
 
 
 class WorkflowConfig(msgspec.Struct, kw_only=True, frozen=True):
@@ -92,10 +93,21 @@ def make(type: str, given: Mapping[str, Any], *, now: str, before: WorkflowConfi
         raise Invalid(f"upsert_config: {exc}") from exc
     payload.text(type, what="type")
     _check(config)
-    return config
+    lists = {name: getattr(config, name) for name in _LISTS}
+    once = {name: tuple(dict.fromkeys(given)) for name, given in lists.items()}
+    return msgspec.structs.replace(config, **once)
 
 
 def _check(config: WorkflowConfig) -> None:
+    if not config.workflow_type:
+        raise Invalid("type: '' names no workflow")
+    if config.task_queue == "":
+        raise Invalid("task_queue: '' names no queue; leave it out for none")
+    if config.execute_as == "":
+        raise Invalid("execute_as: '' names no account; leave it out for none")
+    for name in ("consumes", "tool_tags"):
+        if "" in getattr(config, name):
+            raise Invalid(f"{name}: '' names nothing")
     for role in config.named_roles:
         check_role(role)
     if config.cron_schedule is not None:

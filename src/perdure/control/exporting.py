@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, cast
 
 from perdure.control.discovery import SYSTEM
 from perdure.errors import Invalid
@@ -123,7 +123,9 @@ def _transitions(events: Sequence[HistoryEvent]) -> list[dict[str, Any]]:
 
 
 def _names(given: Any, what: str) -> Collection[str]:
-    names: list[Any] = [given] if isinstance(given, str) else list(given or ())
+    if given is not None and not isinstance(given, Iterable):
+        raise Invalid(f"{what}: {given!r} is no list of facets; use {', '.join(FACETS)}")
+    names = [given] if isinstance(given, str) else list(cast("Iterable[Any]", given or ()))
     if unknown := [name for name in names if name not in FACETS]:
         raise Invalid(f"{what}: {unknown[0]!r} is no facet; use {', '.join(FACETS)}")
     return names

@@ -26,6 +26,7 @@ from perdure.human.escalation import ESCALATIONS
 from perdure.policy import Guard
 from perdure.store.port import RunRow, ScheduleDrop, SchedulePut
 from perdure.values import ids, payload
+from perdure.values.labels import check_label
 from perdure.values.principals import Kind, Principal, sees
 from perdure.values.records import Amend, Drop
 from perdure.values.states import Status
@@ -80,6 +81,8 @@ class Workflows:
         caller = needs_auth(self._auth)
         name = payload.text(type, what="type")
         given, told = _mapping(data, "data"), _mapping(metadata, "metadata")
+        if execute_as is not None:
+            payload.text(execute_as, what="execute_as")
         asked = read_options(_mapping(options, "options"))
         kept = await self._kept.find(name)
         config = kept.value if kept is not None else None
@@ -96,7 +99,9 @@ class Workflows:
             if wrong:
                 raise Refused(422, "invalid_envelope", "; ".join(wrong), {"violations": wrong})
         workflow_id = asked.setdefault("id", f"{name}-{_unique(self._client)}")
+        ids.check_workflow_id(workflow_id)
         origin = asked.setdefault("correlation_id", workflow_id)
+        check_label(origin, "correlation_id")
         if config is not None and config.certified:
             told.setdefault("certified", True)
         envelope = Envelope(
@@ -118,16 +123,16 @@ class Workflows:
         return ApiResult(202, found)
 
     @answering
-    async def get_status(self, *, workflow_id: str) -> ApiResult:
+    async def get_status(self, *, workflow_id: str, namespace: str | None = None) -> ApiResult:
         """Return 0 (completed), 1 (not finished) or -1 (any other end)."""
-        row = await self._row(workflow_id)
+        row = await self._row(workflow_id, namespace)
         await self._asked.look(row)
         return ApiResult(200, {"workflow_id": row.workflow_id, "status": exporting.number(row)})
 
     @answering
-    async def get_result(self, *, workflow_id: str) -> ApiResult:
+    async def get_result(self, *, workflow_id: str, namespace: str | None = None) -> ApiResult:
         """Return the result, 202 as long as there is none, and 409 where there will be none."""
-        row = await self._row(workflow_id)
+        row = await self._row(workflow_id, namespace)
         await self._asked.look(row)
         if not row.status.is_terminal:
             return ApiResult(202, {"workflow_id": row.workflow_id, "status": "running"})
@@ -143,15 +148,29 @@ class Workflows:
         return ApiResult(200, {"workflow_id": row.workflow_id, "result": result})
 
     @answering
-    async def terminate(self, *, workflow_id: str, reason: str = "") -> ApiResult:
+    async def terminate(
+        self, *, workflow_id: str, reason: str = "", namespace: str | None = None
+    ) -> ApiResult:
         """End a run at once, and take back what it asks people for; also of one that has ended."""
-        row = await self._row(workflow_id)
+        row = await self._row(workflow_id, namespace)
         bound = await self._asked.end(row, reason)
         ended = await bound.get(row.workflow_id, namespace=row.namespace).terminate(reason=reason)
         if not await withdraw(bound, row, reason) and not ended:
-            row = await self._row(workflow_id)
+            row = await self._row(workflow_id, namespace)
             raise Refused(409, f"workflow.{row.status}", f"{workflow_id!r} is {row.status} already")
         return ApiResult(200, {"terminated": True, "workflow_id": row.workflow_id})
+
+    @answering
+    async def resume(self, *, workflow_id: str, namespace: str | None = None) -> ApiResult:
+        """Let a paused run go on, or begin that was invoked with ``pending``; 409 if it is not
+        paused.
+        """
+        row = await self._row(workflow_id, namespace)
+        bound = await self._asked.send(row, "resume")
+        if not await bound.get(row.workflow_id, namespace=row.namespace).resume():
+            row = await self._row(workflow_id, namespace)
+            raise Refused(409, f"workflow.{row.status}", f"{workflow_id!r} is {row.status}")
+        return ApiResult(200, {"resumed": True, "workflow_id": row.workflow_id})
 
     @answering
     async def export(
@@ -162,12 +181,13 @@ class Workflows:
         allow: Any = None,
         block: Any = None,
         values: bool = True,
+        namespace: str | None = None,
     ) -> ApiResult:
         """Return a run's state: all facets, those of ``allow``, or all but ``block``.
 
         ``summary``: counts alone. ``values=False`` leaves the values of the timeline out.
         """
-        row = await self._row(workflow_id)
+        row = await self._row(workflow_id, namespace)
         await self._asked.look(row)
         events = await self._handle(row).history()
         if summary:
@@ -330,8 +350,11 @@ class Workflows:
             if (cursor := page.cursor) is None:
                 return None
 
-    async def _row(self, workflow_id: str) -> RunRow:
+    async def _row(self, workflow_id: str, namespace: str | None) -> RunRow:
+        """Return the latest run of an id, of the client's namespace if none is named."""
         home = self._client.namespace
+        if namespace is not None:
+            home = payload.text(namespace, what="namespace")
         key = ids.check_workflow_id(workflow_id)
         row = await self._client.door.read(lambda store: store.find(key, namespace=home))
         if row is None or not sees(self._auth or self._client.acts_for, row.tenant):

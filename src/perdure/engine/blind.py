@@ -11,14 +11,15 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure.engine import offers, overdue, parking, writes
+from perdure.engine import forks, offers, overdue, parking, writes
 from perdure.engine.runs import Input, Run
 from perdure.store.port import TurnWrite
 from perdure.values import events as ev
 from perdure.values import limits
 from perdure.values.concurrency import Queued
-from perdure.values.duration import soonest
+from perdure.values.duration import soonest, to_text
 from perdure.values.states import ParkReason, Status
+from perdure.values.terms import RESUME_WITHIN
 
 if TYPE_CHECKING:
     from perdure.engine.core import Core
@@ -62,7 +63,7 @@ class Blind:
             due, which = run.deadline
             if due and due <= self._core.clock.now():
                 if which not in overdue.SOFT:
-                    self.end(run, Input(_out_of_time(which)))
+                    self.end(run, Input(_out_of_time(run, which)))
                     return True
                 fact = overdue.fact_of(run, which)
                 run.inputs += [] if fact is None else [Input(fact)]
@@ -128,14 +129,16 @@ class Blind:
 
     def _go_on(self, run: Run, asked: Input) -> None:
         begins = run.started.not_before if run.started is not None else 0
-        if begins > self._core.clock.now() and run.status is Status.PAUSED:
+        is_early = begins > self._core.clock.now()
+        is_new = run.started is not None and run.started.resume_by is not None
+        if run.status is Status.PAUSED and (is_early or is_new):
             if isinstance(asked.fact, ev.CancelRequested):
                 self._cancel_unbegun(run, asked)
                 return
-            run.inputs.remove(asked)
-            run.status, run.wake_at, run.stop = Status.PENDING, begins, ("", "", "")
-            self.commit(run, [asked], [asked])
-            return
+            if is_early:
+                run.wake_at = begins
+                self._resume_unbegun(run, asked)
+                return
         run.drop_instance()  # loading finds the attempts that nobody has begun meanwhile
         before, run.status = run.status, Status.RUNNING
         run.timer_due = True  # whatever came due meanwhile
@@ -145,6 +148,13 @@ class Blind:
         elif before is Status.PAUSED:
             run.inputs.insert(0, Input(ev.RunResumed(by="cancel")))
         self._turns.wake(run)
+
+    def _resume_unbegun(self, run: Run, asked: Input) -> None:
+        """A run that has not begun is pending again, until it is time or a limit allows."""
+        run.inputs.remove(asked)
+        run.started = forks.became(run.started, [asked.fact])
+        run.status, run.stop = Status.PENDING, ("", "", "")
+        self.commit(run, [asked], [asked])
 
     def _take_while_pending(self, run: Run) -> None:
         """Begin when it is time and a limit allows; before that, end, pause or resume if asked."""
@@ -159,9 +169,7 @@ class Blind:
         for item in run.inputs:
             if isinstance(item.fact, ev.RunResumed) and run.status is Status.PAUSED:
                 # Not to where it was: the limit may say wait, and the store knows.
-                run.inputs.remove(item)
-                run.status, run.stop = Status.PENDING, ("", "", "")
-                self.commit(run, [item], [item])
+                self._resume_unbegun(run, item)
                 return
             if isinstance(item.fact, ev.CancelRequested):
                 self._cancel_unbegun(run, item)
@@ -197,7 +205,9 @@ class Blind:
         if closing is not None:
             write.state = writes.closed_state(closing, length, now)
             write.closes = True
-            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES
+            # Nobody's word that it may begin is passed over, however often others have sent more.
+            is_given_up = isinstance(closing, ev.RunTerminated) and closing.by == RESUME_WITHIN
+            write.force_close = run.closing_tries >= limits.CLOSE_RETRIES and not is_given_up
             writes.announce_end(run, closing, write, now)
             writes.succeed(self._core, run, closing, write, now, facts)
             offers.withdraw_all(run, write)
@@ -286,7 +296,12 @@ def _holds_attempts(run: Run) -> bool:
     return bool(run.work) or any(isinstance(item.fact, _RECORDED_AT_ONCE) for item in run.inputs)
 
 
-def _out_of_time(which: str) -> ev.Event:
+def _out_of_time(run: Run, which: str) -> ev.Event:
     if which == "cancel":
         return ev.RunTerminated(reason="the deadline of the cancel request passed")
+    if which == RESUME_WITHIN:
+        assert run.started is not None
+        assert run.started.resume_by is not None
+        within = to_text(run.started.resume_by - run.started.started_at)
+        return ev.RunTerminated(reason=f"nobody resumed it within {within}", by=RESUME_WITHIN)
     return ev.RunTimedOut(timeout=which)

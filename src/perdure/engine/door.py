@@ -60,6 +60,8 @@ class EngineDoor:
         is_remote = known is None or request.queue not in core.registry.queues
         if is_remote or known is None or not self._is_eager(request):
             answer = await self._store_door.start(request, started, definition)
+            if answer.created and request.state is not None and request.state.wake_at is not None:
+                core.timers.add(answer.run, request.state.wake_at)
             core.intake.look()
             return answer
         answer = await core.start(request, started, known)
@@ -79,7 +81,8 @@ class EngineDoor:
         return self._store_door.start_within(connection, request, started)
 
     def _is_eager(self, request: StartRequest) -> bool:
-        return request.is_eager and request.not_before <= self._core.clock.now()
+        is_due = request.not_before <= self._core.clock.now() and not request.is_paused
+        return request.is_eager and is_due
 
     async def start_copy(self, request: StartRequest) -> Started:
         self._core.watch.check()

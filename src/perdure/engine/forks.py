@@ -1,4 +1,4 @@
-"""What the loader must know of a history that was copied from another run's."""
+"""What the loader must know of how a history begins, and of one copied from another run's."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from perdure.store.port import TurnRow
 from perdure.values import events as ev
 from perdure.values.duration import soonest
 
-_MARKS = (b"forked", b"run_taken", b"run_handed_over")
-_BECOMES = (ev.Forked, ev.RunTaken, ev.RunHandedOver)
+_MARKS = (b"forked", b"run_taken", b"run_handed_over", b"run_resumed")
+_BECOMES = (ev.Forked, ev.RunTaken, ev.RunHandedOver, ev.RunResumed)
 
 
 def became(started: ev.RunStarted | None, facts: Iterable[ev.Event]) -> ev.RunStarted | None:
     """Return what event 1 says after these facts.
 
     A copied one names the run it was copied from, and may act for somebody else; the first worker
-    may know of a deadline.
+    may know of a deadline; one that was started paused may have been resumed.
     """
     for fact in facts:
         if isinstance(fact, _BECOMES) and started is not None:

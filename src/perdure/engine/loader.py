@@ -34,7 +34,7 @@ _CHUNK = 200
 _SLICE_SECONDS = 0.01
 _SUSPICIONS = 2
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed)
-_FOUND = (*ev.OF_ATTEMPTS, ev.RunTaken, ev.RunUnparked, ev.SendResolved)
+_FOUND = (*ev.OF_ATTEMPTS, ev.RunTaken, ev.RunTerminated, ev.RunUnparked, ev.SendResolved)
 
 
 class Loader:
@@ -196,8 +196,8 @@ class Loader:
             return run.in_queue or run.started is None or run.started.not_before > now
         if run.in_queue:
             return True
-        if run.status is Status.PAUSED and run.started and run.started.not_before > now:
-            return True  # it was paused before it was due: nothing makes it begin earlier
+        if run.status is Status.PAUSED and run.is_kept_from_beginning(now):
+            return True
         return run.is_out_of_time(now) or not core.wants_unparked(run, row, last_parked(loaded))
 
     def _find_unread(self, run: Run, loaded: Loaded) -> None:
@@ -208,7 +208,8 @@ class Loader:
         core, started = self._core, run.started
         if started is None or not (started.terms.retry or started.terms.cron):
             return
-        if run.definition is None or loaded.broken or run.status is Status.PENDING or run.in_queue:
+        is_unbegun = run.status is Status.PENDING or run.in_queue or started.resume_by is not None
+        if run.definition is None or loaded.broken or is_unbegun:
             return
         found = replay(run.definition, loaded, core.guard, max_payload=core.max_payload)
         if found.misfit is None:
@@ -276,7 +277,7 @@ class Loader:
         run.started = forks.became(
             instance.started
             or next((fact for fact in blind if isinstance(fact, ev.RunStarted)), None),
-            blind,
+            [*blind, ev.RunResumed()],  # its code is to run: whoever let it begin has done so
         )
         core.answers.settle(run, instance)
         if instance.cancel is not None or blind:

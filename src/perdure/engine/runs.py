@@ -16,6 +16,7 @@ from perdure.kernel.instance import Instance
 from perdure.values import events as ev
 from perdure.values.concurrency import lane_of
 from perdure.values.states import Status
+from perdure.values.terms import RESUME_WITHIN
 
 if TYPE_CHECKING:
     from perdure.definition import Workflow
@@ -211,7 +212,8 @@ class Run:
 
     @property
     def deadline(self) -> tuple[int, str]:
-        """When the run ends without its code, and why: a timeout's name or "cancel"; (0, "").
+        """When the run ends without its code, and why: a timeout's name, "cancel",
+        "resume_within"; (0, ""): never.
 
         Or (``overdue.py``) when it is asked to end, or is late, as policies want it.
         """
@@ -220,7 +222,29 @@ class Run:
             due, which = overdue.deadline(self, self.started)
         if self.cancel_deadline and (not due or self.cancel_deadline < due):
             return self.cancel_deadline, "cancel"
+        if self.started is not None and self.started.resume_by:
+            by = self.started.resume_by
+            if self.waits_for_resume and (not due or by < due):
+                return by, RESUME_WITHIN
         return due, which
+
+    def is_kept_from_beginning(self, now: int) -> bool:
+        """Tell whether a paused run cannot begin, whatever is asked of it: it was paused before it
+        was due, or from its start and nobody has resumed it.
+        """
+        if self.started is None:
+            return False
+        is_resumed = any(isinstance(item.fact, ev.RunResumed) for item in self.inputs)
+        is_new = self.started.resume_by is not None and not is_resumed
+        return is_new or self.started.not_before > now
+
+    @property
+    def waits_for_resume(self) -> bool:
+        """Whether it was started paused, and nobody has said that it may begin, or is to end."""
+        if self.status is not Status.PAUSED or self.started is None:
+            return False
+        is_new = self.started.resume_by is not None
+        return is_new and not any(isinstance(item.fact, ev.GOES_ON) for item in self.inputs)
 
     def offer(self, activity: int, queue: str, scheduled_at: int) -> None:
         """Note that an activity is on offer."""

@@ -109,8 +109,11 @@ class StartRequest(msgspec.Struct, gc=False):
     anyway. ``key`` and ``priority``: under a limit, where it stands in the queue; ``deadline``:
     when it is out of time, also there; 0 is none.
 
+    ``state``: the run's first, if it is not simply to be claimed. A start with event 1 alone may be
+    paused so; under a limit it stands aside, and joins the queue when it is resumed.
+
     ``copied``: history rows of another run (from event 1, gapless) that are written, byte for byte,
-    *instead of* ``event``; ``state`` is then the run's first, if it is not simply to be claimed.
+    *instead of* ``event``.
     The last ``own`` of these rows are none of the other run's, but the first of this one's.
     ``origin``: (run, last event copied, how) for ``Reader.forks``. ``retries``: the run is the next
     of ``execution``, after this one; refused unless that is the latest of the workflow id and has
@@ -167,6 +170,11 @@ class StartRequest(msgspec.Struct, gc=False):
     charges: tuple[Charge, ...] = ()
     keep_for: int | None = None
     sees: str = ""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it is paused before it has begun."""
+        return self.state is not None and self.state.status is Status.PAUSED and not self.copied
 
 
 class HumanTaskWrite(msgspec.Struct, gc=False):

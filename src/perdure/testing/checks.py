@@ -17,6 +17,7 @@ from perdure.values import endings, limits
 from perdure.values import events as ev
 from perdure.values.people import HumanTaskFilter
 from perdure.values.states import Status
+from perdure.values.terms import RESUME_WITHIN
 
 _ATTEMPTS = (ev.AttemptFailed, ev.AttemptLost)
 _OUTCOMES = (ev.ActivityCompleted, ev.ActivityFailed, ev.ActivityCancelled)
@@ -208,6 +209,11 @@ def _terms(history: History) -> Iterator[str]:
         if history.times[number - 1] < due.get(event.timeout, 0):
             yield f"its {event.timeout} timeout passed too early"
     last = history.events[-1]
+    if isinstance(last, ev.RunTerminated) and last.by == RESUME_WITHIN:
+        if history.times[-1] < (started.resume_by or 0):
+            yield "it ended before the time in which to resume it was over"
+        if any(isinstance(event, ev.RunResumed) for event in history.events):
+            yield "it was resumed, and ended because nobody had"
     if isinstance(last, ev.RunTerminated) and not last.by and cancels:
         limits = [cancel.deadline for cancel in cancels if cancel.deadline]
         if limits and history.times[-1] < min(limits):
@@ -216,7 +222,9 @@ def _terms(history: History) -> Iterator[str]:
 
 def _pauses(history: History) -> Iterator[str]:
     """A paused run takes no turn until it is resumed."""
-    is_paused = is_parked = False
+    started = history.events[0]
+    is_paused = isinstance(started, ev.RunStarted) and started.resume_by is not None
+    is_parked = False
     for turn in history.turns:
         for event in ev.decode_turn(turn.payload):
             if isinstance(event, ev.RunParked):

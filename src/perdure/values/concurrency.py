@@ -66,7 +66,7 @@ class Place(IntEnum):
 
     ``HELD``: in the queue, behind its key's limits; ``READY``: in the queue, and next when the
     workflow has room; ``TAKEN``: it holds a slot; ``DELAYED``: it joins the queue later;
-    ``ASIDE``: paused in the queue.
+    ``ASIDE``: paused in the queue, or before it joined.
     """
 
     HELD = 0

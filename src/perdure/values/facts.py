@@ -20,7 +20,8 @@ class RunStarted(Event, tag="run_started"):
     none after its deadlines. ``notices`` and ``children`` as in ``RunContinued``.
     ``first_run_id``: of the execution's first run, if this is another. ``schedule``: the id of the
     schedule that began the execution, by its tick ``scheduled_at``. ``places``: keys under which
-    the execution counts while it is open, each with how many may.
+    the execution counts while it is open, each with how many may. ``resume_by``: it is paused from
+    its start and ends if nobody has resumed it by then, 0: whenever that is; ``None``: it is not.
     """
 
     workflow: str
@@ -50,6 +51,7 @@ class RunStarted(Event, tag="run_started"):
     schedule: str = ""
     scheduled_at: int = 0
     places: tuple[tuple[str, int], ...] = ()
+    resume_by: int | None = None
 
     @property
     def first_run(self) -> str:
@@ -299,9 +301,15 @@ class RunPaused(Event, tag="run_paused"):
 
 
 class RunResumed(Event, tag="run_resumed"):
-    """The run takes turns again."""
+    """The run takes turns again, or its first one."""
 
     by: str = ""
+
+    def onto(self, started: RunStarted) -> RunStarted:
+        """Return what event 1 says from here on: that it was to be resumed is done with."""
+        if started.resume_by is None:
+            return started
+        return msgspec.structs.replace(started, resume_by=None)
 
 
 class RunMoved(Event, tag="run_moved"):
@@ -360,6 +368,8 @@ class Forked(Event, tag="forked"):
             not_before=self.not_before,
             run_deadline=self.run_deadline,
             execution_deadline=self.execution_deadline,
+            # What goes on here under its own id is still to be resumed; a copy begins.
+            resume_by=started.resume_by if self.run_id == started.run_id else None,
         )
 
     def brief(self) -> str:

@@ -58,7 +58,14 @@ SHARED = frozenset(
     }
 )
 """What both a client and a workflow may ask of a start."""
-_FLAGS = ("eager", "error_when_already_started", "link", "monitor", "wait_for_cancellation")
+_FLAGS = (
+    "eager",
+    "error_when_already_started",
+    "link",
+    "monitor",
+    "paused",
+    "wait_for_cancellation",
+)
 
 
 def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -> dict[str, Any]:
@@ -85,6 +92,7 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
             raise Invalid(f"{name}: {options[name]!r} is neither True nor False")
     if not payload.text(options.get("task_queue", "default"), what="task_queue"):
         raise Invalid("task_queue: '' names no queue; leave it out for the definition's own")
+    payload.text(options.get("namespace", "default"), what="namespace")
     one_of("parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE)
     messages = options.get("messages")
     if isinstance(messages, Sequence):
@@ -123,6 +131,21 @@ def read_terms(options: Mapping[str, Any]) -> Terms:
         key=key,
         priority=priority,
     )
+
+
+def read_resume_by(options: Mapping[str, Any], now: int) -> int | None:
+    """Return by when a start that is ``paused`` must be resumed, 0: at any time; ``None``: it is
+    not paused.
+
+    Raises:
+        Invalid: a bad duration, or one for a start that is not paused.
+    """
+    within = options.get("resume_within")
+    if not options.get("paused"):
+        if within is not None:
+            raise Invalid("resume_within: only what is started with paused=True is to be resumed")
+        return None
+    return 0 if within is None else now + _time("resume_within", within)
 
 
 def conflict_policy(options: Mapping[str, Any], *, is_explicit: bool) -> str:

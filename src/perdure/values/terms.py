@@ -6,7 +6,7 @@ its event 1, so that every worker, and every replay, knows the same ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -48,6 +48,8 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 NO_TERMS = Terms()
 FAIL, CANCEL, CONTINUE = "fail", "cancel", "continue"
+RESUME_WITHIN: Final = "resume_within"
+"""Who ends a run that was started paused, and that nobody has let begin."""
 
 
 class Deadlines(NamedTuple):

@@ -13,7 +13,8 @@ from perdure.cli import given
 from perdure.cli.finding import serves, tell_if_open
 from perdure.cli.out import compact, document, format_option, hint, say
 from perdure.cli.session import Database, client_on, database_option
-from perdure.errors import Invalid
+from perdure.errors import Invalid, UsageError
+from perdure.values.states import Status
 
 if TYPE_CHECKING:
     from perdure.client import Client
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 @click.option(
     "--retention", metavar="SPAN", help="Keep it so long after its end (30d; 0 is for ever)."
 )
+@click.option("--paused", is_flag=True, help="It begins when somebody resumes it.")
+@click.option(
+    "--resume-within", metavar="SPAN", help="With --paused: it ends if nobody has by then."
+)
 @format_option("ids", "json", "jsonl")
 @database_option
 def start_command(
@@ -65,10 +70,12 @@ def start_command(
     where it can be (b=2 is a number; text is b='"2"'). By its name alone, a workflow's input is
     checked when a worker begins it; as MODULE:WORKFLOW it is checked here.
     """
+    if options["resume_within"] and not options["paused"]:
+        raise UsageError("--resume-within goes with --paused")
     value = given.payload(items, document_)
     for key in ("search", "memo", "budget"):
         options[key] = given.pairs(options[key], f"--{key}")
-    chosen = {key: option for key, option in options.items() if option not in (None, (), {})}
+    chosen = {key: option for key, option in options.items() if option not in (None, (), {}, False)}
     asyncio.run(_start(database, name, items, value, chosen, output))
 
 
@@ -109,7 +116,9 @@ async def _start(
     else:
         fields = {"id": execution.id, "run_id": execution.run_id, "workflow": execution.workflow}
         say((document if output == "json" else compact)(fields))
-    if not is_served:
+    if execution.status is Status.PAUSED:
+        hint(f"it is paused; let it go on: {database.line('resume', execution.id)}")
+    elif not is_served:
         hint(
             f"no worker serves {name!r} now; it begins when one does: "
             f"{database.line('dev', 'MODULE')}"

@@ -312,8 +312,8 @@ class Plan:
         if decision.is_queued:
             due, nothing = request.deadline or None, (None, Queued.QUEUED, None, None, None)
             return (run, execution, _PENDING, None, due, _length(request), *nothing, now, None, 0)
-        if request.state is not None:
-            return (run, execution, *self._columns(request.state, None))
+        if decision.state is not None:
+            return (run, execution, *self._columns(decision.state, None))
         if first is None:
             begins = request.not_before if request.not_before > now else None
             status = _RUNNING if begins is None else _PENDING

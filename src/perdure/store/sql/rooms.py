@@ -65,6 +65,8 @@ class Room:
             self._count(*holder, -1)
         if limit is None or not limit.limits:
             return UNLIMITED
+        if request.is_paused:
+            return Verdict(Place.ASIDE)
         if request.not_before > now:
             return Verdict(Place.DELAYED)
         full, retry_at = self._full(limit, request.workflow, request.key), 0

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from perdure.store.port import Batch, Started, StartRequest, TurnWrite
+from perdure.store.port import Batch, Started, StartRequest, StateWrite, TurnWrite
 from perdure.store.sql.rooms import UNLIMITED, Room
 from perdure.values import limits
-from perdure.values.concurrency import Place
+from perdure.values.concurrency import Place, Queued
 from perdure.values.meters import Charge
 from perdure.values.states import Status
 
@@ -72,6 +72,14 @@ class Decision(msgspec.Struct, gc=False):
     def is_queued(self) -> bool:
         """Whether it waits for a slot: a first turn that came with it has not happened."""
         return self.place in (Place.HELD, Place.READY)
+
+    @property
+    def state(self) -> StateWrite | None:
+        """The run's first state, if the request says one; what stands aside says so."""
+        state = self.request.state
+        if state is None or self.place is not Place.ASIDE:
+            return state
+        return msgspec.structs.replace(state, reason=str(Queued.PAUSED))
 
 
 class Decisions(msgspec.Struct):
