@@ -288,7 +288,7 @@ def test_no_query_scans_a_table_that_grows(store: PostgresStore, name: str):
         ("claimable", "perdure_state_claimable"),
         ("served_again", "perdure_state_unserved"),
         ("unserved", "perdure_state_claimable"),
-        ("unserved_due", "perdure_state_due"),
+        ("unserved", "perdure_state_due"),
         ("parked", "perdure_state_by_status"),
         ("open_runs", "perdure_state_by_status"),
         ("release_runs", "perdure_state_by_owner"),

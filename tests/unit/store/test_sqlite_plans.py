@@ -85,7 +85,7 @@ def scans(lines: list[str]) -> list[str]:
         ("due", "USING INDEX perdure_state_due (wake_at>? AND wake_at<?)"),
         ("claimable", "USING INDEX perdure_state_claimable"),
         ("unserved", "USING INDEX perdure_state_claimable"),
-        ("unserved_due", "USING INDEX perdure_state_due (wake_at>? AND wake_at<?)"),
+        ("unserved", "USING INDEX perdure_state_due (wake_at>? AND wake_at<?)"),
         ("parked", "USING INDEX perdure_state_by_status (status=? AND run>?)"),
         ("open_runs", "x USING COVERING INDEX perdure_state_by_status (status=? AND run>?)"),
         ("release_runs", "USING INDEX perdure_state_by_owner (owner=?)"),

@@ -273,10 +273,8 @@ class SqlReader(EndedReader, RecordReader, ScheduleReader, WorkflowReader):
     def unserved(
         self, services: Sequence[tuple[Sequence[str], Sequence[str]]], until: int, *, limit: int
     ) -> list[RunRow]:
-        served = to_json(list(services))
-        found = self._all("unserved", (served, limit))
-        found += self._all("unserved_due", (served, limit - len(found), until))
-        return [self._run(row) for row in found]
+        wanted = (to_json(list(services)), limit, until)
+        return [self._run(row) for row in self._all("unserved", wanted)]
 
     @reading
     def due(

@@ -1368,21 +1368,28 @@ NOT EXISTS (
     )
 )
 
+-- Running and waiting runs, these due by ?3, that nobody serves.
 -- name: unserved
 SELECT {row_columns}
-FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
+FROM (
+    SELECT run FROM (
+        SELECT state.run
+        FROM perdure_state AS state INDEXED BY perdure_state_claimable CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE {is_claimable} AND {is_unserved}
+        ORDER BY state.priority, state.lane, state.run LIMIT ?2
+    )
+    UNION ALL SELECT run FROM (
+        SELECT state.run
+        FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
+        WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
+            AND state.wake_at <= ?3 AND state.status = 2 AND {is_unserved}
+        ORDER BY state.wake_at, state.run LIMIT ?2
+    )
+) found
+CROSS JOIN perdure_state AS state ON state.run = found.run
+CROSS JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE {is_claimable} AND {is_unserved}
-ORDER BY state.priority, state.lane, state.run LIMIT ?2;
-
--- Waiting runs that are due by ?3, and that nobody serves.
--- name: unserved_due
-SELECT {row_columns}
-FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
-LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
-    AND state.wake_at <= ?3 AND state.status = 2 AND {is_unserved}
-ORDER BY state.wake_at, state.run LIMIT ?2;
+LIMIT ?2;
 
 -- name: parked
 SELECT {row_columns}
