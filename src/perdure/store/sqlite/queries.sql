@@ -1389,7 +1389,7 @@ FROM (
 CROSS JOIN perdure_state AS state ON state.run = found.run
 CROSS JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-LIMIT ?2;
+ORDER BY state.run LIMIT ?2;
 
 -- name: parked
 SELECT {row_columns}
