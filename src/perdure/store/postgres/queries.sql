@@ -1578,6 +1578,7 @@ NOT EXISTS (
 )
 
 -- Running and waiting runs, these due by $3, that nobody serves.
+-- (`+ 0`: else all runs are gone through in their order, and held against the few.)
 -- name: unserved
 SELECT {row_columns}
 FROM (
@@ -1598,7 +1599,7 @@ FROM (
 JOIN perdure_state AS state ON state.run = found.run
 JOIN perdure_run r ON r.run = state.run
 LEFT JOIN perdure_memo AS memo ON memo.run = r.run
-ORDER BY state.run LIMIT $2;
+ORDER BY state.run + 0 LIMIT $2;
 
 -- name: parked
 SELECT {row_columns}
