@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter, itemgetter
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from perdure.human.escalation import ESCALATIONS
 from perdure.policy import Guard
 from perdure.store.port import RunRow, ScheduleDrop, SchedulePut
 from perdure.values import ids, payload
-from perdure.values.labels import check_label
+from perdure.values.labels import check_label, check_labels
 from perdure.values.principals import Kind, Principal, sees
 from perdure.values.records import Amend, Drop
 from perdure.values.states import Status
@@ -206,11 +206,22 @@ class Workflows:
         return ApiResult(200, {"workers": await listing.shown(found, itemgetter("name"))})
 
     @answering
-    async def list_discovered(self, *, include_system: bool = False) -> ApiResult:
-        """Return every type that workers serve, runs were started of, or configurations name."""
+    async def list_discovered(
+        self, *, include_system: bool = False, tool_tags: Iterable[str] | None = None
+    ) -> ApiResult:
+        """Return every type that workers serve, runs were started of, or configurations name.
+
+        ``tool_tags``: only types whose configuration has one of these.
+        """
+        tags = None if tool_tags is None else frozenset(check_labels(tool_tags, "tool_tags"))
         listing = await self._asked.list()
         known = await self._configs()
         found = await self._discovery.discovered(known, include_system=include_system)
+        if tags is not None:
+            tagged = {
+                type for type, config in known.items() if not tags.isdisjoint(config.tool_tags)
+            }
+            found = [it for it in found if it[_TYPE] in tagged]
         return ApiResult(200, {"workflows": await listing.shown(found, itemgetter(_TYPE))})
 
     @answering
