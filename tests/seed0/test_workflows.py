@@ -408,29 +408,6 @@ async def test_types_are_discovered_from_workers_runs_and_configurations(tmp_pat
         assert found["reviewContent"]["task_queue"] == "content-review"
 
 
-@pytest.mark.parametrize(
-    ("tags", "found"),
-    [
-        (None, ["fails", "plain", "planned", "reviewContent", "waits"]),
-        (["money"], ["plain", "planned"]),
-        (["mail", "none"], ["planned"]),
-        (["none"], []),
-        ([], []),
-    ],
-)
-async def test_tool_tags_say_which_types_are_discovered(
-    tmp_path: Path, tags: list[str] | None, found: list[str]
-):
-    async with engine_at(tmp_path) as engine:
-        lt = Control(engine.client, auth=ADMIN)
-        await lt.workflows.invoke(type="waits")
-        await lt.workflows.upsert_config(type="planned", tool_tags=["mail", "money"])
-        await lt.workflows.upsert_config(type="plain", tool_tags=["money"])
-        shown = (await lt.workflows.list_discovered(tool_tags=tags)).data["workflows"]
-        assert [it["workflow_type"] for it in shown] == found
-        assert (await lt.workflows.list_discovered(tool_tags="mail")).status == 400
-
-
 # -- configurations --------------------------------------------------------------------------------
 
 
