@@ -166,6 +166,8 @@ async def test_what_is_explained_is_what_a_run_meets(
         said = await host.explain("run", workflow_id=ORDER, input={"a": 1})
         assert all(one.allowed for one in said)
         assert {"enable_manual_triggers", "max_input_size"} <= {one.rule for one in said}
+        larger = await host.explain("run", workflow_id=ORDER, input={"a": 1}, input_size=101)
+        assert [one.rule for one in larger if not one.allowed] == ["max_input_size"]
 
 
 async def test_an_id_that_is_none_is_explained(tmp_path: Path):

@@ -231,8 +231,6 @@ class WorkflowHost:
         judge = self.judge
         request = judge.request(claims, workflow_id=asked, statuses=wanted, limit=limit)
         verdict = await judge.allow("query", request)
-        if asked and name is None:  # a guard of one's own may not have minded
-            raise errors.Invalid(f"workflow_id: {asked!r} is no name of a workflow")
         await judge.admit("query", request, verdict)
         limits = verdict.limits
         filters["status"] = instances.stored(read_statuses(limits.statuses))
@@ -382,8 +380,8 @@ class WorkflowHost:
         found = await self._resolve(name) if read_name(name) is not None else None
         validate = self._validator(found, workflow_id)
         known = {"validate": validate, "caller": own_caller(caller), **asked}
-        request = self.judge.request(claims, workflow_id=name, **_sized(input, "input"), **known)
-        return found, request
+        known = {**_sized(input, "input"), **known}
+        return found, self.judge.request(claims, workflow_id=name, **known)
 
     def _own_rules(
         self, operation: str, found: Definition | None, request: Request
