@@ -11,9 +11,11 @@ from tests.engine.support import engine_on, until_status
 from tests.seed3.test_machines import Order, order_flow
 
 from perdure import ApplicationError, Engine, Retry, activity, workflow
+from perdure.engine.release import Release
 from perdure.errors import WorkflowCancelled, WorkflowFailed, WorkflowTimedOut
 from perdure.graph import branch, flow
 from perdure.named import NamedEvent
+from perdure.store.port import Batch, Committed
 from perdure.values.states import Status
 
 WHO = {"instance_id", "workflow_name"}
@@ -364,6 +366,39 @@ async def test_ends_from_outside_are_told(
         await heard.check("waiter", "w")
     assert heard.names == ["started", name]
     assert heard.of(name) == [more]
+
+
+@workflow.define
+async def greeter() -> None:
+    workflow.logger.info("waiting")
+    await workflow.inbox().receive()
+
+
+async def test_a_start_is_told_though_a_look_at_the_store_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    acknowledged, looked = Release.committed, list[int]()
+
+    def late(self: Release, batch: Batch, result: Committed) -> None:
+        for started in result.started:
+            self._core.take_up(started.run)
+            looked.append(started.run)
+        acknowledged(self, batch, result)
+
+    monkeypatch.setattr(Release, "committed", late)
+    caplog.set_level("INFO", "perdure.workflow")
+    async with engine_on(tmp_path, greeter) as engine:
+        heard = Heard(engine)
+        lines: list[NamedEvent] = []
+        engine.events.on("log.workflow", lines.append)
+        handle = await engine.client.start(greeter, id="w")
+        await handle.send("go")
+        await handle.result("20s")
+        await heard.check("greeter", "w")
+    assert len(looked) == 1
+    assert heard.names == ["started", "completed"]
+    assert [line.data["message"] for line in lines] == ["waiting"]
+    assert [it.getMessage() for it in caplog.records] == ["[w] waiting"]
 
 
 async def test_a_pause_and_what_follows_it_is_told(tmp_path: Path):

@@ -95,6 +95,8 @@ class Release:
                 run.key, run.execution = started.run, started.execution
                 if run.key in core.runs:
                     # A look was faster than the acknowledgement: the run is being loaded already.
+                    if request.first is not None:
+                        self._tell_first(run, request.first)
                     run.phase = Phase.GONE
                     run.drop_instance()
                 else:
@@ -108,6 +110,13 @@ class Release:
                 run.drop_instance()
         if answer is not None and not answer.done():
             answer.set_result(started)
+
+    def _tell_first(self, run: Run, first: TurnWrite) -> None:
+        """Tell what loading, which replays it, tells nobody."""
+        assert run.instance is not None
+        self._core.listeners.recorded(run, first)
+        if run.instance.effects:
+            self._release_effects(run, run.instance, first.lines)
 
     def _release_safely(
         self, run: Run, write: TurnWrite, taken: list[Input], turn: Turn | None
