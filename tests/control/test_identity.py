@@ -311,8 +311,12 @@ async def test_a_key_that_is_over_or_revoked_or_whose_owner_is_gone_is_refused(w
         "Bearer pdd_0011223344556677_wrong",
         "Bearer eyJhbGciOiJub25lIn0.e30.",
         "pdk_0011223344556677_wrong",
+        "Bearer pdk_00\0_wrong",
+        "Bearer pdk_\ud800_wrong",
+        "Bearer pdk_0011223344556677_\xe9\ud800",
     ],
 )
+@on_each_store
 async def test_whoever_shows_nothing_of_ours_is_nobody(world: World, header: str | None):
     with pytest.raises(Unauthenticated):
         await world.authenticator.of(header)
@@ -348,6 +352,18 @@ async def test_who_gets_the_id_of_somebody_who_is_gone_gets_none_of_their_keys(w
             await identity.users.create("ada")
     assert await identity.keys.list("ada") == []
     assert (await world.of(others.text)).id == "bob"
+
+
+@on_each_store
+async def test_roles_that_are_given_and_taken_at_the_same_moment_all_count(world: World):
+    users = world.identity.users
+    names = [f"r{n}" for n in range(3)]
+    for name in ("old", *names):
+        await world.identity.roles.create(name)
+    await users.create("ada", roles=["old"])
+    taken = users.remove_role("ada", "old")
+    await asyncio.gather(taken, *(users.add_role("ada", name) for name in names))
+    assert {grant.role for grant in (await users.get("ada")).roles} == set(names)
 
 
 @on_each_store
@@ -425,6 +441,50 @@ async def test_a_delegation_acts_for_somebody_with_less_and_for_a_while(world: W
     world.ahead += 5 * MINUTE
     with pytest.raises(Unauthenticated, match="over"):
         await world.of(made.text)
+
+
+@on_each_store
+async def test_a_delegation_reaches_no_other_tenant_and_has_no_other_roles_than_a_token(
+    world: World,
+):
+    identity = world.identity
+    await identity.roles.create("finance")
+    await identity.roles.create("viewer")
+    await identity.users.create("ada", roles=["finance"])  # of no tenant: sees all
+    ada = Principal("ada", roles=["viewer"], tenant="acme", claims={"org": "acme"})
+    made = await identity.delegations.create(ada, "bob")
+    who = await world.of(made.text)
+    assert (who.tenant, who.grants) == ("acme", (Grant("viewer"),))
+    stored = Principal("ada", roles=["finance"], claims={"org": ""})
+    made = await identity.delegations.create(stored, "bob")
+    await identity.users.update("ada", roles=[], tenant="acme")
+    who = await world.of(made.text)
+    assert (who.tenant, who.grants) == ("acme", ())
+
+
+@on_each_store
+async def test_no_delegation_outlives_who_is_deleted_while_it_is_given(world: World):
+    identity, delegations = world.identity, world.identity.delegations
+    real = delegations._over  # pyright: ignore[reportPrivateUsage] - between reading and writing
+
+    for gone in ("ada", "bob"):
+        await identity.users.create("ada")
+        await identity.users.create("bob")
+
+        async def over(now: int, gone: str = gone) -> Any:
+            await identity.users.delete(gone)
+            return await real(now)
+
+        delegations._over = over
+        made = await delegations.create(Principal("ada"), "bob")
+        world.ahead += 1
+        for _ in range(2):
+            with pytest.raises(Unauthenticated, match=f"{gone!r} is no more"):
+                await world.of(made.text)
+            if await identity.users.find(gone) is None:
+                await identity.users.create(gone)
+        for name in ("ada", "bob"):
+            await identity.users.delete(name)
 
 
 async def test_a_delegation_is_never_wider_nor_longer_nor_given_on(world: World):
