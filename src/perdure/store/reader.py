@@ -118,8 +118,10 @@ class Reader(Protocol):
         """
         ...
 
-    def being_erased(self, *, limit: int) -> list[Unerased]:
-        """Return up to ``limit`` runs that say that they are being erased."""
+    def being_erased(self, *, limit: int, after: int = 0) -> list[Unerased]:
+        """Return up to ``limit`` runs that say that they are being erased, in order, behind run
+        ``after``.
+        """
         ...
 
     def last_turn(self, run: int) -> TurnRow | None:

@@ -196,6 +196,9 @@ FROM (
     SELECT (v ->> 0)::bigint AS run, v, n FROM json_array_elements($1::json) WITH ORDINALITY AS a (v, n)
 ) AS j
 WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.run)
+    AND NOT EXISTS (
+        SELECT 1 FROM perdure_state s WHERE s.run = j.run AND s.reason IN ('erasing', 'erased')
+    )
 ORDER BY j.n;
 
 -- name: drop_old_lines
@@ -1309,7 +1312,7 @@ WHERE run = $1::bigint;
 -- name: being_erased
 SELECT r.execution, s.run, r.run_id, r.workflow_id, r.namespace
 FROM perdure_state AS s JOIN perdure_run r ON r.run = s.run
-WHERE s.reason = 'erasing' ORDER BY s.run LIMIT $1;
+WHERE s.reason = 'erasing' AND s.run > $1::bigint ORDER BY s.run LIMIT $2::bigint;
 
 -- name: rows_to_erase
 SELECT id, first, payload, crc FROM perdure_history

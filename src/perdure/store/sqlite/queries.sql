@@ -105,7 +105,7 @@ SELECT
     coalesce(value ->> 15, (SELECT s.priority FROM perdure_state s WHERE s.run = value ->> 1), 0)
 FROM json_each(?1);
 
--- The next numbers of each run, in the order in which the lines came.
+-- The next numbers of each run, in the order in which the lines came. An attempt may log still when its run was erased.
 -- name: insert_lines
 INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
 SELECT
@@ -115,6 +115,9 @@ SELECT
     j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5, j.value ->> 6
 FROM json_each(?1) j
 WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.value ->> 0)
+    AND NOT EXISTS (
+        SELECT 1 FROM perdure_state s WHERE s.run = j.value ->> 0 AND s.reason IN ('erasing', 'erased')
+    )
 ORDER BY j.key;
 
 -- name: drop_old_lines
@@ -1108,7 +1111,7 @@ UPDATE perdure_state SET reason = ?2, detail = ?3, waits = NULL, progress = NULL
 -- name: being_erased
 SELECT r.execution, s.run, r.run_id, r.workflow_id, r.namespace
 FROM perdure_state AS s INDEXED BY perdure_state_erasing JOIN perdure_run r ON r.run = s.run
-WHERE s.reason = 'erasing' ORDER BY s.run LIMIT ?1;
+WHERE s.reason = 'erasing' AND s.run > ?1 ORDER BY s.run LIMIT ?2;
 
 -- name: rows_to_erase
 SELECT id, first, payload, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
