@@ -106,6 +106,32 @@ async def test_full_lines_say_what_was_before_and_after(tmp_path: Path):
         assert ended.detail == {"before": {"status": "waiting"}, "after": {"reason": "no more"}}
 
 
+@pytest.mark.parametrize("place", ["file", "postgres"])
+async def test_what_a_start_does_to_the_run_that_is_there_is_told(
+    request: pytest.FixtureRequest, tmp_path: Path, place: str
+):
+    url = request.getfixturevalue("postgres_url") if place == "postgres" else ""
+    async with Engine(
+        url or f"sqlite:///{tmp_path / 'test.db'}", order, audit="full", identity=ADA
+    ) as running:
+        client = running.client
+        old = await (await client.start(order, 1, id="o")).describe()
+        new = await client.start(order, 2, id="o", id_conflict_policy="terminate_existing")
+        await client.start(order, 3, id="o", messages=[("go", "there")])
+        assert await new.result() == [2, "there"]
+        told = list(reversed((await client.audit.list(target="o")).items))
+        run_id = (await new.describe()).run_id
+        assert [(it.action, it.principal, it.run_id) for it in told] == [
+            ("start", "ada", old.run_id),
+            ("terminate", "ada", old.run_id),
+            ("start", "ada", run_id),
+            ("start", "ada", run_id),
+        ]
+        assert told[1].detail is None
+        assert told[3].detail is not None
+        assert told[3].detail["after"]["messages"] == [{"topic": "go", "payload": "there"}]
+
+
 async def test_lines_of_a_summary_say_what_was_copied_and_no_level_has_no_lines(tmp_path: Path):
     async with engine(tmp_path, audit="summary", identity=ADA) as running:
         await act(running.client)

@@ -98,6 +98,8 @@ def _row(entry: AuditEntry) -> list[str]:
     told = " ".join(part for part in (entry.decision, entry.rule) if part)
     if entry.is_erased:
         told = f"{told} (erased)".strip()
+    elif entry.sealed:
+        told = f"{told} (cannot be opened here)".strip()
     elif entry.detail is not None:
         told = f"{told} {short(entry.detail, 200)}".strip()
     return [str(entry.number), moment(entry.at), by, entry.action, entry.target, told]
