@@ -184,7 +184,8 @@ SELECT
     )
 FROM json_array_elements($1::json) v;
 
--- The next numbers of each run, in the order in which the lines came.
+-- The next numbers of each run, in the order in which the lines came. An attempt may still log when its run was erased,
+-- or deleted.
 -- name: insert_lines
 INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
 SELECT
@@ -195,10 +196,7 @@ SELECT
 FROM (
     SELECT (v ->> 0)::bigint AS run, v, n FROM json_array_elements($1::json) WITH ORDINALITY AS a (v, n)
 ) AS j
-WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.run)
-    AND NOT EXISTS (
-        SELECT 1 FROM perdure_state s WHERE s.run = j.run AND s.reason IN ('erasing', 'erased')
-    )
+WHERE (SELECT coalesce(s.reason, '') FROM perdure_state s WHERE s.run = j.run) NOT IN ('erasing', 'erased')
 ORDER BY j.n;
 
 -- name: drop_old_lines

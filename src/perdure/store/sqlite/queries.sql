@@ -105,7 +105,8 @@ SELECT
     coalesce(value ->> 15, (SELECT s.priority FROM perdure_state s WHERE s.run = value ->> 1), 0)
 FROM json_each(?1);
 
--- The next numbers of each run, in the order in which the lines came. An attempt may log still when its run was erased.
+-- The next numbers of each run, in the order in which the lines came. An attempt may still log when its run was erased,
+-- or deleted.
 -- name: insert_lines
 INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
 SELECT
@@ -114,10 +115,7 @@ SELECT
         + row_number() OVER (PARTITION BY j.value ->> 0 ORDER BY j.key),
     j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5, j.value ->> 6
 FROM json_each(?1) j
-WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.value ->> 0)
-    AND NOT EXISTS (
-        SELECT 1 FROM perdure_state s WHERE s.run = j.value ->> 0 AND s.reason IN ('erasing', 'erased')
-    )
+WHERE (SELECT coalesce(s.reason, '') FROM perdure_state s WHERE s.run = j.value ->> 0) NOT IN ('erasing', 'erased')
 ORDER BY j.key;
 
 -- name: drop_old_lines
