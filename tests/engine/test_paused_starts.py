@@ -62,6 +62,17 @@ async def test_it_begins_when_somebody_resumes_it(tmp_path: Path):
     assert begun == ["a"]
 
 
+async def test_why_says_that_somebody_has_resumed_it(tmp_path: Path):
+    async with engine_on(tmp_path, told):
+        pass
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        handle = await client.start("told", "a", paused=True, resume_within="1h")
+        assert await handle.resume()
+        assert "somebody has resumed it: it waits for a worker: no worker is" in await handle.why()
+        assert await handle.pause()
+        assert "(paused): it was started paused" in await handle.why()
+
+
 async def test_it_ends_if_nobody_resumes_it_in_time(tmp_path: Path):
     begun.clear()
     async with engine_on(tmp_path, told) as engine:

@@ -282,10 +282,14 @@ class Workflows:
     @answering
     async def delete_config(self, *, type: str) -> ApiResult:
         """Delete a configuration, and its cron schedule with it. Workers go on, and so do runs."""
-        config, version = await self._found(type)
-        drop = Drop(configs.KIND, type, version, self._client.namespace)
-        line = self._kept.line("delete", type, config, None)
-        await self._client.door.amend(Amend(drops=[drop], audit=[line]), self._dropped(config))
+
+        async def change() -> None:
+            config, version = await self._found(type)
+            drop = Drop(configs.KIND, type, version, self._client.namespace)
+            line = self._kept.line("delete", type, config, None)
+            await self._client.door.amend(Amend(drops=[drop], audit=[line]), self._dropped(config))
+
+        await until_written(change)
         return ApiResult(200, {"deleted": True, "workflow_type": type})
 
     # -- inside ------------------------------------------------------------------------------
@@ -298,7 +302,7 @@ class Workflows:
         return await client.start(name, envelope, search=search, **options)
 
     def _dropped(self, before: WorkflowConfig | None) -> list[ScheduleDrop]:
-        """Return what takes a configuration's schedule away. If it has none, one that is called so is
+        """Return what takes a configuration's schedule away. If it has none, what is called so is
         somebody else's.
         """
         if before is None or not before.is_scheduled:
