@@ -1373,7 +1373,7 @@ NOT EXISTS (
     )
 )
 
--- Running and waiting runs, these due by ?3, that nobody serves.
+-- Running runs that nobody serves; and delayed and waiting ones, if they are due by ?3.
 -- name: unserved
 SELECT {row_columns}
 FROM (
@@ -1387,7 +1387,8 @@ FROM (
         SELECT state.run
         FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
         WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
-            AND state.wake_at <= ?3 AND state.status = 2 AND {is_unserved}
+            AND state.wake_at <= ?3 AND {is_unserved}
+            AND (state.status = 2 OR (state.status = 0 AND state.reason IS NULL))
         ORDER BY state.wake_at, state.run LIMIT ?2
     )
 ) found
