@@ -208,7 +208,7 @@ class Reader(Protocol):
         self, services: Sequence[tuple[Sequence[str], Sequence[str]]], until: int, *, limit: int
     ) -> list[RunRow]:
         """Return unowned runs that none of these (workflows, queues) serves: running ones, and
-        waiting ones that are due by ``until``. Oldest first.
+        waiting and delayed ones that are due by ``until``. Oldest first; not who is in a queue.
         """
         ...
 

@@ -721,7 +721,8 @@ DELETE FROM perdure_limit WHERE workflow = ANY({texts});
 -- name: adoptable
 SELECT
     r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
-    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 ELSE 2 END, r.tenant, h.payload, {is_unbegun}
+    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 WHEN {is_new_paused} THEN 4 ELSE 2 END,
+    r.tenant, h.payload, {is_unbegun}
 FROM perdure_state AS state
 JOIN perdure_run r ON r.run = state.run
 JOIN perdure_history h ON h.run = r.run AND h.first = 1
@@ -730,10 +731,16 @@ WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow = ANY({texts});
 -- name: is_unbegun
 (state.status = 1 AND state.owner IS NULL AND state.length = 1 AND r.run = r.execution)
 
--- name: mark_delayed
-UPDATE perdure_state AS state SET reason = 'delayed'
-WHERE status = 0 AND execution IN (
-    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow = ANY({texts})
+-- Paused since its start: its history is event 1 alone.
+-- name: is_new_paused
+(state.status = 3 AND state.length = 1)
+
+-- name: mark_unqueued
+UPDATE perdure_state AS state
+SET reason = CASE WHEN status = 0 THEN 'delayed' ELSE 'paused_in_queue' END
+WHERE status IN (0, 3) AND execution IN (
+    SELECT s.execution FROM perdure_slot s
+    WHERE s.place = CASE WHEN state.status = 0 THEN 3 ELSE 4 END AND s.workflow = ANY({texts})
 );
 
 -- name: unmark_delayed
@@ -1578,7 +1585,7 @@ NOT EXISTS (
     )
 )
 
--- Running and waiting runs, these due by $3, that nobody serves.
+-- Running runs that nobody serves; and delayed and waiting ones, if they are due by $3.
 -- (`+ 0`: else all runs are gone through in their order, and held against the few.)
 -- name: unserved
 SELECT {row_columns}
@@ -1593,7 +1600,8 @@ FROM (
         SELECT state.run
         FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
         WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
-            AND state.wake_at <= $3 AND state.status = 2 AND {is_unserved}
+            AND state.wake_at <= $3 AND {is_unserved}
+            AND (state.status = 2 OR (state.status = 0 AND state.reason IS NULL))
         ORDER BY state.wake_at, state.run LIMIT $2
     )
 ) found

@@ -573,7 +573,8 @@ DELETE FROM perdure_limit WHERE workflow IN (SELECT value FROM json_each(?1));
 -- Open executions of workflows that get a limit: those that have begun have a slot.
 -- name: adoptable
 SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
-    iif(state.status = 0 OR {is_unbegun}, 3, 2), r.tenant, h.payload, {is_unbegun}
+    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 WHEN {is_new_paused} THEN 4 ELSE 2 END,
+    r.tenant, h.payload, {is_unbegun}
 FROM perdure_state AS state INDEXED BY perdure_state_by_status
 CROSS JOIN perdure_run r ON r.run = state.run
 CROSS JOIN perdure_history h ON h.run = r.run AND h.first = 1
@@ -582,11 +583,15 @@ WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN (SELECT value FROM json_
 -- name: is_unbegun
 (state.status = 1 AND state.owner IS NULL AND state.length = 1 AND r.run = r.execution)
 
--- name: mark_delayed
-UPDATE perdure_state AS state SET reason = 'delayed'
-WHERE status = 0 AND execution IN (
+-- Paused since its start: its history is event 1 alone.
+-- name: is_new_paused
+(state.status = 3 AND state.length = 1)
+
+-- name: mark_unqueued
+UPDATE perdure_state AS state SET reason = iif(status = 0, 'delayed', 'paused_in_queue')
+WHERE status IN (0, 3) AND execution IN (
     SELECT s.execution FROM perdure_slot s
-    WHERE s.place = 3 AND s.workflow IN (SELECT value FROM json_each(?1))
+    WHERE s.place = iif(state.status = 0, 3, 4) AND s.workflow IN (SELECT value FROM json_each(?1))
 );
 
 -- name: unmark_delayed
@@ -1369,7 +1374,7 @@ NOT EXISTS (
     )
 )
 
--- Running and waiting runs, these due by ?3, that nobody serves.
+-- Running runs that nobody serves; and delayed and waiting ones, if they are due by ?3.
 -- name: unserved
 SELECT {row_columns}
 FROM (
@@ -1383,7 +1388,8 @@ FROM (
         SELECT state.run
         FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
         WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
-            AND state.wake_at <= ?3 AND state.status = 2 AND {is_unserved}
+            AND state.wake_at <= ?3 AND {is_unserved}
+            AND (state.status = 2 OR (state.status = 0 AND state.reason IS NULL))
         ORDER BY state.wake_at, state.run LIMIT ?2
     )
 ) found
