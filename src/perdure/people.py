@@ -194,6 +194,14 @@ class HumanTasks(Acting):
         """
         return await self._act(id, "release", by)
 
+    async def check(self, id: str, verb: str, *, by: Actor = None) -> None:
+        """See whether ``verb`` ("complete", say) may be done now, and do nothing.
+
+        Raises:
+            TaskClosed, TaskClaimed, TaskDenied, TaskNotFound: as what does it.
+        """
+        judge(await self._row(id), self._made(id, verb, by), self._client.door.now())
+
     async def complete(
         self,
         id: str,
@@ -373,6 +381,9 @@ class HumanTasks(Acting):
             values["role"] = values.pop("group")
         if unknown := set(values) - (set(HumanTaskFilter.__struct_fields__) - {"sight"}):
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
+        roles: Any = values.get("roles")
+        if isinstance(roles, list | tuple | set | frozenset) and not roles:
+            values["roles"] = ("",)  # of none of them, which no human task is
         if "search" in values:
             values["search"] = check_search(values["search"])
         status: Any = values.get("status", ())

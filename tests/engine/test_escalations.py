@@ -12,6 +12,7 @@ from tests.engine.support import engine_on, until
 
 from perdure import Client, Engine, human, workflow
 from perdure.errors import Conflict, Invalid, TaskClosed, TaskDenied, TaskNotFound
+from perdure.many import AT_ONCE
 from perdure.people import HumanTask
 from perdure.values.people import HumanTaskStatus
 from perdure.values.principals import Grant, Principal, Reach
@@ -349,6 +350,28 @@ async def test_a_principal_needs_the_whole_of_each_role_for_many_at_once(tmp_pat
         done, skipped = await people.claim_many([ours.id, ops.id], by=FINANCE)
         assert [it.id for it in done] == [ours.id]
         assert [(it.id, it.code) for it in skipped] == [(ops.id, "human_task.not_found")]
+
+
+async def test_of_many_nothing_is_done_if_a_late_one_may_not_be(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        ids = [(await people.create("a", role="finance")).id for _ in range(AT_ONCE)]
+        ids.append((await people.create("b", role="ops")).id)
+        mixed = Principal("bob", roles=["finance", Grant("ops", write=Reach.SELF)])
+        with pytest.raises(TaskDenied, match="of these roles: 'ops'"):
+            await people.claim_many(ids, by=mixed)
+        assert await people.count(status="claimed") == 0
+
+
+async def test_of_no_role_at_all_there_is_nothing(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        await people.create("a", role="finance")
+        await people.create("b")
+        assert await people.count() == 2
+        assert (await people.list(roles=[])).items == []
+        assert await people.count(roles=()) == 0
+        assert await people.tally("role", roles=set()) == {}
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ class Asked:
             name = payload.text(service, what="service")
             self._judge = Judge(client, guard, service=name, claims=claims)
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is somebody to ask."""
+        return self._judge is not None
+
     @asynccontextmanager
     async def start(
         self, type: str, envelope: Envelope, options: Mapping[str, Any]
@@ -107,7 +112,8 @@ class Asked:
         self, id: str, workflow_id: str, type: str, verb: str, given: Any = None, *, begins: bool
     ) -> Client:
         """Ask about a decision on an escalation: a signal ``escalation_VERB`` to what asked for it,
-        or (``begins``) the start of what ended with it, which is bound by what is granted here.
+        or (``begins``) the start of what ended with it, which is bound by what is granted here. If
+        nobody asked, or who did is gone, nothing is known but the type.
         """
         judge = self._judge
         if judge is None:
@@ -123,7 +129,7 @@ class Asked:
         name = f"escalation_{verb}"
         if row is not None:
             return await self.send(row, name)
-        request = judge.request(name=type, signal=name)
+        request = judge.request(name=type, signal=name, instance_id=workflow_id or id)
         return await judge.admit("signal", request, await judge.allow("signal", request))
 
     async def look(self, row: RunRow) -> None:
