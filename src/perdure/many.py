@@ -12,7 +12,7 @@ from perdure.human.forms import check_entered
 from perdure.store.port import Act, Acted, HumanTaskRow
 from perdure.values import limits, payload
 from perdure.values.duration import Duration, microseconds
-from perdure.values.labels import check_name
+from perdure.values.labels import check_name, check_text
 from perdure.values.principals import Principal
 from perdure.values.reach import readable, writable
 from perdure.worklist import HumanTask, Skipped, shown
@@ -191,7 +191,7 @@ class Acting:
             raise errors.UsageError(
                 f"{verb}: say who does it: Client(…, identity=…), Engine(…, identity=…) or by=…"
             )
-        return payload.text(who, what="by", maximum=limits.LABEL), None
+        return check_text(who, "by"), None
 
     def _encoded(self, value: Any, what: str = "value") -> bytes:
         data = payload.encode(value, what=what)
@@ -213,7 +213,7 @@ def comment_of(text: str, what: str = "comment") -> str:
     Raises:
         Invalid: it is too long, or not text.
     """
-    return payload.text(text, what=what, maximum=limits.REASON)
+    return check_text(text, what, limits.REASON)
 
 
 def _ids(given: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from perdure.many import CLAIM, Acting, Actor, Many, comment_of
 from perdure.store.port import Act, HumanTaskFilter, HumanTaskRaise, HumanTaskRow, LogEntry
 from perdure.values import ids, limits, payload
 from perdure.values.duration import Duration
-from perdure.values.labels import check_name
+from perdure.values.labels import check_name, check_text
 from perdure.values.people import HumanTaskStatus, TallyBy, judge
 from perdure.values.principals import Principal
 from perdure.values.reach import Sight, readable, writable
@@ -339,7 +339,7 @@ class HumanTasks(Acting):
         """
         texts = {"name": name, "uri": uri, "media_type": media_type, "digest": digest}
         told: dict[str, Any] = {
-            what: payload.text(text, what=what, maximum=limits.REASON)
+            what: check_text(text, what, limits.REASON)
             for what, text in texts.items()
             if text or what in ("name", "uri")
         }

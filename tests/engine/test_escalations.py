@@ -11,7 +11,14 @@ import pytest
 from tests.engine.support import engine_on, until
 
 from perdure import Client, Engine, human, workflow
-from perdure.errors import Conflict, Invalid, TaskClosed, TaskDenied, TaskNotFound
+from perdure.errors import (
+    Conflict,
+    Invalid,
+    TaskClosed,
+    TaskDenied,
+    TaskNotFound,
+    WorkflowFailed,
+)
 from perdure.many import AT_ONCE
 from perdure.people import HumanTask
 from perdure.values.people import HumanTaskStatus
@@ -389,12 +396,27 @@ async def test_of_no_role_at_all_there_is_nothing(tmp_path: Path):
         ({"not_by": "ada", "assignee": "ada"}, "assignee: 'ada' is among not_by"),
         ({"not_by": 7}, "not_by: 7 is neither a name"),
         ({"form_version": -1}, "form_version: -1"),
+        ({"escalate": [("a\0b", "1d")]}, r"escalate\[0\]: 'a.*b' holds a NUL"),
+        ({"not_by": "a\0b"}, "not_by: .* holds a NUL"),
+        ({"description": "a\0b"}, "description: .* holds a NUL"),
+        ({"role": "a\0b"}, "role: .* holds a NUL"),
+        ({"type": "a\0b"}, "type: .* holds a NUL"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused(tmp_path: Path, wrong: Any, message: str):
     async with engine(tmp_path) as e:
         with pytest.raises(Invalid, match=message):
             await e.client.human_tasks.create("Look", **wrong)
+
+
+async def test_text_that_no_row_can_hold_is_refused_where_it_is_asked(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        for wrong in ({"escalate": {"a\0b": "1d"}}, {"description": "a\0b"}):
+            with pytest.raises(WorkflowFailed, match="holds a NUL"):
+                await e.client.execute(approve, wrong)
+        task = await e.client.human_tasks.create("Look")
+        with pytest.raises(Invalid, match="text: .* holds a NUL"):
+            await e.client.human_tasks.comment(task.id, "a\0b")
 
 
 async def test_what_does_not_expire_is_overdue_in_lists_counts_and_why(tmp_path: Path):
