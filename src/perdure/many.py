@@ -191,7 +191,7 @@ class Acting:
             raise errors.UsageError(
                 f"{verb}: say who does it: Client(…, identity=…), Engine(…, identity=…) or by=…"
             )
-        return check_text(who, "by"), None
+        return check_name(who, "by"), None
 
     def _encoded(self, value: Any, what: str = "value") -> bytes:
         data = payload.encode(value, what=what)

@@ -398,6 +398,8 @@ async def test_of_no_role_at_all_there_is_nothing(tmp_path: Path):
         ({"form_version": -1}, "form_version: -1"),
         ({"escalate": [("a\0b", "1d")]}, r"escalate\[0\]: 'a.*b' holds a NUL"),
         ({"not_by": "a\0b"}, "not_by: .* holds a NUL"),
+        ({"role": "😀" * 501}, "role: 2,004 bytes are over the limit of 2,000"),
+        ({"escalate": [("😀" * 501, "1d")]}, r"escalate\[0\]: 2,004 bytes"),
         ({"description": "a\0b"}, "description: .* holds a NUL"),
         ({"role": "a\0b"}, "role: .* holds a NUL"),
         ({"type": "a\0b"}, "type: .* holds a NUL"),

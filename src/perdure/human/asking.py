@@ -12,7 +12,7 @@ from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.duration import Duration, microseconds
 from perdure.values.event import PLAIN
-from perdure.values.labels import check_label, check_text
+from perdure.values.labels import check_name, check_text
 from perdure.values.limits import REASON
 from perdure.values.people import PRIORITIES, PRIORITY
 
@@ -87,8 +87,8 @@ def asked(
         title=title,
         name=check_text(given("name", ""), "name"),
         description=check_text(given("description", ""), "description", REASON),
-        role=check_label(role, "role") or check_label(group, "group") or None,
-        assignee=check_label(given("assignee"), "assignee") or None,
+        role=_whose(role, "role") or _whose(group, "group"),
+        assignee=_whose(given("assignee"), "assignee"),
         priority=priority,
         form=form.schema and payload.limit(form.schema, max_payload, what="form"),
         data=None if data is None else _encoded(data, max_payload),
@@ -111,6 +111,11 @@ def names(given: Any, what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in found if one))
 
 
+def _whose(given: Any, what: str) -> str | None:
+    """Return a name; ``None`` of none, or of an empty one."""
+    return None if given is None or given == "" else check_name(given, what)
+
+
 def _chain(given: Any, now: int, end: int) -> tuple[tuple[str, int], ...]:
     """Return the steps of a chain that come before its end; each has a time of its own."""
     if given is None:
@@ -123,8 +128,9 @@ def _chain(given: Any, now: int, end: int) -> tuple[tuple[str, int], ...]:
             role, after = pair
         except (TypeError, ValueError):
             raise errors.Invalid(f'{what}: {pair!r} is not (role, when): ("lead", "1d")') from None
-        if not check_text(role, what):
+        if role == "":
             raise errors.Invalid(f"{what}: the role is empty")
+        check_name(role, what)
         at = _time_of(after, now, what)
         if steps and at <= steps[-1][1]:
             raise errors.Invalid(

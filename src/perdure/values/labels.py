@@ -31,7 +31,7 @@ def check_label(given: object, what: str) -> str | None:
 
 
 def check_name(given: object, what: str) -> str:
-    """Return ``given`` if it is text of 1 to 1,000 characters.
+    """Return ``given`` if it is text of 1 to 1,000 characters that an index can hold.
 
     Raises:
         Invalid: it is not.
@@ -39,6 +39,8 @@ def check_name(given: object, what: str) -> str:
     name = check_text(given, what)
     if not name:
         raise Invalid(f"{what}: it is empty")
+    if (size := len(name.encode())) > limits.NAME_BYTES:
+        raise Invalid(f"{what}: {size:,} bytes are over the limit of {limits.NAME_BYTES:,}")
     return name
 
 
