@@ -401,9 +401,11 @@ async def test_policies_judge_what_nobodys_run_has_asked_by_its_type(tmp_path: P
             **whom, **given
         )
         assert (refused.status, refused.data["rule"]) == (403, W + "signal.condition")
-        done = await getattr(Control(lt.client, ADMIN, policies=Policies()).escalations, verb)(
-            **whom, **given
-        )
+        judged = Control(lt.client, ADMIN, policies=Policies()).escalations
+        if given:
+            large = await getattr(judged, verb)(**whom, payload="x" * 1_100_000)
+            assert (large.status, large.code) == (403, "INPUT_TOO_LARGE")
+        done = await getattr(judged, verb)(**whom, **given)
         assert done.status == 200, done.error
 
 

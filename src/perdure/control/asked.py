@@ -15,7 +15,7 @@ import msgspec
 from perdure import errors
 from perdure.client import Client
 from perdure.control.envelope import Envelope
-from perdure.judging import Judge, asked_schedule, claims_of, own_caller
+from perdure.judging import Judge, asked_schedule, claims_of, own_caller, sized
 from perdure.policy import Guard, Request, Verdict
 from perdure.store.port import RunRow
 from perdure.timetable import read_spec
@@ -24,6 +24,7 @@ from perdure.values.bounds import Bounds
 from perdure.values.options import conflict_policy
 from perdure.values.principals import Principal
 from perdure.versions import version_to_start
+from perdure.workflow import recorded_messages
 
 T = TypeVar("T")
 
@@ -100,12 +101,12 @@ class Asked:
         verdict = await judge.allow("cancel", request, action=action)
         return await judge.admit("cancel", request, verdict, action=action)
 
-    async def send(self, row: RunRow, name: str) -> Client:
+    async def send(self, row: RunRow, name: str, given: Any = None) -> Client:
         """Ask about something that a run which waits for it receives."""
         judge = self._judge
         if judge is None:
             return self._client
-        request = judge.about(row, signal=name)
+        request = judge.about(row, signal=name, **sized(given, "payload"))
         return await judge.admit("signal", request, await judge.allow("signal", request))
 
     async def answer(
@@ -119,8 +120,7 @@ class Asked:
         if judge is None:
             return self._client
         if begins:
-            size = len(payload.encode(given, what="payload"))
-            start = judge.request(name=type, input=given, input_size=size)
+            start = judge.request(name=type, **sized(given, "payload"))
             bound = await judge.admit("run", start, await judge.allow("run", start))
             return _beginning(bound, {id: bound.granted.bounds})
         row = None
@@ -128,8 +128,9 @@ class Asked:
             row = await self._client.door.find(workflow_id, self._client.namespace)
         name = f"escalation_{verb}"
         if row is not None:
-            return await self.send(row, name)
-        request = judge.request(name=type, signal=name, instance_id=workflow_id or id)
+            return await self.send(row, name, given)
+        known = sized(given, "payload")
+        request = judge.request(name=type, signal=name, instance_id=workflow_id or id, **known)
         return await judge.admit("signal", request, await judge.allow("signal", request))
 
     async def look(self, row: RunRow) -> None:
@@ -155,8 +156,10 @@ class Asked:
         if way == "terminate_existing":
             await self.end(row, "")
         elif way == "use_existing":
-            for message in options.get("messages") or ():
-                await self.send(row, str(message[0]))
+            messages = options.get("messages") or ()
+            recorded_messages(messages, "", 0)  # or they cannot be meant
+            for topic, value in messages:
+                await self.send(row, topic, value)
 
     async def _version(self, type: str, version: str) -> str:
         """Return the version that a start would take: conditions read it."""
