@@ -362,6 +362,12 @@ W = "policy.workflow."
         ("approveSpend", "cancel", {W + "signal.allowedSignals": []}, "signal.allowedSignals"),
         ("reviewContent", "reject", {W + "signal.allowedSignals": []}, "signal.allowedSignals"),
         ("reviewContent", "resolve", {W + "run.allowed": ["other"]}, "run.allowed"),
+        (
+            "reviewContent",
+            "resolve",
+            {W + "run.condition": "workflow.version != '1.0.0'"},
+            "run.condition",
+        ),
         ("reviewContent", "resolve_all_or_none", {W + "run.allowed": []}, "run.allowed"),
         ("approveSpend", "bulk_cancel", {W + "signal.allowedSignals": []}, "signal.allowedSignals"),
     ],

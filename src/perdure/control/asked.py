@@ -7,7 +7,7 @@ Roles, scopes and configurations are asked before (``access.py``); here a start 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -120,7 +120,10 @@ class Asked:
         if judge is None:
             return self._client
         if begins:
-            start = judge.request(name=type, **sized(given, "payload"))
+            version = ""
+            with suppress(errors.NotFound):  # then nothing can begin, which what asks will say
+                version = await self._version(type, "")
+            start = judge.request(name=type, version=version, **sized(given, "payload"))
             bound = await judge.admit("run", start, await judge.allow("run", start))
             return _beginning(bound, {id: bound.granted.bounds})
         row = None
