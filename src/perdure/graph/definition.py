@@ -23,6 +23,7 @@ from perdure.graph.adapting import adapted
 from perdure.graph.calls import StepCall
 from perdure.graph.check import doubts, mistakes
 from perdure.graph.conditions import holds, refusal
+from perdure.graph.forms import settings_of
 from perdure.graph.interpret import interpret
 from perdure.graph.kinds import Kind
 from perdure.graph.mermaid import draw
@@ -96,7 +97,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.input = input
         self.source = msgspec.json.encode(self.describe()).decode()
         self.code = self._fingerprint()
-        self.parts = tuple(_functions(outline))
+        self.parts = (*_functions(outline), *_settings(outline.steps.values()))
         _compile(outline)
         self.isolated = _switch(isolated, f"isolated of {name!r}")
         self.calls = {call.name: call for call in _calls(outline)}
@@ -379,3 +380,12 @@ def _functions(outline: Outline) -> Iterator[object]:
         yield from step.functions()
         for inner in step.inner():
             yield from _functions(inner)
+
+
+def _settings(steps: Iterable[BaseStep]) -> Iterator[str]:
+    """Yield what all steps were given, so that engines notice when it is changed: most of it decides
+    nothing, but a bound or an interval may.
+    """
+    for step in steps:
+        yield settings_of(step)
+        yield from _settings(step.parts())
