@@ -383,8 +383,9 @@ def _functions(outline: Outline) -> Iterator[object]:
 
 
 def _settings(steps: Iterable[BaseStep]) -> Iterator[str]:
-    """Yield what all steps were given, so that engines notice when it is changed: most of it decides
-    nothing, but a bound or an interval may.
+    """Yield what all steps were given, so that engines notice when it is changed.
+
+    Most of it decides nothing, but a bound or an interval may.
     """
     for step in steps:
         yield settings_of(step)
