@@ -106,6 +106,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
             call.home = self
         self._made_in = _caller()
         self._place: places.Place | None = None
+        self._is_read = False
         self.is_checked = False
         """Whether engines may take it as it is; else they look for mistakes first."""
 
@@ -139,7 +140,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.place()
 
     def place(self) -> places.Place:
-        """Return where a subprocess finds the definition.
+        """Return where a subprocess finds the definition; one that was read from a document may
+        be its own place.
 
         Raises:
             DefinitionError: no module has it under a name.
@@ -148,6 +150,10 @@ class WorkflowDefinition(Workflow[Any, Any]):
             module, name = self._made_in, places.named_in(self._made_in, self)
             if not name:
                 module, name = places.found_anywhere(self)
+            if not name and self._is_read:
+                read = f"{WorkflowDefinition.__name__}.{self.from_json.__name__}"
+                self._place = places.Place(__name__, read, document=self.to_json())
+                return self._place
             if not name:
                 raise errors.DefinitionError(
                     f"workflow {self.name!r} is isolated, and a subprocess could not find it: it "
@@ -288,6 +294,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
             **options,
         )
         made.demand_valid(found.source, stacklevel=4)
+        made._is_read = True
         return made
 
     def __repr__(self) -> str:
