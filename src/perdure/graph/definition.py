@@ -80,9 +80,10 @@ class WorkflowDefinition(Workflow[Any, Any]):
         outline = Outline(name, adapted(steps), edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
         kind = Kind(None if input is Any else input, what=f"{name}(input)")
+        given: Any = name
         super().__init__(
             _function(outline, kind.given),
-            name=name,
+            name="" if given is None else name,  # a function would lend its own
             version=version,
             task_queue=task_queue,
             triggers=triggers,
