@@ -24,7 +24,7 @@ import msgspec
 from perdure import activity, errors
 from perdure.graph.states import StepStatus
 from perdure.logs import RunLogger
-from perdure.values import lines
+from perdure.values import lines, payload
 
 
 class StepExecution(msgspec.Struct, omit_defaults=True):
@@ -189,8 +189,12 @@ class WorkflowContext:
 
         Raises:
             UsageError: not in a step's handler.
+            Invalid: the key is no text, or the value has no JSON form.
         """
-        self._writable("set_metadata").metadata[key] = value
+        changes = self._writable("set_metadata")
+        payload.text(key, what="metadata")
+        payload.encode(value, what=f"metadata {key!r}")
+        changes.metadata[key] = value
         self._metadata = {**self._metadata, key: value}
 
     def get_step_result(self, name: str, default: Any = None) -> Any:
@@ -269,8 +273,12 @@ class WorkflowContext:
 
         Raises:
             UsageError: not in a step's handler.
+            Invalid: the event's name is no text, or the data has no JSON form.
         """
-        self._writable("emit").events.append((event, data))
+        changes = self._writable("emit")
+        payload.text(event, what="event")
+        payload.encode(data, what=f"data of event {event!r}")
+        changes.events.append((event, data))
 
     # -- inside ----------------------------------------------------------------------------------
 

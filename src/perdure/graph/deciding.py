@@ -81,6 +81,8 @@ class ExclusiveGateway(BaseGateway):
         return await chosen if inspect.isawaitable(chosen) else chosen
 
     def functions(self) -> list[object]:
+        if type(self).evaluate is not ExclusiveGateway.evaluate:
+            return super().functions()
         return [self.condition] if callable(self.condition) else []
 
     def problems(self) -> list[str]:
