@@ -6,9 +6,9 @@ history has a step's mark; of any other there is nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -25,12 +25,100 @@ SET_METADATA = "set_metadata"
 """The update by which ``handle.set_metadata`` reaches a run of a graph."""
 _NEXT_ROWS = 7
 """A graph marks its first step in its first turn; before that there is a start, and few else."""
+_WEBHOOK_DATA = "webhook_data"
+"""Where a webhook leaves what has come, unless its definition says otherwise."""
 _STATUS = {
     "workflow.step.completed": "completed",
     "workflow.step.failed": "failed",
     "workflow.step.skipped": "skipped",
     "workflow.step.cancelled": "cancelled",
 }
+
+
+class Gathered:
+    """The ``data`` and ``metadata`` that a graph's run has, as far as its history was read.
+
+    ``webhooks``: under which keys of ``data`` its webhooks leave what has come; ``None``: nobody
+    knows, and it is where they leave it by default.
+    """
+
+    def __init__(self, webhooks: Mapping[str, str] | None = None) -> None:
+        self.data: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        self._webhooks = webhooks
+        self._kinds: dict[str, str] = {}
+        self._outcomes: dict[int, bytes] = {}
+        self._asked: dict[int, str] = {}
+        self._not_done: list[tuple[str, Any]] = []
+
+    def take(self, events: Sequence[dict[str, Any]], first: int) -> None:
+        """Read a row; rows are read in their order."""
+        for number, event in enumerate(events, first):
+            read = self._READ.get(event["kind"])
+            if read is not None:
+                read(self, number, event)
+
+    def _started(self, _: int, event: dict[str, Any]) -> None:
+        given = payload.decode(event.get("input", payload.NULL))
+        self.data = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+
+    def _outcome(self, _: int, event: dict[str, Any]) -> None:
+        self._outcomes[event["activity"]] = event.get("result", payload.NULL)
+
+    def _update(self, _: int, event: dict[str, Any]) -> None:
+        if event["name"] == SET_METADATA:
+            for given in payload.decode(event.get("args", b"[]")):
+                self.metadata.update(given)
+
+    def _asks(self, number: int, event: dict[str, Any]) -> None:
+        self._asked[number] = event.get("name", "")
+
+    def _decided(self, _: int, event: dict[str, Any]) -> None:
+        told = {"outcome": event.get("outcome", "cancelled")}
+        told |= {"by": event.get("by", ""), "comment": event.get("comment", "")}
+        if told["outcome"] != "completed":
+            self._not_done.append((self._asked.get(event["opened"], ""), told))
+
+    def _mark(self, _: int, event: dict[str, Any]) -> None:
+        """Merge what a handler has set: a mark says whether an outcome is one's, and was taken."""
+        if event.get("path", "output"):
+            found = payload.decode(self._outcomes.pop(event.get("of", 0), payload.NULL))
+            outcome = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+            changes = cast("dict[str, Any]", outcome.get("changes") or {})
+            self.metadata.update(changes.get("metadata", {}))
+            self.data.update(changes.get("data", {}))
+            for key in changes.get("dropped", ()):
+                self.data.pop(key, None)
+        name, step = event.get("name"), event.get("step", "")
+        if name == "step.started":
+            self._kinds[step] = payload.decode(event.get("data", b"{}")).get("step_type", "")
+        elif name == "step.completed":
+            self._completed(step, event)
+
+    def _completed(self, step: str, event: dict[str, Any]) -> None:
+        """Take what came from outside: what a person entered, or a message."""
+        kind = self._kinds.get(step)
+        if kind not in ("human", "webhook"):
+            return
+        came = payload.decode(event.get("result") or payload.NULL)
+        if kind == "webhook":
+            keys = {step: _WEBHOOK_DATA} if self._webhooks is None else self._webhooks
+            if step in keys:
+                self.data[keys[step]] = came
+        elif (step, came) in self._not_done:  # it went on without, and says so to the next step
+            self._not_done.remove((step, came))
+        elif isinstance(came, dict):
+            self.data.update(cast("dict[str, Any]", came))
+
+    _READ: ClassVar[Mapping[str, Callable[[Any, int, dict[str, Any]], None]]] = {
+        "run_started": _started,
+        "activity_completed": _outcome,
+        "update_accepted": _update,
+        "human_task_opened": _asks,
+        "human_task_decided": _decided,
+        "human_task_closed": _decided,
+        "emitted": _mark,
+    }
 
 
 async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
@@ -82,13 +170,12 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     """
     past = named.Past(is_whole=True)
     steps: dict[str, dict[str, Any]] = {}
-    gathered: dict[str, Any] = {}
-    outcomes: dict[int, bytes] = {}
+    gathered = Gathered()
     for turn in turns:
         events = ev.decode_plain(turn.payload)
         told = named.tell(events, turn.first, turn.time, named.Head("", "", ""), past)
         _note(steps, told, events)
-        _merge(gathered, events, outcomes)
+        gathered.take(events, turn.first)
     if execution.status.is_terminal:
         for visit in steps.values():
             if visit["status"] == "running":
@@ -97,7 +184,7 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     return msgspec.structs.replace(
         execution,
         step_results=steps,
-        metadata=gathered,
+        metadata=gathered.metadata,
         current_step=", ".join(current) or execution.current_step,
     )
 
@@ -163,21 +250,3 @@ def _visit(
         "completed_at": ended,
         "attempts": 0 if began is None else 1,
     }
-
-
-def _merge(
-    metadata: dict[str, Any], events: Sequence[dict[str, Any]], outcomes: dict[int, bytes]
-) -> None:
-    """Merge what handlers and clients have set; a mark says which outcome is a handler's."""
-    for event in events:
-        kind = event["kind"]
-        if kind == "activity_completed":
-            outcomes[event["activity"]] = event.get("result", payload.NULL)
-        elif kind == "emitted" and event.get("path", "output"):
-            found = payload.decode(outcomes.pop(event.get("of", 0), payload.NULL))
-            outcome = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-            changes = cast("dict[str, Any]", outcome.get("changes") or {})
-            metadata.update(changes.get("metadata", {}))
-        elif kind == "update_accepted" and event["name"] == SET_METADATA:
-            for given in payload.decode(event.get("args", b"[]")):
-                metadata.update(given)

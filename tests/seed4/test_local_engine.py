@@ -12,7 +12,7 @@ import pytest
 from tests.engine.support import until
 from tests.seed4.steps import Flaky, Gate, Note, Payment, chain
 
-from perdure import Engine, workflow
+from perdure import Engine, activity, workflow
 from perdure.errors import Invalid, NotFound, UsageError
 from perdure.graph import (
     BaseMachineStep,
@@ -30,6 +30,7 @@ from perdure.graph import (
     WorkflowNotFoundError,
     WorkflowRegistry,
     WorkflowStatus,
+    flow,
 )
 
 
@@ -358,6 +359,28 @@ async def test_a_listener_that_fails_is_logged_and_breaks_no_run(caplog: pytest.
     assert {"no bus today", "no disk today"} <= {
         str(record.exc_info[1]) for record in caplog.records if record.exc_info
     }
+
+
+async def test_activities_and_workflows_that_steps_call_by_name_are_options_of_the_engine():
+    @activity.define(name="price")
+    async def price(sku: str) -> int:
+        return len(sku)
+
+    @workflow.define(name="double")
+    async def double(number: int) -> int:
+        return 2 * number
+
+    called = (
+        flow("called")
+        .task("price", job="price", input=lambda ctx: ctx.get("sku"))
+        .subflow("double", double)
+        .build()
+    )
+    # What is registered, too, may be named once more.
+    async with engine_of(called, definitions=[price, double, called]) as engine:
+        instance = await engine.start_workflow("called", {"sku": "abc"})
+        await instance.ended()
+        assert (instance.error, instance.result) == (None, 6)
 
 
 async def test_a_database_carries_instances_over_the_end_of_the_engine(tmp_path: Path):

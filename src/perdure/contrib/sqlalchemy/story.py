@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,9 +21,7 @@ from perdure.values import endings, payload
 from perdure.values import events as ev
 from perdure.values.commands import NOT_CHOSEN
 from perdure.views import to_datetime
-
-WEBHOOK_DATA = "webhook_data"
-"""Where a webhook leaves what has come, unless its definition says otherwise."""
+from perdure.visits import Gathered
 
 
 class Row(NamedTuple):
@@ -70,20 +68,6 @@ class Story:
             Row(int(first), int(time), opened(bytes.fromhex(data))) for first, time, data in parts
         )
 
-    @cached_property
-    def events(self) -> list[tuple[int, int, dict[str, Any]]]:
-        """Id, time and fields of each event."""
-        return [
-            (number, row.time, event)
-            for row in self.rows
-            for number, event in enumerate(ev.decode_plain(row.payload), row.first)
-        ]
-
-    @property
-    def input(self) -> Any:
-        """What the run was started with."""
-        return payload.decode(self.events[0][2].get("input", payload.NULL)) if self.events else None
-
     @property
     def end(self) -> tuple[datetime, ev.Event] | None:
         """When and how the run ended; ``None`` while it is open."""
@@ -115,31 +99,14 @@ class Story:
             return None
         return next((step.name for step in self.steps if step.completed_at is None), None)
 
-    def gathered(self, webhooks: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return ``data`` and ``metadata`` as they are now.
-
-        ``webhooks``: under which keys webhooks leave what has come.
+    def gathered(self, webhooks: Mapping[str, str] | None) -> Gathered:
+        """Return ``data`` and ``metadata`` as they are now; ``webhooks`` as in
+        :class:`~perdure.visits.Gathered`.
         """
-        given = self.input
-        data = {**cast("dict[str, Any]", given)} if isinstance(given, dict) else {}
-        metadata: dict[str, Any] = {}
-        scheduled: set[int] = set()
-        kinds = {step.name: step.type for step in self.steps}
-        for number, _, event in self.events:
-            kind = event["kind"]
-            if kind == "activity_scheduled" and event.get("step"):
-                scheduled.add(number)
-            elif kind == "activity_completed" and event["activity"] in scheduled:
-                _merge(payload.decode(event.get("result", payload.NULL)), data, metadata)
-            elif kind == "emitted" and event.get("name") == "step.completed":
-                step = event.get("step", "")
-                if kinds.get(step) in (StepType.WEBHOOK, StepType.HUMAN):
-                    found = payload.decode(event.get("result") or payload.NULL)
-                    if kinds[step] is StepType.WEBHOOK:
-                        data[webhooks.get(step, WEBHOOK_DATA)] = found
-                    elif isinstance(found, dict):
-                        data.update(cast("dict[str, Any]", found))
-        return data, metadata
+        found = Gathered(webhooks)
+        for row in self.rows:
+            found.take(ev.decode_plain(row.payload), row.first)
+        return found
 
 
 class _Steps:
@@ -214,14 +181,3 @@ _ENDS = {
     "step.skipped": StepStatus.SKIPPED,
     "step.cancelled": StepStatus.CANCELED,
 }
-
-
-def _merge(outcome: Any, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Take what a step has set, as the run did when the outcome was recorded."""
-    if not isinstance(outcome, dict):
-        return
-    changes: dict[str, Any] = cast("dict[str, Any]", outcome).get("changes") or {}
-    metadata.update(changes.get("metadata", {}))
-    data.update(changes.get("data", {}))
-    for key in changes.get("dropped", ()):
-        data.pop(key, None)
