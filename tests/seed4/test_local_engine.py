@@ -361,6 +361,15 @@ async def test_a_listener_that_fails_is_logged_and_breaks_no_run(caplog: pytest.
     }
 
 
+async def test_a_definition_without_its_first_step_fails_and_says_which():
+    definition = WorkflowDefinition("wrong", steps=[Note("a")], initial_step="b")
+    async with engine_of(definition) as engine:
+        instance = await engine.start_workflow("wrong")
+        await instance.ended()
+        assert instance.status is WorkflowStatus.FAILED
+        assert instance.error == "Step 'b' not found in definition 'wrong'"
+
+
 async def test_activities_and_workflows_that_steps_call_by_name_are_options_of_the_engine():
     @activity.define(name="price")
     async def price(sku: str) -> int:
