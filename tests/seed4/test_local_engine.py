@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,36 @@ async def test_persistence_and_event_bus_are_told_of_each_state():
     cancelled = {"instance_id": stopped.id, "reason": "enough"}
     assert ledger.events[-1] == ("workflow.canceled", cancelled)
     assert ledger.saved[-1] == (stopped.id, WorkflowStatus.CANCELED)
+
+
+async def test_a_persistence_that_is_slow_is_shown_each_state_as_it_was():
+    class Slow:
+        def __init__(self) -> None:
+            self.may_go_on = asyncio.Event()
+            self.seen: list[tuple[Any, ...]] = []
+
+        async def save_instance(self, instance: Any) -> None:
+            await self.may_go_on.wait()
+            self.seen.append((instance.status, instance.current_step, {**instance.context.data}))
+
+        async def load_instance(self, instance_id: UUID) -> None:
+            return None
+
+    slow = Slow()
+    async with engine_of(Payment, persistence=slow) as engine:
+        instance = await engine.start_workflow(Payment)
+        await until_is(instance, WorkflowStatus.WAITING)
+        await instance.handle.send("paid", 7)
+        await instance.ended()
+        slow.may_go_on.set()
+    was = {"order": True}
+    seen = [state for state, after in itertools.pairwise([*slow.seen, None]) if state != after]
+    assert seen == [
+        ("running", "order", {}),
+        ("waiting", "paid", was),
+        ("running", "ship", was | {"webhook_data": 7}),
+        ("completed", None, was | {"webhook_data": 7, "ship": True}),
+    ]
 
 
 async def test_a_listener_that_fails_is_logged_and_breaks_no_run(caplog: pytest.LogCaptureFixture):
