@@ -401,6 +401,18 @@ async def test_a_definition_without_its_first_step_fails_and_says_which():
         assert instance.error == "Step 'b' not found in definition 'wrong'"
 
 
+async def test_what_is_no_condition_does_not_hold():
+    ways: Any = [Edge("a", "b", False)]  # type: ignore[arg-type]
+    definition = WorkflowDefinition("wrong", steps=[Note("a"), Note("b")], edges=ways)
+    async with engine_of(definition) as engine:
+        instance = await engine.start_workflow("wrong")
+        await instance.ended()
+        assert instance.status is WorkflowStatus.FAILED
+        assert "condition False is neither a function of the context nor a text" in str(
+            instance.error
+        )
+
+
 async def test_activities_and_workflows_that_steps_call_by_name_are_options_of_the_engine():
     @activity.define(name="price")
     async def price(sku: str) -> int:
