@@ -7,7 +7,7 @@ acknowledged, or has been asked what became of a batch (I3, I12).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from perdure import errors, logs
@@ -20,6 +20,8 @@ from perdure.values import events as ev
 from perdure.values.states import ParkReason, Status
 
 if TYPE_CHECKING:
+    import asyncio
+
     from perdure.engine.core import Core
 
 _log = logging.getLogger("perdure.engine")
@@ -215,14 +217,8 @@ class Release:
     def refused(self, batch: Batch, error: errors.StoreError) -> None:
         """The store refused one turn's data: park that run, keep its inputs."""
         core = self._core
-        for request in batch.starts:
-            entry = core.turns.take_under_way(request)
-            if entry is not None:
-                entry[0].phase = Phase.GONE
-                entry[0].drop_instance()
-            answer = core.start_waiters.pop(request.run_id, None)
-            if answer is not None and not answer.done():
-                answer.set_exception(errors.Invalid(f"the store refused the start: {error}"))
+        for _, answer in self._drop_starts(batch):
+            answer.set_exception(errors.Invalid(f"the store refused the start: {error}"))
         for write in batch.turns:
             entry = core.turns.take_under_way(write)
             if entry is None:
@@ -247,14 +243,8 @@ class Release:
     def unresolved(self, batch: Batch, *, was_written: bool) -> None:
         """Rebuild every run of a batch whose acknowledgement was lost; loading settles the rest."""
         core = self._core
-        for request in batch.starts:
-            entry = core.turns.take_under_way(request)
-            if entry is not None:
-                entry[0].phase = Phase.GONE
-                entry[0].drop_instance()
-            answer = core.start_waiters.pop(request.run_id, None)
-            if answer is not None and not answer.done():
-                core.resolve_start(request, answer)
+        for request, answer in self._drop_starts(batch):
+            core.resolve_start(request, answer)
         for write in batch.turns:
             entry = core.turns.take_under_way(write)
             if entry is None:
@@ -265,6 +255,17 @@ class Release:
         if was_written:
             # What it put into inboxes is there, and nothing later may come before it.
             core.intake.catch_up()
+
+    def _drop_starts(self, batch: Batch) -> Iterator[tuple[StartRequest, asyncio.Future[Started]]]:
+        """Forget the runs that a batch was to start; give those that somebody still waits for."""
+        for request in batch.starts:
+            entry = self._core.turns.take_under_way(request)
+            if entry is not None:
+                entry.run.phase = Phase.GONE
+                entry.run.drop_instance()
+            answer = self._core.start_waiters.pop(request.run_id, None)
+            if answer is not None and not answer.done():
+                yield request, answer
 
     def fenced(self) -> None:
         """Drop everything: another worker took this one's runs over."""

@@ -14,11 +14,11 @@ import msgspec
 
 from perdure import errors, views
 from perdure.cli import exits, table
-from perdure.cli.out import compact, document, format_option, hint, moment, say, short
+from perdure.cli.out import document, format_option, hint, moment, say, short
+from perdure.cli.pages import page_options, say_page
 from perdure.cli.session import Database, client_on, database_option, user
 from perdure.engine.clock import SystemClock
 from perdure.values.duration import microseconds
-from perdure.values.limits import LIST_DEFAULT, LIST_MAX
 
 if TYPE_CHECKING:
     from perdure.audit import AuditEntry
@@ -36,13 +36,7 @@ def audit_command() -> None:
 @click.option("--run-id", metavar="ID", help="To exactly this run.")
 @click.option("--since", metavar="SPAN", help="In the last 2h, 30d.")
 @click.option("--until", metavar="SPAN", help="At least 2h, 30d ago.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, LIST_MAX),
-    default=LIST_DEFAULT,
-    help=f"At most this many.  [default: {LIST_DEFAULT}]",
-)
-@click.option("--cursor", help="Go on where the page before ended.")
+@page_options
 @format_option("table", "json", "jsonl")
 @database_option
 def list_command(
@@ -72,18 +66,12 @@ async def _list(
 ) -> None:
     async with client_on(database) as client:
         page = await client.audit.list(limit=limit, cursor=cursor, **filters)
-    items: list[dict[str, Any]] = [msgspec.to_builtins(entry) for entry in page.items]
-    if output == "json":
-        say(document({"items": items, "cursor": page.cursor}))
-    elif output == "jsonl":
-        for item in items:
-            say(compact(item))
-    elif items:
-        say(table.render(_TITLES, [_row(entry) for entry in page.items], elastic="DETAIL"))
-    else:
-        hint(f"the audit of {database.name} tells of nothing like that")
-    if page.cursor is not None:
-        hint(f"there are more: add --cursor {page.cursor}")
+    nothing = f"the audit of {database.name} tells of nothing like that"
+    say_page(page, output, listed=msgspec.to_builtins, table=_table, nothing=nothing)
+
+
+def _table(entries: Sequence[AuditEntry]) -> str:
+    return table.render(_TITLES, [_row(entry) for entry in entries], elastic="DETAIL")
 
 
 _TITLES = ["NUMBER", "AT", "WHO", "ACTION", "TARGET", "DETAIL"]

@@ -14,13 +14,14 @@ from perdure import errors, views
 from perdure.cli import given, table
 from perdure.cli.finding import find
 from perdure.cli.out import compact, document, format_option, hint, moment, say, short, took
+from perdure.cli.pages import page_options
 from perdure.cli.session import Database, client_on, database_option
 from perdure.cli.story import Story
 from perdure.engine.clock import SystemClock
 from perdure.values import failures
 from perdure.values.budgets import Budget
 from perdure.values.duration import microseconds
-from perdure.values.limits import LIST_DEFAULT, LIST_MAX
+from perdure.values.limits import LIST_MAX
 from perdure.values.states import Status
 from perdure.views import Execution, HistoryEvent, Kin
 
@@ -59,13 +60,7 @@ _NOT_LISTED = (
 @click.option(
     "--started-before", metavar="TIME", help="ISO time with a zone, or an age such as 7d."
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(1, LIST_MAX),
-    default=LIST_DEFAULT,
-    help=f"At most this many.  [default: {LIST_DEFAULT}]",
-)
-@click.option("--cursor", help="Go on where the page before ended.")
+@page_options
 @click.option("--all", "is_all", is_flag=True, help="Every page, not only one.")
 @format_option("table", "wide", "json", "jsonl", "ids")
 @database_option

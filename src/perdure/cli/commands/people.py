@@ -13,8 +13,8 @@ from perdure import errors
 from perdure.cli import given, table
 from perdure.cli.acting import act_on_one, act_on_several, find, several, who
 from perdure.cli.out import compact, document, format_option, hint, moment, say, short
+from perdure.cli.pages import page_options, say_page
 from perdure.cli.session import Database, client_on, database_option
-from perdure.values.limits import LIST_DEFAULT, LIST_MAX
 
 if TYPE_CHECKING:
     from perdure.people import HumanTask, HumanTasks
@@ -56,13 +56,7 @@ def _acting(command: Any) -> Any:
     "--search", multiple=True, metavar="K=V", help="Of runs with this search attribute; repeat."
 )
 @click.option("--overdue", is_flag=True, help="Only what is late.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, LIST_MAX),
-    default=LIST_DEFAULT,
-    help=f"At most this many.  [default: {LIST_DEFAULT}]",
-)
-@click.option("--cursor", help="Go on where the page before ended.")
+@page_options
 @format_option("table", "json", "jsonl", "ids")
 @database_option
 def list_command(
@@ -87,20 +81,11 @@ async def _list(
 ) -> None:
     async with client_on(database) as client:
         page = await client.human_tasks.list(limit=limit, cursor=cursor, **filters)
-    if output == "json":
-        say(document({"items": [_listed(task) for task in page.items], "cursor": page.cursor}))
-    elif output in ("jsonl", "ids"):
-        for task in page.items:
-            say(task.id if output == "ids" else compact(_listed(task)))
-    elif page.items:
-        _write_table(page.items)
-    else:
-        hint(f"nobody is asked for anything in {database.name}")
-    if page.cursor is not None:
-        hint(f"there are more: add --cursor {page.cursor}")
+    nothing = f"nobody is asked for anything in {database.name}"
+    say_page(page, output, listed=_listed, table=_table, nothing=nothing)
 
 
-def _write_table(tasks: Sequence[HumanTask]) -> None:
+def _table(tasks: Sequence[HumanTask]) -> str:
     titles = ["ID", "TITLE", "STATUS", "FOR", "DUE", "WORKFLOW", "WORKFLOW ID"]
     rows = [
         [
@@ -114,7 +99,7 @@ def _write_table(tasks: Sequence[HumanTask]) -> None:
         ]
         for task in tasks
     ]
-    say(table.render(titles, rows, elastic="TITLE"))
+    return table.render(titles, rows, elastic="TITLE")
 
 
 def _listed(task: HumanTask) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import click
 import msgspec
 
 from perdure.cli import given, table
-from perdure.cli.out import compact, document, format_option, hint, moment, say, short
+from perdure.cli.out import document, format_option, hint, moment, say, short
+from perdure.cli.pages import page_options, say_page
 from perdure.cli.session import Database, client_on, database_option
 from perdure.errors import Invalid
-from perdure.values.limits import LIST_DEFAULT, LIST_MAX
 from perdure.values.schedules import Overlap, Upcoming
 
 if TYPE_CHECKING:
@@ -111,29 +111,14 @@ def create_command(
 @click.option("-w", "--workflow", default="", metavar="NAME", help="Of this workflow.")
 @click.option("--prefix", default="", help="Whose id begins so.")
 @click.option("--paused/--active", default=None, help="Only those.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, LIST_MAX),
-    default=LIST_DEFAULT,
-    help=f"At most this many.  [default: {LIST_DEFAULT}]",
-)
-@click.option("--cursor", help="Go on where the page before ended.")
+@page_options
 @format_option("table", "json", "jsonl", "ids")
 @database_option
 def list_command(database: Database, output: str, **filters: Any) -> None:
     """List schedules by their ids."""
     page = _run(database, lambda schedules: schedules.list(**filters))
-    if output == "json":
-        say(document({"items": [_listed(one) for one in page.items], "cursor": page.cursor}))
-    elif output in ("jsonl", "ids"):
-        for one in page.items:
-            say(one.id if output == "ids" else compact(_listed(one)))
-    elif page.items:
-        _write_table(page.items)
-    else:
-        hint(f"nothing is scheduled in {database.name}")
-    if page.cursor is not None:
-        hint(f"there are more: add --cursor {page.cursor}")
+    nothing = f"nothing is scheduled in {database.name}"
+    say_page(page, output, listed=_listed, table=_table, nothing=nothing)
 
 
 @schedules_command.command("show")
@@ -296,7 +281,7 @@ def _listed(one: Schedule) -> dict[str, Any]:
     return fields
 
 
-def _write_table(schedules: Sequence[Schedule]) -> None:
+def _table(schedules: Sequence[Schedule]) -> str:
     titles = ["ID", "WORKFLOW", "SPEC", "NEXT", "FIRED", "SKIPPED", "MISSED", "OPEN"]
     rows = [
         [
@@ -311,7 +296,7 @@ def _write_table(schedules: Sequence[Schedule]) -> None:
         ]
         for one in schedules
     ]
-    say(table.render(titles, rows, elastic="SPEC"))
+    return table.render(titles, rows, elastic="SPEC")
 
 
 def _stands(one: Schedule) -> str:
