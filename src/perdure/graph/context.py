@@ -28,7 +28,7 @@ from perdure.values import lines, payload
 
 
 class StepExecution(msgspec.Struct, omit_defaults=True):
-    """One visit of a step. ``attempts`` of this visit; times are aware UTC datetimes."""
+    """One visit of a step; times are aware UTC datetimes."""
 
     step_name: str
     status: StepStatus
@@ -38,7 +38,6 @@ class StepExecution(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     input_data: Any = None
     output_data: Any = None
-    attempts: int = 0
 
 
 class InstanceInfo(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from perdure.graph.forms import settings_of
 from perdure.graph.interpret import interpret
 from perdure.graph.kinds import Kind
 from perdure.graph.mermaid import draw
+from perdure.graph.naming import all_steps
 from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
@@ -182,8 +183,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
             "initial_step": outline.initial_step,
             "terminal_steps": sorted(outline.terminal_steps),
             "webhooks": {
-                name: step.callback_key
-                for name, step in outline.steps.items()
+                step.name: step.callback_key
+                for step in all_steps(outline.steps.values())
                 if isinstance(step, WebhookStep)
             },
         }

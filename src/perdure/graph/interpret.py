@@ -221,7 +221,11 @@ class Play:
     async def run(self, prev: Any) -> Any:
         """Play to the end and return the output of the last step that had one."""
         self._output = prev
-        self._ready.append(Token(self.outline.initial_step, prev))
+        first = self.outline.initial_step
+        if first not in self.outline.steps:
+            said = f"Step {first!r} not found in definition {self.outline.name!r}"
+            raise errors.ApplicationError(said, kind="NotFound", retryable=False)
+        self._ready.append(Token(first, prev))
         try:
             while True:
                 if self._joins.waiting:
