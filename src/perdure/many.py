@@ -13,6 +13,7 @@ from perdure.store.port import Act, Acted, HumanTaskRow
 from perdure.values import limits, payload
 from perdure.values.duration import Duration, microseconds
 from perdure.values.labels import check_name, check_text
+from perdure.values.people import VERBS
 from perdure.values.principals import Principal
 from perdure.values.reach import readable, writable
 from perdure.worklist import HumanTask, Skipped, shown
@@ -104,7 +105,9 @@ class Acting:
 
         Raises:
             TaskDenied: whoever acts cannot change all human tasks of their roles.
+            Invalid: there is no such act.
         """
+        check_verb(verb)
         await self._check_all(_ids(ids), verb, self._who(verb, by)[1])
 
     # -- inside ------------------------------------------------------------------------------
@@ -214,6 +217,16 @@ def comment_of(text: str, what: str = "comment") -> str:
         Invalid: it is too long, or not text.
     """
     return check_text(text, what, limits.REASON)
+
+
+def check_verb(verb: str) -> None:
+    """Make sure that something can be done to human tasks.
+
+    Raises:
+        Invalid: there is no such act.
+    """
+    if payload.text(verb, what="verb") not in VERBS:
+        raise errors.Invalid(f"verb: {verb!r} is none of {', '.join(sorted(VERBS))}")
 
 
 def _ids(given: Iterable[str]) -> list[str]:

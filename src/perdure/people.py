@@ -15,7 +15,7 @@ import msgspec
 from perdure import errors
 from perdure.human.asking import Options, asked
 from perdure.human.forms import Form, check_entered
-from perdure.many import CLAIM, Acting, Actor, Many, comment_of
+from perdure.many import CLAIM, Acting, Actor, Many, check_verb, comment_of
 from perdure.store.port import Act, HumanTaskFilter, HumanTaskRaise, HumanTaskRow, LogEntry
 from perdure.values import ids, limits, payload
 from perdure.values.duration import Duration
@@ -199,7 +199,9 @@ class HumanTasks(Acting):
 
         Raises:
             TaskClosed, TaskClaimed, TaskDenied, TaskNotFound: as what does it.
+            Invalid: there is no such act.
         """
+        check_verb(verb)
         judge(await self._row(id), self._made(id, verb, by), self._client.door.now())
 
     async def complete(

@@ -237,6 +237,24 @@ async def test_a_claim_keeps_others_out_until_it_is_given_back(tmp_path: Path):
         await people.complete(task.id, Approval(True), by="grace")
 
 
+async def test_a_check_says_what_an_act_would_say_and_does_nothing(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        await e.client.start(refund, {})
+        people = e.client.human_tasks
+        task = await people.claim((await the_one(e.client)).id, "1h")
+        with pytest.raises(TaskClaimed, match="claimed by 'ada'"):
+            await people.check(task.id, "complete", by="grace")
+        with pytest.raises(TaskNotFound):
+            await people.check("nothing", "complete")
+        with pytest.raises(Invalid, match="verb: 'eat' is none of attach, cancel"):
+            await people.check(task.id, "eat")
+        with pytest.raises(Invalid, match="verb: 'eat' is none of"):
+            await people.check_many([task.id], "eat")
+        await people.check(task.id, "complete")
+        await people.check_many([task.id], "complete")
+        assert await people.get(task.id) == task
+
+
 async def test_what_is_assigned_to_one_is_for_nobody_else_until_it_is_reassigned(tmp_path: Path):
     async with engine(tmp_path) as e:
         handle = await e.client.start(refund, {"assignee": "grace"})

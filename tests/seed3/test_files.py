@@ -335,7 +335,7 @@ def test_a_function_that_its_name_does_not_find_is_refused(monkeypatch: pytest.M
             "line 18: steps.validate.timeout: duration: 'soon' is not",
         ),
         ("max_attempts: 2}", "max_atempts: 2}", "max_atempts: unknown key; did you mean 'max_a"),
-        ("max_attempts: 2}", "max_attempts: -2}", "retry: max_attempts=-2 must be 0"),
+        ("max_attempts: 2}", "max_attempts: -2}", "max_attempts=-2 must be a whole number from 0"),
         (
             "    next: check",
             "    next: chekc",
