@@ -43,16 +43,17 @@ def _kinds(events: list[Any]) -> list[str]:
     return [event.kind for event in events]
 
 
-async def test_it_begins_when_somebody_resumes_it(tmp_path: Path):
+def test_it_begins_when_somebody_resumes_it():
     begun.clear()
-    async with engine_on(tmp_path, told) as engine:
-        handle = await engine.client.start(told, "a", id="a", paused=True)
+
+    async def main(worker: SimulatedWorker) -> None:
+        handle = await worker.client.start(told, "a", id="a", paused=True)
         assert await handle.status() is Status.PAUSED
         assert await handle.why() == (
             "told 'a' is paused since just now (paused): it was started paused. To go on: "
             "`perdure resume`."
         )
-        assert [one.id for one in (await engine.client.list(status="paused")).items] == ["a"]
+        assert [one.id for one in (await worker.client.list(status="paused")).items] == ["a"]
         with pytest.raises(Conflict, match="paused and has not begun"):
             await handle.query("anything")
         assert begun == []
@@ -60,6 +61,8 @@ async def test_it_begins_when_somebody_resumes_it(tmp_path: Path):
         assert await handle.result("20s") == "a"
         assert not await handle.resume()
         assert "run_resumed" in _kinds(await handle.history())
+
+    in_virtual_time(main, told)
     assert begun == ["a"]
 
 
