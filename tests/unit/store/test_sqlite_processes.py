@@ -15,10 +15,22 @@ from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.store import SqliteStore
 
 START_MANY = """
-import sys, time
+import sys, threading, time
 from perdure.store.opening import open_store
 from tests.contract.store_contract import request
 name, url = sys.argv[1], sys.argv[2]
+stood = 0
+
+def watch():
+    # What this process stood still, which is nobody's fault here.
+    global stood
+    while True:
+        before = time.monotonic()
+        time.sleep(0.01)  # sleep: shows when this process stands still
+        late = time.monotonic() - before
+        stood += late if late > 0.1 else 0
+
+threading.Thread(target=watch, daemon=True).start()
 store = open_store(url)
 store.migrate(1)
 longest = 0
@@ -27,7 +39,7 @@ for n in range(200):
     store.start([request(f"{name}-{n}")], 1)
     longest = max(longest, time.monotonic() - before)
     store.changed()
-print(round(longest * 1000), flush=True)
+print(longest, stood, flush=True)
 store.close()
 """
 
@@ -104,11 +116,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_writers_of_several_processes_never_see_a_lock(tmp_path: Path):
     url = f"sqlite:///{tmp_path}/perdure.db"
     scripts = [Script(START_MANY, name, url) for name in ("one", "two", "three")]
-    longest = [int(script.finish()[0]) for script in scripts]
+    told = [[float(word) for word in script.finish()] for script in scripts]
     store = open_store(url)
     assert len(store.database.execute("SELECT run FROM perdure_run").fetchall()) == 600
     store.close()
-    assert max(longest) < 2_000
+    longest, stood = max(one[0] for one in told), sum(one[1] for one in told)
+    assert longest - stood < 2, "one waits for whoever has the file, also if that stands still"
 
 
 def test_a_worker_that_is_killed_is_dead_for_sure_at_once(tmp_path: Path, world: World):
