@@ -116,6 +116,15 @@ async def blocking_later(seconds: float) -> str:
 
 
 @workflow.define
+async def blocking_until_released() -> str:
+    await one()  # from here on the worker owns the run
+    effect("turn")
+    while not is_released():
+        time.sleep(0.01)  # sleep: the loop is held; this is under test
+    return "let go"
+
+
+@workflow.define
 async def fine() -> int:
     await workflow.listen("go").receive()
     return await one()

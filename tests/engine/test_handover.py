@@ -135,7 +135,9 @@ async def patient() -> int:
     return await shaky()
 
 
-async def _stop_in_pause(sim: Simulation, number: int, *, after: float = 0) -> None:
+async def _end_in_pause(
+    sim: Simulation, number: int, *, after: float = 0, is_killed: bool = False
+) -> None:
     """Run a worker until that attempt has failed, and for some seconds of the pause after it."""
     worker = sim.worker(f"w{number}", [patient])
     await worker.start()
@@ -143,7 +145,10 @@ async def _stop_in_pause(sim: Simulation, number: int, *, after: float = 0) -> N
         await worker.spawn(worker.client.start(patient, id="p"))
     await sim.until(lambda: len(attempts) == number)
     await asyncio.sleep(after)  # sleep: virtual time
-    await worker.stop()
+    if is_killed:
+        worker.kill()
+    else:
+        await worker.stop()
 
 
 async def _go_on(sim: Simulation) -> list[HistoryEvent]:
@@ -154,12 +159,15 @@ async def _go_on(sim: Simulation) -> list[HistoryEvent]:
     return await worker.spawn(handle.history())
 
 
-def test_a_pause_before_a_retry_goes_on_under_the_next_engine_and_attempts_are_counted_on():
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_pause_before_a_retry_goes_on_under_the_next_engine_and_attempts_are_counted_on(
+    is_killed: bool,
+):
     with Simulation(seed=1) as sim:
 
         async def main() -> list[HistoryEvent]:
             for number in (1, 2):  # each pause meets a restart
-                await _stop_in_pause(sim, number, after=20)
+                await _end_in_pause(sim, number, after=20, is_killed=is_killed)
             return await _go_on(sim)
 
         events = sim.run(main())
@@ -175,7 +183,7 @@ def test_a_retry_that_came_due_while_nobody_ran_begins_at_once_under_its_number(
     with Simulation(seed=1) as sim:
 
         async def main() -> list[HistoryEvent]:
-            await _stop_in_pause(sim, 1)
+            await _end_in_pause(sim, 1, after=1)
             await asyncio.sleep(300)  # sleep: virtual time
             return await _go_on(sim)
 

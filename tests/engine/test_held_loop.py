@@ -14,7 +14,6 @@ from perdure import activity, workflow
 from perdure.engine.guard import _LOOK_EVERY as LOOK_EVERY
 from perdure.engine.guard import TurnGuard
 
-
 looks = threading.Semaphore(0)
 
 
