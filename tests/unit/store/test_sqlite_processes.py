@@ -1,9 +1,11 @@
 """Several processes at one database: nobody sees "locked", and the dead are found out."""
 
+import itertools
 import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.contract.store_contract import World
@@ -11,6 +13,7 @@ from tests.unit.store.processes import Script
 
 from perdure.errors import Unavailable
 from perdure.store.opening import open_store
+from perdure.store.sqlite import database
 from perdure.store.sqlite.connect import Settings
 from perdure.store.sqlite.store import SqliteStore
 
@@ -180,9 +183,12 @@ def test_a_store_is_refused_in_a_forked_process_and_goes_on_in_its_own(tmp_path:
 
 
 def test_a_lock_that_is_held_for_long_is_reported_with_its_holder(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     path = tmp_path / "perdure.db"
+    clock = itertools.count(0, 0.01)  # a real one could leap over the time to warn
+    time = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None)
+    monkeypatch.setattr(database, "time", time)
     store = SqliteStore(Settings(str(path), warn_after=0.05, give_up_after=0.3))
     store.migrate(1)
     with Script(HOLD, path) as script:
