@@ -4,6 +4,7 @@ agree, principals act, and some are raised by hand.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.engine.support import engine_on, until
 from perdure import Client, Engine, human, workflow
 from perdure.errors import Conflict, Invalid, TaskClosed, TaskDenied, TaskNotFound
 from perdure.people import HumanTask
+from perdure.testing.simulator import Simulation
 from perdure.values.people import HumanTaskStatus
 from perdure.values.principals import Grant, Principal, Reach
 
@@ -73,27 +75,26 @@ async def test_a_human_task_goes_from_role_to_role_and_listeners_hear_of_it(tmp_
         assert await verbs(e.client, task.id) == ["opened", "escalated", "escalated", "completed"]
 
 
-async def test_what_was_due_while_nobody_worked_is_done_by_the_next_worker(tmp_path: Path):
-    async with engine(tmp_path) as e:
-        handle = await e.client.start(approve, {"escalate": {"lead": "1s"}})
-        alone = await e.client.human_tasks.create("Look", due="1s")
-        assert (await the_one(e.client, role="finance")).role == "finance"
-    url = f"sqlite:///{tmp_path / 'test.db'}"
-    async with Client(url) as client:
-        assert (await client.human_tasks.get(alone.id)).is_overdue is False
-    async with engine(tmp_path) as e:
+def test_what_was_due_while_nobody_worked_is_done_by_the_next_worker():
+    async def main(sim: Simulation) -> None:
+        first = sim.worker("first", [approve], identity="ada")
+        await first.start()
+        await first.spawn(first.client.start(approve, {"escalate": {"lead": "10s"}}))
+        alone = await first.spawn(first.client.human_tasks.create("Look", due="10s"))
+        assert await first.spawn(the_one(first.client, role="finance"))
+        await first.stop()
+        process, client = sim.foreign_client("c")
+        assert not (await process.spawn(client.human_tasks.get(alone.id))).is_overdue
+        await asyncio.sleep(20)  # sleep: virtual time
+        assert await process.spawn(the_one(client, role="finance"))
+        await sim.worker("second", [approve], identity="ada").start()
+        await asyncio.sleep(5)  # sleep: virtual time
+        assert await process.spawn(the_one(client, role="lead"))
+        found = await process.spawn(client.human_tasks.get(alone.id))
+        assert found.status is HumanTaskStatus.EXPIRED
 
-        async def is_moved() -> bool:
-            found = await e.client.human_tasks.list(role="lead")
-            return len(found.items) == 1
-
-        await until(is_moved)
-
-        async def is_over() -> bool:
-            return (await e.client.human_tasks.get(alone.id)).status is HumanTaskStatus.EXPIRED
-
-        await until(is_over)
-        await e.client.get(handle.id).terminate()
+    with Simulation(seed=1) as sim:
+        sim.run(main(sim))
 
 
 async def test_somebody_escalates_by_hand_and_listeners_hear_who(tmp_path: Path):
