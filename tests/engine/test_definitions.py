@@ -200,8 +200,9 @@ NOT_ASKED = (
 
 @pytest.mark.parametrize("through", ["engine", "client"])
 async def test_a_run_on_another_queue_is_left_to_a_worker_of_that_queue(
-    tmp_path: Path, through: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str
 ):
+    monkeypatch.setattr(leases, "_UNSERVED_AFTER", 60_000_000)
     async with engine_on(tmp_path, ONE) as engine, Client(engine.url) as other:
         client = engine.client if through == "engine" else other
         handle = await client.start("pinned", task_queue="theirs")
