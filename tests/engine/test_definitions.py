@@ -274,7 +274,7 @@ async def test_a_run_nobody_knows_is_parked_and_goes_on_when_one_that_knows_it_j
         assert "start a worker that defines this workflow" in await handle.why()
         assert await one.client.execute(alpha, 1) == "alpha 1", "the others are not held up"
         async with engine_on(tmp_path, beta, name="b"):
-            assert await handle.result("20s") == "beta 7"
+            assert await handle.result("60s") == "beta 7"
             kinds = [event.kind for event in await handle.history()]
             assert kinds.count("run_parked") == kinds.count("run_unparked") == 1
 
