@@ -20,8 +20,8 @@ from perdure.errors import Unavailable
 from perdure.handle import Handle
 
 T = TypeVar("T")
-LEASE = 2.0
-"""Seconds."""
+LEASE = 8.0
+"""Seconds: longer than a process stands still on a busy machine, with a third of it gone."""
 
 WORKER = """
 import asyncio, sys

@@ -165,13 +165,29 @@ async def test_a_transaction_that_a_kill_cuts_off_is_written_once_in_the_end(
     assert len(place.lines()) == attempt
 
 
+DIES_IN_PAUSE = (
+    """
+import logging, os, signal
+
+class Dies(logging.Handler):
+    def emit(self, record):
+        if "tried again in" in record.getMessage():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+logging.getLogger("perdure.runs").addHandler(Dies())
+"""
+    + WORKER
+)
+
+
 async def test_a_kill_in_the_pause_before_a_retry_neither_hastens_it_nor_counts(tmp_path: Path):
     # That it does not delay it either: tests/engine/test_handover.py, in virtual time.
     place = Place(tmp_path)
     async with Client(place.url) as client:
-        with _worker(place, "first"):
+        with _worker(place, "first", code=DIES_IN_PAUSE) as first:
             handle = await client.start("retrying", id="r")
-            failed = await _first_failure(handle)
+            assert await _ended(first) == -9
+        [failed] = await _of_kind(handle, "attempt_failed")
         with _worker(place, "second"):
             assert await handle.result("20s") == 2
         assert await _of_kind(handle, "attempt_lost") == []
@@ -184,9 +200,10 @@ async def test_a_kill_in_the_pause_before_a_retry_neither_hastens_it_nor_counts(
 async def test_a_retry_that_was_due_after_its_dead_workers_lease_is_not_lost(tmp_path: Path):
     place = Place(tmp_path)
     async with Client(place.url) as client:
-        with _worker(place, "first", lease="1s"):
+        with _worker(place, "first", lease="1s", code=DIES_IN_PAUSE) as first:
             handle = await client.start("retrying", id="r")
-            failed = await _first_failure(handle)
+            assert await _ended(first) == -9
+        [failed] = await _of_kind(handle, "attempt_failed")
         async with asyncio.timeout(20):
             while time.time_ns() // 1000 <= failed["retry_at"]:
                 await asyncio.sleep(0.05)  # sleep: nobody runs while the pause goes by
@@ -194,13 +211,6 @@ async def test_a_retry_that_was_due_after_its_dead_workers_lease_is_not_lost(tmp
             # Of two attempts that the policy allows, one has begun.
             assert await handle.result("20s") == 2
         assert await _of_kind(handle, "attempt_lost") == []
-
-
-async def _first_failure(handle: Handle[Any]) -> dict[str, Any]:
-    async with asyncio.timeout(20):
-        while not (failed := await _of_kind(handle, "attempt_failed")):
-            await asyncio.sleep(0.005)  # sleep: polls what another process writes
-    return failed[0]
 
 
 # -- questions ---------------------------------------------------------------------------------
