@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -20,14 +21,17 @@ from perdure.values.audit import (
     fault_of,
     line_by,
 )
-from perdure.values.labels import check_label
+from perdure.values.labels import check_name
 from perdure.values.principals import Principal
 from perdure.values.records import Amend
 from perdure.views import Page
+from perdure.workflow import check_mapping
 
 CUT = "audit.cut"
 ERASE = "audit.erase"
 _PAGE = 2_000
+_HIGHEST = 2**63 - 1
+_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -222,12 +226,16 @@ class Audit:
         an execution's payloads erases those of notes that have its ``run_id``.
 
         Raises:
-            Invalid: no action, or facts that cannot be encoded.
+            Invalid: no action, something else than text, or facts that cannot be encoded, or that
+                are called ``salt``, as what the chain has of its own is.
         """
         door = self._client.door
-        if not check_label(action, "action"):
-            raise errors.Invalid("action: it is empty")
-        told = None if facts is None else payload.encode(dict(facts), what="facts")
+        check_name(action, "action")
+        for name, given in (("target", target), ("run_id", run_id), ("rule", rule)):
+            payload.text(given, what=name, maximum=limits.LABEL)
+        if by is not None and not isinstance(cast("Any", by), Principal):
+            raise errors.Invalid(f"by: {by!r} is no principal: Principal({by!r})")
+        told = None if facts is None else payload.encode(_facts(facts), what="facts")
         line = line_by(
             by or self._client.acts_for,
             action,
@@ -253,10 +261,11 @@ class Audit:
 
         Raises:
             Conflict: the row that was noted is in no database any more, and not in ``archived``.
-            Invalid: a hash without a row; a line of no archive, or the first ones are missing.
+            Invalid: a hash without a row, or what is none; a line of no archive, or the first ones
+                are missing.
         """
-        if hash and number < 1:
-            raise errors.Invalid(f"verify: {number!r} is no number of a row")
+        payload.text(hash, what="hash")
+        _check_number(number, least=1 if hash else 0)
         lines = None if archived is None else list(archived)
         while True:
             head = await self._client.door.read(lambda store: store.audit_head())
@@ -290,6 +299,9 @@ class Audit:
     async def archive(self, until: datetime, write: Callable[[bytes], object]) -> int:
         """Write the lines from before a time, one JSON document each, oldest first; return the
         number of the last. Nothing is deleted: see :meth:`cut`.
+
+        Raises:
+            Sealed: a detail cannot be opened here, and would be in no archive.
         """
         end = views.from_datetime(until)
         after = (await self._client.door.read(lambda store: store.audit_head())).cut
@@ -300,6 +312,10 @@ class Audit:
             for row in rows:
                 if row.at >= end:
                     return after
+                if row.sealed:
+                    raise errors.Sealed(
+                        f"the detail of row {row.number} would be in no archive: {row.sealed}"
+                    )
                 write(_archived(row) + b"\n")
                 after = row.number
             if len(rows) < _PAGE:
@@ -310,7 +326,11 @@ class Audit:
 
         Who did what stays, and the chain still holds; a new line tells of it. Archives and
         histories are not touched.
+
+        Raises:
+            Invalid: the target is empty, or no text.
         """
+        check_name(target, "target")
         door, home = self._client.door, self._client.namespace
         line = line_by(self._client.acts_for, ERASE, target=target, namespace=home)
         now = door.now()
@@ -325,7 +345,9 @@ class Audit:
 
         Raises:
             Conflict: there is no such row.
+            Invalid: that is no number of a row.
         """
+        _check_number(number, least=1)
         door = self._client.door
         rows = await door.read(lambda store: store.audit_chain(after=number - 1, limit=1))
         if not rows or rows[0].number != number:
@@ -396,13 +418,26 @@ def read_archived(line: bytes) -> AuditRow:
         data = fields.pop("data", None)
         row = msgspec.convert(fields, AuditRow)
         row.data = None if data is None else data.encode()
-    except (msgspec.DecodeError, AttributeError) as exc:
+    except (msgspec.DecodeError, AttributeError, TypeError) as exc:
         raise errors.Invalid(f"this is not a line of an audit's archive: {exc}") from exc
     return row
 
 
 def _place(cursor: str) -> AuditPlace:
-    at, _, number = cursor.partition(".")
-    if not (at.isdigit() and number.isdigit()):
+    found = _CURSOR.fullmatch(cursor) if isinstance(cast("Any", cursor), str) else None
+    if found is None:
         raise errors.Invalid(f"cursor: {cursor!r} is none of this list")
-    return AuditPlace(int(at), int(number))
+    return AuditPlace(int(found[1]), int(found[2]))
+
+
+def _check_number(number: int, *, least: int) -> None:
+    is_one = isinstance(cast("Any", number), int) and not isinstance(number, bool)
+    if not is_one or not least <= number <= _HIGHEST:
+        raise errors.Invalid(f"{number!r} is no number of a row")
+
+
+def _facts(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = check_mapping(given, "facts")
+    if "salt" in facts:
+        raise errors.Invalid("facts: 'salt' is what the chain itself adds: take another name")
+    return facts

@@ -186,6 +186,8 @@ class _AuditedDoor:
             after["paused"] = True
         if request.memo is not None:
             after["memo"] = msgspec.Raw(request.memo)
+        if started.messages:
+            after["messages"] = [_sent(message) for message in started.messages]
         return self._line("start", request.namespace, request.workflow_id, {"after": after})
 
     def _line(
@@ -214,10 +216,13 @@ class _AuditedDoor:
 
 def _said(fact: ev.Event) -> dict[str, Any]:
     if isinstance(fact, ev.MessageReceived):
-        message = fact.message
-        return {"topic": message.topic, "payload": msgspec.Raw(message.payload)}
+        return _sent(fact.message)
     reason = getattr(fact, "reason", "")
     return {"reason": reason} if reason else {}
+
+
+def _sent(message: ev.Message) -> dict[str, Any]:
+    return {"topic": message.topic, "payload": msgspec.Raw(message.payload)}
 
 
 def _planned(

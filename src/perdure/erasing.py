@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -41,12 +41,19 @@ def _open_beside(row: RunRow, beside: Sequence[RunRow]) -> errors.Conflict | Non
     )
 
 
-def _left(reasons: Sequence[errors.Conflict], done: int) -> errors.Conflict:
-    told = "; ".join(reason.message for reason in reasons[:3])
-    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    ids = [reason.details["workflow_id"] for reason in reasons]
+class _Left(NamedTuple):
+    """What is not erased, and why. ``workflow_id``: what is to be ended, or is damaged."""
+
+    workflow_id: str
+    why: str
+
+
+def _conflict(left: Sequence[_Left], done: int) -> errors.Conflict:
+    told = "; ".join(one.why for one in left[:3])
+    more = f"; and {len(left) - 3} more" if len(left) > 3 else ""
+    ids = [one.workflow_id for one in left]
     return errors.Conflict(
-        f"erased {done}, and left {len(reasons)} that have ended: {told}{more}",
+        f"erased {done}, and left {len(left)} that have ended: {told}{more}",
         details={"workflow_ids": ids},
     )
 
@@ -141,36 +148,46 @@ class PersonalData:
 
         Raises:
             Invalid: no filter, an unknown one, or ``status``, which is any end.
-            Conflict: of some that have ended, what Perdure began with the end is open; they are as
-                they were, and the message names what to end. All others are erased.
+            Conflict: of some that have ended, what Perdure began with the end is open, and they are
+                as they were; or a row of their history is damaged. The message names what to do.
+                All others are erased.
         """
         if not filters or "status" in filters:
             raise errors.Invalid("erase_payloads_of: give filters of a list, other than status")
         wanted = {**filters, "status": [str(one) for one in sorted(TERMINAL)]}
         where = read_filter(wanted, self._client.namespace)
         before: Place | None = None
-        done: set[int] = set()
-        left: dict[int, errors.Conflict] = {}
+        seen: set[int] = set()
+        left: list[_Left] = []
+        done = 0
         while True:
             page = await self._client.door.read(
                 lambda store, before=before: store.list(where, limit=limits.LIST_MAX, before=before)
             )
             for row in page.rows:
-                known = row.execution in done or row.execution in left
-                if known or row.reason == Erasure.DONE or not await self._is_erasable(row):
+                known = row.execution in seen or row.reason == Erasure.DONE
+                if known or not await self._is_erasable(row):
                     continue
+                seen.add(row.execution)
                 beside = await self._beside(row)
                 if (still := _open_beside(row, beside)) is not None:
-                    left[row.execution] = still
+                    left.append(_Left(still.details["workflow_id"], still.message))
                     continue
-                await self._erase(row, 0, beside)
-                done.add(row.execution)
+                try:
+                    await self._erase(row, 0, beside)
+                except errors.NotFound:
+                    continue  # it was deleted meanwhile
+                except (errors.Conflict, errors.Corrupt) as exc:
+                    if await self._is_erasable(row):  # else it was begun again meanwhile
+                        left.append(_Left(row.workflow_id, f"{row.workflow_id!r}: {exc.message}"))
+                else:
+                    done += 1
             before = page.goes_on
             if before is None:
                 break
         if left:
-            raise _left(list(left.values()), len(done))
-        return len(done)
+            raise _conflict(left, done)
+        return done
 
     async def _is_erasable(self, row: RunRow) -> bool:
         """Tell whether the whole execution has ended: one with a cron text may be open."""

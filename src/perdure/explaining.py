@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from perdure import errors, views, why
-from perdure.door import Door, sound, whole_history
-from perdure.store.port import HumanTaskFilter, HumanTaskRow, RunRow, Standing, TurnRow, Worker
+from perdure.door import Door, is_a, sound, whole_history
+from perdure.store.port import (
+    HumanTaskFilter,
+    HumanTaskRow,
+    InboxRow,
+    RunRow,
+    Standing,
+    TurnRow,
+    Worker,
+)
+from perdure.values import events as ev
 from perdure.values.states import Status
 
 _FOLLOWED = 3
@@ -29,14 +38,30 @@ async def explain(
     standing: Standing | None = None
     if row.status is Status.PENDING and row.reason is not None:
         standing = await door.read(lambda store: store.standing(row.execution))
-    loaded = await door.read(lambda store: store.load([row.run])) if turns else []
+    has_inbox = bool(turns) or row.status is Status.PAUSED
+    loaded = await door.read(lambda store: store.load([row.run])) if has_inbox else []
     arrived = [why.fact_of(item.event) for each in loaded for item in each.inbox]
     offers = [one for each in loaded for one in each.offers]
     asked = await _asked(door, row)
     now = door.now()
     return why.why(
-        row, turns, workers, now, children, standing, arrived=arrived, offers=offers, asked=asked
+        row,
+        turns,
+        workers,
+        now,
+        children,
+        standing,
+        arrived=arrived,
+        offers=offers,
+        asked=asked,
+        is_resumed=any(_goes_on(each.inbox) for each in loaded),
     )
+
+
+def _goes_on(inbox: Sequence[InboxRow]) -> bool:
+    """Tell whether a paused run goes on by the last word that somebody gave it."""
+    steered = [row.event for row in inbox if is_a((ev.RunPaused, *ev.GOES_ON), row.event)]
+    return bool(steered) and is_a(ev.GOES_ON, steered[-1])
 
 
 async def _asked(door: Door, row: RunRow) -> list[HumanTaskRow]:

@@ -257,6 +257,7 @@ class Judge:
         await client.audit.note(
             action or ACTIONS.get(operation, operation),
             asked[:LABEL].replace("\0", "\ufffd"),  # it may be nonsense, as was refused
+            run_id=request.instance.get("runId", ""),  # so that it is erased with the run
             decision=ALLOWED if verdict.allowed else DENIED,
             rule=verdict.rule,
             by=client.acts_for or Principal(self.service),
@@ -302,6 +303,7 @@ def facts_of(row: RunRow) -> dict[str, Any]:
     status = status_of(row.status)
     known: dict[str, Any] = {
         "id": row.workflow_id,
+        "runId": row.run_id,
         "status": str(status),
         "workflowId": row.workflow,
         "version": row.version,

@@ -69,6 +69,8 @@ class Subjects:
         self._now = now
         self._loop = loop
         self._cached: dict[tuple[str, str], tuple[AesGcm, int]] = {}
+        self._erased = 0
+        """How often something was erased here: a key that was read before is not kept."""
 
     async def seal(self, subject: str, data: bytes, home: str) -> Personal:
         """Seal an encoded value.
@@ -117,6 +119,7 @@ class Subjects:
             except errors.Conflict:
                 continue  # made, or erased, meanwhile
             finally:
+                self._erased += 1
                 self._cached.pop((home, subject), None)
             return True
 
@@ -145,7 +148,7 @@ class Subjects:
         if found is not None and 0 <= self._now() - found[1] < KEPT:
             return found[0]
         while True:
-            at = self._now()
+            at, erased = self._now(), self._erased
             record, entry = await self._entry(home, subject)
             if entry is None and make:
                 await self._make(home, subject)
@@ -164,7 +167,8 @@ class Subjects:
             cipher = AesGcm({_KEY_ID: entry.key})
             if len(self._cached) >= _MOST:
                 self._cached.clear()
-            self._cached[home, subject] = cipher, at
+            if erased == self._erased:
+                self._cached[home, subject] = cipher, at
             return cipher
 
     async def _make(self, home: str, subject: str) -> None:

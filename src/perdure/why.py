@@ -78,16 +78,18 @@ def why(
     arrived: Sequence[str] = (),
     offers: Sequence[OfferRow] = (),
     asked: Sequence[HumanTaskRow] = (),
+    is_resumed: bool = False,
 ) -> str:
     """Return one sentence: what the run waits for, or why it cannot go on.
 
     ``children``: the same sentences about the children it waits for (:func:`children_of`).
     ``standing``: of a run in the queue of a limit. ``arrived``: what no turn has taken in yet.
-    ``offers``: its activities in task queues. ``asked``: its open human tasks.
+    ``offers``: its activities in task queues. ``asked``: its open human tasks. ``is_resumed``:
+    whether somebody has resumed a paused one, and no worker has done so yet.
     """
     name = f"{row.workflow} {row.workflow_id!r}"
     said = _queued(row, standing, now) or _standing(
-        row, turns, workers, now, arrived, offers, asked=asked
+        row, turns, workers, now, arrived, offers, asked=asked, is_resumed=is_resumed
     )
     text = f"{name} {said}"
     return "; ".join([text, *(child.rstrip(".") for child in children)]) + "."
@@ -142,20 +144,23 @@ def _standing(
     offers: Sequence[OfferRow],
     *,
     asked: Sequence[HumanTaskRow],
+    is_resumed: bool,
 ) -> str:
+    live = [w for w in workers if w.alive_for_sure is not False]
+    unserved = _unserved(row, live)
+    worker = f"for a worker: {unserved}. Start one with {serving(row.queue)}" if unserved else ""
     if row.status.is_terminal:
         when = f" {_ago(row.closed_at, now)}" if row.closed_at else ""
         because = f": {row.detail.rstrip('.')}" if row.detail else ""
         return f"ended{when} as {row.status}{because}"
+    if row.status is Status.PAUSED and is_resumed:
+        return f"is paused, and somebody has resumed it: it waits {worker or 'for a worker'}"
     if row.status in (Status.PARKED, Status.PAUSED):
         detail = (row.detail or "").rstrip(".")
         text = f"is {row.status} since {_ago(row.since, now)} ({row.reason}): {detail}"
         return f"{text}. To go on: {row.unblock}" if row.unblock else text
     if row.status is Status.PENDING and row.wake_at is not None and row.wake_at > now:
         return f"is pending: it begins {_in(row.wake_at, now)}"
-    live = [w for w in workers if w.alive_for_sure is not False]
-    unserved = _unserved(row, live)
-    worker = f"for a worker: {unserved}. Start one with {serving(row.queue)}" if unserved else ""
     elsewhere = {it.activity: offered(it, live, now) for it in offers}
     waiting = _waiting_for(turns, now, elsewhere, is_served=not unserved)
     if waiting:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.shell import Shell
+from tests.support.seals import Backwards
 
 from perdure import Client, Engine, workflow
 from perdure.audit import read_archived
@@ -137,6 +138,37 @@ def test_old_lines_go_into_a_file_and_the_rest_still_holds(shell: Shell):
     assert '"audit.cut"' in line
     again = shell("audit", "cut", "--older-than", "0s", "--archive", "old.jsonl")
     assert again.code == 4 and "name a new file" in again.err
+
+
+def test_what_cannot_be_archived_stays_and_leaves_no_file(tmp_path: Path):
+    async def fill() -> None:
+        async with Client(f"sqlite:///{tmp_path}/test.db", codec=Backwards()) as client:
+            await client.audit.note("done", "o-1", facts={"n": 1})
+
+    asyncio.run(fill())
+    shell = Shell(tmp_path, PERDURE_DB=DATABASE)
+    cut = ("audit", "cut", "--older-than", "0s", "--archive")
+    refused = shell(*cut, "old.jsonl")
+    assert refused.code == 6 and "would be in no archive" in refused.err
+    assert not (tmp_path / "old.jsonl").exists()
+    assert shell.ok("audit", "verify").out.startswith("1 rows hold")
+    nowhere = shell(*cut, "no/old.jsonl")
+    assert nowhere.code == 2 and "no/old.jsonl: No such file" in nowhere.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--cursor", "².1"),
+        ("list", "--cursor", "99999999999999999999.1"),
+        ("verify", "--noted", "²:ab"),
+        ("verify", "--noted", "1:"),
+        ("verify", "--noted", "99999999999999999999:ab"),
+        ("erase", "", "--yes"),
+    ],
+)
+def test_nonsense_is_refused(shell: Shell, arguments: tuple[str, ...]):
+    assert shell("audit", *arguments).code == 2
 
 
 def test_archives_are_checked_with_what_is_left(shell: Shell):

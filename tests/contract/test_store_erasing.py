@@ -224,6 +224,34 @@ def test_what_is_open_is_refused_and_not_changed(world: World):
         world.store.erase(Erase(run.execution, 4711), world.now)
 
 
+def test_what_is_logged_when_it_is_erased_already_is_not_kept(world: World):
+    run, other = ended(world), told(world, "order-2")
+    late = [LogLine(it.run, 6, 20, TEXT, SECRET) for it in (run, other)]
+    erase(world, run.execution)
+    kept = len(world.store.log(run.run))
+    world.commit(lines=late)
+    assert len(world.store.log(run.run)) == kept
+    assert [line.message for line in world.store.log(other.run)] == [TEXT, TEXT]
+
+
+def test_until_it_is_done_it_is_found_by_its_search_attributes(world: World):
+    run = ended(world)
+    part = world.store.erase(Erase(run.execution, rows=1), world.now)
+    assert part.goes_on is not None
+    assert world.store.attributes(run.run) == {"s": TEXT}
+    erase(world, run.execution)
+    assert world.store.attributes(run.run) == {}
+
+
+def test_what_is_being_erased_is_listed_page_by_page(world: World):
+    runs = [ended(world, f"order-{n}") for n in range(3)]
+    for run in runs:
+        world.store.erase(Erase(run.execution, rows=1), world.now)
+    first = world.store.being_erased(limit=2)
+    rest = world.store.being_erased(limit=2, after=first[-1].run)
+    assert [one.run for one in [*first, *rest]] == [run.run for run in runs]
+
+
 def test_it_goes_on_where_it_was_cut_off_and_says_so_meanwhile(world: World):
     run = ended(world)
     first = world.store.erase(Erase(run.execution, rows=1, audit=DONE), world.now)
@@ -381,5 +409,5 @@ def test_a_row_that_was_sealed_anew_meanwhile_is_erased_all_the_same(
         return rows
 
     monkeypatch.setattr(erasing, "_read", stale)
-    assert world.store.erase(Erase(run.execution), world.now).rows == 3
+    assert [part.rows for part in erase(world, run.execution, rows=200)] == [3, 0]
     assert b"Ada Lovelace" not in everything(world)

@@ -345,6 +345,24 @@ def test_what_is_started_paused_stands_aside_until_it_is_resumed(world: World, o
     assert statuses(world, first) == ["running"]
 
 
+def test_a_limit_does_not_count_what_was_started_paused_before_it(world: World):
+    state = StateWrite(status=Status.PAUSED, owned=False, length=1, reason="paused", wake_at=9)
+    first, begun = world.start("first", state=state), world.start("begun")
+    stopped = StateWrite(status=Status.PAUSED, owned=False, length=2, reason="paused")
+    world.commit(turn(begun.run, first=2, claim=1, state=stopped))
+    limit(world, Limit(max_open=2, on_limit="queue"))
+    row = world.row(first.run)
+    assert (row.status, row.reason, row.wake_at) == (Status.PAUSED, Queued.PAUSED, 9)
+    assert world.row(begun.run).reason == "paused", "it has begun, and holds a slot"
+    second = world.start("second")
+    assert statuses(world, second) == ["running"]
+    pending = StateWrite(status=Status.PENDING, owned=False, length=2, wake_at=0)
+    world.commit(turn(first.run, first=2, claim=1, applied=False, state=pending))
+    assert (world.row(first.run).status, world.row(first.run).reason) == ("pending", Queued.QUEUED)
+    end(world, second)
+    assert statuses(world, first) == ["running"]
+
+
 def test_a_replaced_run_gives_its_slot_to_the_one_that_replaces_it(world: World):
     limit(world, ONE)
     a, b = world.start("a"), world.start("b")

@@ -246,8 +246,10 @@ def test_what_waits_is_unserved_once_it_is_due(world: World, until: int):
     parking = world.asleep("parked", workflow="unknown").run
     world.commit(turn(parking, claim=2, state=parked(3, wake_at=100)))
     begun = world.start("begun", workflow="unknown").run
+    delayed = request("late", workflow="unknown", not_before=100)
+    late = world.store.start([delayed], 50)[0].run
     found = world.store.unserved([(["order"], ["default"])], until, limit=9)
-    assert [row.run for row in found] == ([begun] if until < 100 else [due, begun])
+    assert [row.run for row in found] == ([begun] if until < 100 else [due, begun, late])
 
 
 def test_a_name_with_a_version_serves_that_version_only(world: World):

@@ -311,8 +311,12 @@ async def test_a_key_that_is_over_or_revoked_or_whose_owner_is_gone_is_refused(w
         "Bearer pdd_0011223344556677_wrong",
         "Bearer eyJhbGciOiJub25lIn0.e30.",
         "pdk_0011223344556677_wrong",
+        "Bearer pdk_00\0_wrong",
+        "Bearer pdk_\ud800_wrong",
+        "Bearer pdk_0011223344556677_\xe9\ud800",
     ],
 )
+@on_each_store
 async def test_whoever_shows_nothing_of_ours_is_nobody(world: World, header: str | None):
     with pytest.raises(Unauthenticated):
         await world.authenticator.of(header)
@@ -348,6 +352,18 @@ async def test_who_gets_the_id_of_somebody_who_is_gone_gets_none_of_their_keys(w
             await identity.users.create("ada")
     assert await identity.keys.list("ada") == []
     assert (await world.of(others.text)).id == "bob"
+
+
+@on_each_store
+async def test_roles_that_are_given_and_taken_at_the_same_moment_all_count(world: World):
+    users = world.identity.users
+    names = [f"r{n}" for n in range(3)]
+    for name in ("old", *names):
+        await world.identity.roles.create(name)
+    await users.create("ada", roles=["old"])
+    taken = users.remove_role("ada", "old")
+    await asyncio.gather(taken, *(users.add_role("ada", name) for name in names))
+    assert {grant.role for grant in (await users.get("ada")).roles} == set(names)
 
 
 @on_each_store
@@ -408,67 +424,6 @@ async def test_what_cannot_be_meant_is_never_kept(world: World):
 def test_a_principal_that_cannot_be_meant_is_refused(fields: dict[str, Any]):
     with pytest.raises(Invalid, match="principal: "):
         Principal(**{"id": "ada", **fields})
-
-
-# -- delegation ----------------------------------------------------------------------------------
-
-
-async def test_a_delegation_acts_for_somebody_with_less_and_for_a_while(world: World):
-    await world.identity.roles.create("finance")
-    await world.identity.users.create("ada", roles=["finance"], tenant="acme")
-    ada = Principal("ada", scopes=["read", "write"], tenant="acme", claims={"n": 1})
-    made = await world.identity.delegations.create(ada, "bob", scopes=["read"])
-    who = await world.of(made.text)
-    assert (who.id, who.initiated_by, who.scopes, who.tenant) == ("ada", "bob", ("read",), "acme")
-    assert who.grants == (Grant("finance"),)  # those of now
-    assert who.claims == {"n": 1, "delegation": made.delegation.id}
-    world.ahead += 5 * MINUTE
-    with pytest.raises(Unauthenticated, match="over"):
-        await world.of(made.text)
-
-
-async def test_a_delegation_is_never_wider_nor_longer_nor_given_on(world: World):
-    create = world.identity.delegations.create
-    narrow = Principal("ada", scopes=["read"])
-    with pytest.raises(PermissionDenied, match="no scope write"):
-        await create(narrow, "bob", scopes=["read", "write"])
-    assert (await world.of((await create(narrow, "bob")).text)).scopes == ("read",)
-    for expires in ("61m", "0s"):
-        with pytest.raises(Invalid, match="an hour"):
-            await create(narrow, "bob", expires=expires)
-    made = await create(Principal("ada"), "bob", expires="1h")
-    with pytest.raises(PermissionDenied, match="delegation of a delegation"):
-        await create(await world.of(made.text), "eve")
-
-
-@on_each_store
-async def test_a_delegation_ends_when_it_is_revoked_or_who_gave_it_is_disabled(world: World):
-    await world.identity.users.create("ada")
-    await world.identity.users.create("bob")
-    create = world.identity.delegations.create
-    first, second, third = [await create(Principal("ada"), "bob") for _ in range(3)]
-    await world.identity.delegations.revoke(first.delegation.id)
-    await world.identity.delegations.revoke(first.delegation.id)
-    with pytest.raises(Unauthenticated):
-        await world.of(first.text)
-    await world.identity.users.update("bob", disabled=True)
-    with pytest.raises(PermissionDenied):
-        await world.of(second.text)
-    await world.identity.users.update("bob", disabled=False)
-    await world.identity.users.update("ada", disabled=True)
-    with pytest.raises(PermissionDenied):
-        await world.of(third.text)
-    told = await world.told(action="delegation.*")
-    assert told == ["delegation.create"] * 3 + ["delegation.revoke"]
-
-
-async def test_delegations_that_were_over_long_ago_are_taken_away(world: World):
-    create = world.identity.delegations.create
-    old = await create(Principal("ada"), "bob")
-    world.ahead += 120 * MINUTE
-    await create(Principal("ada"), "bob")
-    with pytest.raises(NotFound):
-        await world.identity.delegations.revoke(old.delegation.id)
 
 
 # -- acting as another ---------------------------------------------------------------------------

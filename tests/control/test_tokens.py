@@ -124,6 +124,10 @@ async def test_where_tenants_come_from_a_claim_nobody_without_one_is_of_all(worl
         {"sub": ...},
         {"sub": ""},
         {"sub": 7},
+        {"sub": "a\0b"},
+        {"sub": "x" * 1_001},
+        {"name": "x" * 1_001},
+        {"scope": ["x" * 1_001]},
     ],
 )
 async def test_a_token_whose_claims_do_not_fit_is_refused(world: World, claims: dict[str, Any]):

@@ -204,11 +204,30 @@ async def test_limits_of_workflows_are_none_of_alerts(tmp_path: Path, receiver: 
         {"on": ("completed",)},
         {"on": ()},
         {"on": "failed"},
+        {"on": 5},
+        {"on": [5]},
+        {"on": None},
+        {"url": 5},
+        {"url": "http://x.example:99999/"},
+        {"url": "http://x.example:y/"},
+        {"url": "http://[::1/"},
+        {"url": "https://x.example/\xf6"},
+        {"url": "https://x.example/a b"},
+        {"url": "https://ada:secret@x.example/"},
+        {"secret": 5},
+        {"secret": b"s"},
+        {"secret": "\ud800"},
+        {"pattern": 5},
+        {"name": 5},
+        {"name": "a\0b"},
+        {"name": "\ud800"},
+        {"name": "n" * 141},
     ],
 )
 def test_an_alert_that_cannot_be_meant_is_refused(fields: dict[str, Any]):
     with pytest.raises(Invalid, match="alert"):
         Alert(**{"pattern": "*", "url": "https://x.example/", "secret": "s", **fields})
+    assert Alert("*", "http://127.0.0.1:8080/a?b=%20", "s", on=("failed",)).name == "* 127.0.0.1"
 
 
 def test_two_alerts_of_one_name_are_refused(receiver: Receiver):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.engine.support import engine_on, until_status
@@ -13,8 +13,8 @@ from tests.support.seals import Backwards
 
 from perdure import Client, Engine, human, workflow
 from perdure.audit import CUT, read_archived
-from perdure.errors import AlreadyExists, Conflict, Invalid, ScheduleNotFound, TaskClosed
-from perdure.values.audit import AuditHead, fault_of
+from perdure.errors import AlreadyExists, Conflict, Invalid, ScheduleNotFound, Sealed, TaskClosed
+from perdure.values.audit import AuditHead, fault_of, line_by
 from perdure.values.principals import Kind, Principal
 from perdure.values.states import Status
 
@@ -104,6 +104,32 @@ async def test_full_lines_say_what_was_before_and_after(tmp_path: Path):
         assert send["after"] == {"topic": "go", "payload": {"to": "it"}}
         [ended] = (await running.client.audit.list(target="p", action="terminate")).items
         assert ended.detail == {"before": {"status": "waiting"}, "after": {"reason": "no more"}}
+
+
+@pytest.mark.parametrize("place", ["file", "postgres"])
+async def test_what_a_start_does_to_the_run_that_is_there_is_told(
+    request: pytest.FixtureRequest, tmp_path: Path, place: str
+):
+    url = request.getfixturevalue("postgres_url") if place == "postgres" else ""
+    async with Engine(
+        url or f"sqlite:///{tmp_path / 'test.db'}", order, audit="full", identity=ADA
+    ) as running:
+        client = running.client
+        old = await (await client.start(order, 1, id="o")).describe()
+        new = await client.start(order, 2, id="o", id_conflict_policy="terminate_existing")
+        await client.start(order, 3, id="o", messages=[("go", "there")])
+        assert await new.result() == [2, "there"]
+        told = list(reversed((await client.audit.list(target="o")).items))
+        run_id = (await new.describe()).run_id
+        assert [(it.action, it.principal, it.run_id) for it in told] == [
+            ("start", "ada", old.run_id),
+            ("terminate", "ada", old.run_id),
+            ("start", "ada", run_id),
+            ("start", "ada", run_id),
+        ]
+        assert told[1].detail is None
+        assert told[3].detail is not None
+        assert told[3].detail["after"]["messages"] == [{"topic": "go", "payload": "there"}]
 
 
 async def test_lines_of_a_summary_say_what_was_copied_and_no_level_has_no_lines(tmp_path: Path):
@@ -360,7 +386,48 @@ async def test_what_cannot_be_noted_is_refused(tmp_path: Path):
             await audit.note("")
         with pytest.raises(Invalid, match="facts"):
             await audit.note("n", facts={"n": object()})
+        wrong: list[dict[str, Any]] = [
+            {"target": 5},
+            {"target": None},
+            {"target": "x" * 1001},
+            {"run_id": 5},
+            {"decision": None},
+            {"rule": 5},
+            {"by": "ada"},
+            {"facts": 5},
+            {"facts": {"salt": "mine"}},
+        ]
+        for fields in wrong:
+            with pytest.raises(Invalid, match=next(iter(fields))):
+                await audit.note("n", **fields)
+        for target in (5, None, ""):
+            with pytest.raises(Invalid, match="target"):
+                await audit.erase(cast("Any", target))
+        for number in ("1", 1.0, True, None, 0, 10**30):
+            with pytest.raises(Invalid, match="no number of a row"):
+                await audit.cut(cast("Any", number))
+        for cursor in ("².1", "9" * 30 + ".1", "9" * 5000 + ".1", 5):
+            with pytest.raises(Invalid, match="cursor"):
+                await audit.list(cursor=cast("Any", cursor))
+        verify: list[dict[str, Any]] = [{"number": "1"}, {"number": None}, {"hash": 5, "number": 1}]
+        for fields in [*verify, {"archived": [5]}, {"archived": [b"\xff"]}]:
+            with pytest.raises(Invalid):
+                await audit.verify(**fields)
         assert (await audit.list()).items == []
+        assert (await audit.verify()).holds
+
+
+def test_a_line_is_text_since_a_database_would_keep_it_as_such():
+    with pytest.raises(Invalid, match="target: 5 is not text"):
+        line_by(ADA, "n", target=5)
+
+
+async def test_an_archive_leaves_out_no_detail(tmp_path: Path):
+    async with engine(tmp_path, codec=Backwards()) as running:
+        await running.client.audit.note("n", facts={"n": 1})
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        with pytest.raises(Sealed, match="row 1 would be in no archive"):
+            await client.audit.archive(datetime.now(UTC), lambda line: None)
 
 
 async def test_an_archive_ends_before_the_time_that_was_said(tmp_path: Path):

@@ -284,6 +284,21 @@ async def patient() -> str:
     return str(await workflow.listen("word").receive())
 
 
+async def test_a_delayed_run_is_parked_when_nobody_serves_it_at_its_time(tmp_path: Path):
+    async with engine_on(tmp_path, alpha, name="a") as one:
+        async with engine_on(tmp_path, patient, name="b") as other:
+            late = await other.client.start(patient, start_delay="1s")
+            over = await other.client.start(patient, start_delay="1s", execution_timeout="1s")
+        late, over = one.client.get(late.id), one.client.get(over.id)
+        await until_status(late, Status.PARKED)
+        assert (await late.describe()).reason == ParkReason.UNKNOWN_WORKFLOW
+        with pytest.raises(WorkflowTimedOut):
+            await over.result("20s")
+        async with engine_on(tmp_path, patient, name="c"):
+            await late.send("word", "on")
+            assert await late.result("20s") == "on"
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_run_that_nobody_serves_ends_all_the_same_when_its_time_is_over(*, begun: bool):
     async def main(sim: Simulation) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,9 +12,11 @@ import pytest
 from tests.engine.support import engine_on, until, until_status
 from tests.support.seals import Raw
 
-from perdure import Alert, Client, Engine, Status, activity, human, workflow
+from perdure import Alert, Client, Engine, Retry, Status, activity, human, workflow
 from perdure.control import Control
+from perdure.erasing import PersonalData
 from perdure.errors import (
+    ActivityFailed,
     ApplicationError,
     Conflict,
     Erased,
@@ -22,6 +27,7 @@ from perdure.errors import (
 )
 from perdure.graph import flow
 from perdure.handle import Handle
+from perdure.store.port import Prune
 
 NAME = "Ada Lovelace"
 MARK = {"$erased": True}
@@ -273,6 +279,73 @@ async def test_those_that_a_filter_finds_are_erased_but_for_open_ones(tmp_path: 
         for wrong in ({}, {"status": "failed"}):
             with pytest.raises(Invalid, match="give filters"):
                 await client.personal.erase_payloads_of(**wrong)
+
+
+async def test_a_damaged_one_keeps_no_other_from_being_erased(tmp_path: Path):
+    async with engine(tmp_path) as running:
+        client = running.client
+        for n in range(3):
+            await ended(running, f"w{n}", tags=["t"])
+        connection = sqlite3.connect(tmp_path / "test.db")
+        connection.execute(
+            "UPDATE perdure_history SET crc = crc + 1 WHERE run = "
+            "(SELECT run FROM perdure_run WHERE workflow_id = 'w1')"
+        )
+        connection.commit()
+        connection.close()
+        for done in (2, 0):
+            with pytest.raises(Conflict, match=f"erased {done}, and left 1.*'w1': .* is damaged"):
+                await client.personal.erase_payloads_of(tags=["t"])
+        shown = {it.id: it.reason for it in (await client.list()).items}
+        assert shown == {"w0": "erased", "w1": "erasing", "w2": "erased"}
+
+
+async def test_one_that_is_deleted_meanwhile_keeps_no_other_from_being_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with engine(tmp_path) as running:
+        personal = running.client.personal
+        for n in range(3):
+            await ended(running, f"w{n}", tags=["t"])
+        real = PersonalData._beside  # pyright: ignore[reportPrivateUsage] - between list and erasing
+
+        async def beside(self: PersonalData, row: Any, run_id: str = "") -> Any:
+            found = await real(self, row, run_id)
+            if row.workflow_id == "w1":
+                wish = Prune(running.client.door.now())
+                await running.client.door.write(lambda store: store.prune(wish))
+            return found
+
+        monkeypatch.setattr(PersonalData, "_beside", beside)
+        assert await personal.erase_payloads_of(tags=["t"]) == 1
+        assert [it.id for it in (await running.client.list()).items] == ["w2"]
+
+
+async def test_what_an_attempt_logs_when_its_run_is_erased_already_is_not_kept(tmp_path: Path):
+    go, told = threading.Event(), threading.Event()
+
+    @activity.define(timeout="50ms", retry=Retry(max_attempts=1))
+    def lingers(name: str) -> None:
+        go.wait()
+        activity.logger.info("late: %s", name)
+        told.set()
+
+    @workflow.define
+    async def gives_up(name: str) -> None:
+        try:
+            await lingers(name)
+        except ActivityFailed:
+            pass
+
+    async with engine_on(tmp_path, gives_up, lingers) as running:
+        client = running.client
+        handle = await client.start(gives_up, NAME, id="w")
+        await handle.result()
+        await client.personal.erase_payloads("w")
+        go.set()
+        await asyncio.to_thread(told.wait)
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        assert await client.get("w").logs() == []
 
 
 async def test_personal_values_and_payloads_are_erased_one_without_the_other(tmp_path: Path):

@@ -66,6 +66,17 @@ def test_it_begins_when_somebody_resumes_it():
     assert begun == ["a"]
 
 
+async def test_why_says_that_somebody_has_resumed_it(tmp_path: Path):
+    async with engine_on(tmp_path, told):
+        pass
+    async with Client(f"sqlite:///{tmp_path / 'test.db'}") as client:
+        handle = await client.start("told", "a", paused=True, resume_within="1h")
+        assert await handle.resume()
+        assert "somebody has resumed it: it waits for a worker: no worker is" in await handle.why()
+        assert await handle.pause()
+        assert "(paused): it was started paused" in await handle.why()
+
+
 def test_it_ends_if_nobody_resumes_it_in_time():
     begun.clear()
 
@@ -286,6 +297,53 @@ async def test_nothing_follows_one_that_nobody_resumed(tmp_path: Path, again: di
         with pytest.raises(WorkflowTerminated):
             await handle.result("20s")
         assert await engine.client.count() == 1
+
+
+@pytest.mark.parametrize("again", [{"retry": Retry(max_attempts=3)}, {"cron": "* * * * *"}])
+def test_nothing_follows_a_timeout_of_one_that_nobody_resumed(again: dict[str, Any]):
+    begun.clear()
+    with Simulation(seed=1) as sim:
+
+        async def main() -> list[Any]:
+            await sim.worker("a", DEFINITIONS).start()
+            process, client = sim.foreign_client("c")
+            times = {"run_timeout": "10s", **again}
+            await process.spawn(client.start("told", "a", id="a", paused=True, **times))
+            await asyncio.sleep(300)  # sleep: virtual time
+            found = await process.spawn(client.list())
+            return [one.status for one in found.items]
+
+        assert sim.run(main()) == [Status.TIMED_OUT]
+    assert begun == []
+
+
+async def test_one_that_is_imported_paused_under_a_full_limit_begins_when_it_is_resumed(
+    tmp_path: Path,
+):
+    for folder in ("there", "here"):
+        (tmp_path / folder).mkdir()
+    async with engine_on(tmp_path / "there", hearing) as engine:
+        new = await engine.client.start(hearing, "new", id="new", paused=True)
+        old = await engine.client.start(hearing, "old", id="old")
+        await until_status(old, Status.WAITING)
+        await old.pause()
+        await until_status(old, Status.PAUSED)
+        documents = [await one.export(with_seed=True) for one in (new, old)]
+    engine = engine_on(tmp_path / "here")
+    engine.register(hearing, max_concurrent=1, on_limit="queue")
+    async with engine:
+        first = await engine.client.start(hearing, "first")
+        await until_status(first, Status.WAITING)
+        imported = [await engine.client.import_run(one) for one in documents]
+        for word in ("x", "y"):
+            await first.send("word", word)
+        await first.result("20s")
+        for run in imported:
+            assert await run.status() is Status.PAUSED
+            assert await run.resume()
+            for word in ("x", "y"):
+                await run.send("word", word)
+            assert (await run.result("20s"))[1:] == ["x", "y"]
 
 
 def test_it_may_be_moved_to_another_version_meanwhile():

@@ -169,6 +169,28 @@ async def test_another_process_forgets_the_key_within_a_minute(tmp_path: Path):
         await door.close()
 
 
+async def test_a_key_that_is_read_while_it_is_erased_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with engine(tmp_path) as running:
+        client = running.client
+        value = await client.personal.seal("u1", ADDRESS)
+        subjects: Any = client.door.subjects
+        subjects._cached.clear()
+        real = subjects._entry
+
+        async def entry(home: str, subject: str) -> Any:
+            found = await real(home, subject)
+            monkeypatch.setattr(subjects, "_entry", real)
+            await client.personal.erase("u1")  # by somebody else, between reading and opening
+            return found
+
+        monkeypatch.setattr(subjects, "_entry", entry)
+        assert await client.personal.open(value) == ADDRESS
+        with pytest.raises(Erased):
+            await client.personal.open(value)
+
+
 async def test_many_who_seal_first_make_one_key(tmp_path: Path):
     url = f"sqlite:///{tmp_path / 'test.db'}"
     async with Client(url) as one, Client(url) as other:

@@ -14,6 +14,7 @@ from perdure import Client, Status, workflow
 from perdure.engine.settings import Settings
 from perdure.errors import AlreadyExists, Invalid, WorkflowTerminated, WorkflowTimedOut
 from perdure.store.sql import posting
+from perdure.values.granted import Granted
 
 
 @workflow.define
@@ -156,3 +157,18 @@ async def test_an_option_that_cannot_be_is_refused_by_name_before_anything_is_st
         assert await client.count() == 0
         if option not in ("eager", "enable_eager_start", "monitor"):  # a client's alone
             assert await client.execute(parent) == str(caught.value)
+
+
+async def test_a_start_that_cannot_be_written_touches_no_other(tmp_path: Path):
+    @workflow.define(name="plain")
+    async def plain() -> str:
+        return "done"
+
+    async with engine_on(tmp_path, plain) as engine:
+        beyond = engine.client.under(Granted(places=(("key", 10**30),)))
+        bad, good = await asyncio.gather(
+            beyond.execute(plain), engine.client.execute(plain), return_exceptions=True
+        )
+        assert isinstance(bad, OverflowError)
+        assert good == "done"
+        assert await engine.client.count() == 1

@@ -11,6 +11,7 @@ from tests.engine.support import engine_on
 from perdure import Client, Status, workflow
 from perdure.control import Control, Principal
 from perdure.errors import Invalid
+from perdure.policy import Policies
 from perdure.values.retry import Retry
 
 ADMIN = Principal(id="ada", roles=["admin"])
@@ -37,6 +38,7 @@ async def fails(envelope: dict[str, Any]) -> int:
         ({"workflowId": ""}, "id: 0 characters"),
         ({"originId": 5}, "correlation_id: 5 is not text"),
         ({"namespace": 5}, "namespace: 5 is not text"),
+        ({"version": ["1.0.0"]}, "version: ['1.0.0'] is not text"),
         ({"args": [1]}, "options.args: the input is the envelope"),
         ({"workflowName": "x"}, "options.workflowName: that is type="),
         ({"parentWorkflowId": "x"}, "originId"),
@@ -54,11 +56,12 @@ async def test_an_option_that_cannot_be_is_named(
     tmp_path: Path, options: dict[Any, Any], says: str
 ):
     async with engine_on(tmp_path, waits) as engine:
-        lt = Control(engine.client, auth=ADMIN)
-        refused = await lt.workflows.invoke(type="waits", options=options)
-        assert (refused.status, refused.code) == (400, "invalid")
-        assert refused.error is not None
-        assert says in refused.error
+        for policies in (None, Policies({})):
+            lt = Control(engine.client, ADMIN, policies=policies)
+            refused = await lt.workflows.invoke(type="waits", options=options)
+            assert (refused.status, refused.code) == (400, "invalid")
+            assert refused.error is not None
+            assert says in refused.error
         assert await engine.client.count() == 0
 
 
@@ -85,6 +88,7 @@ async def test_a_run_of_another_namespace_is_asked_for_by_that(tmp_path: Path):
         assert (await lt.invoke(type="waits", options=options)).status == 202
         for call in ("get_status", "get_result", "export", "resume", "terminate"):
             assert (await getattr(lt, call)(workflow_id="w")).status == 404
+            assert (await getattr(lt, call)(workflow_id="w", namespace="")).status == 404
             assert (await getattr(lt, call)(workflow_id="w", namespace=5)).status == 400
         for call, status in (
             ("get_status", 200),
@@ -109,6 +113,8 @@ async def test_a_namespace_is_text(tmp_path: Path):
     ("given", "says"),
     [
         ({"type": ""}, "type: '' names no workflow"),
+        ({"type": []}, "type: [] is not text"),
+        ({"type": "t", "invocable": "\ud800"}, "surrogates not allowed"),
         ({"type": "t", "task_queue": ""}, "task_queue: '' names no queue"),
         ({"type": "t", "execute_as": ""}, "execute_as: '' names no account"),
         ({"type": "t", "consumes": [""]}, "consumes: '' names nothing"),

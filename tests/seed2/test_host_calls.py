@@ -205,6 +205,7 @@ async def test_an_id_that_is_none_is_explained(tmp_path: Path):
         ("query", {"started_before": "now"}, "started_before: 'now' is not like '2026-"),
         ("query", {"started_before": "2026-11-22"}, "has no time zone"),
         ("explain", {"operation": "run", "workflow": ORDER}, "'workflow' is not among"),
+        ("explain", {"operation": "run", "input_size": None}, "input_size: None is no whole"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused(
@@ -222,6 +223,7 @@ async def test_what_cannot_be_meant_is_refused(
         {"max_concurrent_instances": "2"},
         {"max_concurrent_instances": 1.5},
         {"max_concurrent_instances": -1},
+        {"max_concurrent_instances": 10**30},
         {"max_instance_duration": "soon"},
         {"enable_manual_triggers": "no"},
         {"retention_days": 0},

@@ -201,6 +201,8 @@ async def test_the_host_refuses(
         assert len((await engine.client.schedules.list()).items) == schedules
         line = (await engine.client.audit.list()).items[0]
         assert (line.principal, line.decision, line.rule) == ("app.billing", "denied", rule)
+        run_id = (await engine.client.get(id).describe()).run_id if line.target == id else ""
+        assert line.run_id == run_id  # it is erased with the run
         assert line.detail is not None
         assert (line.detail["code"], line.detail["claims"]) == (code, claims)
 

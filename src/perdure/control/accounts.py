@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -85,10 +85,15 @@ class Accounts:
 
         Only a superadmin changes what a superadmin can do, or deletes one (``PermissionDenied``).
         """
+        return await self._update(id, lambda _: fields)
+
+    async def _update(self, id: str, changes: Callable[[Member], Mapping[str, Any]]) -> Member:
+        """Change what ``changes`` makes of somebody as they are when it is written."""
 
         async def change() -> Member:
             grants = await grants_as_they_are(self._client)
             before, version = await self._kept.get(id)
+            fields = changes(before)
             if not _HARMLESS.issuperset(fields):
                 check_above(self._client, before)
             after = await self._changed(before, fields)
@@ -106,13 +111,11 @@ class Accounts:
     async def add_role(self, id: str, role: Grant | str) -> Member:
         """Give a role, or change what they have of it."""
         grant = _grants([role])[0]
-        kept = [it for it in (await self.get(id)).roles if it.role != grant.role]
-        return await self.update(id, roles=[*kept, grant])
+        return await self._update(id, lambda it: {"roles": [*_others(it, grant.role), grant]})
 
     async def remove_role(self, id: str, role: str) -> Member:
         """Take a role away."""
-        kept = [it for it in (await self.get(id)).roles if it.role != role]
-        return await self.update(id, roles=kept)
+        return await self._update(id, lambda it: {"roles": _others(it, role)})
 
     async def delete(self, id: str) -> None:
         """Take one away, with all keys and delegations: whatever they show is refused from then on,
@@ -175,6 +178,10 @@ class Accounts:
         if not member.external_id:
             return []
         return [Drop("external", member.external_id, namespace=self._client.namespace)]
+
+
+def _others(member: Member, role: str) -> list[Grant]:
+    return [grant for grant in member.roles if grant.role != role]
 
 
 def _grants(given: Sequence[Grant | str]) -> tuple[Grant, ...]:

@@ -13,7 +13,6 @@ import msgspec
 
 from perdure.control.roles import check_role
 from perdure.errors import Invalid
-from perdure.values import payload
 from perdure.values.cron import check_cron
 from perdure.values.schemas import Schema
 
@@ -89,9 +88,8 @@ def make(type: str, given: Mapping[str, Any], *, now: str, before: WorkflowConfi
     times = {"created_at": created_at, "updated_at": now}
     try:
         config = msgspec.convert({"workflow_type": type, **said, **times}, WorkflowConfig)
-    except msgspec.ValidationError as exc:
+    except (msgspec.ValidationError, UnicodeEncodeError) as exc:
         raise Invalid(f"upsert_config: {exc}") from exc
-    payload.text(type, what="type")
     _check(config)
     lists = {name: getattr(config, name) for name in _LISTS}
     once = {name: tuple(dict.fromkeys(given)) for name, given in lists.items()}

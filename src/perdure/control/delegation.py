@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from perdure.client import Client
 from perdure.control import secrets
 from perdure.control.kept import Kept, until_written, write
-from perdure.control.members import check_enabled, find_member
+from perdure.control.members import Member, check_enabled, find_member
 from perdure.errors import Invalid, PermissionDenied, Unauthenticated
 from perdure.values.duration import Duration, microseconds
 from perdure.values.labels import check_labels
@@ -19,12 +20,18 @@ from perdure.values.records import Amend, Drop
 PREFIX = "pdd_"
 _USUAL: Duration = "5m"
 _LONGEST = 3_600_000_000
+_STORED = ("roles", "tenant")
 CLAIM = "delegation"
 """Among the claims of who acts in another's place: the id of the delegation."""
 
 
 class Delegation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``to`` may act as ``principal`` until ``expires_at`` (microseconds since 1970)."""
+    """``to`` may act as ``principal`` until ``expires_at`` (microseconds since 1970).
+
+    ``given_by``, ``given_to``: when these two were added, if they are users or accounts: whoever
+    has the id later is somebody else. ``fixed``: what of roles and tenant a token said and is not
+    what is stored of the principal; it stays as it was.
+    """
 
     id: str
     principal: Principal
@@ -33,6 +40,9 @@ class Delegation(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: int
     revoked_at: int = 0
     hash: str = ""
+    given_by: int = 0
+    given_to: int = 0
+    fixed: tuple[str, ...] = ()
 
 
 class Delegated(msgspec.Struct, frozen=True):
@@ -75,8 +85,19 @@ class Delegations:
             )
         door, id = self._client.door, Principal(to).id
         now, made = door.now(), secrets.make(PREFIX, door.chance)
-        narrowed = _narrowed(principal, scopes)
-        delegation = Delegation(made.id, principal, id, narrowed, now + span, hash=made.hash)
+        giver = await find_member(self._client, principal.id)
+        taker = await find_member(self._client, id)
+        delegation = Delegation(
+            made.id,
+            principal,
+            id,
+            _narrowed(principal, scopes),
+            now + span,
+            hash=made.hash,
+            given_by=0 if giver is None else giver.created_at,
+            given_to=0 if taker is None else taker.created_at,
+            fixed=_fixed(principal, giver),
+        )
         put = self._kept.put(made.id, delegation)
         line = self._kept.line("create", f"{made.id} {principal.id} > {id}", None, delegation)
 
@@ -124,14 +145,26 @@ class Delegations:
         if it.revoked_at or it.expires_at <= self._client.door.now():
             raise Unauthenticated(f"delegation {id} is over")
         who = it.principal
-        for name in (who.id, it.to):
-            member = await find_member(self._client, name)
-            if member is not None:
-                check_enabled(member)
-                if name == who.id:  # its roles are those that it has now
-                    who = msgspec.structs.replace(who, roles=member.roles, tenant=member.tenant)
+        giver = await self._still(it, who.id, it.given_by)
+        await self._still(it, it.to, it.given_to)
+        stored: dict[str, Any] = {}
+        if giver is not None:  # its roles are those that it has now
+            stored = {name: getattr(giver, name) for name in _STORED if name not in it.fixed}
         claims = {**who.claims, CLAIM: id}
-        return msgspec.structs.replace(who, scopes=it.scopes, initiated_by=it.to, claims=claims)
+        more = {"scopes": it.scopes, "initiated_by": it.to, "claims": claims}
+        return msgspec.structs.replace(who, **stored, **more)
+
+    async def _still(self, it: Delegation, name: str, since: int) -> Member | None:
+        """Return who has given a delegation, or to whom it was given, if that is still somebody.
+
+        Raises:
+            Unauthenticated: they were deleted, maybe while it was being given.
+            PermissionDenied: they were disabled.
+        """
+        member = await find_member(self._client, name)
+        if since and (member is None or member.created_at != since):
+            raise Unauthenticated(f"delegation {it.id} is over: {name!r} is no more")
+        return None if member is None else check_enabled(member)
 
     async def _over(self, now: int) -> list[Drop]:
         """Return what takes away delegations of which nobody asks any more."""
@@ -139,6 +172,13 @@ class Delegations:
         home = self._client.namespace
         old = [it.id for it in page.items if it.expires_at + _LONGEST < now]
         return [Drop(self._kept.kind, id, namespace=home) for id in old]
+
+
+def _fixed(principal: Principal, stored: Member | None) -> tuple[str, ...]:
+    if stored is None or not principal.claims:
+        return ()
+    said = {name: getattr(principal, name) for name in _STORED}
+    return tuple(name for name, it in said.items() if it and it != getattr(stored, name))
 
 
 def _narrowed(principal: Principal, scopes: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.errors import Invalid
 from perdure.values import payload
-from perdure.values.options import ALIASES, SHARED
+from perdure.values.options import ALIASES, SHARED, check_texts
 from perdure.values.retry import Retry
 
 _HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
@@ -67,7 +67,8 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return options under their own names; camelCase is taken, too.
 
     Raises:
-        Invalid: one is unknown, or given under two names, or says who starts the run.
+        Invalid: one is unknown, or given under two names, or says who starts the run, or is no text
+            where policies are asked by it.
     """
     options: dict[str, Any] = {}
     pending = ""
@@ -92,6 +93,7 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
             options[own] = _retry(value, f"options.{name}") if own == "retry" else value
     if pending and options.setdefault("paused", True) is not True:
         raise Invalid(f"options.{pending}: what waits to be resumed is paused")
+    check_texts(options)
     return options
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import NamedTuple
 
 from perdure.errors import Unauthenticated
 
+_SHOWN = re.compile(r"([0-9a-z]+)_([0-9A-Za-z_-]+)")
 _ID_BYTES = 8
 _SECRET_BYTES = 32
 
@@ -39,10 +41,10 @@ def parse(prefix: str, text: str) -> tuple[str, str]:
     Raises:
         Unauthenticated: the text is not of this form.
     """
-    id, found, secret = text.removeprefix(prefix).partition("_")
-    if not found or not id or not secret or not text.startswith(prefix):
+    shown = _SHOWN.fullmatch(text.removeprefix(prefix)) if text.startswith(prefix) else None
+    if shown is None:
         raise Unauthenticated("this is no key of ours: one begins with an id and a secret")
-    return id, secret
+    return shown[1], shown[2]
 
 
 def fits(secret: str, kept: str) -> bool:

@@ -16,6 +16,7 @@ from perdure.client import Client
 from perdure.control.members import Member, check_enabled, find_member
 from perdure.engine.clock import SystemClock
 from perdure.errors import Invalid, Unauthenticated, Unavailable, UsageError
+from perdure.values import limits
 from perdure.values.duration import SECOND, Duration, microseconds
 from perdure.values.principals import Kind, Principal
 
@@ -127,6 +128,8 @@ class Tokens:
         subject = _at(claims, self._subject)
         if not isinstance(subject, str) or not subject:
             raise Unauthenticated(f"the token is not accepted: no claim {self._subject!r}")
+        if len(subject) > limits.LABEL or "\0" in subject:
+            raise Unauthenticated(f"the token is not accepted: {self._subject!r} is no id")
         member = await find_member(client, subject)
         if member is not None:
             check_enabled(member)
@@ -136,15 +139,18 @@ class Tokens:
         if not self._roles and member is not None:
             roles = member.roles
         scope = _at(claims, self._scopes)
-        return Principal(
-            subject if member is None else member.id,
-            Kind.USER if member is None else member.kind,
-            name=str(claims.get("name") or (member.name if member is not None else "")),
-            roles=roles or (),
-            scopes=scope.split() if isinstance(scope, str) else _texts(claims, self._scopes),
-            tenant=self._tenant_of(claims, member),
-            claims=claims,
-        )
+        try:
+            return Principal(
+                subject if member is None else member.id,
+                Kind.USER if member is None else member.kind,
+                name=str(claims.get("name") or (member.name if member is not None else "")),
+                roles=roles or (),
+                scopes=scope.split() if isinstance(scope, str) else _texts(claims, self._scopes),
+                tenant=self._tenant_of(claims, member),
+                claims=claims,
+            )
+        except Invalid as exc:
+            raise Unauthenticated(f"the token is not accepted: {exc.message}") from exc
 
     def _tenant_of(self, claims: Mapping[str, Any], member: Member | None) -> str:
         """Return whose data it sees: without a claim where one is to be, nobody's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from perdure.handle import Handle
 from perdure.human.escalation import ESCALATIONS
 from perdure.policy import Guard
 from perdure.store.port import RunRow, ScheduleDrop, SchedulePut
+from perdure.timetable import Schedule
 from perdure.values import ids, payload
 from perdure.values.labels import check_label, check_labels
 from perdure.values.principals import Kind, Principal, sees
@@ -112,7 +113,7 @@ class Workflows:
                 caller,
                 origin=origin,
                 scopes=(INVOKE,) if acts.id != caller.id else tuple(caller.scopes or ()),
-                providers=await self._providers(config, origin, acts.tenant),
+                providers=await self._providers(config, origin, acts.tenant, asked),
             ),
         )
         # As in HotMesh: an id is started once.
@@ -233,10 +234,7 @@ class Workflows:
         for config in await listing.shown(known, attrgetter(_TYPE)):
             if config.cron_schedule is None:
                 continue
-            try:
-                schedule = await self._client.schedules.get(_schedule_id(config.workflow_type))
-            except errors.ScheduleNotFound:
-                schedule = None
+            schedule = await self._schedule_of(config)
             is_active = schedule is not None and not schedule.paused
             shown = {name: getattr(config, name) for name in _OF_CRON}
             times = [one.at for one in schedule.next] if schedule is not None and is_active else []
@@ -266,16 +264,17 @@ class Workflows:
         All is checked before anything is written; the configuration and its cron schedule are
         written together. The same call twice changes nothing but ``updated_at``.
         """
+        name = payload.text(type, what="type")
 
         async def change() -> WorkflowConfig:
-            before = await self._kept.find(type)
+            before = await self._kept.find(name)
             was = before.value if before is not None else None
-            config: WorkflowConfig = configs.make(type, fields, now=self._now(), before=was)
-            schedule = await self._schedule(config, was)
+            config: WorkflowConfig = configs.make(name, fields, now=self._now(), before=was)
+            schedules = await self._schedules(config, was)
             await self._identity.roles.ensure(config.named_roles)
-            put = self._kept.put(type, config, before.version if before is not None else 0)
-            line = self._kept.line("upsert", type, was, config)
-            await self._client.door.amend(Amend([put], audit=[line]), [schedule])
+            put = self._kept.put(name, config, before.version if before is not None else 0)
+            line = self._kept.line("upsert", name, was, config)
+            await self._client.door.amend(Amend([put], audit=[line]), schedules)
             return config
 
         return ApiResult(200, await until_written(change))
@@ -283,12 +282,14 @@ class Workflows:
     @answering
     async def delete_config(self, *, type: str) -> ApiResult:
         """Delete a configuration, and its cron schedule with it. Workers go on, and so do runs."""
-        config, version = await self._found(type)
-        home = self._client.namespace
-        drop = Drop(configs.KIND, type, version, home)
-        line = self._kept.line("delete", type, config, None)
-        schedule = ScheduleDrop(home, _schedule_id(type))
-        await self._client.door.amend(Amend(drops=[drop], audit=[line]), [schedule])
+
+        async def change() -> None:
+            config, version = await self._found(type)
+            drop = Drop(configs.KIND, type, version, self._client.namespace)
+            line = self._kept.line("delete", type, config, None)
+            await self._client.door.amend(Amend(drops=[drop], audit=[line]), self._dropped(config))
+
+        await until_written(change)
         return ApiResult(200, {"deleted": True, "workflow_type": type})
 
     # -- inside ------------------------------------------------------------------------------
@@ -300,13 +301,21 @@ class Workflows:
         search = {"entity": options.pop("entity", name), **given}
         return await client.start(name, envelope, search=search, **options)
 
-    async def _schedule(
+    def _dropped(self, before: WorkflowConfig | None) -> list[ScheduleDrop]:
+        """Return what takes a configuration's schedule away. If it has none, what is called so is
+        somebody else's.
+        """
+        if before is None or not before.is_scheduled:
+            return []
+        return [ScheduleDrop(self._client.namespace, _schedule_id(before.workflow_type))]
+
+    async def _schedules(
         self, config: WorkflowConfig, before: WorkflowConfig | None
-    ) -> SchedulePut | ScheduleDrop:
-        """Return the cron schedule of a configuration, or that there is to be none."""
-        home, id = self._client.namespace, _schedule_id(config.workflow_type)
+    ) -> Sequence[SchedulePut | ScheduleDrop]:
+        """Return what is to become of the cron schedule of a configuration."""
+        dropped = self._dropped(before)
         if not config.is_scheduled:
-            return ScheduleDrop(home, id)
+            return dropped
         acts = await self._identity.resolve_actor(_SYSTEM, None, config.execute_as)
         sent = config.template()
         metadata = {"source": "cron", **_mapping(sent.get("metadata"), "envelope_schema.metadata")}
@@ -321,22 +330,27 @@ class Workflows:
         is_new = before is None or (before.is_scheduled, before.cron_schedule) != (True, cron)
         bound = await self._asked.schedule(type, envelope, cron, is_new=is_new)
         prepared = _acting(bound, acts, config).schedules.prepared(
-            id,
+            _schedule_id(type),
             type,
             envelope,
             cron=cron,
             task_queue=config.task_queue,
             search={"entity": type},
         )
-        return msgspec.structs.replace(prepared, replaces=True)
+        return [msgspec.structs.replace(prepared, replaces=bool(dropped))]
 
     async def _providers(
-        self, config: WorkflowConfig | None, origin: str, tenant: str
+        self,
+        config: WorkflowConfig | None,
+        origin: str,
+        tenant: str,
+        options: Mapping[str, Any],
     ) -> dict[str, Provider]:
-        """Return the latest outputs of what the workflow consumes, under the same origin; a
-        principal of a tenant gets those of its own.
+        """Return the latest outputs of what the workflow consumes, under the same origin and in the
+        namespace in which it is to run; a principal of a tenant gets those of its own.
         """
         own = {"tenant": tenant} if tenant else {}
+        own["namespace"] = options.get("namespace") or self._client.namespace
         found: dict[str, Provider] = {}
         for consumed in config.consumes if config is not None else ():
             where = {"workflow": consumed, "correlation_id": origin, **own}
@@ -348,9 +362,11 @@ class Workflows:
         """Return the latest output; what asks people is none."""
         cursor: str | None = None
         while True:
-            page = await self._client.list(status=Status.COMPLETED, limit=1, cursor=cursor, **where)
-            for last in page.items:
-                output: Any = (await self._client.get(last.id, last.run_id).describe()).output
+            page = await self._client.list(status=Status.COMPLETED, cursor=cursor, **where)
+            # Newest first is by the start; of executions that overlap, the last to end counts.
+            for last in sorted(page.items, key=attrgetter("completed_at"), reverse=True):
+                handle = self._client.get(last.id, last.run_id, namespace=where["namespace"])
+                output: Any = (await handle.describe()).output
                 told = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
                 if told.get("type") in ESCALATIONS:
                     continue
@@ -361,11 +377,19 @@ class Workflows:
             if (cursor := page.cursor) is None:
                 return None
 
+    async def _schedule_of(self, config: WorkflowConfig) -> Schedule | None:
+        if not config.is_scheduled:
+            return None
+        try:
+            return await self._client.schedules.get(_schedule_id(config.workflow_type))
+        except errors.ScheduleNotFound:
+            return None
+
     async def _row(self, workflow_id: str, namespace: str | None) -> RunRow:
         """Return the latest run of an id, of the client's namespace if none is named."""
         home = self._client.namespace
         if namespace is not None:
-            home = payload.text(namespace, what="namespace")
+            home = payload.text(namespace, what="namespace") or home
         key = ids.check_workflow_id(workflow_id)
         row = await self._client.door.read(lambda store: store.find(key, namespace=home))
         if row is None or not sees(self._auth or self._client.acts_for, row.tenant):

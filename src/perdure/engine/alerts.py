@@ -22,9 +22,10 @@ from perdure.engine.clock import SystemClock
 from perdure.engine.limits import SYSTEM
 from perdure.errors import ApplicationError, Invalid, Kind
 from perdure.store.port import StartRequest, TurnWrite
-from perdure.values import endings, ids
+from perdure.values import endings, ids, payload
 from perdure.values import events as ev
 from perdure.values.duration import SECOND
+from perdure.values.labels import listed
 from perdure.values.retry import Retry
 from perdure.values.states import Status
 
@@ -37,7 +38,8 @@ SIGNATURE: Final = "Perdure-Signature"
 DELIVERY: Final = "Perdure-Delivery"
 _POST: Final = f"{ids.ALERT}.post"
 _TIMEOUT_SECONDS: Final = 15
-_LONGEST_ID: Final = 200
+_SENT: Final = re.compile("[!-~]*")
+_LONGEST_NAME: Final = 140
 _ATTEMPTS: Final = 300
 """With the pauses below, a day."""
 _STATUSES: Final = (Status.FAILED, Status.TIMED_OUT)
@@ -51,6 +53,9 @@ class Alert(msgspec.Struct, frozen=True):
     others of the fleet know it by that. ``on``: ``failed``, ``timed_out``, or both. ``on_policy``:
     also for runs of which a policy wants alerts (``alertOnFailure``), whatever the pattern, which
     may be empty then.
+
+    Raises:
+        Invalid: one of these cannot be meant.
     """
 
     pattern: str
@@ -61,17 +66,22 @@ class Alert(msgspec.Struct, frozen=True):
     on_policy: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Invalid(f"alert: url: {self.url!r} is not an http or https URL")
+        for field in ("pattern", "url", "secret", "name"):
+            payload.text(getattr(self, field), what=f"alert: {field}")
+        host = _host_of(self.url)
         if not self.secret or not (self.pattern or self.on_policy):
             raise Invalid("alert: a pattern and a secret are needed")
-        if isinstance(self.on, str) or set(self.on) - set(map(str, _STATUSES)) or not self.on:
+        on = tuple(listed(self.on, "alert: on"))
+        if not on or any(one not in _STATUSES for one in on):
             raise Invalid(f"alert: on: {self.on!r} is no list of failed and timed_out")
-        msgspec.structs.force_setattr(self, "on", tuple(self.on))
-        if not self.name:
-            of = self.pattern or "policy"
-            msgspec.structs.force_setattr(self, "name", f"{of} {parts.hostname}")
+        name = self.name or f"{self.pattern or 'policy'} {host}"
+        if len(name) > _LONGEST_NAME or not name.isprintable():  # it is in an id
+            raise Invalid(
+                f"alert: name: {name[:80]!r} is not of at most {_LONGEST_NAME} letters that can be "
+                "printed: give it another one"
+            )
+        msgspec.structs.force_setattr(self, "on", on)
+        msgspec.structs.force_setattr(self, "name", name)
 
     def concerns(self, name: str, status: str, *, is_wanted: bool = False) -> bool:
         """Tell whether it is for such an end of workflow ``name``; ``is_wanted``: by a policy."""
@@ -79,6 +89,26 @@ class Alert(msgspec.Struct, frozen=True):
             return status in self.on
         text = ".*".join(map(re.escape, self.pattern.split("*")))
         return status in self.on and re.fullmatch(text, name, re.DOTALL) is not None
+
+
+def _host_of(url: str) -> str:
+    """Return the host of a URL that can be posted to.
+
+    Raises:
+        Invalid: it cannot.
+    """
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError as exc:
+        raise Invalid(f"alert: url: {url!r}: {exc}") from None
+    if not known:
+        raise Invalid(f"alert: url: {url!r} is not an http or https URL")
+    if "@" in parts.netloc:
+        raise Invalid("alert: url: a user or password in it would not be sent: leave it out")
+    if not _SENT.fullmatch(f"{parts.path}?{parts.query}"):
+        raise Invalid(f"alert: url: {url!r} has letters that must be percent-encoded")
+    return parts.hostname or ""
 
 
 @workflow.define(name=ids.ALERT)
@@ -192,6 +222,6 @@ def _start(core: Core, run: Run, closing: ev.Event, wanted: Alert, now: int) -> 
         "kind": failure.kind if failure is not None else "",
         "message": failure.message if failure is not None else "",
     }
-    workflow_id = f"{ids.alerts_of(run.run_id)}{wanted.name}"[:_LONGEST_ID]
+    workflow_id = f"{ids.alerts_of(run.run_id)}{wanted.name}"
     given = msgspec.json.encode({"alert": wanted.name, "body": body})
     return beside.begin(core, run, alert, workflow_id, given, now)

@@ -24,7 +24,7 @@ from perdure import errors
 from perdure.erasing import ERASE
 from perdure.store import tending
 from perdure.store.complaints import Complaints
-from perdure.store.erasing import Erase
+from perdure.store.erasing import Erase, Unerased
 from perdure.store.port import Place, Prune, Sweep
 from perdure.values.audit import line_by
 from perdure.values.duration import SECOND
@@ -144,27 +144,35 @@ class Retention:
     async def _go_on_erasing(self) -> None:
         """Erase the rest of what is being erased: whoever began may have been cut off.
 
-        If they were not, both do the same, and it is done once.
+        If they were not, both do the same, and it is done once. What cannot be read is passed over.
         """
-        core = self._core
-        for one in await core.desk.read(lambda store: store.being_erased(limit=_MOST)):
-            target = {"target": one.workflow_id, "run_id": one.run_id, "namespace": one.namespace}
-            wish: Erase | None = Erase(
-                one.execution, one.run, audit=[line_by(_SELF, ERASE, **target)]
+        after, count = 0, _MOST
+        while count == _MOST and not self.is_stopping:
+            found = await self._core.desk.read(
+                lambda store, after=after: store.being_erased(limit=_MOST, after=after)
             )
-            while wish is not None and not self.is_stopping:
-                began, now = asyncio.get_running_loop().time(), core.clock.now()
-                try:
-                    part = await core.desk.write(
-                        lambda store, wish=wish, now=now: store.erase(wish, now)
-                    )
-                except errors.PerdureError as error:
-                    said = "run %s of %r is not erased yet, will try again: %s"
-                    _log.warning(said, one.run_id, one.workflow_id, error)
-                    break
-                going, before = part.goes_on, wish
-                wish = None if going is None else msgspec.structs.replace(before, after=going)
-                await self._pause(began)
+            for one in found:
+                await self._erase(one)
+                after = one.run
+            count = len(found)
+
+    async def _erase(self, one: Unerased) -> None:
+        core = self._core
+        target = {"target": one.workflow_id, "run_id": one.run_id, "namespace": one.namespace}
+        wish: Erase | None = Erase(one.execution, one.run, audit=[line_by(_SELF, ERASE, **target)])
+        while wish is not None and not self.is_stopping:
+            began, now = asyncio.get_running_loop().time(), core.clock.now()
+            try:
+                part = await core.desk.write(
+                    lambda store, wish=wish, now=now: store.erase(wish, now)
+                )
+            except errors.PerdureError as error:
+                said = "run %s of %r is not erased yet, will try again: %s"
+                _log.warning(said, one.run_id, one.workflow_id, error)
+                break
+            going, before = part.goes_on, wish
+            wish = None if going is None else msgspec.structs.replace(before, after=going)
+            await self._pause(began)
 
     async def _forget_human_tasks(self, before: int) -> None:
         """Delete those that no run asked for; others go with their run."""

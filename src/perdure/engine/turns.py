@@ -137,13 +137,25 @@ class Turns:
         ready, self._ready = self._ready[:_SLICE], self._ready[_SLICE:]
         with hooks(), self._core.committer.gathering():
             for first in firsts:
-                self._take_first(*first)
+                self._take_first_safely(*first)
             for run in ready:
                 run.is_queued = False
                 if run.phase is Phase.IDLE:
                     self._take_safely(run)
         if self._firsts or self._ready:
             self.expect()
+
+    def _take_first_safely(self, run: Run, request: StartRequest, started: ev.RunStarted) -> None:
+        """Take a first turn; an error of ours is told to who starts it and touches no other."""
+        try:
+            self._take_first(run, request, started)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, one start pays
+            _log.exception("an internal error in the first turn of %r", run)
+            run.drop_instance()
+            run.phase = Phase.GONE
+            answer = self._core.start_waiters.pop(request.run_id, None)
+            if answer is not None and not answer.done():
+                answer.set_exception(exc)
 
     def _take_safely(self, run: Run) -> None:
         """Take a turn; an error of ours parks that run and touches no other."""

@@ -76,9 +76,12 @@ def announce_end(run: Run, closing: ev.Event, write: TurnWrite, now: int) -> Non
 
 
 def name_successor(core: Core, run: Run, end: ev.RunTimedOut, now: int) -> None:
-    """Let a run that timed out be followed by another, if its terms say so."""
+    """Let a run that timed out be followed by another, if its terms say so.
+
+    Not one that was started paused and that nobody has resumed: nobody has said that it may begin.
+    """
     started = run.started
-    if started is None or end.timeout == "execution":
+    if started is None or end.timeout == "execution" or run.waits_for_resume:
         return
     following = successor(
         started.terms, started.attempt, started.execution_deadline, endings.failure_of(end), now

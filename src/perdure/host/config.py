@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from perdure.errors import Invalid
+from perdure.host.reading import check_count
 from perdure.values.duration import SECOND, Duration, microseconds, optional_microseconds
 from perdure.values.sizes import parse_size
 
@@ -38,12 +39,12 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_input_size: int | str = "1MiB"
 
     def __post_init__(self) -> None:
-        _check_number("max_concurrent_instances", self.max_concurrent_instances, least=0)
+        check_count("max_concurrent_instances", self.max_concurrent_instances)
         if not isinstance(cast("Any", self.enable_manual_triggers), bool):
             given = self.enable_manual_triggers
             raise Invalid(f"enable_manual_triggers: {given!r} is neither True nor False")
         if self.retention_days is not None:  # 0 would keep and show nothing
-            _check_number("retention_days", self.retention_days, least=1)
+            check_count("retention_days", self.retention_days, least=1)
         _ = self.retention, self.duration, self.step_timeout  # what they cannot read, they refuse
         parse_size(self.max_input_size)
 
@@ -63,8 +64,3 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     def step_timeout(self) -> int:
         """Of an attempt, in microseconds; 0 is no limit."""
         return optional_microseconds(self.default_timeout, what="default_timeout") or 0
-
-
-def _check_number(what: str, given: object, *, least: int) -> None:
-    if isinstance(given, bool) or not isinstance(given, int) or given < least:
-        raise Invalid(f"{what}: {given!r} is no whole number from {least} on")

@@ -16,7 +16,7 @@ from perdure.host.config import HostConfig
 from perdure.host.instances import Instances, WorkflowInfo, WorkflowInstance
 from perdure.host.naming import chosen, is_of, named
 from perdure.host.querying import find
-from perdure.host.reading import moment, read_statuses, tag_texts
+from perdure.host.reading import check_count, moment, read_statuses, tag_texts
 from perdure.host.schedule import HostSchedule
 from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
@@ -312,12 +312,14 @@ class WorkflowHost:
         Raises:
             PolicyDenied: a policy says no to explaining.
             NotFound: there is no such instance.
-            Invalid: ``asked`` has what is no field of a request.
+            Invalid: ``asked`` has what is no field of a request, or a size that is none.
         """
         if unknown := sorted(set(asked) - _ASKED):
             raise errors.Invalid(
                 f"explain: {unknown[0]!r} is not among {', '.join(sorted(_ASKED))}"
             )
+        if "input_size" in asked:
+            check_count("input_size", asked["input_size"])
         judge = self.judge
         await judge.allow("explain", judge.request(claims))
         found: Definition | None = None

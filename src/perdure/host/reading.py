@@ -1,4 +1,4 @@
-"""What services say of instances, read: statuses, tags and times."""
+"""What services say, read: statuses, tags, times and counts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from perdure.errors import Invalid
 from perdure.policy.statuses import InstanceStatus
 from perdure.timetable import read_time
 from perdure.values import payload
+
+_MOST = 1_000_000_000
+"""As in a policy."""
 
 
 def read_statuses(given: str | Sequence[str] | None) -> tuple[InstanceStatus, ...]:
@@ -58,3 +61,13 @@ def moment(what: str, given: datetime | str | None) -> int | None:
         except ValueError:
             raise Invalid(f"{what}: {given!r} is not like '2026-11-22T09:00:00Z'") from None
     return None if given is None else read_time(what, given)
+
+
+def check_count(what: str, given: object, *, least: int = 0) -> None:
+    """Refuse what is no whole number, or one that cannot be meant.
+
+    Raises:
+        Invalid: so it is.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= _MOST:
+        raise Invalid(f"{what}: {given!r} is no whole number from {least} to {_MOST:,}")

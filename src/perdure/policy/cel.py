@@ -26,6 +26,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "status",
         "workflowId",
         "version",
+        "runId",
         "currentStep",
         "startTime",
         "endTime",

@@ -84,7 +84,7 @@ class FileBlobs:
         except BaseException:
             near.unlink(missing_ok=True)
             raise
-        _sync(place.parent)
+        sync_folder(place.parent)
 
     def get(self, name: str) -> bytes:
         """Return a blob: see :class:`BlobStore`."""
@@ -162,10 +162,11 @@ def _make(folder: Path) -> None:
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in reversed(missing):
-        _sync(one.parent)
+        sync_folder(one.parent)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """See the names in a folder on the disk."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -52,10 +52,10 @@ class Erasing(Protocol):
         """Erase a part of what an execution's runs hold of users' data, for good.
 
         The kinds of events, their order, names, ids and times stay. With the first part everything
-        that is not in the history goes, and all runs that are meant say that they are being erased
-        (``values/erasing.py``); with its last part each says that it is, and with the last of all
-        the audit is told. It may be repeated, from the beginning too; after a lost acknowledgement
-        it is.
+        that is not in the history goes, but for search attributes, and all runs that are meant say
+        that they are being erased (``values/erasing.py``); with its last part each says that it is,
+        and loses these, and with the last of all the audit is told. It may be repeated, from the
+        beginning too; after a lost acknowledgement it is.
 
         Raises:
             Conflict: the execution, or the run, is open; nothing was changed.

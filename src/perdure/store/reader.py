@@ -118,8 +118,10 @@ class Reader(Protocol):
         """
         ...
 
-    def being_erased(self, *, limit: int) -> list[Unerased]:
-        """Return up to ``limit`` runs that say that they are being erased."""
+    def being_erased(self, *, limit: int, after: int = 0) -> list[Unerased]:
+        """Return up to ``limit`` runs that say that they are being erased, in order, behind run
+        ``after``.
+        """
         ...
 
     def last_turn(self, run: int) -> TurnRow | None:
@@ -206,7 +208,7 @@ class Reader(Protocol):
         self, services: Sequence[tuple[Sequence[str], Sequence[str]]], until: int, *, limit: int
     ) -> list[RunRow]:
         """Return unowned runs that none of these (workflows, queues) serves: running ones, and
-        waiting ones that are due by ``until``. Oldest first.
+        waiting and delayed ones that are due by ``until``. Oldest first; not who is in a queue.
         """
         ...
 

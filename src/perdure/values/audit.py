@@ -19,6 +19,16 @@ from perdure.errors import Invalid
 from perdure.values.principals import Principal
 
 _SALT = 16
+_WORDS = (
+    "action",
+    "principal",
+    "target",
+    "run_id",
+    "initiated_by",
+    "namespace",
+    "decision",
+    "rule",
+)
 
 
 class Level(StrEnum):
@@ -35,6 +45,10 @@ class AuditLine(msgspec.Struct, frozen=True, gc=False):
     ``target``: a workflow id, a human task, ``kind/id`` of a record. ``run_id``: of the run that it
     was done to. ``initiated_by``: the person for whom a service account acted. ``decision`` and
     ``rule``: of a policy. ``data``: what :func:`detail` made.
+
+    Raises:
+        Invalid: one of them is no text. A database would keep it as another value than the one that
+            the hash covers, and the chain would be broken there.
     """
 
     action: str
@@ -46,6 +60,11 @@ class AuditLine(msgspec.Struct, frozen=True, gc=False):
     decision: str = ""
     rule: str = ""
     data: bytes | None = None
+
+    def __post_init__(self) -> None:
+        for name in _WORDS:
+            if not isinstance(getattr(self, name), str):
+                raise Invalid(f"audit: {name}: {getattr(self, name)!r} is not text")
 
 
 class AuditRow(msgspec.Struct, gc=False):

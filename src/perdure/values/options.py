@@ -92,12 +92,22 @@ def canonical(given: Mapping[str, Any], allowed: frozenset[str], *, what: str) -
             raise Invalid(f"{name}: {options[name]!r} is neither True nor False")
     if not payload.text(options.get("task_queue", "default"), what="task_queue"):
         raise Invalid("task_queue: '' names no queue; leave it out for the definition's own")
-    payload.text(options.get("namespace", "default"), what="namespace")
+    check_texts(options)
     one_of("parent_close_policy", options.get("parent_close_policy"), PARENT_CLOSE)
     messages = options.get("messages")
     if isinstance(messages, Sequence):
         _check_count(len(cast("Sequence[Any]", messages)))
     return options
+
+
+def check_texts(options: Mapping[str, Any]) -> None:
+    """Refuse names by which the store is asked and that are no text.
+
+    Raises:
+        Invalid: one is none.
+    """
+    for name in ("namespace", "version"):
+        payload.text(options.get(name, ""), what=name)
 
 
 def read_terms(options: Mapping[str, Any]) -> Terms:

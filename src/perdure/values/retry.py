@@ -10,6 +10,8 @@ from perdure.errors import Invalid
 from perdure.values.duration import SECOND, Duration, optional_microseconds
 from perdure.values.failures import FailureInfo
 
+_MOST = 1_000_000_000
+
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A resolved policy as it stands in the history. Microseconds; 0 attempts: no limit.
@@ -74,8 +76,11 @@ class Retry:
         non_retryable: tuple[str, ...] | list[str] | None = None,
         retry_on: tuple[str, ...] | list[str] | None = None,
     ) -> None:
-        if max_attempts is not None and max_attempts < 0:
-            raise Invalid(f"retry: max_attempts={max_attempts} must be 0 (no limit) or more")
+        if max_attempts is not None and not _is_count(max_attempts):
+            raise Invalid(
+                f"retry: max_attempts={max_attempts!r} must be a whole number from 0 (no limit) to "
+                f"{_MOST:,}"
+            )
         if backoff is not None and not 1.0 <= backoff <= 1_000:
             raise Invalid(f"retry: backoff={backoff} must be from 1 to 1000")
         given = {
@@ -100,3 +105,7 @@ class Retry:
     def resolve(self, default: RetryPolicy = ACTIVITY_DEFAULT) -> RetryPolicy:
         """Fill what was left out from ``default``."""
         return msgspec.structs.replace(default, **self._given)
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= _MOST

@@ -240,6 +240,7 @@ PARTS = {
     "is_number",
     "is_served",
     "is_unserved",
+    "is_new_paused",
     "is_unbegun",
     "join_run",
     "join_state",
@@ -264,7 +265,7 @@ PARTS = {
 }
 
 
-AT_REGISTRATION = {"adoptable", "delete_rates_of", "mark_delayed", "unmark_delayed"}
+AT_REGISTRATION = {"adoptable", "delete_rates_of", "mark_unqueued", "unmark_delayed"}
 """They go through all open or pending runs, when a worker registers limits that are new."""
 
 

@@ -252,6 +252,7 @@ NOT_QUERIES = {
     "is_number",
     "is_served",
     "is_unserved",
+    "is_new_paused",
     "is_unbegun",
     "join_run",
     "join_state",

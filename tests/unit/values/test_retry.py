@@ -85,6 +85,9 @@ def test_delays_never_shrink(attempt, backoff):
     "bad",
     [
         {"max_attempts": -1},
+        {"max_attempts": 10**30},
+        {"max_attempts": 1.5},
+        {"max_attempts": True},
         {"backoff": 0.5},
         {"backoff": 1001},
         {"interval": "soon"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,10 +19,12 @@ from perdure.cli.out import document, format_option, hint, moment, say, short
 from perdure.cli.pages import page_options, say_page
 from perdure.cli.session import Database, client_on, database_option, user
 from perdure.engine.clock import SystemClock
+from perdure.store.blobs import sync_folder
 from perdure.values.duration import microseconds
 
 if TYPE_CHECKING:
     from perdure.audit import AuditEntry
+    from perdure.client import Client
 
 
 @click.group("audit")
@@ -74,6 +77,7 @@ def _table(entries: Sequence[AuditEntry]) -> str:
     return table.render(_TITLES, [_row(entry) for entry in entries], elastic="DETAIL")
 
 
+_NOTED = re.compile(r"([0-9]{1,18}):([0-9a-f]+)")
 _TITLES = ["NUMBER", "AT", "WHO", "ACTION", "TARGET", "DETAIL"]
 
 
@@ -82,6 +86,8 @@ def _row(entry: AuditEntry) -> list[str]:
     told = " ".join(part for part in (entry.decision, entry.rule) if part)
     if entry.is_erased:
         told = f"{told} (erased)".strip()
+    elif entry.sealed:
+        told = f"{told} (cannot be opened here)".strip()
     elif entry.detail is not None:
         told = f"{told} {short(entry.detail, 200)}".strip()
     return [str(entry.number), moment(entry.at), by, entry.action, entry.target, told]
@@ -115,12 +121,13 @@ def verify_command(
     """
     if url is not None:
         database = Database(url if "://" in url else f"sqlite:///{url}", url)
-    number, colon, hash = (noted or "0:").partition(":")
-    if not number.isdigit() or not colon or bool(noted) is not bool(hash):
+    found = _NOTED.fullmatch(noted) if noted is not None else None
+    if noted is not None and found is None:
         raise errors.UsageError(f"--noted: {noted!r} is not NUMBER:HASH")
+    number, hash = (int(found[1]), found[2]) if found is not None else (0, "")
     lines = [line for file in archives for line in file.read_bytes().splitlines()]
     archived = lines if archives else None
-    return asyncio.run(_verify(database, output, int(number), hash, archived))
+    return asyncio.run(_verify(database, output, number, hash, archived))
 
 
 async def _verify(
@@ -155,22 +162,15 @@ def cut_command(database: Database, older_than: str, archive: Path) -> int:
     """Write old lines into a file, and delete them.
 
     They are deleted when the file is on the disk. A new line tells of it, and the rest can still be
-    checked.
+    checked. A detail that cannot be opened here, for want of a codec, would be in no file: then
+    nothing is deleted.
     """
     return asyncio.run(_cut(database, _ago(older_than, "--older-than"), archive))
 
 
 async def _cut(database: Database, until: datetime, archive: Path) -> int:
     async with client_on(database, write=True) as client:
-        try:
-            # Details stand in it in the clear.
-            await asyncio.to_thread(archive.touch, 0o600, exist_ok=False)
-            with archive.open("wb") as file:
-                last = await client.audit.archive(until, file.write)
-                file.flush()
-                os.fsync(file.fileno())
-        except FileExistsError as exc:
-            raise errors.AlreadyExists(f"{archive} is there already: name a new file") from exc
+        last = await _archive(client, until, archive)
         head = await client.door.read(lambda store: store.audit_head())
         if last <= head.cut:
             os.unlink(archive)  # noqa: PTH108 - not in the way of anything
@@ -179,6 +179,27 @@ async def _cut(database: Database, until: datetime, archive: Path) -> int:
         count = await client.as_(user()).audit.cut(last)
     hint(f"{count} lines are in {archive} and no longer in {database.name}")
     return exits.OK
+
+
+async def _archive(client: Client, until: datetime, archive: Path) -> int:
+    """Write lines into a new file, and see it on the disk; return the number of the last."""
+    try:
+        # Details stand in it in the clear.
+        await asyncio.to_thread(archive.touch, 0o600, exist_ok=False)
+    except FileExistsError as exc:
+        raise errors.AlreadyExists(f"{archive} is there already: name a new file") from exc
+    except OSError as exc:
+        raise errors.Invalid(f"{archive}: {exc.strerror}") from exc
+    try:
+        with archive.open("wb") as file:
+            last = await client.audit.archive(until, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(archive.parent)
+    except BaseException:
+        os.unlink(archive)  # noqa: PTH108 - nothing is deleted yet, and it has not all
+        raise
+    return last
 
 
 @audit_command.command("erase")

@@ -184,7 +184,8 @@ SELECT
     )
 FROM json_array_elements($1::json) v;
 
--- The next numbers of each run, in the order in which the lines came.
+-- The next numbers of each run, in the order in which the lines came. An attempt may still log when its run was erased,
+-- or deleted.
 -- name: insert_lines
 INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
 SELECT
@@ -195,7 +196,7 @@ SELECT
 FROM (
     SELECT (v ->> 0)::bigint AS run, v, n FROM json_array_elements($1::json) WITH ORDINALITY AS a (v, n)
 ) AS j
-WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.run)
+WHERE (SELECT coalesce(s.reason, '') FROM perdure_state s WHERE s.run = j.run) NOT IN ('erasing', 'erased')
 ORDER BY j.n;
 
 -- name: drop_old_lines
@@ -720,7 +721,8 @@ DELETE FROM perdure_limit WHERE workflow = ANY({texts});
 -- name: adoptable
 SELECT
     r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
-    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 ELSE 2 END, r.tenant, h.payload, {is_unbegun}
+    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 WHEN {is_new_paused} THEN 4 ELSE 2 END,
+    r.tenant, h.payload, {is_unbegun}
 FROM perdure_state AS state
 JOIN perdure_run r ON r.run = state.run
 JOIN perdure_history h ON h.run = r.run AND h.first = 1
@@ -729,10 +731,16 @@ WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow = ANY({texts});
 -- name: is_unbegun
 (state.status = 1 AND state.owner IS NULL AND state.length = 1 AND r.run = r.execution)
 
--- name: mark_delayed
-UPDATE perdure_state AS state SET reason = 'delayed'
-WHERE status = 0 AND execution IN (
-    SELECT s.execution FROM perdure_slot s WHERE s.place = 3 AND s.workflow = ANY({texts})
+-- Paused since its start: its history is event 1 alone.
+-- name: is_new_paused
+(state.status = 3 AND state.length = 1)
+
+-- name: mark_unqueued
+UPDATE perdure_state AS state
+SET reason = CASE WHEN status = 0 THEN 'delayed' ELSE 'paused_in_queue' END
+WHERE status IN (0, 3) AND execution IN (
+    SELECT s.execution FROM perdure_slot s
+    WHERE s.place = CASE WHEN state.status = 0 THEN 3 ELSE 4 END AND s.workflow = ANY({texts})
 );
 
 -- name: unmark_delayed
@@ -1309,7 +1317,7 @@ WHERE run = $1::bigint;
 -- name: being_erased
 SELECT r.execution, s.run, r.run_id, r.workflow_id, r.namespace
 FROM perdure_state AS s JOIN perdure_run r ON r.run = s.run
-WHERE s.reason = 'erasing' ORDER BY s.run LIMIT $1;
+WHERE s.reason = 'erasing' AND s.run > $1::bigint ORDER BY s.run LIMIT $2::bigint;
 
 -- name: rows_to_erase
 SELECT id, first, payload, crc FROM perdure_history
@@ -1577,7 +1585,7 @@ NOT EXISTS (
     )
 )
 
--- Running and waiting runs, these due by $3, that nobody serves.
+-- Running runs that nobody serves; and delayed and waiting ones, if they are due by $3.
 -- (`+ 0`: else all runs are gone through in their order, and held against the few.)
 -- name: unserved
 SELECT {row_columns}
@@ -1592,7 +1600,8 @@ FROM (
         SELECT state.run
         FROM perdure_state AS state JOIN perdure_run r ON r.run = state.run
         WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
-            AND state.wake_at <= $3 AND state.status = 2 AND {is_unserved}
+            AND state.wake_at <= $3 AND {is_unserved}
+            AND (state.status = 2 OR (state.status = 0 AND state.reason IS NULL))
         ORDER BY state.wake_at, state.run LIMIT $2
     )
 ) found

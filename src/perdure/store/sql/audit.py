@@ -20,6 +20,8 @@ from perdure.store.sql.encoding import to_json
 from perdure.store.sql.starting import Decision
 from perdure.values.audit import AuditFilter, AuditHead, AuditLine, AuditPlace, AuditRow, linked
 
+REPLACES = "terminate"
+"""What is told of a run that a start has put an end to."""
 _COLUMNS = 13
 _LAST = "\U0010ffff"
 
@@ -62,6 +64,9 @@ def of_batch(
         line, started = decision.request.audit, decision.started
         if line is None or started.refused:
             continue
+        if decision.ends is not None:  # the same did that, by the same right
+            replaced = msgspec.structs.replace(line, action=REPLACES, data=None)
+            yield _of_run(replaced, decision.ends.run_id)
         if decision.is_written or started.run_id != decision.request.run_id:
             yield _of_run(line, started.run_id)
     for post, answer in zip(batch.posts, posted, strict=False):

@@ -26,5 +26,6 @@ class EndedReader:
         return int(others) if others else None
 
     @reading
-    def being_erased(self, *, limit: int) -> list[Unerased]:
-        return [Unerased(*row) for row in self.database.run("being_erased", limit).fetchall()]
+    def being_erased(self, *, limit: int, after: int = 0) -> list[Unerased]:
+        found = self.database.run("being_erased", after, limit).fetchall()
+        return [Unerased(*row) for row in found]

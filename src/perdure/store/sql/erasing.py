@@ -65,6 +65,10 @@ def erase(database: Database, wish: Erase, now: int) -> ErasedPart:
 
         def finish() -> None:
             database.run("set_erased", run.run, Erasure.DONE, _SAID[Erasure.DONE])
+            number = to_json([run.run])
+            # By these it is found again by who was cut off, and attempts may have logged meanwhile.
+            database.run("erase_attrs", number)
+            database.run("erase_logs", number, ERASED_TEXT)
             if lines:
                 append(database, lines, now)
 
@@ -85,7 +89,7 @@ def _begin(database: Database, wish: Erase) -> Sequence[_Run]:
     number = to_json([run.run])
     for one in [run] if place.run else runs:
         database.run("set_erased", one.run, Erasure.BEGUN, _SAID[Erasure.BEGUN])
-    for query in ("erase_memos", "erase_attrs", "erase_beats", "erase_offers", "erase_details"):
+    for query in ("erase_memos", "erase_beats", "erase_offers", "erase_details"):
         database.run(query, number)
     database.run("erase_logs", number, ERASED_TEXT)
     database.run("erase_human_tasks", number, ERASED_TEXT, ERASED.decode())

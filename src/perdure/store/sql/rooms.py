@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from perdure.store.port import StartRequest
 from perdure.values.concurrency import QUEUE, Limit, Place
+from perdure.values.states import Status
 
 
 class Verdict(NamedTuple):
@@ -80,7 +81,9 @@ class Room:
                 self._count(request.workflow, request.key, 1)
             return Verdict(Place.TAKEN)
         if limit.on_limit == QUEUE:
-            return Verdict(queue_place(limit, request.key))
+            # One that was imported paused is not to begin when there is room, but when resumed.
+            stays = request.state is not None and request.state.status is Status.PAUSED
+            return Verdict(Place.ASIDE if stays else queue_place(limit, request.key))
         if holder is not None:
             self._count(*holder, 1)
         return Verdict(None, full, retry_at)

@@ -133,7 +133,7 @@ class Slots:
         unbegun: list[int] = []
         if added:
             unbegun = self._adopt(added)
-            self._run("mark_delayed", added)
+            self._run("mark_unqueued", added)
         paces = [(name, of) for name, it in changed.items() for of in (0, 1) if not it.has_pace(of)]
         self._run("delete_rates_of", paces)
         self._limits = None
@@ -190,11 +190,11 @@ class Slots:
     def _adopt(self, workflows: Sequence[str]) -> list[int]:
         """Count what was open before these workflows had a limit; return what nobody had begun.
 
-        That has no slot, and joins the queue as if it came now.
+        That has no slot, and joins the queue as if it came now; what was started paused, later.
         """
         slots: list[Any] = []
         found = self._database.run("adoptable", to_json(workflows)).fetchall()
-        waiting = [row[0] for row in found if row[-1]]
+        waiting = [row[0] for row in found if row[-1] or row[3] == Place.ASIDE]
         if waiting and self._database.hold_executions(sorted(waiting)):
             # Some may have been begun before they were held.
             found = self._database.run("adoptable", to_json(workflows)).fetchall()

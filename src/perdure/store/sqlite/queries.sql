@@ -105,7 +105,8 @@ SELECT
     coalesce(value ->> 15, (SELECT s.priority FROM perdure_state s WHERE s.run = value ->> 1), 0)
 FROM json_each(?1);
 
--- The next numbers of each run, in the order in which the lines came.
+-- The next numbers of each run, in the order in which the lines came. An attempt may still log when its run was erased,
+-- or deleted.
 -- name: insert_lines
 INSERT INTO perdure_log (run, number, at, level, message, data, step, attempt)
 SELECT
@@ -114,7 +115,7 @@ SELECT
         + row_number() OVER (PARTITION BY j.value ->> 0 ORDER BY j.key),
     j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5, j.value ->> 6
 FROM json_each(?1) j
-WHERE EXISTS (SELECT 1 FROM perdure_run r WHERE r.run = j.value ->> 0)
+WHERE (SELECT coalesce(s.reason, '') FROM perdure_state s WHERE s.run = j.value ->> 0) NOT IN ('erasing', 'erased')
 ORDER BY j.key;
 
 -- name: drop_old_lines
@@ -572,7 +573,8 @@ DELETE FROM perdure_limit WHERE workflow IN (SELECT value FROM json_each(?1));
 -- Open executions of workflows that get a limit: those that have begun have a slot.
 -- name: adoptable
 SELECT r.execution, r.workflow, coalesce(r.begins_at, r.created_at),
-    iif(state.status = 0 OR {is_unbegun}, 3, 2), r.tenant, h.payload, {is_unbegun}
+    CASE WHEN state.status = 0 OR {is_unbegun} THEN 3 WHEN {is_new_paused} THEN 4 ELSE 2 END,
+    r.tenant, h.payload, {is_unbegun}
 FROM perdure_state AS state INDEXED BY perdure_state_by_status
 CROSS JOIN perdure_run r ON r.run = state.run
 CROSS JOIN perdure_history h ON h.run = r.run AND h.first = 1
@@ -581,11 +583,15 @@ WHERE state.status IN (0, 1, 2, 3, 4) AND r.workflow IN (SELECT value FROM json_
 -- name: is_unbegun
 (state.status = 1 AND state.owner IS NULL AND state.length = 1 AND r.run = r.execution)
 
--- name: mark_delayed
-UPDATE perdure_state AS state SET reason = 'delayed'
-WHERE status = 0 AND execution IN (
+-- Paused since its start: its history is event 1 alone.
+-- name: is_new_paused
+(state.status = 3 AND state.length = 1)
+
+-- name: mark_unqueued
+UPDATE perdure_state AS state SET reason = iif(status = 0, 'delayed', 'paused_in_queue')
+WHERE status IN (0, 3) AND execution IN (
     SELECT s.execution FROM perdure_slot s
-    WHERE s.place = 3 AND s.workflow IN (SELECT value FROM json_each(?1))
+    WHERE s.place = iif(state.status = 0, 3, 4) AND s.workflow IN (SELECT value FROM json_each(?1))
 );
 
 -- name: unmark_delayed
@@ -1108,7 +1114,7 @@ UPDATE perdure_state SET reason = ?2, detail = ?3, waits = NULL, progress = NULL
 -- name: being_erased
 SELECT r.execution, s.run, r.run_id, r.workflow_id, r.namespace
 FROM perdure_state AS s INDEXED BY perdure_state_erasing JOIN perdure_run r ON r.run = s.run
-WHERE s.reason = 'erasing' ORDER BY s.run LIMIT ?1;
+WHERE s.reason = 'erasing' AND s.run > ?1 ORDER BY s.run LIMIT ?2;
 
 -- name: rows_to_erase
 SELECT id, first, payload, crc FROM perdure_history WHERE run = ?1 AND first > ?2 ORDER BY first LIMIT ?3;
@@ -1368,7 +1374,7 @@ NOT EXISTS (
     )
 )
 
--- Running and waiting runs, these due by ?3, that nobody serves.
+-- Running runs that nobody serves; and delayed and waiting ones, if they are due by ?3.
 -- name: unserved
 SELECT {row_columns}
 FROM (
@@ -1382,7 +1388,8 @@ FROM (
         SELECT state.run
         FROM perdure_state AS state INDEXED BY perdure_state_due CROSS JOIN perdure_run r ON r.run = state.run
         WHERE state.owner IS NULL AND state.wake_at IS NOT NULL AND state.status IN (0, 2, 3, 4)
-            AND state.wake_at <= ?3 AND state.status = 2 AND {is_unserved}
+            AND state.wake_at <= ?3 AND {is_unserved}
+            AND (state.status = 2 OR (state.status = 0 AND state.reason IS NULL))
         ORDER BY state.wake_at, state.run LIMIT ?2
     )
 ) found
