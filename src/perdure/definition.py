@@ -57,7 +57,9 @@ class Workflow(Generic[In_contra, Out]):
         steps: its activities say for themselves.
         """
         self.parts: tuple[object, ...] = ()
-        """What the workflow's code calls and its function does not name (see engine/reach.py)."""
+        """What the workflow's code calls or goes by and its function does not name (see
+        engine/reach.py): functions, and texts.
+        """
         self.__doc__ = fn.__doc__
         self.__name__ = self.name
         self.__module__ = fn.__module__

@@ -12,6 +12,7 @@ from perdure.door import Door, Host, all_turns, decode_answer, is_a, refusal, so
 from perdure.explaining import explain
 from perdure.store.port import Question, RunRow, Started
 from perdure.told import LogLine, lines_of
+from perdure.trail import SET_METADATA
 from perdure.values import endings, limits, payload
 from perdure.values import events as ev
 from perdure.values.duration import Duration, microseconds, optional_microseconds
@@ -353,7 +354,7 @@ class Handle(Generic[T]):
 
     async def set_metadata(self, values: Mapping[str, Any], timeout: Duration = "10s") -> None:
         """Set metadata of a graph's run, key by key, for later steps; raises as :meth:`update`."""
-        await self.update(visits.SET_METADATA, visits.metadata(values), timeout=timeout)
+        await self.update(SET_METADATA, visits.metadata(values), timeout=timeout)
 
     # -- inside ------------------------------------------------------------------------------
 

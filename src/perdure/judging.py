@@ -340,6 +340,15 @@ def own_caller(said: str = "") -> str:
     return payload.text(said, what="caller") if attempt is None else attempt.info.workflow
 
 
+def sized(value: Any, what: str) -> dict[str, Any]:
+    """Return what is asked about something that is given: the value, and its encoded bytes.
+
+    Raises:
+        Invalid: it cannot be encoded.
+    """
+    return {"input": value, "input_size": len(payload.encode(value, what=what))}
+
+
 def narrowed(verdict: Verdict, **limits: Any) -> Verdict:
     """Return a verdict with other limits, as a door's own settings want it."""
     made: Limits = msgspec.structs.replace(verdict.limits, **limits)

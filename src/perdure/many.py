@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from perdure import errors
@@ -12,7 +12,7 @@ from perdure.human.forms import check_entered
 from perdure.store.port import Act, Acted, HumanTaskRow
 from perdure.values import limits, payload
 from perdure.values.duration import Duration, microseconds
-from perdure.values.labels import check_name
+from perdure.values.labels import check_name, check_text
 from perdure.values.principals import Principal
 from perdure.values.reach import readable, writable
 from perdure.worklist import HumanTask, Skipped, shown
@@ -99,7 +99,20 @@ class Acting:
             wanted, "complete", by, values=values, all_or_none=all_or_none, comment=comment
         )
 
+    async def check_many(self, ids: Iterable[str], verb: str, *, by: Actor = None) -> None:
+        """See whether ``verb`` ("complete", say) may be done to several at once, and do nothing.
+
+        Raises:
+            TaskDenied: whoever acts cannot change all human tasks of their roles.
+        """
+        await self._check_all(_ids(ids), verb, self._who(verb, by)[1])
+
     # -- inside ------------------------------------------------------------------------------
+
+    async def _check_all(self, ids: list[str], verb: str, who: Principal | None) -> None:
+        if who is not None:
+            for part in _parts(ids):
+                _check_bulk((await self._rows(part, who)).values(), who, verb)
 
     async def _act_on_many(
         self,
@@ -114,11 +127,9 @@ class Acting:
         found = Many([], [])
         name, who = self._who(verb, by)
         wanted = _ids(ids)
-        for start in range(0, len(wanted), AT_ONCE):
-            part = wanted[start : start + AT_ONCE]
-            rows = await self._rows(part, who) if values is not None or who is not None else {}
-            if who is not None:
-                _check_bulk(rows.values(), who, verb)
+        await self._check_all(wanted, verb, who)
+        for part in _parts(wanted):
+            rows = await self._rows(part, who) if values is not None else {}
             acts: list[Act] = []
             failed: list[Skipped] = []
             for id in part:
@@ -180,7 +191,7 @@ class Acting:
             raise errors.UsageError(
                 f"{verb}: say who does it: Client(…, identity=…), Engine(…, identity=…) or by=…"
             )
-        return payload.text(who, what="by", maximum=limits.LABEL), None
+        return check_name(who, "by"), None
 
     def _encoded(self, value: Any, what: str = "value") -> bytes:
         data = payload.encode(value, what=what)
@@ -202,11 +213,17 @@ def comment_of(text: str, what: str = "comment") -> str:
     Raises:
         Invalid: it is too long, or not text.
     """
-    return payload.text(text, what=what, maximum=limits.REASON)
+    return check_text(text, what, limits.REASON)
 
 
 def _ids(given: Iterable[str]) -> list[str]:
     return list(names(given, "ids"))
+
+
+def _parts(ids: list[str]) -> Iterator[list[str]]:
+    """Yield ids as they go into transactions."""
+    for start in range(0, len(ids), AT_ONCE):
+        yield ids[start : start + AT_ONCE]
 
 
 def _check_bulk(rows: Iterable[HumanTaskRow], who: Principal, verb: str) -> None:

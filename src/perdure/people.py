@@ -19,7 +19,7 @@ from perdure.many import CLAIM, Acting, Actor, Many, comment_of
 from perdure.store.port import Act, HumanTaskFilter, HumanTaskRaise, HumanTaskRow, LogEntry
 from perdure.values import ids, limits, payload
 from perdure.values.duration import Duration
-from perdure.values.labels import check_name
+from perdure.values.labels import check_name, check_text
 from perdure.values.people import HumanTaskStatus, TallyBy, judge
 from perdure.values.principals import Principal
 from perdure.values.reach import Sight, readable, writable
@@ -194,6 +194,14 @@ class HumanTasks(Acting):
         """
         return await self._act(id, "release", by)
 
+    async def check(self, id: str, verb: str, *, by: Actor = None) -> None:
+        """See whether ``verb`` ("complete", say) may be done now, and do nothing.
+
+        Raises:
+            TaskClosed, TaskClaimed, TaskDenied, TaskNotFound: as what does it.
+        """
+        judge(await self._row(id), self._made(id, verb, by), self._client.door.now())
+
     async def complete(
         self,
         id: str,
@@ -331,7 +339,7 @@ class HumanTasks(Acting):
         """
         texts = {"name": name, "uri": uri, "media_type": media_type, "digest": digest}
         told: dict[str, Any] = {
-            what: payload.text(text, what=what, maximum=limits.REASON)
+            what: check_text(text, what, limits.REASON)
             for what, text in texts.items()
             if text or what in ("name", "uri")
         }
@@ -373,6 +381,9 @@ class HumanTasks(Acting):
             values["role"] = values.pop("group")
         if unknown := set(values) - (set(HumanTaskFilter.__struct_fields__) - {"sight"}):
             raise errors.Invalid(f"list: unknown filter {', '.join(sorted(unknown))}")
+        roles: Any = values.get("roles")
+        if isinstance(roles, list | tuple | set | frozenset) and not roles:
+            values["roles"] = ("",)  # of none of them, which no human task is
         if "search" in values:
             values["search"] = check_search(values["search"])
         status: Any = values.get("status", ())

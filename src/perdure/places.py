@@ -8,10 +8,12 @@ does not run there.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import runpy
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +28,15 @@ _MAIN_ELSEWHERE = "__mp_main__"
 class Place(msgspec.Struct, frozen=True):
     """``name`` (dotted, of an attribute) in ``module``; ``file`` and ``runs_as`` for ``__main__``.
 
-    ``runs_as``: the name that was given to ``python -m``.
+    ``runs_as``: the name that was given to ``python -m``. ``document``: what the function that
+    stands there makes the thing of, if no module has it.
     """
 
     module: str
     name: str
     file: str = ""
     runs_as: str = ""
+    document: str = ""
 
 
 def place_of(module: str, name: str) -> Place:
@@ -100,7 +104,12 @@ def load(place: Place, what: str) -> Any:
             f"{what}: module {place.module!r} has no {place.name!r} in a subprocess; was it made "
             "under a condition, or by another thread, after the module was imported?"
         )
-    return found
+    return _made_of(found, place.document) if place.document else found
+
+
+@functools.lru_cache
+def _made_of(read: Callable[[str], Any], document: str) -> Any:
+    return read(document)
 
 
 def load_module(place: Place, what: str) -> ModuleType:

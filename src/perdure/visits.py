@@ -7,30 +7,20 @@ history has a step's mark; of any other there is nothing to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, cast
 
 import msgspec
 
-from perdure import errors, named, views
+from perdure import errors, views
 from perdure.door import Door, whole_history
 from perdure.store.port import RunRow, TurnRow
+from perdure.trail import Gathered, Visit, Visits
 from perdure.values import events as ev
-from perdure.values import payload
 from perdure.values.budgets import carried
-from perdure.values.commands import NOT_CHOSEN
 from perdure.views import Execution
 
-SET_METADATA = "set_metadata"
-"""The update by which ``handle.set_metadata`` reaches a run of a graph."""
 _NEXT_ROWS = 7
 """A graph marks its first step in its first turn; before that there is a start, and few else."""
-_STATUS = {
-    "workflow.step.completed": "completed",
-    "workflow.step.failed": "failed",
-    "workflow.step.skipped": "skipped",
-    "workflow.step.cancelled": "cancelled",
-}
 
 
 async def described(door: Door, row: RunRow, *, with_steps: bool) -> Execution:
@@ -80,15 +70,12 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     Raises:
         Corrupt: a row is damaged.
     """
-    past = named.Past(is_whole=True)
-    steps: dict[str, dict[str, Any]] = {}
-    gathered: dict[str, Any] = {}
-    outcomes: dict[int, bytes] = {}
+    visits, gathered = Visits(), Gathered()
     for turn in turns:
         events = ev.decode_plain(turn.payload)
-        told = named.tell(events, turn.first, turn.time, named.Head("", "", ""), past)
-        _note(steps, told, events)
-        _merge(gathered, events, outcomes)
+        visits.take(events, turn.first, turn.time)
+        gathered.take(events, turn.first)
+    steps = {it.step: _shown(it) for it in visits.found if it.kind != "activity"}
     if execution.status.is_terminal:
         for visit in steps.values():
             if visit["status"] == "running":
@@ -97,7 +84,7 @@ def shown(execution: Execution, turns: Sequence[TurnRow]) -> Execution:
     return msgspec.structs.replace(
         execution,
         step_results=steps,
-        metadata=gathered,
+        metadata=gathered.metadata,
         current_step=", ".join(current) or execution.current_step,
     )
 
@@ -123,61 +110,14 @@ def _has_mark(turn: TurnRow) -> bool:
     )
 
 
-def _note(
-    steps: dict[str, dict[str, Any]],
-    told: Sequence[tuple[str, named.NamedEvent]],
-    events: Sequence[dict[str, Any]],
-) -> None:
-    for _, event in told:
-        name: Any = event.data.get("step_name")
-        if event.name == "workflow.step.started" and event.data["step_type"] != "activity":
-            steps[name] = _visit(name, "running", began=event.at)
-            continue
-        if event.data.get("reason") == NOT_CHOSEN:
-            steps[name] = _visit(name, "skipped", ended=event.at)
-            continue
-        visit = steps.get(name)
-        if visit is None:
-            continue
-        if event.name == "workflow.step.retry":
-            visit["attempts"] = event.data["attempt"] + 1
-        elif event.name in _STATUS:
-            visit["status"], visit["completed_at"] = _STATUS[event.name], event.at
-            visit |= {key: event.data[key] for key in ("output", "error") if key in event.data}
-            visit["attempts"] = event.data.get("attempts", visit["attempts"])
-    for event in events:
-        if event["kind"] == "activity_scheduled" and event.get("step") in steps:
-            steps[event["step"]]["input"] = next(iter(payload.decode(event["args"])), None)
-
-
-def _visit(
-    name: str, status: str, *, began: datetime | None = None, ended: datetime | None = None
-) -> dict[str, Any]:
+def _shown(visit: Visit) -> dict[str, Any]:
     return {
-        "step_name": name,
-        "status": status,
-        "input": None,
-        "output": None,
-        "error": None,
-        "started_at": began,
-        "completed_at": ended,
-        "attempts": 0 if began is None else 1,
+        "step_name": visit.step,
+        "status": visit.status,
+        "input": visit.input,
+        "output": visit.output,
+        "error": visit.error,
+        "started_at": visit.started_at,
+        "completed_at": visit.completed_at,
+        "attempts": visit.attempts,
     }
-
-
-def _merge(
-    metadata: dict[str, Any], events: Sequence[dict[str, Any]], outcomes: dict[int, bytes]
-) -> None:
-    """Merge what handlers and clients have set; a mark says which outcome is a handler's."""
-    for event in events:
-        kind = event["kind"]
-        if kind == "activity_completed":
-            outcomes[event["activity"]] = event.get("result", payload.NULL)
-        elif kind == "emitted" and event.get("path", "output"):
-            found = payload.decode(outcomes.pop(event.get("of", 0), payload.NULL))
-            outcome = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-            changes = cast("dict[str, Any]", outcome.get("changes") or {})
-            metadata.update(changes.get("metadata", {}))
-        elif kind == "update_accepted" and event["name"] == SET_METADATA:
-            for given in payload.decode(event.get("args", b"[]")):
-                metadata.update(given)

@@ -16,7 +16,7 @@ from perdure.values import events as ev
 from perdure.values import failures
 from perdure.values.concurrency import Queued
 from perdure.values.duration import SECOND, to_text
-from perdure.values.people import HumanTaskRow, awaited
+from perdure.values.people import HumanTaskRow
 from perdure.values.states import Status
 from perdure.views import waits_of
 
@@ -342,3 +342,15 @@ def _rough(microseconds: int) -> str:
             seconds -= seconds % grain
             break
     return to_text(seconds * 1_000_000)
+
+
+def awaited(asked: Sequence[Any], due: str, holder: str = "") -> str:
+    """Say what a run waits for: (title, role, assignee), and ``due``: "due in 2h", say.
+
+    ``holder``: who has claimed it.
+    """
+    title, role, assignee = asked
+    whose = f"assigned to {assignee!r}" if assignee else f"role {role!r}" if role else ""
+    claimed = f"claimed by {holder!r}" if holder else ""
+    told = ", ".join(part for part in (whose, claimed, due) if part)
+    return f"a person: {title!r}{f' ({told})' if told else ''}"

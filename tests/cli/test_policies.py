@@ -47,6 +47,22 @@ def test_a_mistake_is_told_with_its_place_and_exit_code_2(file: Shell):
     assert f"did you mean '{W}run.blocked'" in done.err
 
 
+def test_a_mistake_in_a_condition_has_a_caret_under_it(file: Shell):
+    condition = "request.auth.claims.level >= 3 &&\n    workflow.idd == 'x'"
+    (file.folder / "bad.json").write_text(json.dumps({W + "condition": condition}))
+    done = file("policies", "check", "bad.json")
+    assert done.code == 2
+    told, line, caret = done.err.rstrip("\n").split("\n")
+    assert "line 2, column 5: workflow has no 'idd'" in told
+    assert line[caret.index("^") :] == "workflow.idd == 'x'"
+
+
+def test_a_rule_of_several_lines_is_told_in_one(file: Shell):
+    (file.folder / "two.json").write_text(json.dumps({W + "condition": "false ||\ntrue"}))
+    done = file("policies", "explain", "two.json", "--request", json.dumps(RUN))
+    assert done.lines[-1] == f"passes {W}condition = false || true"
+
+
 def test_what_is_hardly_meant_is_a_line_each_and_exit_code_1(file: Shell):
     (file.folder / "odd.json").write_text(json.dumps({W + "condition": "workflow.id != 'test.*'"}))
     done = file("policies", "check", "odd.json")

@@ -394,5 +394,7 @@ async def test_all_are_answered_or_none(world: World):
     assert [one["id"] for one in refused.data["failed"]] == [ids[1]]
     assert (await lt(world).get_stats()).data["pending"] == 2
     await lt(world, OTHER).release(id=ids[1])
+    denied = await lt(world, READER).resolve_all_or_none(ids=ids, payload={"ok": 1})
+    assert said(denied) == (403, "permission_denied"), "and is not told what the form wants"
     done = await lt(world).resolve_all_or_none(ids=ids, payload={"ok": True})
     assert done.data == {"resolved": ids, "skipped": []}

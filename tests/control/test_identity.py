@@ -236,7 +236,7 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_kept(world: World):
     await world.identity.accounts.create("robot", roles=["finance"], tenant="acme")
     made = await world.identity.keys.create("robot", "ci", scopes=["workflow:invoke"])
     assert made.text.startswith(f"pdk_{made.key.id}_")
-    secret = made.text.rpartition("_")[2].encode()
+    secret = made.text.removeprefix(f"pdk_{made.key.id}_").encode()  # it may have a _ itself
     assert len(made.text) >= 4 + 16 + 1 + 43
     assert Raw(world.url).holding(secret) == set()
     [listed] = await world.identity.keys.list("robot")

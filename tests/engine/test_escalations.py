@@ -4,7 +4,6 @@ agree, principals act, and some are raised by hand.
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,16 @@ import pytest
 from tests.engine.support import engine_on, until
 
 from perdure import Client, Engine, human, workflow
-from perdure.errors import Conflict, Invalid, TaskClosed, TaskDenied, TaskNotFound
+from perdure.errors import (
+    Conflict,
+    Invalid,
+    TaskClosed,
+    TaskDenied,
+    TaskNotFound,
+    WorkflowFailed,
+)
+from perdure.many import AT_ONCE
 from perdure.people import HumanTask
-from perdure.testing.simulator import Simulation
 from perdure.values.people import HumanTaskStatus
 from perdure.values.principals import Grant, Principal, Reach
 
@@ -75,26 +81,30 @@ async def test_a_human_task_goes_from_role_to_role_and_listeners_hear_of_it(tmp_
         assert await verbs(e.client, task.id) == ["opened", "escalated", "escalated", "completed"]
 
 
-def test_what_was_due_while_nobody_worked_is_done_by_the_next_worker():
-    async def main(sim: Simulation) -> None:
-        first = sim.worker("first", [approve], identity="ada")
-        await first.start()
-        await first.spawn(first.client.start(approve, {"escalate": {"lead": "10s"}}))
-        alone = await first.spawn(first.client.human_tasks.create("Look", due="10s"))
-        assert await first.spawn(the_one(first.client, role="finance"))
-        await first.stop()
-        process, client = sim.foreign_client("c")
-        assert not (await process.spawn(client.human_tasks.get(alone.id))).is_overdue
-        await asyncio.sleep(20)  # sleep: virtual time
-        assert await process.spawn(the_one(client, role="finance"))
-        await sim.worker("second", [approve], identity="ada").start()
-        await asyncio.sleep(5)  # sleep: virtual time
-        assert await process.spawn(the_one(client, role="lead"))
-        found = await process.spawn(client.human_tasks.get(alone.id))
-        assert found.status is HumanTaskStatus.EXPIRED
+async def test_what_was_due_while_nobody_worked_is_done_by_the_next_worker(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        handle = await e.client.start(approve, {"escalate": {"lead": "1s"}})
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    async with Client(url, identity="ada") as client:
+        alone = await client.human_tasks.create("Look", due="10ms")
 
-    with Simulation(seed=1) as sim:
-        sim.run(main(sim))
+        async def is_late() -> bool:
+            return (await client.human_tasks.get(alone.id)).is_overdue
+
+        await until(is_late)
+    async with engine(tmp_path) as e:
+
+        async def is_moved() -> bool:
+            found = await e.client.human_tasks.list(role="lead")
+            return len(found.items) == 1
+
+        await until(is_moved)
+
+        async def is_over() -> bool:
+            return (await e.client.human_tasks.get(alone.id)).status is HumanTaskStatus.EXPIRED
+
+        await until(is_over)
+        await e.client.get(handle.id).terminate()
 
 
 async def test_somebody_escalates_by_hand_and_listeners_hear_who(tmp_path: Path):
@@ -352,6 +362,28 @@ async def test_a_principal_needs_the_whole_of_each_role_for_many_at_once(tmp_pat
         assert [(it.id, it.code) for it in skipped] == [(ops.id, "human_task.not_found")]
 
 
+async def test_of_many_nothing_is_done_if_a_late_one_may_not_be(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        ids = [(await people.create("a", role="finance")).id for _ in range(AT_ONCE)]
+        ids.append((await people.create("b", role="ops")).id)
+        mixed = Principal("bob", roles=["finance", Grant("ops", write=Reach.SELF)])
+        with pytest.raises(TaskDenied, match="of these roles: 'ops'"):
+            await people.claim_many(ids, by=mixed)
+        assert await people.count(status="claimed") == 0
+
+
+async def test_of_no_role_at_all_there_is_nothing(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        people = e.client.human_tasks
+        await people.create("a", role="finance")
+        await people.create("b")
+        assert await people.count() == 2
+        assert (await people.list(roles=[])).items == []
+        assert await people.count(roles=()) == 0
+        assert await people.tally("role", roles=set()) == {}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -367,12 +399,29 @@ async def test_a_principal_needs_the_whole_of_each_role_for_many_at_once(tmp_pat
         ({"not_by": "ada", "assignee": "ada"}, "assignee: 'ada' is among not_by"),
         ({"not_by": 7}, "not_by: 7 is neither a name"),
         ({"form_version": -1}, "form_version: -1"),
+        ({"escalate": [("a\0b", "1d")]}, r"escalate\[0\]: 'a.*b' holds a NUL"),
+        ({"not_by": "a\0b"}, "not_by: .* holds a NUL"),
+        ({"role": "😀" * 501}, "role: 2,004 bytes are over the limit of 2,000"),
+        ({"escalate": [("😀" * 501, "1d")]}, r"escalate\[0\]: 2,004 bytes"),
+        ({"description": "a\0b"}, "description: .* holds a NUL"),
+        ({"role": "a\0b"}, "role: .* holds a NUL"),
+        ({"type": "a\0b"}, "type: .* holds a NUL"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused(tmp_path: Path, wrong: Any, message: str):
     async with engine(tmp_path) as e:
         with pytest.raises(Invalid, match=message):
             await e.client.human_tasks.create("Look", **wrong)
+
+
+async def test_text_that_no_row_can_hold_is_refused_where_it_is_asked(tmp_path: Path):
+    async with engine(tmp_path) as e:
+        for wrong in ({"escalate": {"a\0b": "1d"}}, {"description": "a\0b"}):
+            with pytest.raises(WorkflowFailed, match="holds a NUL"):
+                await e.client.execute(approve, wrong)
+        task = await e.client.human_tasks.create("Look")
+        with pytest.raises(Invalid, match="text: .* holds a NUL"):
+            await e.client.human_tasks.comment(task.id, "a\0b")
 
 
 async def test_what_does_not_expire_is_overdue_in_lists_counts_and_why(tmp_path: Path):

@@ -12,6 +12,7 @@ from tests.engine.support import engine_on, events_of, until
 from tests.engine.test_isolation import heard, pids
 
 from perdure.errors import DefinitionError, UsageError, WorkflowFailed
+from perdure.graph import WorkflowDefinition
 
 BOOKS = {"books": "tests.engine.isolated:open_books"}
 
@@ -89,6 +90,14 @@ async def test_a_definition_that_no_module_has_under_a_name_is_refused(tmp_path:
     async with engine_on(tmp_path, isolated.stays) as running:
         with pytest.raises(DefinitionError, match="Assign it to a name"):
             running.register(isolated.made_elsewhere())
+
+
+async def test_a_definition_that_was_read_needs_no_name(tmp_path: Path):
+    steps = {"pid": {"kind": "task", "handler": "tests.engine.isolated:pid_of"}}
+    document = {"perdure": 1, "name": "read", "isolated": True, "steps": steps}
+    read = WorkflowDefinition.from_dict(document)
+    async with engine_on(tmp_path, read) as engine:
+        assert await engine.client.execute("read") != os.getpid()
 
 
 async def test_a_context_without_a_json_form_fails_the_step_and_says_which(tmp_path: Path):

@@ -154,6 +154,37 @@ async def test_what_does_not_fit_the_form_is_refused_with_its_path_and_changes_n
         assert await events_of(handle, "human_task_decided") == []
 
 
+async def test_what_one_of_two_types_of_one_schema_takes_is_not_refused_for_the_other(
+    tmp_path: Path,
+):
+    def form_up_to(most: int) -> Any:
+        @dataclass
+        class Sum:
+            amount: int
+
+            def __post_init__(self) -> None:
+                if self.amount > most:
+                    raise ValueError(f"{self.amount} is over {most}")
+
+        return Sum
+
+    forms = {"small": form_up_to(10), "large": form_up_to(100)}
+
+    @workflow.define
+    async def asks(which: str) -> int:
+        decided = await human.request(which, form=forms[which])
+        return decided.value.amount
+
+    async with engine_on(tmp_path, asks, identity="ada") as e:
+        for which in forms:
+            await e.client.start(asks, which, id=which)
+        task = await the_one(e.client, workflow_id="large")
+        with pytest.raises(Invalid, match="500 is over"):
+            await e.client.human_tasks.complete(task.id, {"amount": 500})
+        await e.client.human_tasks.complete(task.id, {"amount": 50})
+        assert await e.client.get("large") == 50
+
+
 async def test_only_the_first_of_two_decisions_counts_and_the_second_hears_whose(tmp_path: Path):
     async with engine(tmp_path) as e, Client(e.url, identity="grace") as other:
         handle = await e.client.start(refund, {})

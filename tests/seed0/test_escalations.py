@@ -11,7 +11,7 @@ import pytest
 from tests.engine.support import engine_on, until
 
 from perdure import Engine, human, workflow
-from perdure.control import ApiResult, Control, Envelope, Principal
+from perdure.control import ApiResult, Control, Envelope, Grant, Principal, Reach
 from perdure.graph import flow
 from perdure.policy import Policies
 
@@ -362,6 +362,12 @@ W = "policy.workflow."
         ("approveSpend", "cancel", {W + "signal.allowedSignals": []}, "signal.allowedSignals"),
         ("reviewContent", "reject", {W + "signal.allowedSignals": []}, "signal.allowedSignals"),
         ("reviewContent", "resolve", {W + "run.allowed": ["other"]}, "run.allowed"),
+        (
+            "reviewContent",
+            "resolve",
+            {W + "run.condition": "workflow.version != '1.0.0'"},
+            "run.condition",
+        ),
         ("reviewContent", "resolve_all_or_none", {W + "run.allowed": []}, "run.allowed"),
         ("approveSpend", "bulk_cancel", {W + "signal.allowedSignals": []}, "signal.allowedSignals"),
     ],
@@ -388,3 +394,42 @@ async def test_policies_judge_decisions_as_signals_and_what_begins_again_as_a_st
         assert len(decided) == 1, "the audit has by which policies it was decided"
         assert decided[0].detail is not None
         assert decided[0].detail["policy"] == allowed.version
+
+
+@pytest.mark.parametrize("verb", ["resolve", "reject", "cancel", "resolve_all_or_none"])
+async def test_policies_judge_what_nobodys_run_has_asked_by_its_type(tmp_path: Path, verb: str):
+    async with operations(tmp_path) as lt:
+        raised = await lt.escalations.create(type="disk full", role="reviewer")
+        whom = {"ids": [raised.data["id"]]} if "all" in verb else {"id": raised.data["id"]}
+        given: dict[str, Any] = {"payload": {"ok": True}} if "resolve" in verb else {}
+        no = Policies({W + "signal.condition": "workflow.id != 'disk full'"})
+        refused = await getattr(Control(lt.client, ADMIN, policies=no).escalations, verb)(
+            **whom, **given
+        )
+        assert (refused.status, refused.data["rule"]) == (403, W + "signal.condition")
+        judged = Control(lt.client, ADMIN, policies=Policies()).escalations
+        if given:
+            large = await getattr(judged, verb)(**whom, payload="x" * 1_100_000)
+            assert (large.status, large.code) == (403, "INPUT_TOO_LARGE")
+        done = await getattr(judged, verb)(**whom, **given)
+        assert done.status == 200, done.error
+
+
+async def test_who_may_not_answer_spends_nothing_of_what_policies_grant(tmp_path: Path):
+    async with operations(tmp_path) as lt:
+        asked = await pending(lt, await invoked(lt, "reviewContent"))
+        policies = Policies({W + "run.rateLimit": "1/day"})
+        reader = Principal("rob", roles=[Grant("reviewer", write=Reach.NONE)])
+        one: dict[str, Any] = {"id": asked["id"], "payload": {"approved": True}}
+        all: dict[str, Any] = {"ids": [asked["id"]], "payload": {"approved": True}}
+        denied = Control(lt.client, reader, policies=policies).escalations
+        for refused in (await denied.resolve(**one), await denied.resolve_all_or_none(**all)):
+            assert (refused.status, refused.code) == (403, "permission_denied")
+        assert (await lt.as_(REVIEWER).escalations.claim(id=asked["id"])).status == 200
+        judged = Control(lt.client, ADMIN, policies=policies).escalations
+        held = await judged.resolve(**one)
+        assert (held.status, held.code) == (409, "claimed_by_other")
+        assert (await lt.escalations.cancel(id=asked["id"])).status == 200
+        assert (await judged.resolve(**one)).status == 409
+        again = await pending(lt, await invoked(lt, "reviewContent"))
+        assert (await judged.resolve(**{**one, "id": again["id"]})).status == 200

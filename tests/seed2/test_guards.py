@@ -15,7 +15,7 @@ from perdure import Engine, activity, workflow
 from perdure.control import Control, Principal
 from perdure.errors import Invalid, NotFound, PolicyDenied
 from perdure.host import HostConfig, Policies, WorkflowHost
-from perdure.policy import Request, Verdict
+from perdure.policy import PolicyGuard, Request, Verdict
 from perdure.policy.verdict import Limits
 
 W = "policy.workflow."
@@ -112,6 +112,37 @@ async def test_a_guard_that_raises_denies(tmp_path: Path):
         answer = await lt.workflows.invoke(type="user.onboarding")
         assert (answer.status, answer.code, answer.data["rule"]) == (403, "POLICY_ERROR", "guard")
         assert await engine.client.count() == 0
+
+
+@pytest.mark.parametrize("said", [None, True])
+async def test_a_guard_that_gives_no_verdict_denies(tmp_path: Path, said: Any):
+    class Careless:
+        async def check(self, operation: str, request: Request) -> Any:
+            return said
+
+    async with engine_at(tmp_path) as engine:
+        host = WorkflowHost(engine.client, service="app.billing", guard=Careless())
+        for call in (host.run(RUN, {"mail": "a"}), host.query()):
+            with pytest.raises(PolicyDenied, match=f"gave {said}") as refused:
+                await call
+            assert (refused.value.code, refused.value.rule) == ("POLICY_ERROR", "guard")
+
+
+async def test_a_guard_made_of_the_one_that_asks_policies_is_no_way_around_either(tmp_path: Path):
+    class Lenient(PolicyGuard):
+        async def check(self, operation: str, request: Request) -> Verdict:
+            return Verdict(True)
+
+    async with engine_at(tmp_path) as engine:
+        blocks = Policies({W + "run.blocked": ["user.*"]})
+        host = WorkflowHost(engine.client, service="app.billing", guard=Lenient(blocks))
+        with pytest.raises(PolicyDenied) as refused:
+            await host.run(RUN, {}, caller="user.onboarding")
+        assert refused.value.code == "SELF_RUN"
+        told = {it.rule: it for it in await host.explain("list")}
+        assert told["guard"].allowed
+        told = {it.rule: it for it in await host.explain("run", workflow_id=RUN, input={})}
+        assert not told[W + "run.blocked"].allowed, "its policies are told of"
 
 
 async def test_a_time_of_a_guard_that_cannot_be_kept_starts_nothing(tmp_path: Path):

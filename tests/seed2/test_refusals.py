@@ -441,6 +441,11 @@ async def test_without_policies_nothing_is_asked(tmp_path: Path):
             {"id_conflict_policy": "use_existing", "messages": [("approved", "so")]},
             W + "signal.allowedSignals",
         ),
+        (
+            {},
+            {"id_conflict_policy": "use_existing", "messages": [("approved", "x" * 1_100_000)]},
+            "input_size",
+        ),
     ],
 )
 async def test_a_start_is_no_way_around_what_policies_say_of_a_run_that_is_there(
@@ -455,3 +460,15 @@ async def test_a_start_is_no_way_around_what_policies_say_of_a_run_that_is_there
         assert not (await engine.client.get("w").status()).is_terminal
         other = await _called(lt, "invoke", {"options": {"id": "other", **options}})
         assert other.status == 202, "nothing is there that it would touch"
+
+
+@pytest.mark.parametrize("messages", [7, "ab", [7], [("approved",)], [(7, "so")]])
+async def test_messages_that_cannot_be_meant_are_a_400_also_under_policies(
+    tmp_path: Path, messages: Any
+):
+    async with engine_at(tmp_path) as engine:
+        lt = Control(engine.client, BOSS, policies=Policies())
+        options = {"id": "w", "id_conflict_policy": "use_existing"}
+        await _called(lt, "invoke", {"options": options})
+        refused = await _called(lt, "invoke", {"options": {**options, "messages": messages}})
+        assert (refused.status, refused.code) == (400, "invalid")

@@ -145,13 +145,13 @@ def test_options_that_cannot_be_used_are_mistakes():
         .task("", give)
         .task("k", generates)
         .task("l", lacks)
-        .task("m", job="j", input=int)
+        .task("m", job="", input=int)
         .pass_("n", result=1, transform=lambda ctx: 1)
         .parallel("o", [branch("").task("p", give)])
     )
     assert [it.partition(":")[0] for it in mistakes(made)] == [
         "a step of 'f' has no name",
-        *(f"Step '{name}'" for name in "abcdegghiklmno"),
+        *(f"Step '{name}'" for name in "abcdegghiklmmno"),
     ]
 
 
@@ -237,6 +237,8 @@ def test_a_refused_name_or_version_tells_nothing_of_perdures_own_functions():
         DefinitionError, match=r"^workflow 'f': version 'one' is not like '1\.2\.0'"
     ):
         flow("f", version="one").task("a", give).build()
+    with pytest.raises(DefinitionError, match="the name must be"):
+        flow(None).task("a", give).build()  # pyright: ignore[reportArgumentType]
 
 
 def test_a_handler_without_a_signature_is_given_the_input():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.seed3.test_events import KEYS
 
-from perdure import Client, named
+from perdure import Client, engine, named
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 ROW = re.compile(r"^\| `(workflow\.[\w.]+)` \|([^|]*)\|", re.MULTILINE)
@@ -37,3 +37,10 @@ def test_the_page_names_the_arguments_of_a_subscription():
     arguments = [*inspect.signature(Client.events).parameters][1:]
     said = PAGE.partition("`client.events(")[2].partition(")`")[0]
     assert [name for name in arguments if name not in said] == []
+
+
+def test_the_page_has_what_only_engines_tell():
+    told = "".join(path.read_text() for path in Path(inspect.getfile(engine)).parent.rglob("*.py"))
+    names = {*re.findall(r"""\.tell\(f?"((?:log|workflow)[a-z.]*[a-z])""", told)}
+    assert names >= {"log.workflow", "workflow.watchdog"}
+    assert [name for name in names if f"`{name}" not in PAGE] == []

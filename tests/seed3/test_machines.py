@@ -341,3 +341,34 @@ async def test_progress_ends_at_a_hundred_though_a_branch_was_not_taken(tmp_path
 def test_mistakes_are_found_when_it_is_built_with_their_place(build: Any, says: str):
     with pytest.raises(DefinitionError, match=says):
         build().build()
+
+
+@pytest.mark.parametrize(
+    ("set_it", "says"),
+    [
+        (lambda ctx: ctx.set_metadata("total", object()), "metadata 'total': cannot be encoded"),
+        (lambda ctx: ctx.set_metadata(5, 1), "metadata: 5 is not text"),
+        (lambda ctx: ctx.emit("paid", object()), "data of event 'paid': cannot be encoded"),
+        (lambda ctx: ctx.emit(5), "event: 5 is not text"),
+    ],
+)
+async def test_what_cannot_be_kept_is_refused_where_a_handler_sets_it(
+    tmp_path: Path, set_it: Any, says: str
+):
+    async def sets(_: Any, ctx: Any) -> str:
+        with pytest.raises(Invalid, match=says):
+            await set_it(ctx)
+        return "refused"
+
+    made = flow("f").task("sets", sets).build()
+    async with engine_on(tmp_path, made) as engine:
+        assert await engine.client.execute(made) == "refused"
+
+
+async def test_a_value_of_data_without_a_form_fails_its_step_and_is_not_called_its_output(
+    tmp_path: Path,
+):
+    made = flow("f").task("sets", lambda _, ctx: ctx.set("total", object())).build()
+    async with engine_on(tmp_path, made) as engine:
+        with pytest.raises(WorkflowFailed, match="step 'sets': its output, or what it has set of"):
+            await engine.client.execute(made)

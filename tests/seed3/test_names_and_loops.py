@@ -11,6 +11,7 @@ from tests.engine.support import engine_on
 from tests.seed3.test_checks import give, mistakes
 from tests.seed4.steps import Note
 
+from perdure.errors import WorkflowFailed
 from perdure.graph import ConditionalGroup, Flow, ParallelGroup, SequentialGroup, branch, flow
 
 # -- names -----------------------------------------------------------------------------------------
@@ -174,3 +175,32 @@ def test_a_name_that_is_given_twice_is_told_of_with_one_that_is_free():
     assert mistakes(made)[0] == "more than one step is named 'a'; call one 'a-3'"
     made = flow("f").task("a", give).task("a", give)
     assert mistakes(made) == ["more than one step is named 'a'; call one 'a-2'"]
+
+
+async def test_a_loop_that_was_left_by_another_way_counts_anew_in_the_next_round_of_the_outer(
+    tmp_path: Path,
+):
+    made = (
+        flow("rounds")
+        .task("work", lambda number: number + 1)
+        .choice("enough", [(lambda c: c.prev % 3 == 0, "outer")], default="inner")
+        .loop("inner", lambda c: True, "work", max_iterations=2)
+        .loop("outer", lambda c: c.prev < 12, "work", max_iterations=3)
+        .build()
+    )
+    async with engine_on(tmp_path, made) as engine:
+        assert await engine.client.execute(made, 0) == 12
+
+
+async def test_loops_that_share_a_target_keep_each_other_in_bounds(tmp_path: Path):
+    made = (
+        flow("both")
+        .task("work", lambda number: number + 1)
+        .choice("which", [(lambda c: c.prev % 2 == 0, "a")], default="b")
+        .loop("a", lambda c: True, "work", max_iterations=2)
+        .loop("b", lambda c: True, "work", max_iterations=2)
+        .build()
+    )
+    async with engine_on(tmp_path, made) as engine:
+        with pytest.raises(WorkflowFailed, match="exceeded maxIterations"):
+            await engine.client.execute(made, 0)

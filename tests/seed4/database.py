@@ -38,10 +38,10 @@ async def sessions_on(folder: Path) -> AsyncIterator[async_sessionmaker[AsyncSes
 
 @asynccontextmanager
 async def engine_in(
-    folder: Path, *workflows: Any
+    folder: Path, *workflows: Any, **options: Any
 ) -> AsyncIterator[tuple[PersistentExecutionEngine, AsyncSession]]:
     async with sessions_on(folder) as sessions, sessions() as session:
-        engine = PersistentExecutionEngine(registry_of(*workflows), session)
+        engine = PersistentExecutionEngine(registry_of(*workflows), session, **options)
         async with engine:
             yield engine, session
 

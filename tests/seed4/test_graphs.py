@@ -28,6 +28,7 @@ from perdure.graph import (
     TimerStep,
     WebhookStep,
     WorkflowDefinition,
+    flow,
 )
 
 ran: list[str] = []
@@ -138,6 +139,43 @@ async def test_a_gateway_class_may_name_several_steps(tmp_path: Path):
     edges = [("both", "a"), ("both", "b"), ("both", "c")]
     await play(tmp_path, graph([Both(), *notes("a", "b", "c")], edges))
     assert sorted(ran) == ["a", "b"]
+
+
+async def test_a_gateway_may_name_steps_by_their_classes_and_is_told_by_their_names(tmp_path: Path):
+    class Left(Note):
+        name = "left"
+
+    class Right(Note):
+        name = "right"
+
+    def one_or_both(context: Any) -> Any:
+        return Left if context.get("n") == 1 else [Left, Right]
+
+    ways = [("which", "left"), ("which", "right")]
+    definition = graph([ExclusiveGateway("which", one_or_both), Left(), Right()], ways)
+    async with engine_on(tmp_path, definition) as engine:
+        for n, chosen in ((1, "left"), (2, ["left", "right"])):
+            handle = await engine.client.start(definition, {"n": n})
+            await handle.result()
+            assert (await handle.query("graph"))["step_history"][0]["output_data"] == {
+                "chosen": chosen
+            }
+            assert (await handle.describe()).step_results["which"]["output"] == {"chosen": chosen}
+
+
+async def test_what_a_mapper_gives_may_have_no_form_and_the_run_is_still_shown(tmp_path: Path):
+    definition = (
+        flow("odd")
+        .pass_("first", transform=lambda _: {"code": test_validation_tells_everything_at_once})
+        .pass_("last", result=7)
+        .build()
+    )
+    async with engine_on(tmp_path, definition) as engine:
+        handle = await engine.client.start(definition)
+        assert await handle.result() == 7
+        said = await handle.query("graph")
+        assert said["steps"] == {"first": "<dict>", "last": 7}
+        assert [it["output_data"] for it in said["step_history"]] == ["<dict>", 7]
 
 
 @pytest.mark.parametrize(

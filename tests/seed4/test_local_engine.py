@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.engine.support import until
 from tests.seed4.steps import Flaky, Gate, Note, Payment, chain
 
-from perdure import Engine, workflow
+from perdure import Engine, activity, workflow
 from perdure.errors import Invalid, NotFound, UsageError
 from perdure.graph import (
     BaseMachineStep,
@@ -30,6 +31,7 @@ from perdure.graph import (
     WorkflowNotFoundError,
     WorkflowRegistry,
     WorkflowStatus,
+    flow,
 )
 
 
@@ -347,6 +349,36 @@ async def test_persistence_and_event_bus_are_told_of_each_state():
     assert ledger.saved[-1] == (stopped.id, WorkflowStatus.CANCELED)
 
 
+async def test_a_persistence_that_is_slow_is_shown_each_state_as_it_was():
+    class Slow:
+        def __init__(self) -> None:
+            self.may_go_on = asyncio.Event()
+            self.seen: list[tuple[Any, ...]] = []
+
+        async def save_instance(self, instance: Any) -> None:
+            await self.may_go_on.wait()
+            self.seen.append((instance.status, instance.current_step, {**instance.context.data}))
+
+        async def load_instance(self, instance_id: UUID) -> None:
+            return None
+
+    slow = Slow()
+    async with engine_of(Payment, persistence=slow) as engine:
+        instance = await engine.start_workflow(Payment)
+        await until_is(instance, WorkflowStatus.WAITING)
+        await instance.handle.send("paid", 7)
+        await instance.ended()
+        slow.may_go_on.set()
+    was = {"order": True}
+    seen = [state for state, after in itertools.pairwise([*slow.seen, None]) if state != after]
+    assert seen == [
+        ("running", "order", {}),
+        ("waiting", "paid", was),
+        ("running", "ship", was | {"webhook_data": 7}),
+        ("completed", None, was | {"webhook_data": 7, "ship": True}),
+    ]
+
+
 async def test_a_listener_that_fails_is_logged_and_breaks_no_run(caplog: pytest.LogCaptureFixture):
     ledger = Ledger(is_broken=True)
     async with engine_of(chain(Note("only")), persistence=ledger, event_bus=ledger) as engine:
@@ -358,6 +390,49 @@ async def test_a_listener_that_fails_is_logged_and_breaks_no_run(caplog: pytest.
     assert {"no bus today", "no disk today"} <= {
         str(record.exc_info[1]) for record in caplog.records if record.exc_info
     }
+
+
+async def test_a_definition_without_its_first_step_fails_and_says_which():
+    definition = WorkflowDefinition("wrong", steps=[Note("a")], initial_step="b")
+    async with engine_of(definition) as engine:
+        instance = await engine.start_workflow("wrong")
+        await instance.ended()
+        assert instance.status is WorkflowStatus.FAILED
+        assert instance.error == "Step 'b' not found in definition 'wrong'"
+
+
+async def test_what_is_no_condition_does_not_hold():
+    ways: Any = [Edge("a", "b", False)]  # type: ignore[arg-type]
+    definition = WorkflowDefinition("wrong", steps=[Note("a"), Note("b")], edges=ways)
+    async with engine_of(definition) as engine:
+        instance = await engine.start_workflow("wrong")
+        await instance.ended()
+        assert instance.status is WorkflowStatus.FAILED
+        assert "condition False is neither a function of the context nor a text" in str(
+            instance.error
+        )
+
+
+async def test_activities_and_workflows_that_steps_call_by_name_are_options_of_the_engine():
+    @activity.define(name="price")
+    async def price(sku: str) -> int:
+        return len(sku)
+
+    @workflow.define(name="double")
+    async def double(number: int) -> int:
+        return 2 * number
+
+    called = (
+        flow("called")
+        .task("price", job="price", input=lambda ctx: ctx.get("sku"))
+        .subflow("double", double)
+        .build()
+    )
+    # What is registered, too, may be named once more.
+    async with engine_of(called, definitions=[price, double, called]) as engine:
+        instance = await engine.start_workflow("called", {"sku": "abc"})
+        await instance.ended()
+        assert (instance.error, instance.result) == (None, 6)
 
 
 async def test_a_database_carries_instances_over_the_end_of_the_engine(tmp_path: Path):

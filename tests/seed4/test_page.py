@@ -208,6 +208,7 @@ async def test_groups_gateways_timers_and_webhooks_can_be_tried_by_themselves():
 
     gateway = ExclusiveGateway("which", lambda c: c.get("way"))
     assert await engine.execute_step(gateway, context(way="left")) == "left"
+    assert await ParallelGateway("all", ["a", "b"]).execute(context()) == ["a", "b"]
     assert await engine.execute_step(WebhookStep("paid"), context(webhook_data=1)) == 1
     assert await engine.execute_step(TimerStep("nap", "1ms"), context()) is None
 

@@ -21,6 +21,7 @@ from perdure.contrib.sqlalchemy import (
 )
 from perdure.errors import Conflict, HumanTaskError, Invalid, NotFound
 from perdure.graph import (
+    BaseHumanStep,
     InstanceNotWaitingError,
     InvalidTransitionError,
     LocalExecutionEngine,
@@ -32,6 +33,8 @@ from perdure.graph import (
     WorkflowDefinition,
     WorkflowRegistry,
     WorkflowStatus,
+    branch,
+    flow,
 )
 
 
@@ -134,6 +137,29 @@ async def test_what_a_step_itself_refuses_is_refused_before_it_is_entered(tmp_pa
         await until_is(instance, "completed")
         asked = await HumanTaskRepository(session=session).find_by_instance(instance.id)
         assert [one.status for one in asked] == ["completed", "completed"]
+
+
+async def test_of_several_that_a_step_asks_each_answers_what_they_were_asked():
+    people = ["ada", None, "bob"]
+    ask = BaseHumanStep("ask", title="?", assignee=lambda context: context.prev)
+    definition = flow("all").map("each", branch("one").add(ask), items=lambda _: people).build()
+    registry = WorkflowRegistry()
+    registry.register(definition)
+    async with LocalExecutionEngine(registry) as engine:
+        instance = await engine.start_workflow(definition)
+        tasks = engine.client.human_tasks
+
+        async def are_asked() -> bool:
+            return await tasks.count(workflow_id=instance.handle.id) == 3
+
+        await until(are_asked)
+        await engine.complete_human_task(instance.id, "ask", "bob", {"by": "bob"})
+        await engine.complete_human_task(instance.id, "ask", "eve", {"by": "eve"})
+        with pytest.raises(UnauthorizedTaskError, match="'ada'"):
+            await engine.complete_human_task(instance.id, "ask", "eve", {})
+        await engine.complete_human_task(instance.id, "ask", "ada", {"by": "ada"})
+        await instance.ended()
+        assert instance.result == [{"by": "ada"}, {"by": "eve"}, {"by": "bob"}]
 
 
 async def test_a_human_task_outlives_the_engine_that_asked(tmp_path: Path):

@@ -105,4 +105,6 @@ def test_the_watchdog_refuses_what_means_nothing():
         Watchdog(interval=0)
     with pytest.raises(Invalid, match="missed=0"):
         Watchdog(missed=0)
+    with pytest.raises(Invalid, match="enabled='off'"):
+        Watchdog(enabled="off")  # pyright: ignore[reportArgumentType]
     assert Watchdog(interval="2s", missed=3).limit_seconds == 6

@@ -76,8 +76,11 @@ def line_of(exc: BaseException) -> str:
 
 
 def lines_of(exc: BaseException) -> str:
-    """Return what to print for an exception: in one line, but a list of mistakes keeps its own."""
+    """Return what to print for an exception: in one line, but a list of mistakes keeps its own, and
+    so does a text with a caret under the place that is meant.
+    """
     text = exc.message if isinstance(exc, errors.PerdureError) else str(exc) or type(exc).__name__
     if isinstance(exc, errors.Failure) and exc.kind not in (*_UNTOLD, exc.code):
         text = f"{text} ({exc.kind})"
-    return text if "\n  - " in text else " ".join(text.split())
+    has_lines = "\n  - " in text or text.rpartition("\n")[2].strip() == "^"
+    return text if has_lines else " ".join(text.split())

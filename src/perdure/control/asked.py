@@ -7,7 +7,7 @@ Roles, scopes and configurations are asked before (``access.py``); here a start 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from perdure import errors
 from perdure.client import Client
 from perdure.control.envelope import Envelope
-from perdure.judging import Judge, asked_schedule, claims_of, own_caller
+from perdure.judging import Judge, asked_schedule, claims_of, own_caller, sized
 from perdure.policy import Guard, Request, Verdict
 from perdure.store.port import RunRow
 from perdure.timetable import read_spec
@@ -24,6 +24,7 @@ from perdure.values.bounds import Bounds
 from perdure.values.options import conflict_policy
 from perdure.values.principals import Principal
 from perdure.versions import version_to_start
+from perdure.workflow import recorded_messages
 
 T = TypeVar("T")
 
@@ -56,6 +57,11 @@ class Asked:
             claims = claims_of(auth) if auth is not None else {}
             name = payload.text(service, what="service")
             self._judge = Judge(client, guard, service=name, claims=claims)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is somebody to ask."""
+        return self._judge is not None
 
     @asynccontextmanager
     async def start(
@@ -95,26 +101,29 @@ class Asked:
         verdict = await judge.allow("cancel", request, action=action)
         return await judge.admit("cancel", request, verdict, action=action)
 
-    async def send(self, row: RunRow, name: str) -> Client:
+    async def send(self, row: RunRow, name: str, given: Any = None) -> Client:
         """Ask about something that a run which waits for it receives."""
         judge = self._judge
         if judge is None:
             return self._client
-        request = judge.about(row, signal=name)
+        request = judge.about(row, signal=name, **sized(given, "payload"))
         return await judge.admit("signal", request, await judge.allow("signal", request))
 
     async def answer(
         self, id: str, workflow_id: str, type: str, verb: str, given: Any = None, *, begins: bool
     ) -> Client:
         """Ask about a decision on an escalation: a signal ``escalation_VERB`` to what asked for it,
-        or (``begins``) the start of what ended with it, which is bound by what is granted here.
+        or (``begins``) the start of what ended with it, which is bound by what is granted here. If
+        nobody asked, or who did is gone, nothing is known but the type.
         """
         judge = self._judge
         if judge is None:
             return self._client
         if begins:
-            size = len(payload.encode(given, what="payload"))
-            start = judge.request(name=type, input=given, input_size=size)
+            version = ""
+            with suppress(errors.NotFound):  # then nothing can begin, which what asks will say
+                version = await self._version(type, "")
+            start = judge.request(name=type, version=version, **sized(given, "payload"))
             bound = await judge.admit("run", start, await judge.allow("run", start))
             return _beginning(bound, {id: bound.granted.bounds})
         row = None
@@ -122,8 +131,9 @@ class Asked:
             row = await self._client.door.find(workflow_id, self._client.namespace)
         name = f"escalation_{verb}"
         if row is not None:
-            return await self.send(row, name)
-        request = judge.request(name=type, signal=name)
+            return await self.send(row, name, given)
+        known = sized(given, "payload")
+        request = judge.request(name=type, signal=name, instance_id=workflow_id or id, **known)
         return await judge.admit("signal", request, await judge.allow("signal", request))
 
     async def look(self, row: RunRow) -> None:
@@ -149,8 +159,10 @@ class Asked:
         if way == "terminate_existing":
             await self.end(row, "")
         elif way == "use_existing":
-            for message in options.get("messages") or ():
-                await self.send(row, str(message[0]))
+            messages = options.get("messages") or ()
+            recorded_messages(messages, "", 0)  # or they cannot be meant
+            for topic, value in messages:
+                await self.send(row, topic, value)
 
     async def _version(self, type: str, version: str) -> str:
         """Return the version that a start would take: conditions read it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure import errors
 from perdure.client import Client
@@ -33,11 +33,15 @@ from perdure.values import payload as payloads
 from perdure.values.principals import Principal
 from perdure.worklist import HumanTask
 
+T = TypeVar("T")
+
 READ, WRITE = "escalation:read", "escalation:write"
 MINUTES = 30
 _DECIDING = ("resolve", "reject")
 _JUDGED = ("reject", "cancel")
 """What a run that waits gets to know, beside its answer."""
+_ACTS = {"resolve": "complete", "reject": "reject", "cancel": "cancel"}
+"""What decides, in the words of human tasks."""
 _Act = Callable[[HumanTasks], Awaitable[HumanTask]]
 
 
@@ -84,7 +88,7 @@ class Escalating:
         """Take several back: ``{cancelled, skipped}``."""
         self._caller(WRITE)
         wanted = names(ids, "ids")
-        people = await self._judged_all(await self._all_open(wanted), "cancel")
+        people = await self._judged_all(wanted, await self._all_open(wanted), "cancel")
         return _many("cancelled", await people.cancel_many(wanted, reason))
 
     @answering
@@ -96,7 +100,7 @@ class Escalating:
         answer_of(payload)
         wanted = names(ids, "ids")
         tasks = await self._all_open(wanted)
-        people = await self._judged_all(tasks, "resolve", payload)
+        people = await self._judged_all(wanted, tasks, "resolve", payload)
         told: list[dict[str, str]] = []
         for task in tasks:
             told += await self._misfits(task, payload)
@@ -132,7 +136,14 @@ class Escalating:
         return ApiResult(200, record(await self._tried(task, verb, act(people))))
 
     async def _judged(self, task: HumanTask, verb: str, given: Any = None) -> Client:
-        """Ask policies about a decision; return what to decide by."""
+        """Ask policies about a decision, which has to be allowed without them, too: else it would
+        cost what they grant. Return what to decide by.
+        """
+        if self._asked.is_judged:
+            await self._tried(task, verb, self._people.check(task.id, _ACTS[verb]))
+        return await self._asked_of(task, verb, given)
+
+    async def _asked_of(self, task: HumanTask, verb: str, given: Any) -> Client:
         begins = verb == "resolve" and is_companion(task)
         asker, type = asker_of(task), type_of(task)
         return await self._asked.answer(task.id, asker, type, verb, given, begins=begins)
@@ -146,13 +157,16 @@ class Escalating:
         return [task for task in found if task.status.is_open]
 
     async def _judged_all(
-        self, tasks: Iterable[HumanTask], verb: str, given: Any = None
+        self, ids: Iterable[str], tasks: Iterable[HumanTask], verb: str, given: Any = None
     ) -> HumanTasks:
-        """Ask policies about each of many; return what to decide by."""
-        bound = [await self._judged(task, verb, given) for task in tasks]
+        """See whether somebody may decide many, and ask policies about each; return what to decide
+        by.
+        """
+        await self._people.check_many(ids, _ACTS[verb])
+        bound = [await self._asked_of(task, verb, given) for task in tasks]
         return together(bound[-1] if bound else self._client, bound).human_tasks
 
-    async def _tried(self, task: HumanTask, verb: str, act: Awaitable[HumanTask]) -> HumanTask:
+    async def _tried(self, task: HumanTask, verb: str, act: Awaitable[T]) -> T:
         """Return what came of an act; what was refused says by its code why."""
         try:
             return await act

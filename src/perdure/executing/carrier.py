@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from perdure import errors
 from perdure.client import Client
 from perdure.engine.engine import Engine
+from perdure.engine.given import collect
 from perdure.engine.runs import Run
 from perdure.executing.again import retrying, schedule_step
 from perdure.executing.instance import WorkflowInstanceData
@@ -58,8 +59,10 @@ class Carrier:
 
     async def start(self) -> None:
         """Open the database and begin to carry its runs."""
-        definitions = [*self._definitions.values(), schedule_step, retrying(self)]
-        engine = Engine(self.url, definitions, **self.options)
+        given = {**self.options}
+        others = collect(given.pop("definitions", ()))
+        own = [*self._definitions.values(), schedule_step, retrying(self)]
+        engine = Engine(self.url, [*own, *others], **given)
         await engine.start()
         engine.commits.watch(self._committed)
         self._engine = engine

@@ -186,9 +186,11 @@ class GraphEngine:
         instance = await self.get_instance(instance_id)
         people = carrier.client.human_tasks
         page = await people.list(workflow_id=instance.handle.id, limit=limits.LIST_MAX)
-        asked = next((task for task in page.items if task.name == step_name), None)
-        if asked is None:
+        there = [task for task in page.items if task.name == step_name]
+        if not there:
             raise _not_waiting(instance, step_name)
+        # One step may ask several people at a time (a map): each answers what they were asked.
+        asked = min(there, key=lambda it: _place_for(user_id, it.assignee, it.claimed_by))
         definition = carrier.definition(instance.workflow_name, instance.workflow_version)
         asking = [] if definition is None else human_steps(definition.outline, step_name)
         if len(asking) == 1:  # else the run alone knows which of them asks
@@ -295,6 +297,11 @@ class GraphEngine:
         except Exception:  # noqa: BLE001 - a listener is user code; its error is logged
             _log.exception("%r could not load an instance", self.persistence)
             return None
+
+
+def _place_for(user_id: str, *whose: str | None) -> int:
+    """Say how near a human task is to somebody: theirs, nobody's, or another's."""
+    return 0 if user_id in whose else 1 if whose == (None, None) else 2
 
 
 def _not_waiting(instance: WorkflowInstanceData, step: str) -> InstanceNotWaitingError:

@@ -7,6 +7,7 @@ committed. Of a run that another process carries it shows what was last read
 
 from __future__ import annotations
 
+import copy
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -135,6 +136,14 @@ class WorkflowInstanceData:
                 self._take(execution, state, closing)
                 return
             # A commit came in between: what was read first is older than what is shown.
+
+    def still(self) -> WorkflowInstanceData:
+        """Return it as it is now: a copy that follows its run only when it is refreshed."""
+        if self._run is not None:
+            self._look(self._run)
+        found = copy.copy(self)
+        found._run = None
+        return found
 
     async def ended(self) -> None:
         """Wait until it has ended, however."""

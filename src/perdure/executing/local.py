@@ -21,7 +21,8 @@ class LocalExecutionEngine(GraphEngine):
         persistence: is told of each state, best effort.
         event_bus: is told of starts, waits and ends, best effort.
         url: of Perdure's database; in memory if it is left out.
-        **options: those of :class:`~perdure.Engine`, such as ``services``.
+        **options: those of :class:`~perdure.Engine`, such as ``services``, or ``definitions``:
+            activities and workflows that steps call by name.
     """
 
     def __init__(

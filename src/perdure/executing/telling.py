@@ -31,8 +31,9 @@ class Teller:
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, instance: WorkflowInstanceData, event: str = "", **data: Any) -> None:
-        """Let the listeners know an instance as it is, and an event, if one is named."""
-        self._waiting.put_nowait((instance, event, data))
+        """Let the listeners know an instance as it is now, and an event, if one is named."""
+        as_it_is = instance if self.persistence is None else instance.still()
+        self._waiting.put_nowait((as_it_is, event, data))
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from perdure import workflow
+import msgspec
+
+from perdure import errors, workflow
 from perdure.graph.context import Changes, InstanceInfo, StepExecution, WorkflowContext
-from perdure.graph.marks import passed_over
+from perdure.graph.marks import passed_over, presentable
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepStatus
 from perdure.kernel import traps
@@ -178,7 +181,7 @@ class GraphQuery:
     def answer(self, args: bytes) -> bytes:
         """Return the encoded answer."""
         book = self._book
-        found = {
+        found: dict[str, Any] = {
             "current_steps": list(book.current),
             "steps": book.steps,
             "metadata": book.metadata,
@@ -187,4 +190,15 @@ class GraphQuery:
             "step_history": book.history,
             "user_id": book.instance.user_id,
         }
-        return payload.encode(found, what="answer")
+        try:
+            return payload.encode(found, what="answer")
+        except errors.Invalid:  # something that a mapper gave or set
+            found |= {key: _presentable(found[key]) for key in ("steps", "metadata", "data")}
+            found["step_history"] = [
+                _presentable(msgspec.structs.asdict(it)) for it in book.history
+            ]
+            return payload.encode(found, what="answer")
+
+
+def _presentable(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: presentable(value) for key, value in values.items()}

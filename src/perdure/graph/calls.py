@@ -87,6 +87,7 @@ class Callee:
         fn: Any = run if self.is_async else run_in_thread
         call = StepCall(fn, name=name, retry=retry, timeout=timeout, isolation=isolation, step=step)
         call.callee = self
+        call.result_name = f"{self.what}: its output, or what it has set of the context"
         return call
 
     def bind(self, ctx: WorkflowContext) -> Callable[[Any], Any]:

@@ -79,7 +79,8 @@ def _of_functions(step: BaseStep) -> Iterable[str]:
     """Find async functions where nobody awaits; a condition is told of as one."""
     if isinstance(step, BaseHumanStep):
         return  # its hooks may be async
-    awaited = [*step.conditions(), getattr(type(step), "evaluate", None)]
+    own = [getattr(type(step), name, None) for name in ("evaluate", "get_duration")]
+    awaited = [*step.conditions(), *own]
     for fn in step.functions():
         if inspect.iscoroutinefunction(fn) and fn not in awaited:
             yield f"{fn.__qualname__} is async: it is workflow code, and only reads"

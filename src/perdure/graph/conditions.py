@@ -12,7 +12,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from perdure import errors
 from perdure.expr import Expression
@@ -103,6 +103,8 @@ def is_true(condition: str | Condition, context: Any, target: str = "") -> bool:
             text = f"condition {getattr(condition, '__name__', condition)} is async: {_PLAIN}"
             raise errors.ApplicationError(text, kind="Invalid", retryable=False)
         return bool(found)
+    if not isinstance(cast("Any", condition), str):
+        raise errors.ApplicationError(refusal(condition), kind="Invalid", retryable=False)
     return not is_expression(condition) or value_of(condition, context, target, kinds=(bool,))
 
 

@@ -24,11 +24,11 @@ import msgspec
 from perdure import activity, errors
 from perdure.graph.states import StepStatus
 from perdure.logs import RunLogger
-from perdure.values import lines
+from perdure.values import lines, payload
 
 
 class StepExecution(msgspec.Struct, omit_defaults=True):
-    """One visit of a step. ``attempts`` of this visit; times are aware UTC datetimes."""
+    """One visit of a step; times are aware UTC datetimes."""
 
     step_name: str
     status: StepStatus
@@ -38,7 +38,6 @@ class StepExecution(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     input_data: Any = None
     output_data: Any = None
-    attempts: int = 0
 
 
 class InstanceInfo(msgspec.Struct, frozen=True):
@@ -189,8 +188,12 @@ class WorkflowContext:
 
         Raises:
             UsageError: not in a step's handler.
+            Invalid: the key is no text, or the value has no JSON form.
         """
-        self._writable("set_metadata").metadata[key] = value
+        changes = self._writable("set_metadata")
+        payload.text(key, what="metadata")
+        payload.encode(value, what=f"metadata {key!r}")
+        changes.metadata[key] = value
         self._metadata = {**self._metadata, key: value}
 
     def get_step_result(self, name: str, default: Any = None) -> Any:
@@ -269,8 +272,12 @@ class WorkflowContext:
 
         Raises:
             UsageError: not in a step's handler.
+            Invalid: the event's name is no text, or the data has no JSON form.
         """
-        self._writable("emit").events.append((event, data))
+        changes = self._writable("emit")
+        payload.text(event, what="event")
+        payload.encode(data, what=f"data of event {event!r}")
+        changes.events.append((event, data))
 
     # -- inside ----------------------------------------------------------------------------------
 

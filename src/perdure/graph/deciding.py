@@ -43,10 +43,9 @@ class BaseGateway(BaseStep):
         if not isinstance(chosen, (str, type, Sequence)):
             text = f"it decided for {chosen!r}; a gateway gives the name of a step, or several"
             raise errors.ApplicationError(text, kind="Invalid", retryable=False)
-        targets: list[Any] = (
-            [chosen] if isinstance(chosen, (str, type)) else [*cast("Sequence[Any]", chosen)]
-        )
-        return Left({"chosen": chosen}, is_output=False, to=[name_of(it) for it in targets])
+        is_one = isinstance(chosen, (str, type))
+        names = [name_of(it) for it in ([chosen] if is_one else cast("Sequence[Any]", chosen))]
+        return Left({"chosen": names[0] if is_one else names}, is_output=False, to=names)
 
     def functions(self) -> list[object]:
         return [type(self).evaluate]
@@ -81,6 +80,8 @@ class ExclusiveGateway(BaseGateway):
         return await chosen if inspect.isawaitable(chosen) else chosen
 
     def functions(self) -> list[object]:
+        if type(self).evaluate is not ExclusiveGateway.evaluate:
+            return super().functions()
         return [self.condition] if callable(self.condition) else []
 
     def problems(self) -> list[str]:
@@ -107,6 +108,10 @@ class ParallelGateway(BaseGateway):
     ) -> None:
         super().__init__(name, **attributes)
         self.branches = [name_of(it) for it in [*branches] or self.branches]
+
+    async def evaluate(self, context: WorkflowContext) -> str | list[str]:
+        """Return ``branches``."""
+        return [*self.branches]
 
     async def visit(self, visit: Visit) -> Left:
         return Left(None, is_output=False, to=self.branches or visit.ways_on(all=True))

@@ -23,9 +23,11 @@ from perdure.graph.adapting import adapted
 from perdure.graph.calls import StepCall
 from perdure.graph.check import doubts, mistakes
 from perdure.graph.conditions import holds, refusal
+from perdure.graph.forms import settings_of
 from perdure.graph.interpret import interpret
 from perdure.graph.kinds import Kind
 from perdure.graph.mermaid import draw
+from perdure.graph.naming import all_steps
 from perdure.graph.outline import Edge, Outline, Way
 from perdure.graph.paths import WorkflowGraph
 from perdure.graph.steps import STEP_DEFAULT, BaseStep
@@ -79,9 +81,10 @@ class WorkflowDefinition(Workflow[Any, Any]):
         outline = Outline(name, adapted(steps), edges, initial_step, terminal_steps)
         outline.settle(name, default_retry)
         kind = Kind(None if input is Any else input, what=f"{name}(input)")
+        given: Any = name
         super().__init__(
             _function(outline, kind.given),
-            name=name,
+            name="" if given is None else name,  # a function would lend its own
             version=version,
             task_queue=task_queue,
             triggers=triggers,
@@ -96,7 +99,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.input = input
         self.source = msgspec.json.encode(self.describe()).decode()
         self.code = self._fingerprint()
-        self.parts = tuple(_functions(outline))
+        self.parts = (*_functions(outline), *_settings(outline.steps.values()))
         _compile(outline)
         self.isolated = _switch(isolated, f"isolated of {name!r}")
         self.calls = {call.name: call for call in _calls(outline)}
@@ -105,6 +108,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
             call.home = self
         self._made_in = _caller()
         self._place: places.Place | None = None
+        self._is_read = False
         self.is_checked = False
         """Whether engines may take it as it is; else they look for mistakes first."""
 
@@ -138,7 +142,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.place()
 
     def place(self) -> places.Place:
-        """Return where a subprocess finds the definition.
+        """Return where a subprocess finds the definition; one that was read from a document may
+        be its own place.
 
         Raises:
             DefinitionError: no module has it under a name.
@@ -147,6 +152,10 @@ class WorkflowDefinition(Workflow[Any, Any]):
             module, name = self._made_in, places.named_in(self._made_in, self)
             if not name:
                 module, name = places.found_anywhere(self)
+            if not name and self._is_read:
+                read = f"{WorkflowDefinition.__name__}.{self.from_json.__name__}"
+                self._place = places.Place(__name__, read, document=self.to_json())
+                return self._place
             if not name:
                 raise errors.DefinitionError(
                     f"workflow {self.name!r} is isolated, and a subprocess could not find it: it "
@@ -174,8 +183,8 @@ class WorkflowDefinition(Workflow[Any, Any]):
             "initial_step": outline.initial_step,
             "terminal_steps": sorted(outline.terminal_steps),
             "webhooks": {
-                name: step.callback_key
-                for name, step in outline.steps.items()
+                step.name: step.callback_key
+                for step in all_steps(outline.steps.values())
                 if isinstance(step, WebhookStep)
             },
         }
@@ -287,6 +296,7 @@ class WorkflowDefinition(Workflow[Any, Any]):
             **options,
         )
         made.demand_valid(found.source, stacklevel=4)
+        made._is_read = True
         return made
 
     def __repr__(self) -> str:
@@ -379,3 +389,13 @@ def _functions(outline: Outline) -> Iterator[object]:
         yield from step.functions()
         for inner in step.inner():
             yield from _functions(inner)
+
+
+def _settings(steps: Iterable[BaseStep]) -> Iterator[str]:
+    """Yield what all steps were given, so that engines notice when it is changed.
+
+    Most of it decides nothing, but a bound or an interval may.
+    """
+    for step in steps:
+        yield settings_of(step)
+        yield from _settings(step.parts())

@@ -13,6 +13,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from perdure.graph.codecs import DURATION, JSON, RETRY, TEXT, UNREAD, Codec, Place, unknown
 
 KINDS: dict[str, type[Any]] = {}
@@ -87,6 +89,27 @@ def given_to(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[s
                 value if parameter.kind is parameter.VAR_KEYWORD else {parameter.name: value}
             )
     return found
+
+
+def settings_of(step: Any) -> str:
+    """Return what a step was made with and what its class says, as a text that is the same in each
+    process; functions and objects are in it by their names.
+    """
+    cls: type[Any] = step.__class__
+    names = {it for base in cls.__mro__ for it in vars(base) if _is_attribute(cls, it)}
+    said = {name: getattr(step, name) for name in sorted(names)} | step.given
+    return f"{step.name} {[(name, _text(value)) for name, value in sorted(said.items())]}"
+
+
+def _text(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value, enc_hook=_called, order="deterministic").decode()
+    except (TypeError, ValueError, RecursionError):  # no JSON has its keys, or it holds itself
+        return _called(value)
+
+
+def _called(value: Any) -> str:
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _arguments(cls: type[Any]) -> list[str]:

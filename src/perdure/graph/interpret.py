@@ -30,6 +30,7 @@ from perdure.graph.calls import Callee, Outcome, StepCall, bound
 from perdure.graph.conditions import holds
 from perdure.graph.context import Changes, StepExecution, WorkflowContext
 from perdure.graph.joins import Joins, Token
+from perdure.graph.looping import loops_within
 from perdure.graph.marks import ended, failed
 from perdure.graph.outline import Outline
 from perdure.graph.states import StepStatus, StepType
@@ -183,9 +184,13 @@ class Visit:
         return self._play.loops.setdefault(self.step.name, (0, self.now()))
 
     def count_loop(self) -> None:
-        """Count a jump."""
+        """Count a jump, after which the loops within the round begin anew."""
         count, since = self.loop_state()
-        self._play.loops[self.step.name] = count + 1, since
+        loops, name = self._play.loops, self.step.name
+        loops[name] = count + 1, since
+        if len(loops) > 1:
+            for inner in loops_within(self._play.outline, name):
+                loops.pop(inner, None)
 
     def end_loop(self) -> None:
         """Forget the count: the next time round begins anew."""
@@ -216,7 +221,11 @@ class Play:
     async def run(self, prev: Any) -> Any:
         """Play to the end and return the output of the last step that had one."""
         self._output = prev
-        self._ready.append(Token(self.outline.initial_step, prev))
+        first = self.outline.initial_step
+        if first not in self.outline.steps:
+            said = f"Step {first!r} not found in definition {self.outline.name!r}"
+            raise errors.ApplicationError(said, kind="NotFound", retryable=False)
+        self._ready.append(Token(first, prev))
         try:
             while True:
                 if self._joins.waiting:

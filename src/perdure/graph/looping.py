@@ -1,4 +1,6 @@
-"""Loops that mean nothing: nothing is repeated, or no time can pass."""
+"""Loops: which of them go round within another, and which mean nothing: nothing is repeated, or no
+time can pass.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,41 @@ from perdure.graph.steps import PassStep
 
 _DECIDE = (BaseGateway, ChoiceStep)
 _AT_ONCE = (*_DECIDE, LoopStep, PassStep, ThreadMerge, ThreadSplit)
+
+
+def loops_within(outline: Outline, loop: str) -> frozenset[str]:
+    """Return the loops that lie within each round of a loop: each round begins them anew."""
+    found = outline.loops_within.get(loop)
+    if found is None:
+        round_ = _round(outline, loop)
+        others = (it for it, step in outline.steps.items() if isinstance(step, LoopStep))
+        found = frozenset(it for it in others if _round(outline, it) < round_)
+        outline.loops_within[loop] = found
+    return found
+
+
+def _round(outline: Outline, loop: str) -> set[str]:
+    """Return the steps on the ways from a loop's target to it on which nothing jumps back."""
+    step = outline.steps[loop]
+    assert isinstance(step, LoopStep)
+    ahead = _ahead(outline, step.target, loop)
+    return {it for it in ahead if loop in _ahead(outline, it, loop)}
+
+
+def _ahead(outline: Outline, start: str, last: str) -> set[str]:
+    """Return a step and those it may lead to, not past ``last`` and without loops' jumps."""
+    seen, waiting = set[str](), [start]
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        if here != last:
+            jumps = not isinstance(outline.steps[here], LoopStep)
+            waiting += (
+                outline.followers(here) if jumps else [it.target for it in outline.ways_on(here)]
+            )
+    return seen
 
 
 def idle_loops(outline: Outline, reached: set[str]) -> Iterator[str]:

@@ -55,6 +55,15 @@ def failed(step: str, error: Exception, visit: Visit) -> ev.Emitted:
     return ev.Emitted(name="step.failed", step=step, of=activity, path=path, data=data)
 
 
+def presentable(value: Any) -> Any:
+    """Return a value that need not have a form for the history; else what it is."""
+    try:
+        payload.encode(value)
+    except errors.Invalid:
+        return _what(value)
+    return value
+
+
 def _encoded(output: Any, visit: Visit) -> bytes:
     """Encode an output that need not have a form for the history; else say what it is."""
     try:
@@ -62,4 +71,8 @@ def _encoded(output: Any, visit: Visit) -> bytes:
             payload.encode(output), visit.max_payload, what=f"output of {visit.step.name}"
         )
     except errors.Invalid:
-        return payload.encode(f"<{type(output).__name__}>"[:_SHOWN])
+        return payload.encode(_what(output))
+
+
+def _what(value: Any) -> str:
+    return f"<{type(value).__name__}>"[:_SHOWN]

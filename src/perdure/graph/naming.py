@@ -29,9 +29,14 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 
 def all_names(steps: Iterable[BaseStep]) -> Iterator[str]:
     """Yield the names of steps, and of all that is inside them."""
+    return (step.name for step in all_steps(steps))
+
+
+def all_steps(steps: Iterable[BaseStep]) -> Iterator[BaseStep]:
+    """Yield steps, and all that is inside them."""
     for step in steps:
-        yield step.name
-        yield from all_names(step.parts())
+        yield step
+        yield from all_steps(step.parts())
 
 
 def _within(step: BaseStep, place: str, taken: dict[str, str]) -> Iterator[str]:

@@ -122,6 +122,8 @@ class Outline:
         """Where tokens may have to wait for each other."""
         self._reached: dict[tuple[str, str], bool] = {}
         self._regions: dict[str, frozenset[str]] = {}
+        self.loops_within: dict[str, frozenset[str]] = {}
+        """What :func:`~perdure.graph.looping.loops_within` has found."""
 
     def copied(self) -> Outline:
         """Return the same graph with steps of its own."""

@@ -328,7 +328,10 @@ class JobStep(BaseStep):
         return [fn for fn in (self.input, self.output) if fn is not None]
 
     def problems(self) -> list[str]:
-        return [
+        job: Any = self.job
+        is_named = isinstance(job, str) and bool(job)
+        found = [] if is_named else [f"job={job!r}: give the name of an activity"]
+        return found + [
             f"{what}={fn!r} is a type: with job=, write a function ({', '.join(args)})"
             if isinstance(fn, type)
             else problem

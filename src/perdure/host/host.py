@@ -18,7 +18,7 @@ from perdure.host.naming import chosen, is_of, named
 from perdure.host.querying import find
 from perdure.host.reading import check_count, moment, read_statuses, tag_texts
 from perdure.host.schedule import HostSchedule
-from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller
+from perdure.judging import Judge, Sight, guard_of, narrowed, own_caller, sized
 from perdure.policy import Finding, Guard, Policies, PolicyGuard, Request, Verdict, checks
 from perdure.policy.counted import counted_by
 from perdure.policy.globs import read_name
@@ -163,7 +163,7 @@ class WorkflowHost:
         """
         name = text(signal, what="signal")
         row = await self._found("signal", instance_id, claims, signal=name)
-        request = self.judge.about(row, claims, signal=name, **_sized(payload, "payload"))
+        request = self.judge.about(row, claims, signal=name, **sized(payload, "payload"))
         verdict = await self.judge.allow("signal", request)
         client = await self.judge.admit("signal", request, verdict)
         await _handle(client, row).send(name, payload)
@@ -382,7 +382,7 @@ class WorkflowHost:
         found = await self._resolve(name) if read_name(name) is not None else None
         validate = self._validator(found, workflow_id)
         known = {"validate": validate, "caller": own_caller(caller), **asked}
-        known = {**_sized(input, "input"), **known}
+        known = {**sized(input, "input"), **known}
         return found, self.judge.request(claims, workflow_id=name, **known)
 
     def _own_rules(
@@ -467,11 +467,6 @@ class WorkflowHost:
         if keep is None or row.closed_at is None:
             return False
         return row.closed_at + keep * SECOND < self.client.door.now()
-
-
-def _sized(value: Any, what: str) -> dict[str, Any]:
-    """Return what is asked about something that is given: the value, and its encoded bytes."""
-    return {"input": value, "input_size": len(payload.encode(value, what=what))}
 
 
 def _handle(client: Client, row: RunRow) -> Handle[Any]:

@@ -12,8 +12,8 @@ from perdure.values import events as ev
 from perdure.values import payload
 from perdure.values.duration import Duration, microseconds
 from perdure.values.event import PLAIN
-from perdure.values.labels import check_label
-from perdure.values.limits import LABEL, REASON
+from perdure.values.labels import check_name, check_text
+from perdure.values.limits import REASON
 from perdure.values.people import PRIORITIES, PRIORITY
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,7 +64,7 @@ def asked(
     role, group = given("role"), given("group")
     if role and group and role != group:
         raise errors.Invalid(f"role {role!r} and group {group!r} mean the same: give one")
-    if not payload.text(title, what="title", maximum=LABEL):
+    if not check_text(title, "title"):
         raise errors.Invalid("title: it is empty; say in a few words what is asked")
     priority = given("priority", PRIORITY)
     if type(priority) is not int or priority not in PRIORITIES:
@@ -75,7 +75,7 @@ def asked(
     if given("assignee") in not_by:
         raise errors.Invalid(f"assignee: {given('assignee')!r} is among not_by")
     handling = ev.Handling(
-        type=payload.text(given("type", ""), what="type", maximum=LABEL),
+        type=check_text(given("type", ""), "type"),
         escalate=_chain(given("escalate"), now, due if expires is None else expires),
         approvers=_number(given("approvers", 1), 1, APPROVERS, "approvers"),
         not_by=not_by,
@@ -85,10 +85,10 @@ def asked(
     return ev.HumanTaskOpened(
         id=id,
         title=title,
-        name=payload.text(given("name", ""), what="name", maximum=LABEL),
-        description=payload.text(given("description", ""), what="description", maximum=REASON),
-        role=check_label(role, "role") or check_label(group, "group") or None,
-        assignee=check_label(given("assignee"), "assignee") or None,
+        name=check_text(given("name", ""), "name"),
+        description=check_text(given("description", ""), "description", REASON),
+        role=_whose(role, "role") or _whose(group, "group"),
+        assignee=_whose(given("assignee"), "assignee"),
         priority=priority,
         form=form.schema and payload.limit(form.schema, max_payload, what="form"),
         data=None if data is None else _encoded(data, max_payload),
@@ -107,8 +107,13 @@ def names(given: Any, what: str) -> tuple[str, ...]:
     several: Any = (given,) if isinstance(given, str) else given
     if not isinstance(several, Iterable) or isinstance(several, Mapping):
         raise errors.Invalid(f"{what}: {given!r} is neither a name nor a list of names")
-    found = [payload.text(one, what=what, maximum=LABEL) for one in cast("Iterable[Any]", several)]
+    found = [check_text(one, what) for one in cast("Iterable[Any]", several)]
     return tuple(dict.fromkeys(one for one in found if one))
+
+
+def _whose(given: Any, what: str) -> str | None:
+    """Return a name; ``None`` of none, or of an empty one."""
+    return None if given is None or given == "" else check_name(given, what)
 
 
 def _chain(given: Any, now: int, end: int) -> tuple[tuple[str, int], ...]:
@@ -123,8 +128,9 @@ def _chain(given: Any, now: int, end: int) -> tuple[tuple[str, int], ...]:
             role, after = pair
         except (TypeError, ValueError):
             raise errors.Invalid(f'{what}: {pair!r} is not (role, when): ("lead", "1d")') from None
-        if not payload.text(role, what=what, maximum=LABEL):
+        if role == "":
             raise errors.Invalid(f"{what}: the role is empty")
+        check_name(role, what)
         at = _time_of(after, now, what)
         if steps and at <= steps[-1][1]:
             raise errors.Invalid(

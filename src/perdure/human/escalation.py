@@ -20,7 +20,8 @@ from perdure.human.request import ask
 from perdure.values import payload
 from perdure.values.bounds import Bounds
 from perdure.values.failures import FailureInfo
-from perdure.values.limits import LABEL, REASON
+from perdure.values.labels import check_label, check_text
+from perdure.values.limits import REASON
 from perdure.values.people import PRIORITIES, PRIORITY
 from perdure.values.terms import NO_TERMS, Terms
 from perdure.workflow import check_search
@@ -63,9 +64,9 @@ class Escalation(msgspec.Struct, frozen=True, tag_field="type", tag=_ALWAYS):
             raise errors.Invalid(
                 f"escalation: priority: {self.priority!r} is not a number from 1 (urgent) to 4"
             )
-        payload.text(self.message, what="escalation: message")
+        check_text(self.message, "escalation: message", None)
         if self.role is not None:
-            payload.text(self.role, what="escalation: role", maximum=LABEL)
+            check_text(self.role, "escalation: role")
         if self.search is not None:
             msgspec.structs.force_setattr(self, "search", _found_by(self.search))
 
@@ -111,7 +112,9 @@ def returned(result: bytes, input: bytes) -> Question | None:
     said = _said(result, certified=_is_certified(input))
     if said is None:
         return None
-    role = said.role if isinstance(said.role, str) and 0 < len(said.role) <= LABEL else None
+    role: str | None = None
+    with contextlib.suppress(errors.Invalid):
+        role = check_label(said.role, "role") or None
     is_meant = type(said.priority) is int and said.priority in PRIORITIES
     fields = {
         "data": said.data,
@@ -191,7 +194,7 @@ async def companion(given: Returned) -> str:
         f"{given.workflow} asks for a decision",  # titles are plain where all else is encrypted
         Form(None),
         {
-            "description": _cut(given.message, REASON),
+            "description": _cut(given.message.replace("\0", "\ufffd"), REASON),
             "name": given.workflow_id,
             "type": given.workflow,
             "role": given.role,

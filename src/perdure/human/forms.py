@@ -18,9 +18,9 @@ from perdure import errors
 from perdure.values import payload
 from perdure.values.schemas import Mistake, Schema, listed
 
-_KNOWN_TYPES = 1_000
-_known: dict[bytes, payload.Decode] = {}
-"""Types that this process has asked people for, by their schema."""
+_KNOWN_SCHEMAS, _KNOWN_TYPES = 1_000, 10
+_known: dict[bytes, dict[Any, payload.Decode]] = {}
+"""Types that this process has asked people for, by their schema: several may have the same."""
 
 
 class Form:
@@ -45,8 +45,10 @@ class Form:
             raise errors.Invalid(f"form: {given!r} is neither a type nor a JSON Schema")
         self.read = payload.decoder(given, what=f"form({_name(given)})")
         self.schema = _schema_of(given)
-        if self.schema is not None and len(_known) < _KNOWN_TYPES:
-            _known.setdefault(self.schema, self.read)
+        if self.schema is not None and len(_known) < _KNOWN_SCHEMAS:
+            readers = _known.setdefault(self.schema, {})
+            if len(readers) < _KNOWN_TYPES:
+                readers.setdefault(given, self.read)
 
 
 def check_entered(schema: bytes | None, value: bytes) -> None:
@@ -59,15 +61,22 @@ def check_entered(schema: bytes | None, value: bytes) -> None:
     """
     if schema is None:
         return
-    read = _known.get(schema)
-    if read is None:
+    readers = _known.get(schema)
+    if readers is None:
         if found := _schema(schema).errors(payload.decode(value)):
             raise _refused(found)
         return
-    try:
-        read(value)
-    except errors.Invalid as error:
-        raise _told(schema, value, error) from error.__cause__
+    # A form says its schema, and not its type: what one of them takes may be meant for that.
+    refused: errors.Invalid | None = None
+    for read in readers.values():
+        try:
+            read(value)
+        except errors.Invalid as error:
+            refused = refused or error
+        else:
+            return
+    assert refused is not None
+    raise _told(schema, value, refused) from refused.__cause__
 
 
 def _told(schema: bytes, value: bytes, error: errors.Invalid) -> errors.Invalid:

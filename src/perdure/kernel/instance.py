@@ -403,7 +403,7 @@ class Instance(State):
             return raised
         assert self._main is not None
         coro: Any = self._main.coro
-        return match.describe(coro.cr_code, coro.cr_code.co_firstlineno)
+        return match.beginning_place(coro.cr_code)
 
     def _root_done(self, _root: object) -> None:
         self.loop.stop()

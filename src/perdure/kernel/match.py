@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
@@ -19,6 +20,7 @@ from perdure.errors import NondeterminismError
 from perdure.values.events import SOFT, Event, SideEffectRecorded, VersionMarked
 
 _PACKAGE = "perdure."
+_HOME = str(Path(__file__).parents[1] / "_")[:-1]
 _UNKNOWN = "an unknown place"
 _SKIPPED = ("asyncio.", "contextlib", "importlib", "<frozen")
 
@@ -178,6 +180,11 @@ def waiting_frames(coro: Any) -> list[FrameType]:
 def is_user_code(module: str) -> bool:
     """Tell user modules from Perdure's own and the machinery around them."""
     return not module.startswith((_PACKAGE, *_SKIPPED)) and module not in ("perdure", "asyncio")
+
+
+def beginning_place(code: CodeType) -> str:
+    """Return where a program's function begins, or ``""`` if that is Perdure's own."""
+    return "" if code.co_filename.startswith(_HOME) else describe(code, code.co_firstlineno)
 
 
 def describe(code: CodeType, line: int) -> str:

@@ -5,7 +5,7 @@ server, the command line against a server.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -69,7 +69,8 @@ class CheckedGuard:
 
     async def explain(self, operation: str, request: Request) -> list[Finding]:
         """Return what every check says, and what the guard does, as the rule ``guard``."""
-        found = self._checks.explain(operation, request)
+        own = self._guard if isinstance(self._guard, PolicyGuard) else None
+        found = (own.policies if own is not None else self._checks).explain(operation, request)
         if all(it.allowed for it in found):
             said = await self._own(operation, request, self._checks.check(operation, request))
             found.append(Finding("guard", said.allowed, said.rule, said.code, said.reason))
@@ -78,6 +79,8 @@ class CheckedGuard:
     async def _own(self, operation: str, request: Request, checked: Verdict) -> Verdict:
         try:
             verdict = await self._guard.check(operation, request)
+            if not isinstance(cast("object", verdict), Verdict):
+                raise TypeError(f"it gave {verdict!r}, which is no Verdict")
         except Exception as exc:  # noqa: BLE001 - whatever cannot be judged is denied
             return Verdict(False, ERROR, f"{type(exc).__name__}: {exc}", "guard")
         if operation != "query":
@@ -93,7 +96,9 @@ class CheckedGuard:
 
 def with_checks(guard: Guard) -> PolicyGuard | CheckedGuard:
     """Return a guard that makes the checks which are always made, too."""
-    return guard if isinstance(guard, PolicyGuard | CheckedGuard) else CheckedGuard(guard)
+    if isinstance(guard, PolicyGuard) and type(guard).check is PolicyGuard.check:
+        return guard
+    return guard if isinstance(guard, CheckedGuard) else CheckedGuard(guard)
 
 
 def error_of(verdict: Verdict, *, retry_after: float | None = None) -> PolicyDenied | RateLimited:

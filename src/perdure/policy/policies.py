@@ -203,7 +203,7 @@ class Policies:
         for rule in rules:
             code, reason = _asked(rule, facts) or ("", "")
             found.append(Finding(rule.key, not code, rule.value, code, reason))
-        return found + counted_by(_limits(now, facts))
+        return found + counted_by(_known_limits(now, facts))
 
     def _made(self, values: Mapping[str, tuple[Given, ...]], counter: int) -> _InForce:
         compiled = Compiled(values, self._env, self._input_most)
@@ -226,8 +226,8 @@ class Policies:
         return _InForce(values, compiled, fast, rates, limits, counter, version, {})
 
 
-def _limits(now: _InForce, facts: Facts) -> Limits:
-    """Return what an allowed operation is bound by."""
+def _known_limits(now: _InForce, facts: Facts) -> Limits:
+    """Return what bounds an operation of this service with this workflow, whatever is asked."""
     operation, service, name = facts.operation, facts.request.service, facts.name.name
     place = operation, service, name
     found = now.known.get(place)
@@ -242,6 +242,12 @@ def _limits(now: _InForce, facts: Facts) -> Limits:
         if len(now.known) >= _KNOWN:
             now.known.clear()
         now.known[place] = found
+    return found
+
+
+def _limits(now: _InForce, facts: Facts) -> Limits:
+    """Return what an allowed operation is bound by."""
+    found, operation = _known_limits(now, facts), facts.operation
     request, compiled = facts.request, now.compiled
     if operation == "list":
         return msgspec.structs.replace(

@@ -22,8 +22,9 @@ from perdure.policy.verdict import OPERATIONS, Request, Schedule, Verdict
 _FIELDS = frozenset(Request.__struct_fields__) - {"validate"}
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("claims", "instance", "metadata", "schedule"), dict),
-    **dict.fromkeys(("input_size", "limit"), int),
+    "input_size": int,
     "input": object,
+    "limit": object,  # a check is about what it is
     "statuses": list,
 }
 """Types of the fields that are not text."""

@@ -17,6 +17,9 @@ LABEL: Final = 1_000
 """Characters of a tag, of the name of a search attribute, and of the texts that say for whom an
 execution is (``correlation_id``, ``tenant``, ``created_by``).
 """
+NAME_BYTES: Final = 2_000
+"""Bytes of a name that an index leads with: of a person, or a role; PostgreSQL has room for 2,704.
+"""
 TAGS: Final = 100
 SEARCH_ATTRIBUTES: Final = 100
 SEARCH_TEXT: Final = 10_000

@@ -8,7 +8,6 @@ happens by the clock alone is in ``overdue.py``, which human tasks a principal r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from perdure.values.bounds import Bounds
 from perdure.values.duration import to_text
 from perdure.values.event import Approval
 from perdure.values.facts import HumanTaskDecided
-from perdure.values.principals import Principal, Reach
+from perdure.values.principals import Kind, Principal, Reach
 from perdure.values.reach import Sight, readable, writable
 
 
@@ -359,12 +358,23 @@ def _check_barred(task: HumanTaskRow, act: Act) -> None:
             f"human task {task.title!r} ({task.id}) must not be decided by {act.person!r}",
             details=_details(task),
         )
-    if any(people & {one.by, one.person} for one in task.approvals):
+    if any(_has_given(act, one) for one in task.approvals):
         raise errors.TaskDenied(
             f"human task {task.title!r} ({task.id}) has been completed by {act.person!r} already; "
             f"it takes {task.approvers} different people",
             details=_details(task),
         )
+
+
+def _has_given(act: Act, one: Approval) -> bool:
+    """Tell whether whoever acts has a part in an approval. Two people who are known may act through
+    one service account; an account of which nobody knows for whom it acted may have been either.
+    """
+    shared = {act.by, act.person} & {one.by, one.person}
+    is_account = act.who is not None and act.who.kind is Kind.SERVICE
+    if is_account and act.by == one.by and act.by != act.person and one.person:
+        shared.discard(act.by)
+    return bool(shared)
 
 
 def _check_given(task: HumanTaskRow, act: Act) -> None:
@@ -448,18 +458,6 @@ def decision(task: HumanTaskRow, begins: Bounds | None = None) -> HumanTaskDecid
         approvals=task.approvals,
         begins=begins,
     )
-
-
-def awaited(asked: Sequence[Any], due: str, holder: str = "") -> str:
-    """Say what a run waits for: (title, role, assignee), and ``due``: "due in 2h", say.
-
-    ``holder``: who has claimed it.
-    """
-    title, role, assignee = asked
-    whose = f"assigned to {assignee!r}" if assignee else f"role {role!r}" if role else ""
-    claimed = f"claimed by {holder!r}" if holder else ""
-    told = ", ".join(part for part in (whose, claimed, due) if part)
-    return f"a person: {title!r}{f' ({told})' if told else ''}"
 
 
 def _ended(task: HumanTaskRow, now: int) -> str:

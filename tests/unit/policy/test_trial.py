@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,17 @@ def test_a_decision_is_read_as_it_was_recorded():
         assert policies.check(operation, read.request).code == verdict.code
 
 
+@pytest.mark.parametrize("limit", ["many", None, True, 1.5, 10**30])
+def test_a_limit_that_is_none_is_recorded_and_judged_again(limit: Any):
+    asked = Request("a.b", limit=limit)
+    policies = Policies()
+    verdict = policies.check("query", asked)
+    assert verdict.code == ("" if limit == 10**30 else "INVALID_LIMIT")
+    assert list(replay(policies, [record("query", asked, verdict)])) == [None]
+    rules = {it.rule: it.allowed for it in policies.explain("query", asked)}
+    assert rules["query_limit"] == verdict.allowed
+
+
 def test_a_refusal_that_was_a_matter_of_the_moment_is_passed_over():
     line = json.dumps(
         {
@@ -110,8 +122,8 @@ def test_a_refusal_that_was_a_matter_of_the_moment_is_passed_over():
             "request.claims: [] does not fit",
         ),
         (
-            b'{"verdict": {"allowed": true}, "operation": "run", "request": {"limit": true}}',
-            "request.limit: True does not fit",
+            b'{"verdict": {"allowed": true}, "operation": "run", "request": {"input_size": true}}',
+            "request.input_size: True does not fit",
         ),
     ],
 )

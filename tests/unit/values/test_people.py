@@ -18,12 +18,12 @@ from perdure.values.people import (
     Act,
     HumanTaskRow,
     HumanTaskStatus,
-    awaited,
     decision,
     judge,
     may,
 )
-from perdure.values.principals import Principal
+from perdure.values.principals import Kind, Principal
+from perdure.why import awaited
 
 NOW = 10_000_000
 HOUR = 3_600_000_000
@@ -196,6 +196,24 @@ def test_a_person_behind_two_service_accounts_is_one_person():
     for name, who in (("bot2", bots[1]), ("ada", None)):
         with pytest.raises(errors.TaskDenied, match="already"):
             judge(first, act("complete", name, who=who, value=b"1"), NOW)
+
+
+def test_two_people_behind_one_service_account_are_two_people():
+    def through(person: str, kind: Kind = Kind.SERVICE) -> Principal:
+        return Principal("portal", kind=kind, roles=["finance"], initiated_by=person)
+
+    def done(by: str, who: Principal | None) -> Act:
+        return act("complete", by, who=who, value=b"1")
+
+    first = judge(task(approvers=2), done("portal", through("ada")), NOW)
+    for who in (through("ada"), through(""), through("grace", Kind.USER)):
+        with pytest.raises(errors.TaskDenied, match="already"):
+            judge(first, done("portal", who), NOW)
+    after = judge(first, done("portal", through("grace")), NOW)
+    assert [it.person for it in decision(after).approvals] == ["ada", "grace"]
+    unknown = judge(task(approvers=2), done("portal", through("")), NOW)
+    with pytest.raises(errors.TaskDenied, match="already"):
+        judge(unknown, done("portal", through("grace")), NOW)
 
 
 @pytest.mark.parametrize("verb", ["claim", "complete", "reject"])

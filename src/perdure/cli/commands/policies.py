@@ -133,7 +133,8 @@ def explain_command(file: Path, env: tuple[str, ...], request: str, output: str)
             if it.allowed:
                 why = it.reason and f" ({it.reason})"
             value = "" if it.value == "always" else f" = {it.value}"
-            say(f"{'passes' if it.allowed else 'DENIES'} {it.rule}{value}{why}")
+            said = f"{'passes' if it.allowed else 'DENIES'} {it.rule}{value}{why}"
+            say(" ".join(said.splitlines()))  # a condition may have several
         hint("allowed" if verdict.allowed else f"denied by {verdict.rule}")
     return exits.OK if verdict.allowed else exits.FAILED
 

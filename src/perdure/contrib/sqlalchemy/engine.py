@@ -35,8 +35,9 @@ class PersistentExecutionEngine(GraphEngine):
         registry: the definitions it carries; also those that are registered later.
         session: an ``AsyncSession`` (or a ``Session``), which names the database.
         event_bus: is told of starts, waits and ends, best effort.
-        **options: those of :class:`~perdure.Engine`, such as ``services``; all engines that share a
-            worker give the same, or none.
+        **options: those of :class:`~perdure.Engine`, such as ``services``, or ``definitions``:
+            activities and workflows that steps call by name. All engines that share a worker give
+            the same, or none.
     """
 
     def __init__(

@@ -267,12 +267,12 @@ class WorkflowInstanceModel(Model):
     @property
     def context_data(self) -> dict[str, Any]:
         """What its steps have set, and what it was started with."""
-        return self.story.gathered(self.shape.get("webhooks", {}))[0]
+        return self.story.gathered(self.shape.get("webhooks")).data
 
     @property
     def metadata_(self) -> dict[str, Any]:
         """What its steps have set as metadata."""
-        return self.story.gathered(self.shape.get("webhooks", {}))[1]
+        return self.story.gathered(self.shape.get("webhooks")).metadata
 
     @property
     def error(self) -> str | None:

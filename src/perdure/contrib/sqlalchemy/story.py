@@ -13,17 +13,12 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from perdure import named
 from perdure.contrib.sqlalchemy.opening import opened
 from perdure.graph.states import StepStatus, StepType
-from perdure.named import Head, NamedEvent, Past
-from perdure.values import endings, payload
+from perdure.trail import Gathered, Visit, Visits
+from perdure.values import endings
 from perdure.values import events as ev
-from perdure.values.commands import NOT_CHOSEN
 from perdure.views import to_datetime
-
-WEBHOOK_DATA = "webhook_data"
-"""Where a webhook leaves what has come, unless its definition says otherwise."""
 
 
 class Row(NamedTuple):
@@ -70,20 +65,6 @@ class Story:
             Row(int(first), int(time), opened(bytes.fromhex(data))) for first, time, data in parts
         )
 
-    @cached_property
-    def events(self) -> list[tuple[int, int, dict[str, Any]]]:
-        """Id, time and fields of each event."""
-        return [
-            (number, row.time, event)
-            for row in self.rows
-            for number, event in enumerate(ev.decode_plain(row.payload), row.first)
-        ]
-
-    @property
-    def input(self) -> Any:
-        """What the run was started with."""
-        return payload.decode(self.events[0][2].get("input", payload.NULL)) if self.events else None
-
     @property
     def end(self) -> tuple[datetime, ev.Event] | None:
         """When and how the run ended; ``None`` while it is open."""
@@ -106,7 +87,10 @@ class Story:
     @cached_property
     def steps(self) -> list[StepRecord]:
         """The visits of its steps, in the order in which they began."""
-        return _Steps(self).found
+        visits, ended = Visits(), None if self.end is None else self.end[0]
+        for row in self.rows:
+            visits.take(ev.decode_plain(row.payload), row.first, row.time)
+        return [_record(visit, ended) for visit in visits.found]
 
     @property
     def current_step(self) -> str | None:
@@ -115,113 +99,42 @@ class Story:
             return None
         return next((step.name for step in self.steps if step.completed_at is None), None)
 
-    def gathered(self, webhooks: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return ``data`` and ``metadata`` as they are now.
-
-        ``webhooks``: under which keys webhooks leave what has come.
+    def gathered(self, webhooks: Mapping[str, str] | None) -> Gathered:
+        """Return ``data`` and ``metadata`` as they are now; ``webhooks`` as in
+        :class:`~perdure.trail.Gathered`.
         """
-        given = self.input
-        data = {**cast("dict[str, Any]", given)} if isinstance(given, dict) else {}
-        metadata: dict[str, Any] = {}
-        scheduled: set[int] = set()
-        kinds = {step.name: step.type for step in self.steps}
-        for number, _, event in self.events:
-            kind = event["kind"]
-            if kind == "activity_scheduled" and event.get("step"):
-                scheduled.add(number)
-            elif kind == "activity_completed" and event["activity"] in scheduled:
-                _merge(payload.decode(event.get("result", payload.NULL)), data, metadata)
-            elif kind == "emitted" and event.get("name") == "step.completed":
-                step = event.get("step", "")
-                if kinds.get(step) in (StepType.WEBHOOK, StepType.HUMAN):
-                    found = payload.decode(event.get("result") or payload.NULL)
-                    if kinds[step] is StepType.WEBHOOK:
-                        data[webhooks.get(step, WEBHOOK_DATA)] = found
-                    elif isinstance(found, dict):
-                        data.update(cast("dict[str, Any]", found))
-        return data, metadata
+        found = Gathered(webhooks)
+        for row in self.rows:
+            found.take(ev.decode_plain(row.payload), row.first)
+        return found
 
 
-class _Steps:
-    """Reads the visits of steps from what the history tells by name."""
-
-    def __init__(self, story: Story) -> None:
-        self.found: list[StepRecord] = []
-        self._asked: dict[int, StepRecord] = {}
-        past = Past(is_whole=True)
-        for row in story.rows:
-            events = ev.decode_plain(row.payload)
-            told = named.tell(events, row.first, row.time, Head("", "", ""), past)
-            for place, event in told:
-                index = int(place.partition(".")[0])
-                self._take(event, row.first + index, to_datetime(row.time))
-            self._take_inputs(events)
-            self._take_people(events, row.first)
-        if story.end is not None:
-            for step in self._open():
-                step.status, step.completed_at = StepStatus.CANCELED, story.end[0]
-
-    def _take(self, event: NamedEvent, number: int, at: datetime) -> None:
-        name = event.name.removeprefix("workflow.")
-        if event.data.get("reason") == NOT_CHOSEN:
-            self._begin(event, number, at)
-            self.found[-1].status, self.found[-1].completed_at = _ENDS[name], at
-        elif name == "step.started":
-            self._begin(event, number, at)
-        elif name in _ENDS:
-            step = next(self._open(event.data["step_name"]), None)
-            if step is not None:
-                step.status, step.completed_at = _ENDS[name], at
-                step.output = event.data.get("output")
-                step.error = event.data.get("error")
-
-    def _begin(self, event: NamedEvent, number: int, at: datetime) -> None:
-        given = event.data.get("step_type", "")
-        type = StepType(given) if given in [*StepType] else StepType.MACHINE
-        waits = type in (StepType.HUMAN, StepType.TIMER, StepType.WEBHOOK)
-        status = StepStatus.WAITING if waits else StepStatus.RUNNING
-        self.found.append(StepRecord(number, event.data["step_name"], type, status, at))
-
-    def _take_inputs(self, events: list[dict[str, Any]]) -> None:
-        for event in events:
-            if event["kind"] == "activity_scheduled":
-                name = event.get("step") or event["name"]
-                args = payload.decode(event.get("args", b"[]"))
-                step = next(self._open(name), None)
-                if step is not None and args and args[0] is not None:
-                    step.input = args[0]
-
-    def _take_people(self, events: list[dict[str, Any]], first: int) -> None:
-        for number, event in enumerate(events, first):
-            if event["kind"] == "human_task_opened":
-                step = next(self._open(event.get("name", "")), None)
-                if step is not None and step.type is StepType.HUMAN:
-                    step.assigned_to = event.get("assignee")
-                    # One that is asked again is still the same visit.
-                    if not any(it is step for it in self._asked.values()):
-                        step.event = number
-                    self._asked[number] = step
-            elif event["kind"] == "human_task_decided" and event["opened"] in self._asked:
-                self._asked[event["opened"]].completed_by = event.get("by") or None
-
-    def _open(self, name: str = "") -> Any:
-        return (s for s in self.found if s.completed_at is None and name in ("", s.name))
+def _record(visit: Visit, ended: datetime | None) -> StepRecord:
+    type = StepType(visit.kind) if visit.kind in [*StepType] else StepType.MACHINE
+    status, completed_at = _ENDS.get(visit.status), visit.completed_at
+    if status is None and ended is not None:
+        status, completed_at = StepStatus.CANCELED, ended
+    elif status is None:
+        status = StepStatus.WAITING if type in _WAITS else StepStatus.RUNNING
+    return StepRecord(
+        visit.asked or visit.event,
+        visit.step,
+        type,
+        status,
+        visit.started_at or cast("datetime", visit.completed_at),
+        completed_at,
+        visit.input,
+        visit.output,
+        visit.error,
+        visit.assignee,
+        visit.done_by,
+    )
 
 
+_WAITS = frozenset({StepType.HUMAN, StepType.TIMER, StepType.WEBHOOK})
 _ENDS = {
-    "step.completed": StepStatus.SUCCEEDED,
-    "step.failed": StepStatus.FAILED,
-    "step.skipped": StepStatus.SKIPPED,
-    "step.cancelled": StepStatus.CANCELED,
+    "completed": StepStatus.SUCCEEDED,
+    "failed": StepStatus.FAILED,
+    "skipped": StepStatus.SKIPPED,
+    "cancelled": StepStatus.CANCELED,
 }
-
-
-def _merge(outcome: Any, data: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Take what a step has set, as the run did when the outcome was recorded."""
-    if not isinstance(outcome, dict):
-        return
-    changes: dict[str, Any] = cast("dict[str, Any]", outcome).get("changes") or {}
-    metadata.update(changes.get("metadata", {}))
-    data.update(changes.get("data", {}))
-    for key in changes.get("dropped", ()):
-        data.pop(key, None)

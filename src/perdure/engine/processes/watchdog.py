@@ -21,7 +21,7 @@ class Watchdog:
         missed: how many of them may be missed.
 
     Raises:
-        Invalid: a bad duration, or a number below 1.
+        Invalid: a bad duration, a number below 1, or what is neither on nor off.
     """
 
     __slots__ = ("enabled", "interval", "missed")
@@ -34,7 +34,9 @@ class Watchdog:
             raise errors.Invalid(f"watchdog: interval={interval!r} must be above 0")
         if type(missed) is not int or missed < 1:
             raise errors.Invalid(f"watchdog: missed={missed!r} must be a whole number from 1 on")
-        self.enabled = bool(enabled)
+        if type(enabled) is not bool:
+            raise errors.Invalid(f"watchdog: enabled={enabled!r} is neither True nor False")
+        self.enabled = enabled
         self.interval = span
         """Microseconds."""
         self.missed = missed
