@@ -116,16 +116,19 @@ async def test_an_update_changes_what_it_names_and_nothing_else(world: World):
 
 async def test_only_a_superadmin_changes_or_deletes_a_superadmin(world: World):
     await world.identity.users.create("sue", roles=["superadmin"])
+    made = await world.identity.keys.create("sue")
     admin = Identity(world.client.as_(Principal("ann", roles=["admin"])))
     for change in (
         admin.users.update("sue", disabled=True),
         admin.users.remove_role("sue", "superadmin"),
         admin.users.delete("sue"),
         admin.keys.create("sue"),
+        admin.keys.revoke(made.key.id),
     ):
         with pytest.raises(PermissionDenied, match="no superadmin and cannot change 'sue'"):
             await change
     assert not (await world.identity.users.get("sue")).disabled
+    assert (await world.identity.keys.principal(made.text)).id == "sue"
     boss = Identity(world.client.as_(Principal("bea", roles=["superadmin"])))
     await boss.users.delete("sue")
 

@@ -108,10 +108,14 @@ class Keys:
 
         Raises:
             NotFound: there is no such key.
+            PermissionDenied: it is a superadmin's, and the client acts for somebody who is none.
         """
 
         async def change() -> ApiKey:
             key, version = await self._kept.get(id)
+            member = await find_member(self._client, key.of)
+            if member is not None:
+                check_above(self._client, member)
             if key.revoked_at:
                 return _shown(key)
             after = msgspec.structs.replace(key, revoked_at=self._client.door.now())

@@ -70,7 +70,7 @@ def check_enabled(member: Member) -> Member:
 
 def check_above(client: Client, member: Member) -> None:
     """Make sure that a member is not above whom the client acts for: only superadmins change a
-    superadmin, or make keys of one.
+    superadmin, or make and revoke keys of one.
 
     Raises:
         PermissionDenied: it is.
