@@ -184,7 +184,8 @@ async def test_a_kill_in_the_pause_before_a_retry_neither_hastens_it_nor_counts(
     # That it does not delay it either: tests/engine/test_handover.py, in virtual time.
     place = Place(tmp_path)
     async with Client(place.url) as client:
-        with _worker(place, "first", code=DIES_IN_PAUSE) as first:
+        # Its lease ends before the pause: however late the next worker comes, nothing has begun.
+        with _worker(place, "first", lease="1s", code=DIES_IN_PAUSE) as first:
             handle = await client.start("retrying", id="r")
             assert await _ended(first) == -9
         [failed] = await _of_kind(handle, "attempt_failed")
