@@ -20,7 +20,7 @@ from tests.support.forked import Forked, starts_alike
 from perdure import Client
 
 PERDURE = [sys.executable, "-P", "-m", "perdure"]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Done:

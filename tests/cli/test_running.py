@@ -292,7 +292,7 @@ def test_a_signal_that_comes_twice_at_once_stops_dev_as_gracefully(
         (shell.folder / "release").touch()
         assert worker.wait() == 0
         assert worker.said.endswith("stopped\n")
-    assert shell.ok("result", "a", "--timeout", "1s").json == 1
+    assert shell.ok("result", "a", "--timeout", "20s").json == 1
 
 
 def test_a_second_signal_after_a_while_ends_dev_at_once(shell: Shell):

@@ -104,6 +104,14 @@ def hold_loop(seconds: float) -> str:
     return "let go"
 
 
+def hold_until_released() -> str:
+    """Hold the loop until the test has seen enough."""
+    effect("turn")
+    while not is_released():
+        time.sleep(0.01)  # sleep: the loop is held; this is under test
+    return "let go"
+
+
 @workflow.define
 async def blocking_at_once(seconds: float) -> str:
     return hold_loop(seconds)
@@ -113,6 +121,12 @@ async def blocking_at_once(seconds: float) -> str:
 async def blocking_later(seconds: float) -> str:
     await one()  # from here on the worker owns the run
     return hold_loop(seconds)
+
+
+@workflow.define
+async def blocking_until_released() -> str:
+    await one()  # from here on the worker owns the run
+    return hold_until_released()
 
 
 @workflow.define

@@ -61,5 +61,5 @@ async def test_the_sweep_takes_what_a_killed_commit_has_put(place: Place, tmp_pa
     async with Client(place.url, **options) as client:
         later = datetime.now(UTC) + timedelta(days=2)
         assert await tending.sweep_blobs(client.door.write, client.seal, later) == (2, 1)
-        assert len(await client.get("a").result("1s")) == 5_000
+        assert len(await client.get("a").result("20s")) == 5_000
     assert orphan.name not in [blob.name for blob in blobs.list("", 10)]

@@ -60,10 +60,13 @@ async def test_no_letter_is_lost_or_doubled_or_overtaken_under_kill_after_kill(t
         while not await _is_over(client):
             # Every other worker lives long enough to record something.
             grace = 0 if kills % 2 else 2 * FAMILIES
-            await _wait_for_lines(place, client, len(place.lines()) + grace + chance.randint(1, 30))
+            count = len(place.lines()) + grace + chance.randint(1, 30)
+            place.limit(count + FAMILIES)
+            await _wait_for_lines(place, client, count)
             kill(worker)
             kills += 1
             worker = place.start()
+        place.unlimit()
         try:
             await writing
             results = await asyncio.wait_for(asyncio.gather(*handles), 60)

@@ -55,6 +55,7 @@ async def test_killed_holders_keep_their_slots_and_everybody_has_a_turn(tmp_path
             most = 0
             for n in range(KILLS):
                 lines = len(place.lines()) + 7 + 3 * n
+                place.limit(lines + MOST)
                 async with asyncio.timeout(60):
                     while len(place.lines()) < lines:
                         most = max(most, admitted(place))
@@ -62,6 +63,7 @@ async def test_killed_holders_keep_their_slots_and_everybody_has_a_turn(tmp_path
                 kill(worker)
                 most = max(most, admitted(place))
                 worker = place.start(LIMITED_WORKER)
+            place.unlimit()
             results = await asyncio.wait_for(asyncio.gather(*handles), 120)
         finally:
             kill(worker)

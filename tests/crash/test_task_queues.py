@@ -18,7 +18,7 @@ from tests.crash import queued
 async def main():
     url, name, queue = sys.argv[1:]
     known = [queued.film] if queue == "default" else [queued.render]
-    async with Engine(url, known, name=name, lease="2s", task_queues=[queue]):
+    async with Engine(url, known, name=name, lease="8s", task_queues=[queue]):
         print("ready", flush=True)
         await asyncio.Event().wait()
 

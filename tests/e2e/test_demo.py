@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 @pytest.fixture(scope="module")
 def shown(shell: Shell) -> Done:
-    began = time.monotonic()
-    done = shell("demo")
-    assert time.monotonic() - began < 20
-    return done
+    return shell("demo")
 
 
 def test_the_demo_succeeds(shown: Done):

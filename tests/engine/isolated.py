@@ -104,7 +104,7 @@ def spins_once(folder: str) -> int:
     return attempt
 
 
-@activity.define(isolation="process", retry=AGAIN, timeout="200ms")
+@activity.define(isolation="process", retry=AGAIN, timeout="1s")
 def spins_over_its_time(folder: str) -> int:
     attempt = activity.info().attempt
     note(folder, attempt, os.getpid())

@@ -16,6 +16,7 @@ from perdure.engine.revival import Revival
 from perdure.errors import ChildFailed, NotFound, WorkflowTimedOut
 from perdure.handle import Handle
 from perdure.store.port import Worker
+from perdure.testing.simulator import Simulation
 from perdure.values.states import ParkReason
 
 
@@ -199,8 +200,9 @@ NOT_ASKED = (
 
 @pytest.mark.parametrize("through", ["engine", "client"])
 async def test_a_run_on_another_queue_is_left_to_a_worker_of_that_queue(
-    tmp_path: Path, through: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str
 ):
+    monkeypatch.setattr(leases, "_UNSERVED_AFTER", 60_000_000)
     async with engine_on(tmp_path, ONE) as engine, Client(engine.url) as other:
         client = engine.client if through == "engine" else other
         handle = await client.start("pinned", task_queue="theirs")
@@ -272,7 +274,7 @@ async def test_a_run_nobody_knows_is_parked_and_goes_on_when_one_that_knows_it_j
         assert "start a worker that defines this workflow" in await handle.why()
         assert await one.client.execute(alpha, 1) == "alpha 1", "the others are not held up"
         async with engine_on(tmp_path, beta, name="b"):
-            assert await handle.result("20s") == "beta 7"
+            assert await handle.result("60s") == "beta 7"
             kinds = [event.kind for event in await handle.history()]
             assert kinds.count("run_parked") == kinds.count("run_unparked") == 1
 
@@ -298,37 +300,47 @@ async def test_a_delayed_run_is_parked_when_nobody_serves_it_at_its_time(tmp_pat
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_a_run_that_nobody_serves_ends_all_the_same_when_its_time_is_over(
-    tmp_path: Path, *, begun: bool
-):
-    async with engine_on(tmp_path, alpha, name="a") as one:
+def test_a_run_that_nobody_serves_ends_all_the_same_when_its_time_is_over(*, begun: bool):
+    async def main(sim: Simulation) -> None:
+        one = sim.worker("a", [alpha])
+        await one.start()
         if begun:
-            async with engine_on(tmp_path, patient, name="b") as other:
-                handle = await other.client.start(patient, execution_timeout="1s")
-                await until_status(handle, Status.WAITING)
-            handle = one.client.get(handle.id)
+            other = sim.worker("b", [patient])
+            await other.start()
+            start = other.client.start(patient, id="it", execution_timeout="10s")
+            await other.spawn(until_status(await other.spawn(start), Status.WAITING))
+            await other.stop()
         else:
-            options = {"task_queue": "nowhere", "execution_timeout": "0.3s"}
-            handle = await one.client.start("alpha", 1, **options)
+            options = {"task_queue": "nowhere", "execution_timeout": "10s"}
+            await one.spawn(one.client.start("alpha", 1, id="it", **options))
         with pytest.raises(WorkflowTimedOut):
-            await handle.result("20s")
+            await one.spawn(one.client.get("it").result("60s"))
+
+    with Simulation(seed=1) as sim:
+        sim.run(main(sim))
 
 
-async def test_a_run_that_waits_until_a_time_is_parked_when_nobody_serves_it_then(tmp_path: Path):
+def test_a_run_that_waits_until_a_time_is_parked_when_nobody_serves_it_then():
     @workflow.define(name="napping")
     async def napping() -> str:
-        await workflow.sleep("0.6s")
+        await workflow.sleep("10s")
         return "rested"
 
-    async with engine_on(tmp_path, alpha, name="a") as one:
-        async with engine_on(tmp_path, napping, name="b") as other:
-            id = (await other.client.start(napping)).id
-            await until_status(other.client.get(id), Status.WAITING)
-        handle = one.client.get(id)
-        await until_status(handle, Status.PARKED)
-        assert (await handle.describe()).reason == ParkReason.UNKNOWN_WORKFLOW
-        async with engine_on(tmp_path, napping, name="c"):
-            assert await handle.result("20s") == "rested"
+    async def main(sim: Simulation) -> None:
+        one, other = sim.worker("a", [alpha]), sim.worker("b", [napping])
+        for worker in (one, other):
+            await worker.start()
+        started = await other.spawn(other.client.start(napping, id="it"))
+        await other.spawn(until_status(started, Status.WAITING))
+        await other.stop()
+        handle = one.client.get("it")
+        await one.spawn(until_status(handle, Status.PARKED))
+        assert (await one.spawn(handle.describe())).reason == ParkReason.UNKNOWN_WORKFLOW
+        await sim.worker("c", [napping]).start()
+        assert await one.spawn(handle.result("60s")) == "rested"
+
+    with Simulation(seed=1) as sim:
+        sim.run(main(sim))
 
 
 async def test_a_run_that_is_parked_while_a_worker_that_knows_it_joins_goes_on_all_the_same(

@@ -112,9 +112,9 @@ async def test_every_reader_says_that_it_was_erased(tmp_path: Path):
         assert "erased" in await handle.why()
         assert [line.message for line in await handle.logs()] == ["(erased)"]
         with pytest.raises(Erased, match="'w': its result was erased"):
-            await handle.result("5s")
+            await handle.result("20s")
         with pytest.raises(Erased, match="'w': its result was erased"):
-            await client.get("w").result("5s")
+            await client.get("w").result("20s")
         told = [event async for event in client.events(workflow_id="w", follow=False)]
         assert {"workflow.started", "workflow.event", "workflow.completed"} <= {
             event.name for event in told
@@ -137,7 +137,7 @@ async def test_nobody_goes_on_from_it(tmp_path: Path):
             with pytest.raises(Erased, match="of 'w' cannot be"):
                 await act
         with pytest.raises(WorkflowFailed, match=r"\(erased\)") as failed:
-            await handle.result("5s")
+            await handle.result("20s")
         assert failed.value.kind == "Rude"
         again = await ended(running)  # its id is free, as that of any that has ended
         assert await again.result() == f"Hello, {NAME} {NAME}"
@@ -173,7 +173,7 @@ async def test_an_export_of_it_can_be_imported_and_is_erased_there(tmp_path: Pat
         taken = await running.client.import_run(document)
         assert (await taken.describe()).reason == "erased"
         with pytest.raises(Erased):
-            await taken.result("5s")
+            await taken.result("20s")
         with pytest.raises(Erased):
             await taken.fork(after_event=0)
 

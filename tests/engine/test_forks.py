@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from tests.engine.support import engine_on, events_of, until, until_status
+from tests.seed1.virtual import in_virtual_time
 
 from perdure import ApplicationError, Client, Retry, activity, errors, workflow
 from perdure.handle import Handle
+from perdure.testing.simulator import SimulatedWorker
 from perdure.values.states import Status
 
 calls: list[tuple[str, Any]] = []
@@ -242,9 +244,9 @@ async def test_a_point_with_an_open_child_is_refused_and_names_it(tmp_path: Path
         assert await fork.result() == result
 
 
-async def test_timeouts_count_anew_in_a_fork(tmp_path: Path):
-    async with engine_on(tmp_path, *DEFINITIONS) as engine:
-        handle = await engine.client.start(patient, id="p", run_timeout="300ms")
+def test_timeouts_count_anew_in_a_fork():
+    async def main(worker: SimulatedWorker) -> None:
+        handle = await worker.client.start(patient, id="p", run_timeout="30s")
         with pytest.raises(errors.WorkflowTimedOut):
             await handle.result()
         length = (await handle.describe()).history_length
@@ -252,6 +254,8 @@ async def test_timeouts_count_anew_in_a_fork(tmp_path: Path):
         await until_status(fork, Status.WAITING)
         with pytest.raises(errors.WorkflowTimedOut):
             await fork.result()
+
+    in_virtual_time(main, *DEFINITIONS)
 
 
 async def test_a_fork_taken_over_by_another_worker_goes_on_under_its_own_name(tmp_path: Path):

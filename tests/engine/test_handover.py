@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,12 @@ import pytest
 from tests.engine.support import engine_on, events_of, until, until_status
 
 from perdure import ApplicationError, Client, Engine, Retry, Status, activity, workflow
+from perdure.testing.clock import EPOCH
+from perdure.testing.simulator import Simulation
+from perdure.views import HistoryEvent
 
 attempts: list[tuple[int, Any]] = []
-times: list[int] = []
+times: list[int] = []  # of virtual clocks
 
 
 class Let:
@@ -119,10 +121,10 @@ async def test_heartbeat_details_are_handed_over_too(tmp_path: Path):
 # -- retries -----------------------------------------------------------------------------------
 
 
-@activity.define(retry=Retry(max_attempts=3, interval="1200ms", backoff=1))
+@activity.define(retry=Retry(max_attempts=3, interval="1m", backoff=1))
 async def shaky() -> int:
     info = _note()
-    times.append(time.time_ns() // 1000)
+    times.append(EPOCH + round(asyncio.get_running_loop().time() * 1_000_000))
     if info.attempt < 3:
         raise ApplicationError(f"attempt {info.attempt}")
     return info.attempt
@@ -133,46 +135,62 @@ async def patient() -> int:
     return await shaky()
 
 
-async def test_a_pause_before_a_retry_goes_on_under_the_next_engine_and_attempts_are_counted_on(
-    tmp_path: Path,
+async def _end_in_pause(
+    sim: Simulation, number: int, *, after: float = 0, is_killed: bool = False
+) -> None:
+    """Run a worker until that attempt has failed, and for some seconds of the pause after it."""
+    worker = sim.worker(f"w{number}", [patient])
+    await worker.start()
+    if number == 1:
+        await worker.spawn(worker.client.start(patient, id="p"))
+    await sim.until(lambda: len(attempts) == number)
+    await asyncio.sleep(after)  # sleep: virtual time
+    if is_killed:
+        worker.kill()
+    else:
+        await worker.stop()
+
+
+async def _go_on(sim: Simulation) -> list[HistoryEvent]:
+    worker = sim.worker("last", [patient])
+    await worker.start()
+    handle = worker.client.get("p")
+    assert await worker.spawn(handle.result("10m")) == 3
+    return await worker.spawn(handle.history())
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_pause_before_a_retry_goes_on_under_the_next_engine_and_attempts_are_counted_on(
+    is_killed: bool,
 ):
-    for failed in (1, 2):  # each pause meets a restart
-        async with engine_on(tmp_path, patient) as engine:
-            handle = await engine.client.start(patient, id="p")
+    with Simulation(seed=1) as sim:
 
-            async def has_failed(count: int = failed, handle: Any = handle) -> bool:
-                return len(await events_of(handle, "attempt_failed")) == count
+        async def main() -> list[HistoryEvent]:
+            for number in (1, 2):  # each pause meets a restart
+                await _end_in_pause(sim, number, after=20, is_killed=is_killed)
+            return await _go_on(sim)
 
-            await until(has_failed)
-    async with engine_on(tmp_path, patient) as engine:
-        handle = engine.client.get("p")
-        assert await handle.result("20s") == 3
-        failures = await events_of(handle, "attempt_failed")
-        assert await events_of(handle, "attempt_lost") == []
-    assert [event.data["attempt"] for event in failures] == [1, 2]
+        events = sim.run(main())
+    assert "attempt_lost" not in [event.kind for event in events]
+    failures = [event.data for event in events if event.kind == "attempt_failed"]
+    assert [failure["attempt"] for failure in failures] == [1, 2]
     assert [attempt for attempt, _ in attempts] == [1, 2, 3]
-    due = [event.data["retry_at"] for event in failures]
-    for began, retry_at in zip(times[1:], due, strict=True):
-        assert retry_at <= began < retry_at + 1_000_000
+    for began, failure in zip(times[1:], failures, strict=True):
+        assert 0 <= began - failure["retry_at"] < 1_000_000
 
 
-async def test_a_retry_that_came_due_while_nobody_ran_begins_at_once_under_its_number(
-    tmp_path: Path,
-):
-    async with engine_on(tmp_path, patient) as engine:
-        handle = await engine.client.start(patient, id="p")
-        await until(lambda: len(attempts) == 1)
+def test_a_retry_that_came_due_while_nobody_ran_begins_at_once_under_its_number():
+    with Simulation(seed=1) as sim:
 
-        async def has_failed() -> bool:
-            return len(await events_of(handle, "attempt_failed")) == 1
+        async def main() -> list[HistoryEvent]:
+            await _end_in_pause(sim, 1, after=1)
+            await asyncio.sleep(300)  # sleep: virtual time
+            return await _go_on(sim)
 
-        await until(has_failed)
-        (failed,) = await events_of(handle, "attempt_failed")
-    await until(lambda: time.time_ns() // 1000 > failed.data["retry_at"])
-    async with engine_on(tmp_path, patient) as engine:
-        assert await engine.client.get("p").result("20s") == 3
-        assert await events_of(engine.client.get("p"), "attempt_lost") == []
+        events = sim.run(main())
+    assert "attempt_lost" not in [event.kind for event in events]
     assert [attempt for attempt, _ in attempts] == [1, 2, 3]
+    assert 300_000_000 <= times[1] - times[0] < 310_000_000
 
 
 # -- questions ---------------------------------------------------------------------------------

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import threading
 from pathlib import Path
 
 import pytest
 from tests.engine.support import engine_on, until
 
 from perdure import activity, workflow
+from perdure.engine.guard import _LOOK_EVERY as LOOK_EVERY
 from perdure.engine.guard import TurnGuard
+
+looks = threading.Semaphore(0)
+
+
+def hold(count: int) -> None:
+    """Hold the thread until a guard has looked so often."""
+    while looks.acquire(blocking=False):
+        pass
+    for _ in range(count):
+        assert looks.acquire(timeout=20)
 
 
 @activity.define
 async def blocks() -> None:
-    time.sleep(0.6)  # noqa: ASYNC251 # sleep: the activity under test blocks the loop
+    hold(30)
 
 
 @workflow.define
@@ -35,48 +46,67 @@ async def test_an_activity_that_blocks_the_loop_is_named_once_with_its_stack(
     defaults = TurnGuard.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "warn_after", 0.2)
+    look = TurnGuard._watch_loop
+
+    def counted(guard: TurnGuard) -> None:
+        look(guard)
+        looks.release()
+
+    monkeypatch.setattr(TurnGuard, "_watch_loop", counted)
     async with engine_on(tmp_path, calls) as engine:
         handle = await engine.client.start(calls, id="held")
         await handle.result("20s")
-    [text] = _held(caplog)
+    # A slow machine may have held the loop before.
+    [text] = [text for text in _held(caplog) if "blocks" in text]
     assert "activity blocks of 'held' (attempt 1)" in text
-    assert "time.sleep(0.6)" in text  # sleep: none, it is what the stack shows
+    assert "looks.acquire(timeout=20)" in text
 
 
 async def test_while_the_loop_is_held_the_lease_is_extended_up_to_the_limit(
     caplog: pytest.LogCaptureFixture,
 ):
-    extended: list[float] = []
-    guard = TurnGuard(limit=0.5, warn_after=0.1, on_held=lambda: extended.append(time.monotonic()))
-    guard.start()
-    try:
-        await asyncio.sleep(0.3)  # sleep: the guard has asked the loop at least once
-        assert not extended
-        began = time.monotonic()
-        time.sleep(1.2)  # noqa: ASYNC251 # sleep: the loop is held
-        assert extended
-        assert extended[-1] - began < 1.1, "not beyond the limit"
-        await until(lambda: guard._is_answered)
-        count = len(extended)
-        await asyncio.sleep(0.4)  # sleep: a loop that goes on is left alone
-        assert len(extended) == count
-    finally:
-        guard.stop()
+    extended: list[int] = []
+    looked = 0
+    guard = TurnGuard(limit=0.5, warn_after=0.1, on_held=lambda: extended.append(looked))
+    guard._loop = asyncio.get_running_loop()  # no thread: this test says when to look
+
+    def look() -> None:
+        nonlocal looked
+        looked += 1
+        guard._watch_loop()
+
+    async def look_often() -> None:
+        for _ in range(40):
+            look()
+            await asyncio.sleep(0)  # sleep: the loop goes on
+
+    await look_often()
+    assert not extended
+    began = looked
+    for _ in range(40):
+        look()
+    assert extended
+    assert extended[-1] - began < 0.8 / LOOK_EVERY, "not beyond the limit, after it was asked"
+    count = len(extended)
+    await look_often()
+    assert len(extended) == count, "a loop that goes on is left alone"
     assert len(_held(caplog)) == 1
 
 
 async def test_an_extension_that_fails_does_not_end_the_guard():
     from perdure.errors import LeaseLost
 
+    failures = threading.Semaphore(0)
+
     def fail() -> None:
+        failures.release()
         raise LeaseLost("gone")
 
     guard = TurnGuard(limit=9, warn_after=0.05, on_held=fail)
     guard.start()
     try:
-        time.sleep(0.6)  # noqa: ASYNC251 # sleep: the loop is held
-        assert guard._thread is not None
-        assert guard._thread.is_alive()
+        for _ in range(3):
+            assert failures.acquire(timeout=20), "the loop is held meanwhile"
     finally:
         guard.stop()
 

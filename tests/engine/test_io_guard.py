@@ -184,7 +184,7 @@ async def test_an_update_whose_validator_does_io_is_refused_and_the_run_goes_on(
 async def test_an_update_that_does_io_parks_its_run(tmp_path: Path, data: str):
     async with engine_on(tmp_path, asked) as engine:
         handle = await engine.client.start(asked, data)
-        asking = asyncio.create_task(handle.update("reread", timeout="5s"))
+        asking = asyncio.create_task(handle.update("reread", timeout="20s"))
         await until_status(handle, Status.PARKED)
         assert (await handle.describe()).reason == "io_refused"
         asking.cancel()

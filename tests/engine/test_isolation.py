@@ -14,6 +14,8 @@ from tests.engine.isolated import calls, calls_together, notes
 from tests.engine.support import engine_on, events_of, until, until_status
 
 from perdure import Engine, Status, Watchdog, workflow
+from perdure.engine.processes import frames
+from perdure.engine.processes.process import Subprocess
 from perdure.errors import PerdureError, WorkflowFailed
 
 QUICK = Watchdog(interval="50ms", missed=20)
@@ -165,14 +167,25 @@ async def test_without_the_watchdog_a_stopped_process_is_left_alone(tmp_path: Pa
         await handle.terminate()
 
 
-async def test_a_cpu_bound_function_is_not_taken_for_a_hang(tmp_path: Path):
-    folder = str(tmp_path)
-    watchdog = Watchdog(interval="50ms", missed=40)
+async def test_a_cpu_bound_function_is_not_taken_for_a_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, pulses, read = str(tmp_path), 0, frames.read_from_child
+
+    def counted(data: bytes) -> frames.FromChild:
+        nonlocal pulses
+        frame = read(data)
+        pulses += isinstance(frame, frames.Pulse)
+        return frame
+
+    monkeypatch.setattr(frames, "read_from_child", counted)
+    watchdog = Watchdog(interval="50ms", missed=400)  # it may stand still for long
     async with engine_on(tmp_path, calls, watchdog=watchdog) as engine:
         events = heard(engine)
         handle = await engine.client.start(calls, [["finishes_when_told", folder]])
         await until(lambda: bool(notes(tmp_path)))
-        await asyncio.sleep(2.5)  # sleep: longer than the watchdog allows for silence
+        before = pulses
+        await until(lambda: pulses > before + 20)
         (tmp_path / "release").touch()
         await handle.result("30s")
         assert events == []
@@ -194,8 +207,15 @@ async def test_a_cancelled_async_handler_cleans_up_and_its_process_goes_on(tmp_p
 
 
 async def test_a_plain_handler_that_goes_on_after_a_cancel_is_killed_with_its_process(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    send = Subprocess._signal
+
+    def only_sigterm(process: Subprocess, number: signal.Signals) -> None:
+        if number is not signal.SIGKILL:  # a slow machine may take its time
+            send(process, number)
+
+    monkeypatch.setattr(Subprocess, "_signal", only_sigterm)
     async with engine_on(tmp_path, calls, kill_grace="50ms", process_slots=1) as engine:
         events = heard(engine)
         handle = await engine.client.start(calls, [["spins_once", str(tmp_path)]])
@@ -244,7 +264,8 @@ async def test_an_attempt_that_times_out_is_over_at_once_and_its_process_soon(tm
 
 @pytest.mark.parametrize("name", ["cleans_up", "finishes_when_told"])
 async def test_a_stop_cuts_off_what_still_runs_and_counts_it(tmp_path: Path, name: str):
-    async with engine_on(tmp_path, calls, kill_grace="100ms") as engine:
+    kill_grace = "20s" if name == "cleans_up" else "100ms"
+    async with engine_on(tmp_path, calls, kill_grace=kill_grace) as engine:
         await engine.client.start(calls, [[name, str(tmp_path)]], id="cut")
         await until(lambda: bool(notes(tmp_path)))
         pid = int(notes(tmp_path)[0][1])

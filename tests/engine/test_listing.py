@@ -217,7 +217,7 @@ async def test_follow_goes_on_from_the_middle_of_a_turn(tmp_path: Path):
         await handle
         history = await handle.history()
         assert len((await handle.export())["turns"]) == 1 and len(history) == 5
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             for after in range(len(history) + 1):
                 assert [event async for event in handle.follow(after)] == history[after:]
 

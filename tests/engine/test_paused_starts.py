@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from tests.engine.support import engine_on, until_status
+from tests.seed1.virtual import in_virtual_time
 
 from perdure import Client, Engine, Retry, Status, workflow
 from perdure.errors import Conflict, Invalid, WorkflowCancelled, WorkflowTerminated
-from perdure.testing.simulator import Simulation
+from perdure.testing.simulator import SimulatedWorker, Simulation
 
 begun: list[str] = []
 
@@ -42,16 +43,17 @@ def _kinds(events: list[Any]) -> list[str]:
     return [event.kind for event in events]
 
 
-async def test_it_begins_when_somebody_resumes_it(tmp_path: Path):
+def test_it_begins_when_somebody_resumes_it():
     begun.clear()
-    async with engine_on(tmp_path, told) as engine:
-        handle = await engine.client.start(told, "a", id="a", paused=True)
+
+    async def main(worker: SimulatedWorker) -> None:
+        handle = await worker.client.start(told, "a", id="a", paused=True)
         assert await handle.status() is Status.PAUSED
         assert await handle.why() == (
             "told 'a' is paused since just now (paused): it was started paused. To go on: "
             "`perdure resume`."
         )
-        assert [one.id for one in (await engine.client.list(status="paused")).items] == ["a"]
+        assert [one.id for one in (await worker.client.list(status="paused")).items] == ["a"]
         with pytest.raises(Conflict, match="paused and has not begun"):
             await handle.query("anything")
         assert begun == []
@@ -59,6 +61,8 @@ async def test_it_begins_when_somebody_resumes_it(tmp_path: Path):
         assert await handle.result("20s") == "a"
         assert not await handle.resume()
         assert "run_resumed" in _kinds(await handle.history())
+
+    in_virtual_time(main, told)
     assert begun == ["a"]
 
 
@@ -73,11 +77,12 @@ async def test_why_says_that_somebody_has_resumed_it(tmp_path: Path):
         assert "(paused): it was started paused" in await handle.why()
 
 
-async def test_it_ends_if_nobody_resumes_it_in_time(tmp_path: Path):
+def test_it_ends_if_nobody_resumes_it_in_time():
     begun.clear()
-    async with engine_on(tmp_path, told) as engine:
-        start = engine.client.start(told, "a", id="a", paused=True, resume_within="300ms")
-        handle = await start
+
+    async def main(worker: SimulatedWorker) -> None:
+        client = worker.client
+        handle = await client.start(told, "a", id="a", paused=True, resume_within="300ms")
         assert "and ends unless somebody resumes it within 300ms" in await handle.why()
         with pytest.raises(WorkflowTerminated, match="nobody resumed it within 300ms"):
             await handle.result("20s")
@@ -88,7 +93,9 @@ async def test_it_ends_if_nobody_resumes_it_in_time(tmp_path: Path):
         assert ended.data["by"] == "resume_within"
         # Whoever tries it again wants it to run, and the id is free.
         assert await (await handle.retry()).result("20s") == "a"
-        assert await engine.client.execute(told, "b", id="a") == "b"
+        assert await client.execute(told, "b", id="a") == "b"
+
+    in_virtual_time(main, told)
     assert begun == ["a", "b"]
 
 
@@ -105,20 +112,21 @@ async def test_on_a_server_it_is_the_same(postgres_url: str):
     assert begun == ["k"]
 
 
-async def test_once_resumed_it_is_paused_for_as_long_as_somebody_wants(tmp_path: Path):
-    async with engine_on(tmp_path, hearing) as engine:
-        start = engine.client.start(hearing, "a", paused=True, resume_within="500ms")
-        handle = await start
+def test_once_resumed_it_is_paused_for_as_long_as_somebody_wants():
+    async def main(worker: SimulatedWorker) -> None:
+        handle = await worker.client.start(hearing, "a", paused=True, resume_within="500ms")
         await handle.resume()
         await until_status(handle, Status.WAITING)
         await handle.pause()
         await until_status(handle, Status.PAUSED)
-        await asyncio.sleep(0.8)  # sleep: the time to resume it in passes
+        await asyncio.sleep(60)  # sleep: virtual time, the time to resume it in passes
         assert await handle.status() is Status.PAUSED
         await handle.resume()
         for word in ("x", "y"):
             await handle.send("word", word)
         assert await handle.result("20s") == ["a", "x", "y"]
+
+    in_virtual_time(main, hearing)
 
 
 async def test_messages_wait_for_it_in_their_order(tmp_path: Path):
@@ -338,17 +346,18 @@ async def test_one_that_is_imported_paused_under_a_full_limit_begins_when_it_is_
             assert (await run.result("20s"))[1:] == ["x", "y"]
 
 
-async def test_it_may_be_moved_to_another_version_meanwhile(tmp_path: Path):
+def test_it_may_be_moved_to_another_version_meanwhile():
     versions = [workflow.define(name="told", version=f"{number}.0.0")(told.fn) for number in (1, 2)]
-    async with engine_on(tmp_path, *versions) as engine:
-        start = engine.client.start(
-            "told", "a", version="1.0.0", paused=True, resume_within="600ms"
-        )
-        handle = await start
+
+    async def main(worker: SimulatedWorker) -> None:
+        within = {"paused": True, "resume_within": "600ms"}
+        handle = await worker.client.start("told", "a", version="1.0.0", **within)
         assert await handle.move("2.0.0")
         assert await handle.status() is Status.PAUSED
         with pytest.raises(WorkflowTerminated, match="nobody resumed it within 600ms"):
             await handle.result("20s")
+
+    in_virtual_time(main, *versions)
 
 
 async def test_of_many_who_resume_in_the_last_moment_each_is_told_what_became_of_it(

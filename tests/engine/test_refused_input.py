@@ -14,6 +14,7 @@ import pytest
 from tests.engine.support import engine_on, until_status
 
 from perdure import Client, Status, workflow
+from perdure.engine import retention, sweep
 from perdure.errors import Invalid, NotFound, PerdureError
 from perdure.handle import Handle
 
@@ -52,6 +53,13 @@ BUY: Any = buy  # what it is given does not fit its types: that is under test
 GOOD = {"owner": "Ada", "lines": [{"sku": "a", "cents": 1}]}
 BAD = {"owner": "Ada", "lines": [{"sku": "a", "cents": 1}, {"sku": "b", "cents": "two"}]}
 Call = Callable[[Client, Handle[Any]], Awaitable[object]]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_else_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep an engine from what it does by itself after a while: a test may take long."""
+    monkeypatch.setattr(sweep, "FIRST_SECONDS", 3_600.0)
+    monkeypatch.setattr(retention, "FIRST_SECONDS", 3_600.0)
 
 
 def _content(folder: Path) -> dict[str, list[tuple[Any, ...]]]:

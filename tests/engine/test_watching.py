@@ -281,14 +281,14 @@ async def test_a_mailbox_gets_replies_and_the_exit(tmp_path: Path, through: str)
             handle = await box.start(
                 counter if through == "engine" else "counter", {"initial": 2}, monitor=True
             )
-            answer = await box.ask(handle, "increment", {"amount": 3}, reply="ok", timeout="5s")
+            answer = await box.ask(handle, "increment", {"amount": 3}, reply="ok", timeout="20s")
             assert answer == {"value": 5}
             with pytest.raises(ApplicationError, match="amount must"):
-                await box.ask(handle, "increment", "x", reply="ok", error="nak", timeout="5s")
+                await box.ask(handle, "increment", "x", reply="ok", error="nak", timeout="20s")
             await box.send(handle, "finish")
-            reply = await box.inbox().receive(timeout="5s")
+            reply = await box.inbox().receive(timeout="20s")
             assert (reply.topic, reply.payload, reply.sender) == ("ok", "finishing", handle.id)
-            notice = await box.events().receive(timeout="5s")
+            notice = await box.events().receive(timeout="20s")
             assert (notice.kind, notice.sender, notice.result) == ("exit", handle.id, 5)
         with pytest.raises(ChannelClosed):
             await box.inbox().receive()
@@ -303,7 +303,7 @@ async def test_startup_messages_come_from_the_mailbox_and_before_any_other(tmp_p
         )
         assert again.run_id == handle.run_id
         replies = box.listen("ok")
-        assert [await replies.receive("5s"), await replies.receive("5s")] == [
+        assert [await replies.receive("20s"), await replies.receive("20s")] == [
             {"value": 3},
             {"value": 5},
         ]
@@ -342,12 +342,12 @@ async def test_a_mailbox_that_traps_links_gets_link_down(tmp_path: Path):
         handle = await box.start(worker, "well", id="w")
         await box.link(handle)
         await handle.terminate("enough")
-        notice = await box.events().receive("5s")
+        notice = await box.events().receive("20s")
         assert (notice.kind, notice.sender) == ("link_down", "w")
         with pytest.raises(NotFound):
             await box.monitor("nobody")
         await box.monitor(handle)
-        assert (await box.events().receive("5s")).kind == "exit"
+        assert (await box.events().receive("20s")).kind == "exit"
 
 
 async def test_an_unlinked_mailbox_hears_nothing(tmp_path: Path):

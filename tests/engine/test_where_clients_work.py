@@ -124,14 +124,14 @@ async def test_a_wait_for_a_result_ends_when_the_engine_stops(tmp_path: Path):
         await asyncio.sleep(0)  # sleep: none, it lets the task begin
         await engine.stop()
     with pytest.raises(Unavailable, match="stopped"):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
 
 
 async def test_whoever_keeps_a_client_of_a_stopped_engine_hears_so(tmp_path: Path):
     async with engine_on(tmp_path, waits) as engine:
         client = engine.client
         handle = await client.start(waits, id="a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for ask in (
             handle.result,
             handle.status,
@@ -154,7 +154,7 @@ async def test_a_wait_of_a_client_ends_when_it_is_closed(tmp_path: Path):
             await until(lambda: bool(door._watch._waiting))
         for task in (waiting, asking):
             with pytest.raises((Unavailable, UsageError, KeyError)):
-                await asyncio.wait_for(task, 5)
+                await asyncio.wait_for(task, 20)
 
 
 async def test_the_end_of_a_clients_patience_says_which_run_and_how_it_is(tmp_path: Path):

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 from tests.engine.support import engine_on, until, until_status
+from tests.seed1.virtual import in_virtual_time
 
 from perdure import Client, Retry, activity, workflow
 from perdure.handle import Handle
 from perdure.store.port import Filter, RunRow
+from perdure.testing.simulator import SimulatedWorker
 from perdure.values.states import Status
 from perdure.why import why
 
@@ -160,12 +162,14 @@ async def test_a_retry_that_is_due_does_not_run_while_no_worker_does(tmp_path: P
     assert re.search(r"whose attempt 2 is due now .*, and for a worker: no worker is running", said)
 
 
-async def test_a_timer_that_is_due_at_once_is_due_in_less_than_a_second(tmp_path: Path):
+def test_a_timer_that_is_due_at_once_is_due_in_less_than_a_second():
     @workflow.define
     async def short() -> None:
         await workflow.sleep("900ms")
 
-    async with engine_on(tmp_path, short) as engine:
-        said = await waiting(await engine.client.start(short))
+    async def main(worker: SimulatedWorker) -> str:
+        return await waiting(await worker.client.start(short))
+
+    said = in_virtual_time(main, short)
     assert "for a timer that is due in less than a second at" in said
     assert "since just now" in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 
 from tests.crash.processes import Place, kill
@@ -36,19 +35,16 @@ async def _lines(place: Place, count: int) -> list[list[str]]:
 async def test_a_killed_workers_run_goes_on_elsewhere_within_moments(tmp_path: Path):
     place = Place(tmp_path)
     async with Client(place.url) as client:
-        first = place.start(SLOW, "10s", "first")
+        first = place.start(SLOW, "1h", "first")
         handle = await client.start("slow", "quick")
         await _lines(place, 1)
-        second = place.start(SLOW, "10s", "second")
+        second = place.start(SLOW, "1h", "second")
         kill(first)
-        killed_at = time.monotonic()
         try:
-            lines = await _lines(place, 2)
-            took = time.monotonic() - killed_at
+            lines = await _lines(place, 2)  # the lease of an hour is not waited for
             assert await handle.result("20s") == "attempt 2"
         finally:
             kill(second)
-    assert took < 3, "the lease of 10 s was not waited for"
     assert lines[0][-1] != lines[1][-1], "another process went on"
 
 
@@ -59,7 +55,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_cannot_commit_and_rejoin
         handle = await client.start("slow", "held")
         await _lines(place, 1)
         os.kill(first.pid, signal.SIGSTOP)
-        second = place.start(SLOW, "600ms", "second")
+        second = place.start(SLOW, "1h", "second")  # it may stand still, too
         try:
             await _lines(place, 2)
             os.kill(first.pid, signal.SIGCONT)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine.support import engine_on, until, until_status
+from tests.engine.support import engine_on, until
 from tests.seed1.virtual import in_virtual_time
 
 from perdure import Status, activity, workflow
 from perdure.errors import ChannelClosed
-from perdure.testing.simulator import SimulatedWorker
+from perdure.testing.simulator import SimulatedWorker, Simulation
 
 
 @workflow.define
@@ -111,23 +111,31 @@ def test_timers():
     in_virtual_time(main, sleeper)
 
 
-async def test_timers_survive_restarts(tmp_path: Path):
+def test_timers_survive_restarts():
     """A timer that came due while nothing ran fires at the next start, and is not begun anew."""
 
     @workflow.define
     async def napper() -> float:
         start = workflow.now()
-        await workflow.sleep("300ms")
+        await workflow.sleep("30s")
         return (workflow.now() - start).total_seconds()
 
-    async with engine_on(tmp_path, napper) as engine:
-        handle = await engine.client.start(napper, id="n")
-        await until_status(handle, Status.WAITING)
-    await asyncio.sleep(0.4)  # sleep: the timer comes due while no worker runs
-    async with engine_on(tmp_path, napper) as engine:
-        assert 0.3 <= await engine.client.get("n").result("20s") < 10
-        kinds = [event.kind for event in await engine.client.get("n").history()]
+    async def main(sim: Simulation) -> None:
+        first = sim.worker("first", [napper])
+        await first.start()
+        await first.spawn(first.client.start(napper, id="n"))
+        await asyncio.sleep(1)  # sleep: virtual time
+        await first.stop()
+        await asyncio.sleep(40)  # sleep: virtual time, the timer comes due while no worker runs
+        second = sim.worker("second", [napper])
+        await second.start()
+        handle = second.client.get("n")
+        assert 40 <= await second.spawn(handle.result("20s")) < 43
+        kinds = [event.kind for event in await second.spawn(handle.history())]
         assert kinds.count("timer_started") == kinds.count("timer_fired") == 1
+
+    with Simulation(seed=1) as sim:
+        sim.run(main(sim))
 
 
 async def test_timers_track_elapsed_time(tmp_path: Path):

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from tests.engine.support import engine_on, events_of, until, until_status
+from tests.seed1.virtual import in_virtual_time
 
 from perdure import ApplicationError, Client, Status, activity, workflow
 from perdure.errors import LinkedRunFailed, WorkflowCancelled, WorkflowFailed, WorkflowTerminated
+from perdure.testing.simulator import SimulatedWorker
 
 SHORT = "50ms"
 
@@ -348,12 +350,14 @@ async def test_each_cancel_is_a_notice_and_one_after_the_trap_is_off_interrupts(
 
 
 @pytest.mark.parametrize("first", [None, "1h"])
-async def test_the_soonest_deadline_of_all_cancels_holds(tmp_path: Path, first: str | None):
-    async with engine_on(tmp_path, trapping) as engine:
-        handle = await engine.client.start(trapping, True)
+def test_the_soonest_deadline_of_all_cancels_holds(first: str | None):
+    async def main(worker: SimulatedWorker) -> None:
+        handle = await worker.client.start(trapping, True)
         await until_status(handle, Status.WAITING)
         assert await handle.cancel("later", deadline=first)
         assert await handle.cancel("now", deadline="50ms")
         assert await handle.cancel("whenever", deadline="2h")
         with pytest.raises(WorkflowTerminated, match="deadline"):
             await handle.result("20s")
+
+    in_virtual_time(main, trapping)

@@ -167,8 +167,8 @@ async def test_signal_acknowledgment(tmp_path: Path):
         handle = await engine.client.start(status_workflow)
         answers = box.listen("status_response")
         await box.send(handle, "get_status", {})
-        assert await answers.receive(timeout="5s") == {"status": "processing", "progress": 75}
-        asked = await box.ask(handle, "get_status", {}, reply="status_response", timeout="5s")
+        assert await answers.receive(timeout="20s") == {"status": "processing", "progress": 75}
+        asked = await box.ask(handle, "get_status", {}, reply="status_response", timeout="20s")
         assert asked["progress"] == 75
         with pytest.raises(TimeoutError):
             await box.ask(

@@ -72,6 +72,27 @@ def test_workers_go_on_by_themselves_when_the_server_was_away_for_minutes(second
         fleet.end()
 
 
+def test_runs_of_a_killed_worker_are_taken_over_a_second_after_its_lease():
+    fleet = Fleet()
+    with fleet.sim:
+
+        async def main() -> float:
+            first, second = fleet.worker("a"), fleet.worker("b")
+            process, handle = await fleet.start(first)
+            await second.start()
+            await fleet.sim.until(lambda: bool(began))
+            first.kill()
+            killed_at = fleet.sim.loop.time()
+            await fleet.sim.until(lambda: ("0", 2) in began)
+            taken_at = fleet.sim.loop.time()
+            await process.spawn(handle.result("60s"))
+            await second.stop()
+            return taken_at - killed_at
+
+        assert fleet.sim.run(main()) < 2 + 1
+        fleet.end()
+
+
 def test_a_worker_that_is_cut_off_loses_its_runs_to_the_other_and_comes_back():
     fleet = Fleet()
     with fleet.sim:
