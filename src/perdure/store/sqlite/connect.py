@@ -118,7 +118,7 @@ def _open(settings: Settings) -> sqlite3.Connection:
 
 def _configure(connection: sqlite3.Connection, settings: Settings) -> None:
     run = connection.execute
-    run("PRAGMA cache_size=-65536")
+    run("PRAGMA cache_size=-49152")
     run("PRAGMA mmap_size=0")
     run("PRAGMA temp_store=MEMORY")
     run("PRAGMA foreign_keys=OFF")
