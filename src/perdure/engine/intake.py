@@ -157,7 +157,8 @@ class Intake:
             if news.has_room:
                 if await core.desk.write(lambda store: store.admit(now)):
                     self.admit()  # when the next one may begin is to be known
-            elif not (news.has_work or is_woken or self._reads_timers(now)):
+            elif not (news.has_work or is_woken):
+                await self._read_timers(now)
                 return
         known = core.registry.names
         acts = core.registry.activities if is_woken else ()
@@ -198,8 +199,7 @@ class Intake:
             if question.id not in self._questions:
                 self._answer_soon(question)
         await self._read_overdue(now)
-        if self._reads_timers(now):
-            await self._read_timers(now)
+        await self._read_timers(now)
         self.go_on()
 
     def _claim(self, runs: Sequence[int]) -> int:
@@ -215,12 +215,13 @@ class Intake:
             last = key
         return last
 
-    def _reads_timers(self, now: int) -> bool:
-        return self._core.timers.known_until - now < HORIZON // 2
-
     async def _read_timers(self, now: int) -> None:
-        """Read what comes due within the horizon, on from where the last look ended."""
+        """Read what comes due within the horizon, on from where the last look ended, if that was
+        long ago.
+        """
         core = self._core
+        if core.timers.known_until - now >= HORIZON // 2:
+            return
         served, queues = core.registry.served, core.registry.queues
         after, until = core.timers.known_until, now + HORIZON
         due = await core.desk.read(
