@@ -71,7 +71,7 @@ def test_every_connection_is_durable_and_never_checkpoints_by_itself(tmp_path: P
     assert pragma("journal_mode") == "wal"
     assert pragma("synchronous") == 2
     assert pragma("wal_autocheckpoint") == 0
-    assert (pragma("cache_size"), pragma("mmap_size")) == (-65536, 0)
+    assert (pragma("cache_size"), pragma("mmap_size")) == (-49152, 0)
     reader = store.reader()
     assert reader.database.execute("PRAGMA query_only").fetchone()[0] == 1
     assert reader.database.execute("PRAGMA wal_autocheckpoint").fetchone()[0] == 0
