@@ -108,14 +108,11 @@ class Acting:
             Invalid: there is no such act.
         """
         check_verb(verb)
-        await self._check_all(_ids(ids), verb, self._who(verb, by)[1])
+        who = self._who(verb, by)[1]
+        if who is not None:
+            _check_bulk((await self._rows(_ids(ids), who)).values(), who, verb)
 
     # -- inside ------------------------------------------------------------------------------
-
-    async def _check_all(self, ids: list[str], verb: str, who: Principal | None) -> None:
-        if who is not None:
-            for part in _parts(ids):
-                _check_bulk((await self._rows(part, who)).values(), who, verb)
 
     async def _act_on_many(
         self,
@@ -130,9 +127,10 @@ class Acting:
         found = Many([], [])
         name, who = self._who(verb, by)
         wanted = _ids(ids)
-        await self._check_all(wanted, verb, who)
+        rows = await self._rows(wanted, who) if values is not None or who is not None else {}
+        if who is not None:
+            _check_bulk(rows.values(), who, verb)
         for part in _parts(wanted):
-            rows = await self._rows(part, who) if values is not None else {}
             acts: list[Act] = []
             failed: list[Skipped] = []
             for id in part:
@@ -179,10 +177,14 @@ class Acting:
         """Return what there is of these, and ``who`` may read."""
         home, now = self._client.namespace, self._client.door.now()
         sight = None if who is None else readable(who)
-        rows = await self._client.door.read(
-            lambda store: [store.human_task(id, namespace=home) for id in ids]
-        )
-        return {row.id: row for row in rows if row and (sight is None or sight.sees(row, now))}
+        found: dict[str, HumanTaskRow] = {}
+        for part in _parts(ids):
+            rows = await self._client.door.read(
+                lambda store, part=part: [store.human_task(id, namespace=home) for id in part]
+            )
+            seen = (row for row in rows if row and (sight is None or sight.sees(row, now)))
+            found |= {row.id: row for row in seen}
+        return found
 
     def _who(self, verb: str, by: Actor) -> tuple[str, Principal | None]:
         if isinstance(by, Principal):
@@ -234,7 +236,7 @@ def _ids(given: Iterable[str]) -> list[str]:
 
 
 def _parts(ids: list[str]) -> Iterator[list[str]]:
-    """Yield ids as they go into transactions."""
+    """Yield ids as they go into one transaction, or one read, each."""
     for start in range(0, len(ids), AT_ONCE):
         yield ids[start : start + AT_ONCE]
 

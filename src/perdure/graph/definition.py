@@ -99,7 +99,9 @@ class WorkflowDefinition(Workflow[Any, Any]):
         self.input = input
         self.source = msgspec.json.encode(self.describe()).decode()
         self.code = self._fingerprint()
-        self.parts = (*_functions(outline), *_settings(outline.steps.values()))
+        # Most of what steps were given decides nothing, but a bound or an interval may.
+        settings = map(settings_of, all_steps(outline.steps.values()))
+        self.parts = (*_functions(outline), *settings)
         _compile(outline)
         self.isolated = _switch(isolated, f"isolated of {name!r}")
         self.calls = {call.name: call for call in _calls(outline)}
@@ -389,13 +391,3 @@ def _functions(outline: Outline) -> Iterator[object]:
         yield from step.functions()
         for inner in step.inner():
             yield from _functions(inner)
-
-
-def _settings(steps: Iterable[BaseStep]) -> Iterator[str]:
-    """Yield what all steps were given, so that engines notice when it is changed.
-
-    Most of it decides nothing, but a bound or an interval may.
-    """
-    for step in steps:
-        yield settings_of(step)
-        yield from _settings(step.parts())

@@ -10,9 +10,7 @@ from perdure.errors import Invalid
 from perdure.policy.statuses import InstanceStatus
 from perdure.timetable import read_time
 from perdure.values import payload
-
-_MOST = 1_000_000_000
-"""As in a policy."""
+from perdure.values.limits import COUNTED
 
 
 def read_statuses(given: str | Sequence[str] | None) -> tuple[InstanceStatus, ...]:
@@ -69,5 +67,5 @@ def check_count(what: str, given: object, *, least: int = 0) -> None:
     Raises:
         Invalid: so it is.
     """
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= _MOST:
-        raise Invalid(f"{what}: {given!r} is no whole number from {least} to {_MOST:,}")
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= COUNTED:
+        raise Invalid(f"{what}: {given!r} is no whole number from {least} to {COUNTED:,}")

@@ -12,11 +12,9 @@ import msgspec
 from perdure.errors import Invalid
 from perdure.policy.keys import AUDIT_LEVELS, KEYS, STATUSES, TIMEOUT_ACTIONS, Key, Kind, Several
 from perdure.policy.reading import Node, Pairs, plain
+from perdure.values import limits
 from perdure.values.duration import microseconds
 from perdure.values.meters import window_rate
-
-_MOST = 1_000_000_000
-"""Of whatever is counted."""
 
 
 class Given(NamedTuple):
@@ -114,8 +112,8 @@ def _flag(node: Node, path: str) -> bool:
 def _count(node: Node, path: str) -> int:
     if not isinstance(node.value, int) or isinstance(node.value, bool) or node.value < 0:
         raise _wrong(node, path, "a whole number, 0 or more")
-    if node.value > _MOST:
-        raise _wrong(node, path, f"at most {_MOST:,}; leave the key out for no limit")
+    if node.value > limits.COUNTED:
+        raise _wrong(node, path, f"at most {limits.COUNTED:,}; leave the key out for no limit")
     return node.value
 
 

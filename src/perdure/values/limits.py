@@ -13,6 +13,8 @@ CLOSE_RETRIES: Final = 3
 LIST_DEFAULT: Final = 100
 LIST_MAX: Final = 1_000
 COUNT_MAX: Final = 10_000
+COUNTED: Final = 1_000_000_000
+"""The highest number of whatever somebody limits by counting it: attempts, instances, slots."""
 LABEL: Final = 1_000
 """Characters of a tag, of the name of a search attribute, and of the texts that say for whom an
 execution is (``correlation_id``, ``tenant``, ``created_by``).

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 
 from perdure.errors import Invalid
+from perdure.values.limits import COUNTED
 from perdure.values.rates import Rate, parse_rate
-
-_MOST = 1_000_000_000
 
 
 class QueueLimit(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +65,7 @@ class TaskQueue(msgspec.Struct, frozen=True):
             raise Invalid(f"task_queues: {self.name!r} is no name of a queue")
         for what in ("slots", "max_concurrent", "max_per_key"):
             value: Any = getattr(self, what)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNTED:
                 raise Invalid(f"{where}: {what}={value!r} must be a number of 0 (no limit) or more")
         rate: Any = self.rate
         if not isinstance(rate, str):

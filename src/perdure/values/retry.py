@@ -9,8 +9,7 @@ import msgspec
 from perdure.errors import Invalid
 from perdure.values.duration import SECOND, Duration, optional_microseconds
 from perdure.values.failures import FailureInfo
-
-_MOST = 1_000_000_000
+from perdure.values.limits import COUNTED
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -79,7 +78,7 @@ class Retry:
         if max_attempts is not None and not _is_count(max_attempts):
             raise Invalid(
                 f"retry: max_attempts={max_attempts!r} must be a whole number from 0 (no limit) to "
-                f"{_MOST:,}"
+                f"{COUNTED:,}"
             )
         if backoff is not None and not 1.0 <= backoff <= 1_000:
             raise Invalid(f"retry: backoff={backoff} must be from 1 to 1000")
@@ -108,4 +107,4 @@ class Retry:
 
 
 def _is_count(given: object) -> bool:
-    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= _MOST
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= COUNTED
